@@ -1,0 +1,82 @@
+"""Kilonet trains, proves and ships image classifiers of a few thousand parameters.
+
+import kilonet
+
+run = kilonet.fit(kilonet.load_recipe("best"))
+model = kilonet.load("best")
+model.predict(images).classes
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kilonet.budget import Budget, budget_of
+    from kilonet.datasets import DataSet, Images, load_data
+    from kilonet.errors import KilonetError, TrainingDiverged
+    from kilonet.evaluation import Evaluation, evaluate
+    from kilonet.model import Model, Predictions, load
+    from kilonet.recipe import Recipe, load_recipe
+    from kilonet.runs import Result, Run, read_result
+    from kilonet.train import fit, resume
+
+__version__ = version("kilonet")
+
+_HOMES = {
+    "Budget": "budget",
+    "DataSet": "datasets",
+    "Evaluation": "evaluation",
+    "Images": "datasets",
+    "KilonetError": "errors",
+    "Model": "model",
+    "Predictions": "model",
+    "Recipe": "recipe",
+    "Result": "runs",
+    "Run": "runs",
+    "TrainingDiverged": "errors",
+    "budget_of": "budget",
+    "evaluate": "evaluation",
+    "fit": "train",
+    "load": "model",
+    "load_data": "datasets",
+    "load_recipe": "recipe",
+    "read_result": "runs",
+    "resume": "train",
+}
+
+__all__ = [
+    "Budget",
+    "DataSet",
+    "Evaluation",
+    "Images",
+    "KilonetError",
+    "Model",
+    "Predictions",
+    "Recipe",
+    "Result",
+    "Run",
+    "TrainingDiverged",
+    "budget_of",
+    "evaluate",
+    "fit",
+    "load",
+    "load_data",
+    "load_recipe",
+    "read_result",
+    "resume",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for: most of them bring torch along, which takes a second."""
+    if name not in _HOMES:
+        msg = f"module 'kilonet' has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(import_module(f"kilonet.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

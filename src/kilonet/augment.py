@@ -1,0 +1,43 @@
+"""Batched affine augmentation of uint8 images.
+
+A transform maps a position in the augmented image to the position in the original that is shown there. Positions are
+(x, y) in pixels from the image's centre; x grows to the right, y downwards; pixel centres of a 28-pixel row lie at
+-13.5, -12.5, ... 13.5. A transform is the 2x3 matrix [A | t]: source = A @ position + t, with
+
+    A = rotation(angle) @ [[1, shear], [0, 1]] / scale.
+
+The original is read there by bilinear interpolation, and is zero outside.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kilonet.recipe import AugmentSection
+
+
+def draw_transforms(augment: AugmentSection, count: int, generator: torch.Generator) -> Tensor:
+    """Draw `count` random transforms, each dial uniform in its range: float32 (count, 2, 3)."""
+    uniform = torch.rand(count, 5, generator=generator) * 2 - 1
+    angle = uniform[:, 0] * math.radians(augment.rotation)
+    size = 1 + uniform[:, 1] * augment.scale
+    shear = uniform[:, 2] * augment.shear
+    cosine, sine = torch.cos(angle) / size, torch.sin(angle) / size
+    shift_x, shift_y = (uniform[:, 3:] * augment.shift).unbind(1)
+    rows = torch.stack(
+        [cosine, cosine * shear - sine, shift_x, sine, sine * shear + cosine, shift_y],
+        dim=1,
+    )
+    return rows.view(count, 2, 3)
+
+
+def apply_transforms(pixels: Tensor, transforms: Tensor) -> Tensor:
+    """Resample images: uint8 (N, C, H, W) and float32 (N, 2, 3) to float32 (N, C, H, W), still 0 to 255."""
+    _, _, rows, columns = pixels.shape
+    # affine_grid works in units of half the image's width and height, not in pixels.
+    half = torch.tensor([columns / 2, rows / 2], device=pixels.device)
+    to_units = torch.cat([half.view(1, 2).expand(2, 2) / half.view(2, 1), 1 / half.view(2, 1)], dim=1)
+    grid = functional.affine_grid(transforms * to_units, list(pixels.shape), align_corners=False)
+    return functional.grid_sample(pixels.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -1,0 +1,178 @@
+"""What a network costs, read off its list of layers: parameters, MACs, receptive field, RAM, bytes of weights."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kilonet.layers import Convolution, GlobalAveragePooling, MaxPooling, Operation, Shape, elements
+from kilonet.recipe import ModelSection
+
+_MEBIBYTE = 1 << 20
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer's share of the budget."""
+
+    layer: str
+    """Its text form."""
+    output_shape: Shape
+    """(channels, rows, columns)."""
+    parameters: int
+    """Trainable parameters, batch norm included."""
+    macs: int
+    """Multiply-accumulates an image; batch norm folds into the next layer and counts nothing."""
+    kernel: int
+    """Side of the window that one output sees of the layer's input."""
+    receptive_field: int
+    """Side of the window that one output sees of the image, pixels."""
+    jump: int
+    """Distance in the image between what neighbouring outputs see, pixels."""
+    activation_bytes: int
+    """The whole output at one byte an element."""
+    weight_bytes: int
+    """Convolution weights at one byte each (int8); biases and multipliers not counted."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A network's cost, layer by layer. `str()` gives the table."""
+
+    input_shape: Shape
+    layers: tuple[LayerCost, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters of the whole network."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates an image."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all convolution weights as int8."""
+        return sum(layer.weight_bytes for layer in self.layers)
+
+    @property
+    def peak_activation_bytes(self) -> int:
+        """The most bytes that a layer's whole input and output take together, at one byte an element."""
+        outputs = [elements(self.input_shape), *(layer.activation_bytes for layer in self.layers)]
+        return max(before + after for before, after in itertools.pairwise(outputs))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the rows and the totals as plain lists and numbers."""
+        totals = ("parameters", "macs", "weight_bytes", "peak_activation_bytes")
+        return {**asdict(self), **{name: getattr(self, name) for name in totals}}
+
+    def __str__(self) -> str:
+        """Return the table, a line a layer."""
+        heads = ("layer", "output", "parameters", "MACs", "kernel", "field", "jump", "RAM bytes", "int8 bytes")
+        rows = [heads, *(_cells(layer) for layer in self.layers)]
+        totals = ("total", "", f"{self.parameters:,}", f"{self.macs:,}", "", "", "")
+        rows.append((*totals, f"{self.peak_activation_bytes:,} peak", f"{self.weight_bytes:,}"))
+        widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+        lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+        rule = "-" * max(map(len, lines))
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def budget_of(model: ModelSection) -> Budget:
+    """Return what a network costs.
+
+    Source of the receptive-field arithmetic: A. Araujo, W. Norris, J. Sim, "Computing receptive fields of
+    convolutional neural networks", Distill, 2019.
+    """
+    return Budget(model.input_shape, tuple(_layer_costs(model)))
+
+
+def _layer_costs(model: ModelSection) -> Iterator[LayerCost]:
+    field, jump = 1, 1
+    for placed in model.placed:
+        kernel = max(_window(operation, placed.input_shape) for operation in placed.operations)
+        field += (kernel - 1) * jump
+        jump *= next((operation.size for operation in placed.operations if isinstance(operation, MaxPooling)), 1)
+        convolutions = [operation for operation in placed.operations if isinstance(operation, Convolution)]
+        _, rows, columns = placed.output_shape
+        weights = sum(convolution.parameters for convolution in convolutions)
+        yield LayerCost(
+            layer=str(placed.layer),
+            output_shape=placed.output_shape,
+            parameters=sum(operation.parameters for operation in placed.operations),
+            macs=weights * rows * columns,
+            kernel=kernel,
+            receptive_field=field,
+            jump=jump,
+            activation_bytes=elements(placed.output_shape),
+            weight_bytes=weights,
+        )
+
+
+def _window(operation: Operation, input_shape: Shape) -> int:
+    """Return the side of the window that one output of an operation sees of the layer's input."""
+    match operation:
+        case Convolution(kernel=kernel):
+            return kernel
+        case MaxPooling(size):
+            return size
+        case GlobalAveragePooling():
+            return max(input_shape[1:])
+        case _:
+            return 1
+
+
+def _cells(layer: LayerCost) -> tuple[str, ...]:
+    shape = "x".join(map(str, layer.output_shape))
+    counts = (f"{layer.parameters:,}", f"{layer.macs:,}", f"{layer.kernel}x{layer.kernel}")
+    sight = (f"{layer.receptive_field}", f"{layer.jump}")
+    return (layer.layer, shape, *counts, *sight, f"{layer.activation_bytes:,}", f"{layer.weight_bytes:,}")
+
+
+def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:
+    """Set words to the left and figures to the right."""
+    return [
+        cell.ljust(width) if column < 2 else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+
+
+def classic_table(model: ModelSection) -> str:
+    """Return the table that the seed's document shows: one row an operation, in torch's names, float32 sizes.
+
+    The sizes in it follow the seed's: an activation counts twice, once forward and once backward, and MB are mebibytes.
+    """
+    rule, double = "-" * 64, "=" * 64
+    lines, parameters, activations, number = [], 0, 0, 0
+    for placed in model.placed:
+        shape = placed.input_shape
+        for operation in placed.operations:
+            number += 1
+            shape = operation.output_shape(shape)
+            parameters += operation.parameters
+            activations += elements(shape)
+            name = f"{operation.torch_name}-{number}"
+            lines.append(f"{name:>20}  {[-1, *shape]!s:>25} {operation.parameters:>15,}")
+    sizes = [elements(model.input_shape), 2 * activations, parameters]
+    mebibytes = [count * _FLOAT_BYTES / _MEBIBYTE for count in sizes]
+    return "\n".join(
+        [
+            rule,
+            f"{'Layer (type)':>20}  {'Output Shape':>25} {'Param #':>15}",
+            double,
+            *lines,
+            double,
+            f"Total params: {parameters:,}",
+            f"Trainable params: {parameters:,}",
+            "Non-trainable params: 0",
+            rule,
+            f"Input size (MB): {mebibytes[0]:.2f}",
+            f"Forward/backward pass size (MB): {mebibytes[1]:.2f}",
+            f"Params size (MB): {mebibytes[2]:.2f}",
+            f"Estimated Total Size (MB): {sum(mebibytes):.2f}",
+            rule,
+        ]
+    )

@@ -1,0 +1,167 @@
+"""The command line: a handler parses, makes one call and prints its result.
+
+Figures go to stdout, progress to stderr. Exit status: 0 done, 1 a check failed, 2 bad input, 130 interrupted.
+"""
+
+import json as json_module
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from kilonet.errors import KilonetError, TrainingDiverged
+from kilonet.flags import Positional, RecipeFlags, dispatch, recipe_flags
+
+if TYPE_CHECKING:
+    from kilonet.runs import Run
+
+if TYPE_CHECKING:
+    Keys = RecipeFlags
+else:
+    Keys = recipe_flags()
+
+DEFAULT_RECIPE = "best"
+
+
+def train(
+    recipe: Positional = DEFAULT_RECIPE,
+    *,
+    out: Path | None = None,
+    resume: Path | None = None,
+    seeds: int = 1,
+    json: bool = False,
+    recipe_keys: Keys = Keys(),  # noqa: B008
+) -> int:
+    """Train a network and keep it in a run folder.
+
+    Args:
+        recipe: a packaged recipe (see 'kilonet recipes') or a TOML file.
+        out: the run folder; by default a new one under runs/.
+        resume: go on with the run in this folder, with its own recipe.
+        seeds: train so many times, with seeds from --seed upwards, and print mean and standard deviation.
+        json: print one JSON object instead of text.
+        recipe_keys: keys of the recipe to change.
+    """
+    from kilonet import sessions
+
+    changes = recipe_keys.given()
+    if resume is not None:
+        if changes or out or seeds != 1 or recipe != DEFAULT_RECIPE:
+            raise KilonetError("--resume goes on with a run as it was begun: give no recipe and no other flag with it")
+        runs = [sessions.resume_run(resume)]
+    else:
+        runs = sessions.train_seeds(recipe, changes, out, seeds)
+    _print(json, lambda: _as_json(runs), lambda: sessions.summary(runs))
+    return 0
+
+
+def evaluate(model: Positional, *, data: str = "mnist", json: bool = False) -> int:
+    """Score a model on the test set.
+
+    Args:
+        model: a packaged model, a run folder or a model file.
+        data: 'mnist', or a folder with the four IDX files of such a data set.
+        json: print one JSON object instead of text.
+    """
+    from kilonet.datasets import load_data
+    from kilonet.evaluation import evaluate as score
+    from kilonet.model import load
+
+    evaluation = score(load(model), load_data(data).test)
+    _print(json, evaluation.as_json, lambda: str(evaluation))
+    return 0
+
+
+def predict(model: Positional, files: Annotated[tuple[Path, ...], tyro.conf.Positional], *, json: bool = False) -> int:
+    """Classify PNG or JPEG images.
+
+    Args:
+        model: a packaged model, a run folder or a model file.
+        files: 28x28 grey images, light ink on dark as in MNIST.
+        json: print one JSON object instead of text.
+    """
+    from kilonet.model import load
+    from kilonet.preprocess import read_images
+
+    if not files:
+        raise KilonetError("no image given; name at least one PNG or JPEG file")
+    loaded = load(model)
+    found = loaded.predict(read_images(files, loaded.section.input_shape))
+    answers = [
+        {"file": str(file), "class": int(label), "probability": float(row[label]), "probabilities": row.tolist()}
+        for file, label, row in zip(files, found.classes, found.probabilities, strict=True)
+    ]
+    lines = [f"{answer['file']}: {answer['class']} ({100 * answer['probability']:.2f}%)" for answer in answers]
+    _print(json, lambda: {"predictions": answers}, lambda: "\n".join(lines))
+    return 0
+
+
+def summary(recipe: Positional, *, classic: bool = False, json: bool = False) -> int:
+    """Print a network's layers and its budget.
+
+    Args:
+        recipe: a packaged recipe or model, a TOML file, a run folder or a model file.
+        classic: print the table of the seed's document instead, one row an operation.
+        json: print one JSON object instead of text.
+    """
+    from kilonet.budget import budget_of, classic_table
+    from kilonet.sources import model_section
+
+    section = model_section(recipe)
+    budget = budget_of(section)
+    _print(json, budget.as_json, lambda: classic_table(section) if classic else str(budget))
+    return 0
+
+
+def recipes(*, json: bool = False) -> int:
+    """List the packaged recipes with their claims.
+
+    Args:
+        json: print one JSON object instead of text.
+    """
+    from kilonet.recipe import load_recipe, packaged_recipes
+
+    found = {name: load_recipe(name) for name in packaged_recipes()}
+    rows = [f"{name:<8} {recipe.model.parameters:>6,} parameters  {recipe.about}" for name, recipe in found.items()]
+    _print(
+        json, lambda: {name: recipe.model_dump(mode="json") for name, recipe in found.items()}, lambda: "\n".join(rows)
+    )
+    return 0
+
+
+def _print(json: bool, as_json: Callable[[], Any], as_text: Callable[[], str]) -> None:
+    print(json_module.dumps(as_json()) if json else as_text())
+
+
+def _as_json(runs: "Sequence[Run]") -> dict[str, Any]:
+    entries = [{"folder": str(run.folder), **run.result.model_dump(mode="json")} for run in runs]
+    return entries[0] if len(entries) == 1 else {"runs": entries}
+
+
+HANDLERS = {handler.__name__: handler for handler in (train, evaluate, predict, summary, recipes)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    try:
+        status = dispatch("kilonet", HANDLERS, sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except TrainingDiverged as error:
+        return _fail(str(error), 1)
+    except KilonetError as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt as interrupt:
+        return _fail(str(interrupt) or "interrupted", 130)
+    except BrokenPipeError:
+        # Whoever read our output has gone; point stdout elsewhere so that Python's exit does not complain.
+        sys.stdout = None
+        return 0
+    return status
+
+
+def _fail(message: str, status: int) -> int:
+    line = " ".join(message.split())
+    print(f"kilonet: error: {line}" if status != 130 else f"kilonet: {line}", file=sys.stderr)
+    return status

@@ -1,0 +1,69 @@
+"""What a figure was measured on: versions, processor, commit."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from kilonet.recipe import RunSection, Section
+
+
+class Environment(Section):
+    """The machine and the versions behind a result."""
+
+    kilonet: str
+    python: str
+    torch: str
+    system: str
+    processor: str
+    device: str
+    precision: str
+    engine: str
+    threads: int
+    commit: str | None
+    """Commit of the source checkout, `-dirty` when it had changes; None for an installed package."""
+
+
+def describe_environment(run: RunSection) -> Environment:
+    """Describe this machine and this build, for a run whose section no longer says `auto`."""
+    return Environment(
+        kilonet=version("kilonet"),
+        python=platform.python_version(),
+        torch=torch.__version__,
+        system=platform.system(),
+        processor=torch.cuda.get_device_name() if run.device == "cuda" else processor_name(),
+        device=run.device,
+        precision=run.precision,
+        engine=run.engine,
+        threads=run.threads,
+        commit=source_commit(),
+    )
+
+
+def processor_name() -> str:
+    """Return the processor's name as the system tells it."""
+    listing = Path("/proc/cpuinfo")
+    if listing.exists():
+        for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def source_commit() -> str | None:
+    """Return the commit of the checkout that this file is tracked in, if it is."""
+    here = Path(__file__)
+    try:
+        # An installed package may lie inside a checkout of something else; only a tracked file tells our own.
+        _git(here.parent, "ls-files", "--error-unmatch", here.name)
+        return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
+    return done.stdout.strip()

@@ -1,0 +1,9 @@
+"""The errors that Kilonet raises on purpose: one line for a person, naming the thing and the mend."""
+
+
+class KilonetError(Exception):
+    """Bad input or a condition that the user can mend; the command line prints it and exits with status 2."""
+
+
+class TrainingDiverged(KilonetError):
+    """The loss is no longer a number, or training does no better than guessing; exits with status 1."""

@@ -1,0 +1,305 @@
+"""The closed set of layer kinds, their text form, and the operations that each kind is made of.
+
+A network is a list of layers such as `conv 10`, `mix 10`, `maxpool 2`, `gap`. Each layer expands into a few operations
+(convolution, ReLU, batch norm, ...). Whatever else Kilonet knows about a network is read off these operations: the
+torch module, the counts of the budget, the seed's table and the kernels of the native engine.
+
+Shapes are (channels, rows, columns).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+from kilonet.errors import KilonetError
+
+Shape = tuple[int, int, int]
+
+MAXIMUM_CHANNELS = 4096
+MAXIMUM_KERNEL = 31
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution without bias, stride 1: weights (channels_out, channels_in / groups, kernel, kernel)."""
+
+    channels_in: int
+    channels_out: int
+    kernel: int
+    padding: int = 0
+    groups: int = 1
+    torch_name: ClassVar[str] = "Conv2d"
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights."""
+        return self.channels_out * (self.channels_in // self.groups) * self.kernel**2
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation."""
+        _, rows, columns = shape
+        shrink = self.kernel - 1 - 2 * self.padding
+        return self.channels_out, rows - shrink, columns - shrink
+
+
+@dataclass(frozen=True)
+class ReLU:
+    """max(x, 0)."""
+
+    torch_name: ClassVar[str] = "ReLU"
+    parameters: ClassVar[int] = 0
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation."""
+        return shape
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalisation with a scale and a shift per channel (Ioffe and Szegedy, 2015)."""
+
+    channels: int
+    torch_name: ClassVar[str] = "BatchNorm2d"
+
+    @property
+    def parameters(self) -> int:
+        """One scale and one shift per channel."""
+        return 2 * self.channels
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation."""
+        return shape
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Zeroes each activation with a probability while training and scales up the rest (Srivastava et al., 2014)."""
+
+    probability: float
+    torch_name: ClassVar[str] = "Dropout"
+    parameters: ClassVar[int] = 0
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation."""
+        return shape
+
+
+@dataclass(frozen=True)
+class MaxPooling:
+    """The maximum over windows of `size` x `size` that do not overlap; rows and columns left over are dropped."""
+
+    size: int
+    torch_name: ClassVar[str] = "MaxPool2d"
+    parameters: ClassVar[int] = 0
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation."""
+        channels, rows, columns = shape
+        return channels, rows // self.size, columns // self.size
+
+
+@dataclass(frozen=True)
+class GlobalAveragePooling:
+    """The mean over all rows and columns (Lin et al., 2013)."""
+
+    torch_name: ClassVar[str] = "AdaptiveAvgPool2d"
+    parameters: ClassVar[int] = 0
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation."""
+        return shape[0], 1, 1
+
+
+Operation = Convolution | ReLU | BatchNorm | Dropout | MaxPooling | GlobalAveragePooling
+
+
+@dataclass(frozen=True)
+class Conv:
+    """`conv C [KxK] [same] [depthwise] [residual]`: convolution, ReLU, batch norm, dropout, in the seed's order.
+
+    Without `same` the convolution is valid (unpadded). `depthwise` gives each input channel its own kernels, C / inputs
+    of them. `residual` adds the layer's input to its output, which must have the same shape.
+    """
+
+    channels: int
+    kernel: int = 3
+    same: bool = False
+    depthwise: bool = False
+    residual: bool = False
+
+    def __str__(self) -> str:
+        """Return the text form, without what is the default."""
+        words = [f"conv {self.channels}"]
+        words += [f"{self.kernel}x{self.kernel}"] if self.kernel != 3 else []
+        return " ".join(words + [word for word in ("same", "depthwise", "residual") if getattr(self, word)])
+
+    def operations(self, shape: Shape, dropout: float) -> tuple[Operation, ...]:
+        """Return what the layer does to an input of `shape`; no dropout operation when `dropout` is zero."""
+        convolution = Convolution(
+            shape[0],
+            self.channels,
+            self.kernel,
+            padding=self.kernel // 2 if self.same else 0,
+            groups=shape[0] if self.depthwise else 1,
+        )
+        regular = (Dropout(dropout),) if dropout > 0 else ()
+        return convolution, ReLU(), BatchNorm(self.channels), *regular
+
+    def objection(self, shape: Shape) -> str | None:
+        """Say why this layer cannot follow an input of `shape`, or return None."""
+        if self.same and self.kernel % 2 == 0:
+            return "'same' needs an odd kernel"
+        if self.depthwise and self.channels % shape[0]:
+            return f"'depthwise' needs a multiple of its {shape[0]} input channels"
+        if self.residual and (not self.same or self.channels != shape[0]):
+            return f"'residual' needs 'same' and as many channels as its input, {shape[0]}"
+        return None
+
+
+@dataclass(frozen=True)
+class Mix:
+    """`mix C`: a bare 1x1 convolution, which mixes channels and nothing else."""
+
+    channels: int
+    residual: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        """Return the text form."""
+        return f"mix {self.channels}"
+
+    def operations(self, shape: Shape, dropout: float) -> tuple[Operation, ...]:
+        """Return what the layer does to an input of `shape`."""
+        return (Convolution(shape[0], self.channels, 1),)
+
+    def objection(self, shape: Shape) -> str | None:
+        """Any input will do."""
+        return None
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """`maxpool S`: the maximum over S x S windows."""
+
+    size: int
+    residual: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        """Return the text form."""
+        return f"maxpool {self.size}"
+
+    def operations(self, shape: Shape, dropout: float) -> tuple[Operation, ...]:
+        """Return what the layer does to an input of `shape`."""
+        return (MaxPooling(self.size),)
+
+    def objection(self, shape: Shape) -> str | None:
+        """Any input will do; one smaller than the window leaves nothing, which is checked for every kind."""
+        return None
+
+
+@dataclass(frozen=True)
+class Gap:
+    """`gap`: the mean of each channel."""
+
+    residual: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        """Return the text form."""
+        return "gap"
+
+    def operations(self, shape: Shape, dropout: float) -> tuple[Operation, ...]:
+        """Return what the layer does to an input of `shape`."""
+        return (GlobalAveragePooling(),)
+
+    def objection(self, shape: Shape) -> str | None:
+        """Any input will do."""
+        return None
+
+
+Layer = Conv | Mix | MaxPool | Gap
+
+GRAMMAR = "conv C [KxK] [same] [depthwise] [residual], mix C, maxpool S, gap"
+
+
+@dataclass(frozen=True)
+class PlacedLayer:
+    """A layer at its place in a network: its input and output shape and its operations."""
+
+    layer: Layer
+    input_shape: Shape
+    output_shape: Shape
+    operations: tuple[Operation, ...]
+
+
+def parse_layer(text: str) -> Layer:
+    """Read one layer from its text form.
+
+    Raises:
+        KilonetError: the text is no layer; the message says what is wrong and lists the forms.
+    """
+    kind, *words = text.split() or [""]
+    try:
+        return _parse_words(kind, words)
+    except ValueError as error:
+        raise KilonetError(f"layer '{text}': {error}; layers are: {GRAMMAR}") from None
+
+
+def _parse_words(kind: str, words: list[str]) -> Layer:
+    if kind == "gap" and not words:
+        return Gap()
+    if kind == "mix" and len(words) == 1:
+        return Mix(_whole(words[0], MAXIMUM_CHANNELS))
+    if kind == "maxpool" and len(words) == 1:
+        return MaxPool(_whole(words[0], MAXIMUM_KERNEL))
+    if kind == "conv" and words:
+        return _parse_conv(words)
+    raise ValueError("not a known kind with its words" if words or kind else "is empty")
+
+
+def _parse_conv(words: list[str]) -> Conv:
+    kernel, flags = 3, words[1:]
+    if flags and (match := re.fullmatch(r"([0-9]+)x([0-9]+)", flags[0])):
+        if match[1] != match[2]:
+            raise ValueError(f"kernel {flags[0]} is not square")
+        kernel, flags = _whole(match[1], MAXIMUM_KERNEL), flags[1:]
+    for flag in flags:
+        if flag not in ("same", "depthwise", "residual") or flags.count(flag) > 1:
+            raise ValueError(f"unknown or repeated word '{flag}'")
+    channels = _whole(words[0], MAXIMUM_CHANNELS)
+    return Conv(channels, kernel, "same" in flags, "depthwise" in flags, "residual" in flags)
+
+
+def _whole(text: str, maximum: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= maximum:
+        raise ValueError(f"'{text}' is not a whole number from 1 to {maximum}")
+    return int(text)
+
+
+def place(layers: Sequence[Layer], input_shape: Shape, dropout: float = 0.0) -> tuple[PlacedLayer, ...]:
+    """Lay the layers out one after another on an input of `input_shape`.
+
+    Raises:
+        KilonetError: a layer does not fit what comes before it.
+    """
+    return tuple(_place_each(layers, input_shape, dropout))
+
+
+def _place_each(layers: Sequence[Layer], shape: Shape, dropout: float) -> Iterator[PlacedLayer]:
+    for number, layer in enumerate(layers, 1):
+        objection = layer.objection(shape)
+        operations = layer.operations(shape, dropout)
+        after = shape
+        for operation in operations:
+            after = operation.output_shape(after)
+        if objection is None and min(after) < 1:
+            objection = f"its input of {shape[1]}x{shape[2]} is too small"
+        if objection:
+            raise KilonetError(f"layer {number}, '{layer}': {objection}")
+        yield PlacedLayer(layer, shape, after, operations)
+        shape = after
+
+
+def elements(shape: Shape) -> int:
+    """Return the number of elements of a tensor of this shape."""
+    return prod(shape)

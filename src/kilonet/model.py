@@ -1,0 +1,184 @@
+"""A trained network as users have it: loaded by name, from a run folder or from a file, and asked for predictions.
+
+The file is safetensors, so that reading it runs no code. Its header's one entry, `kilonet`, is a JSON object with the
+format version and the network's description; its tensors are the network's weights and batch-norm statistics, float32.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torch import Tensor
+
+from kilonet.errors import KilonetError
+from kilonet.files import read_bounded, write_atomically
+from kilonet.network import initial_network
+from kilonet.recipe import ModelSection
+
+FORMAT_VERSION = 1
+MAXIMUM_BYTES = 64 << 20
+MODEL_FILE = "model.safetensors"
+
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of N images."""
+
+    classes: NDArray[np.int64]
+    """int64 (N,): the most probable class of each image."""
+    probabilities: NDArray[np.float32]
+    """float32 (N, classes): each row sums to one."""
+
+
+class Model:
+    """A trained network. `section` describes it, `network` is the torch module, in evaluation mode."""
+
+    def __init__(self, section: ModelSection, state: Mapping[str, Tensor]) -> None:
+        self.section = section
+        self.network = initial_network(section, seed=0)
+        self.network.load(state)
+        self.network.eval()
+
+    def predict(self, images: NDArray[np.uint8] | Tensor) -> Predictions:
+        """Classify images.
+
+        Args:
+            images: uint8 (N, rows, columns), or (N, channels, rows, columns), light ink on black as in MNIST.
+
+        Raises:
+            KilonetError: another shape or dtype than the network's.
+        """
+        probabilities = self.logits(_checked_pixels(images, self.section)).softmax(1)
+        return Predictions(probabilities.argmax(1).numpy(), probabilities.numpy())
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Score images: uint8 (N, channels, rows, columns) to float32 (N, classes)."""
+        with torch.inference_mode():
+            parts = [self.network(part) for part in pixels.split(_BATCH)]
+        return torch.cat(parts) if parts else torch.empty(0, self.section.classes)
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the model file that `save` writes."""
+        return hashlib.sha256(serialise(self.section, self.network.state())).hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write the model file, atomically."""
+        write_atomically(path, serialise(self.section, self.network.state()))
+
+
+def serialise(section: ModelSection, state: Mapping[str, Tensor]) -> bytes:
+    """Return the content of a model file: the same bytes for the same weights, always."""
+    header = {"format_version": FORMAT_VERSION, "model": section.model_dump(mode="json", exclude_none=True)}
+    tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.items()}
+    return safetensors.torch.save(tensors, {"kilonet": json.dumps(header, sort_keys=True)})
+
+
+def packaged_models() -> list[str]:
+    """Return the names of the trained models in the package, sorted."""
+    folder = files("kilonet") / "models"
+    return sorted(
+        entry.name.removesuffix(".safetensors") for entry in folder.iterdir() if entry.name.endswith(".safetensors")
+    )
+
+
+def model_path(source: str) -> Path:
+    """Return the file behind a packaged name, a run folder or a path.
+
+    Raises:
+        KilonetError: nothing there.
+    """
+    if source in packaged_models():
+        return Path(str(files("kilonet"))) / "models" / f"{source}.safetensors"
+    path = Path(source)
+    if path.is_dir():
+        if not (path / MODEL_FILE).is_file():
+            raise KilonetError(f"{path}: no {MODEL_FILE} in this folder; has its training finished?")
+        return path / MODEL_FILE
+    if not path.is_file():
+        names = ", ".join(packaged_models())
+        raise KilonetError(f"no model '{source}': not a file, a run folder or a packaged model ({names})")
+    return path
+
+
+def load(source: str | Path) -> Model:
+    """Load a model by packaged name, from a run folder or from a model file.
+
+    Raises:
+        KilonetError: nothing there, or the file is damaged, too large, of another version or holds NaN.
+    """
+    path = model_path(str(source))
+    content = read_bounded(path, MAXIMUM_BYTES, "a model file")
+    try:
+        return _deserialise(content)
+    except (KilonetError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        reason = _first_line(error)
+        raise KilonetError(f"{path}: not a usable model file: {reason}") from None
+
+
+def _deserialise(content: bytes) -> Model:
+    section = ModelSection.model_validate(_read_header(content)["model"])
+    tensors = safetensors.torch.load(content)
+    _check_state(tensors, section)
+    return Model(section, tensors)
+
+
+def _read_header(content: bytes) -> dict[str, Any]:
+    """Return our entry of the safetensors header, which starts with its own length in eight little-endian bytes."""
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > len(content) - 8:
+        raise KilonetError("it is truncated or no safetensors file")
+    metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    header = json.loads(metadata.get("kilonet", "{}"))
+    if not isinstance(header, dict) or header.get("format_version") != FORMAT_VERSION:
+        found = header.get("format_version") if isinstance(header, dict) else None
+        raise KilonetError(f"its format version is {found}, not {FORMAT_VERSION}")
+    return header
+
+
+def _check_state(tensors: Mapping[str, Tensor], section: ModelSection) -> None:
+    # Counted before the network is built: a header may describe a network that would not fit in memory.
+    if section.parameters > sum(tensor.numel() for tensor in tensors.values()):
+        raise KilonetError("it holds fewer weights than its network has")
+    expected = initial_network(section, seed=0).state()
+    if set(tensors) != set(expected):
+        raise KilonetError("its tensors are not those of its network")
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32 or tensor.shape != expected[name].shape:
+            raise KilonetError(f"tensor {name} is not float32 {tuple(expected[name].shape)}")
+        if not torch.isfinite(tensor).all():
+            raise KilonetError(f"tensor {name} holds NaN or infinity")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise KilonetError(f"tensor {name} holds a negative variance")
+
+
+def _checked_pixels(images: NDArray[np.uint8] | Tensor, section: ModelSection) -> Tensor:
+    pixels = torch.as_tensor(images)
+    channels, rows, columns = section.input_shape
+    if pixels.ndim == 3 and channels == 1:
+        pixels = pixels.unsqueeze(1)
+    if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != section.input_shape:
+        found = f"{str(pixels.dtype).removeprefix('torch.')} {tuple(np.shape(images))}"
+        raise KilonetError(f"images must be uint8 (N, {rows}, {columns}) with {channels} channel(s), not {found}")
+    return pixels
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

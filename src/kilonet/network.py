@@ -1,0 +1,95 @@
+"""The torch module that a list of layers describes."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from kilonet import dropout
+from kilonet.layers import (
+    BatchNorm,
+    Convolution,
+    Dropout,
+    GlobalAveragePooling,
+    MaxPooling,
+    Operation,
+    PlacedLayer,
+    ReLU,
+)
+from kilonet.recipe import ModelSection
+
+_NAMES: Mapping[type[Operation], str] = {
+    Convolution: "convolution",
+    ReLU: "relu",
+    BatchNorm: "batch_norm",
+    Dropout: "dropout",
+    MaxPooling: "max_pool",
+    GlobalAveragePooling: "average_pool",
+}
+
+
+class Network(nn.Module):
+    """A network of uint8 images: normalises the pixels, then runs the layers."""
+
+    def __init__(self, model: ModelSection) -> None:
+        super().__init__()
+        self.model = model
+        self.layers = nn.Sequential(*(_layer_module(placed) for placed in model.placed))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the logits, (N, classes), of pixels from 0 to 255, (N, channels, rows, columns) of any dtype."""
+        scale = 255 * self.model.deviation
+        normalised = (pixels.float() - 255 * self.model.mean) / scale
+        logits: Tensor = self.layers(normalised).flatten(1)
+        return logits
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the weights and batch-norm statistics by name: what a model file holds, all float32."""
+        return {name: tensor for name, tensor in self.state_dict().items() if tensor.is_floating_point()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Copy in what `state` returned."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
+
+
+class _Residual(nn.Module):
+    """Adds its input to what the layer makes of it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, values: Tensor) -> Tensor:
+        total: Tensor = values + self.layer(values)
+        return total
+
+
+def initial_network(model: ModelSection, seed: int) -> Network:
+    """Build a network with torch's default initial weights, drawn from `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Network(model)
+
+
+def _layer_module(placed: PlacedLayer) -> nn.Module:
+    modules = OrderedDict((_NAMES[type(operation)], _operation_module(operation)) for operation in placed.operations)
+    layer = nn.Sequential(modules)
+    return _Residual(layer) if placed.layer.residual else layer
+
+
+def _operation_module(operation: Operation) -> nn.Module:
+    match operation:
+        case Convolution(channels_in, channels_out, kernel, padding, groups):
+            return nn.Conv2d(channels_in, channels_out, kernel, padding=padding, groups=groups, bias=False)
+        case ReLU():
+            return nn.ReLU(inplace=True)
+        case BatchNorm(channels):
+            return nn.BatchNorm2d(channels)
+        case Dropout(probability):
+            return dropout.Dropout(probability)
+        case MaxPooling(size):
+            return nn.MaxPool2d(size)
+        case GlobalAveragePooling():
+            return nn.AdaptiveAvgPool2d(1)

@@ -1,0 +1,108 @@
+"""What a run tells while it trains: the seed's progress bars in a terminal, plain lines elsewhere, or nothing."""
+
+import sys
+from typing import NoReturn, Protocol, TextIO
+
+from tqdm import tqdm
+
+from kilonet.runs import EpochMetrics
+
+
+class Progress(Protocol):
+    """Is told what happens; the default tells nobody."""
+
+    def message(self, text: str) -> None:
+        """Say one line."""
+
+    def epoch_started(self, epoch: int, steps: int) -> None:
+        """An epoch of so many steps begins."""
+
+    def batch_trained(self, batch: int, accuracy: float, loss: float) -> None:
+        """So many batches of the epoch, counted from 0, are trained: accuracy so far (a fraction), latest loss."""
+
+    def epoch_trained(self, metrics: EpochMetrics, scored: str, images: int) -> None:
+        """The epoch is trained, and so many images of the set `scored` have been scored."""
+
+
+class Silence:
+    """Tells nobody."""
+
+    def message(self, text: str) -> None:
+        """Say nothing."""
+
+    def epoch_started(self, epoch: int, steps: int) -> None:
+        """Say nothing."""
+
+    def batch_trained(self, batch: int, accuracy: float, loss: float) -> None:
+        """Say nothing."""
+
+    def epoch_trained(self, metrics: EpochMetrics, scored: str, images: int) -> None:
+        """Say nothing."""
+
+
+class BarProgress:
+    """The seed's output: a bar an epoch and a line of test figures."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._bar: tqdm[NoReturn] | None = None
+
+    def message(self, text: str) -> None:
+        """Say one line."""
+        print(text, file=self._stream)
+
+    def epoch_started(self, epoch: int, steps: int) -> None:
+        """Open the epoch's bar."""
+        self._bar = tqdm(total=steps, desc=f"EPOCH: {epoch}", file=self._stream, dynamic_ncols=True)
+
+    def batch_trained(self, batch: int, accuracy: float, loss: float) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            figures = f"Accuracy={100 * accuracy:.2f}, Batch_id={batch}, loss={loss:.3g}"
+            self._bar.set_postfix_str(figures, refresh=False)
+            self._bar.update(batch + 1 - self._bar.n)
+
+    def epoch_trained(self, metrics: EpochMetrics, scored: str, images: int) -> None:
+        """Close the bar and say the figures."""
+        if self._bar is not None:
+            self._bar.close()
+        print(f"\n{score_line(metrics, scored, images)}\n", file=self._stream, flush=True)
+
+
+class LineProgress:
+    """Two plain lines an epoch, for logs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._epoch_head = ""
+        self._tail = ""
+
+    def message(self, text: str) -> None:
+        """Say one line."""
+        print(text, file=self._stream, flush=True)
+
+    def epoch_started(self, epoch: int, steps: int) -> None:
+        """Remember how the epoch's line begins."""
+        self._epoch_head = f"EPOCH: {epoch}: {steps}/{steps}"
+
+    def batch_trained(self, batch: int, accuracy: float, loss: float) -> None:
+        """Remember the latest figures."""
+        self._tail = f"Accuracy={100 * accuracy:.2f}, Batch_id={batch}, loss={loss:.3g}"
+
+    def epoch_trained(self, metrics: EpochMetrics, scored: str, images: int) -> None:
+        """Say the epoch's two lines."""
+        speed = f"{metrics.seconds:.1f}s, {metrics.images_per_second:,.0f} images/s"
+        print(f"{self._epoch_head} [{speed}, {self._tail}]", file=self._stream)
+        print(score_line(metrics, scored, images), file=self._stream, flush=True)
+
+
+def score_line(metrics: EpochMetrics, scored: str, images: int) -> str:
+    """Return the seed's line of test figures."""
+    correct = round(metrics.test_accuracy * images)
+    share = f"{correct}/{images} ({100 * metrics.test_accuracy:.2f}%)"
+    return f"{scored} set: Average loss: {metrics.test_loss:.4f}, Accuracy: {share}"
+
+
+def progress_on(stream: TextIO = sys.stderr) -> Progress:
+    """Return bars if the stream is a terminal, else lines."""
+    return BarProgress(stream) if stream.isatty() else LineProgress(stream)

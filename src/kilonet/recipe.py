@@ -1,0 +1,235 @@
+"""Recipe: everything that decides a training run, as frozen pydantic models read from TOML.
+
+The four sections are the tables of the TOML file. Every key is also a flag of `kilonet train`, under the same name.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kilonet.errors import KilonetError
+from kilonet.layers import PlacedLayer, Shape, parse_layer, place
+
+MAXIMUM_RECIPE_BYTES = 1 << 20
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+ProperFraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A table of the TOML file: frozen, and strict about unknown keys and about numbers that are none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """The network: its input, its layers and its budget."""
+
+    input: tuple[
+        Annotated[int, Field(ge=1, le=16)], Annotated[int, Field(ge=1, le=512)], Annotated[int, Field(ge=1, le=512)]
+    ] = Field((1, 28, 28), description="channels, rows and columns of an image")
+    layers: Annotated[tuple[str, ...], Field(min_length=1, max_length=200)] = Field(
+        description="the layers in order, such as 'conv 10', 'mix 10', 'maxpool 2', 'gap'"
+    )
+    mean: ProperFraction = Field(0.1307, description="mean of the training pixels, 0 to 1; subtracted from the input")
+    deviation: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.3081, description="standard deviation of the training pixels, 0 to 1; divides the input"
+    )
+    dropout: ProperFraction = Field(0.0, description="probability of dropping an activation after each conv layer")
+    max_parameters: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="refuse a network with more trainable parameters"
+    )
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_are_known(cls, layers: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(parse_layer(text)) for text in layers)
+
+    @model_validator(mode="after")
+    def _layers_fit_and_keep_the_budget(self) -> "ModelSection":
+        _, rows, columns = self.placed[-1].output_shape
+        if (rows, columns) != (1, 1):
+            raise KilonetError(f"the last layer leaves {rows}x{columns} values per class, not 1x1; end with 'gap'")
+        if self.max_parameters is not None and self.parameters > self.max_parameters:
+            raise KilonetError(
+                f"the network has {self.parameters:,} parameters, over max_parameters = {self.max_parameters:,}"
+            )
+        return self
+
+    @cached_property
+    def placed(self) -> tuple[PlacedLayer, ...]:
+        """The layers at their places, with shapes and operations."""
+        return place([parse_layer(text) for text in self.layers], self.input, self.dropout)
+
+    @property
+    def input_shape(self) -> Shape:
+        """The shape of one image: (channels, rows, columns)."""
+        return self.input
+
+    @property
+    def classes(self) -> int:
+        """The number of classes: the channels of the last layer."""
+        return self.placed[-1].output_shape[0]
+
+    @property
+    def parameters(self) -> int:
+        """The number of trainable parameters."""
+        return sum(operation.parameters for layer in self.placed for operation in layer.operations)
+
+
+class TrainSection(Section):
+    """The optimiser and its schedule."""
+
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(15, description="passes over the training images")
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(128, description="images a step")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with Nesterov momentum, or AdamW")
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = Field(0.1, description="the highest learning rate")
+    momentum: ProperFraction = Field(0.9, description="Nesterov momentum of SGD; the first beta of AdamW")
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
+        5e-4, description="weight decay of convolution weights; batch norm has none"
+    )
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="how the learning rate falls to zero after the warm-up"
+    )
+    warmup: ProperFraction = Field(0.2, description="share of all steps in which the learning rate rises from zero")
+    label_smoothing: ProperFraction = Field(0.0, description="share of the target spread evenly over the classes")
+    ema: ProperFraction = Field(
+        0.0, description="decay a step of the moving average of the weights that is scored and kept; 0 for none"
+    )
+
+
+class AugmentSection(Section):
+    """The random affine change of every training image, drawn anew each time it is seen."""
+
+    rotation: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="largest rotation, degrees")
+    shift: Annotated[float, Field(ge=0, le=64)] = Field(0.0, description="largest shift in x and in y, pixels")
+    scale: ProperFraction = Field(0.0, description="largest relative change of size")
+    shear: Fraction = Field(0.0, description="largest horizontal shear, pixels a row")
+
+
+class RunSection(Section):
+    """What a run is run on."""
+
+    data: str = Field("mnist", description="'mnist', or a folder with the four IDX files of such a data set")
+    holdout: bool = Field(False, description="hold the last part of the training images out and score those instead")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="seed of every random choice")
+    engine: Literal["auto", "native", "torch"] = Field("auto", description="what computes the training steps")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where the torch engine computes")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="arithmetic of the torch engine's convolutions; auto takes bfloat16 where the processor has it",
+    )
+    threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="processor threads; 0 for all cores")
+
+
+class Recipe(Section):
+    """A network and everything that decides how it is trained."""
+
+    about: str = Field("", description="the recipe's claim in one line")
+    model: ModelSection
+    train: TrainSection = TrainSection()
+    augment: AugmentSection = AugmentSection()
+    run: RunSection = RunSection()
+
+    def to_toml(self) -> str:
+        """Return the recipe as TOML, every key written out."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+    def replace(self, **changes: Any) -> "Recipe":
+        """Return a copy with some keys changed, each given by its name alone, and checked again.
+
+        Raises:
+            KilonetError: no such key, or a value out of its range.
+        """
+        return parse_recipe(self.model_dump(mode="json", exclude_none=True), "recipe", changes)
+
+
+SECTIONS: Mapping[str, type[Section]] = {
+    "model": ModelSection,
+    "train": TrainSection,
+    "augment": AugmentSection,
+    "run": RunSection,
+}
+
+
+def section_of(key: str) -> str:
+    """Return the section that holds a key.
+
+    Raises:
+        KilonetError: no section has the key.
+    """
+    for name, section in SECTIONS.items():
+        if key in section.model_fields:
+            return name
+    raise KilonetError(f"a recipe has no key '{key}'")
+
+
+def packaged_recipes() -> list[str]:
+    """Return the names of the recipes in the package, sorted."""
+    folder = files("kilonet") / "recipes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def recipe_name(source: str) -> str:
+    """Return the short name of a recipe: its packaged name, or the stem of its path."""
+    return Path(source).stem if source not in packaged_recipes() else source
+
+
+def load_recipe(source: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a packaged recipe by name or any recipe by its path, with some keys changed.
+
+    Raises:
+        KilonetError: nothing there, not TOML, an unknown key or a value out of range; names the key and the file.
+    """
+    return parse_recipe(_read_toml(source), source, changes or {})
+
+
+def _read_toml(source: str) -> dict[str, Any]:
+    packaged = source in packaged_recipes()
+    path = Path(str(files("kilonet"))) / "recipes" / f"{source}.toml" if packaged else Path(source)
+    try:
+        if not path.is_file():
+            names = ", ".join(packaged_recipes())
+            raise KilonetError(f"no recipe '{source}': neither a file nor a packaged recipe ({names})")
+        if path.stat().st_size > MAXIMUM_RECIPE_BYTES:
+            raise KilonetError(f"{source}: too large for a recipe (over {MAXIMUM_RECIPE_BYTES:,} bytes)")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise KilonetError(f"{source}: not a TOML file: {error}") from None
+    except (OSError, ValueError) as error:
+        raise KilonetError(f"{source}: cannot be read: {error}") from None
+
+
+def parse_recipe(table: Mapping[str, Any], source: str, changes: Mapping[str, Any]) -> Recipe:
+    """Check a recipe's table, with some keys changed; `source` names it in messages.
+
+    Raises:
+        KilonetError: an unknown key or a value out of range; names the key and the source.
+    """
+    merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
+    for key, value in changes.items():
+        section = merged.setdefault(section_of(key), {})
+        if isinstance(section, dict):
+            section[key] = value
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise KilonetError(f"{source}: {_first_complaint(error)}") from None
+    except KilonetError as error:
+        raise KilonetError(f"{source}: {error}") from None
+
+
+def _first_complaint(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    if first["type"] == "missing":
+        return f"{key}: missing"
+    return f"{key} = {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}"

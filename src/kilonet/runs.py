@@ -1,0 +1,212 @@
+"""The run folder: the record of one training run, which every other command reads.
+
+    recipe.toml         the recipe, every key resolved
+    metrics.jsonl       one JSON object an epoch
+    checkpoint.safetensors   the whole state after the last finished epoch
+    model.safetensors   the trained network, written at the end
+    result.json         the result, written last: where it is, the run is finished
+
+Every file is replaced atomically. One process at a time holds the folder's lock, which the system frees when it dies.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from torch import Tensor
+
+from kilonet.environment import Environment
+from kilonet.errors import KilonetError
+from kilonet.files import read_bounded, write_atomically
+from kilonet.model import MODEL_FILE, Model
+from kilonet.recipe import Recipe, Section, load_recipe
+
+RECIPE_FILE = "recipe.toml"
+METRICS_FILE = "metrics.jsonl"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+RESULT_FILE = "result.json"
+
+_LOCK_FILE = ".lock"
+_MAXIMUM_CHECKPOINT_BYTES = 1 << 30
+_MAXIMUM_RESULT_BYTES = 16 << 20
+
+
+class EpochMetrics(Section):
+    """One epoch's figures. Accuracies are fractions, losses mean cross-entropies in nats."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    learning_rate: float
+    """Of the epoch's last step."""
+    seconds: float
+    """The training part of the epoch, augmentation included, scoring not."""
+    images_per_second: float
+
+
+class Result(Section):
+    """What a run came to. `test_*` figures are of the images named by `scored`."""
+
+    format_version: Literal[1] = 1
+    recipe: Recipe
+    parameters: int
+    scored: str
+    """`Test`, or `Holdout` when the test set was left alone."""
+    scored_images: int
+    correct: int
+    """Of the final epoch."""
+    interval: tuple[float, float]
+    """95 % interval of the final accuracy, two fractions."""
+    final: EpochMetrics
+    best: EpochMetrics
+    """The epoch with the highest scored accuracy. Not a claim: it was picked by looking."""
+    seconds: float
+    """The training parts of all epochs."""
+    environment: Environment
+    model_sha256: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    result: Result
+    history: tuple[EpochMetrics, ...]
+    model: Model
+    folder: Path | None
+    """None when it was trained without one."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state after a whole number of epochs."""
+
+    state: Mapping[str, Tensor]
+    history: tuple[EpochMetrics, ...]
+
+
+class RunFolder:
+    """A run folder that this process holds the lock of."""
+
+    def __init__(self, path: Path, recipe: Recipe, lock: FileLock) -> None:
+        self.path = path
+        self.recipe = recipe
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe) -> "RunFolder":
+        """Make a new folder for a run of a resolved recipe.
+
+        Raises:
+            KilonetError: it exists with something in it, or cannot be made.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            occupied = any(path.iterdir())
+        except OSError as error:
+            raise KilonetError(f"{path} cannot be made a run folder: {error.strerror}") from None
+        if occupied:
+            hint = f"; continue it with: kilonet train --resume {path}" if (path / RECIPE_FILE).exists() else ""
+            raise KilonetError(f"{path} is not empty{hint}")
+        folder = cls(path, recipe, _locked(path))
+        write_atomically(path / RECIPE_FILE, recipe.to_toml().encode())
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """Take over an existing folder.
+
+        Raises:
+            KilonetError: it is no run folder, or another process trains in it.
+        """
+        if not (path / RECIPE_FILE).is_file():
+            raise KilonetError(f"{path} is no run folder: it has no {RECIPE_FILE}")
+        return cls(path, load_recipe(str(path / RECIPE_FILE)), _locked(path))
+
+    def close(self) -> None:
+        """Let other processes have the folder."""
+        self._lock.release()
+
+    def save_checkpoint(self, state: Mapping[str, Tensor], history: Sequence[EpochMetrics]) -> None:
+        """Keep the state after an epoch, then the metrics; the metrics in the checkpoint are those that count."""
+        lines = [metrics.model_dump_json() for metrics in history]
+        packed = safetensors.torch.save(dict(state), {"kilonet": json.dumps(lines)})
+        write_atomically(self.path / CHECKPOINT_FILE, packed)
+        write_atomically(self.path / METRICS_FILE, "".join(line + "\n" for line in lines).encode())
+
+    def load_checkpoint(self) -> Checkpoint | None:
+        """Return the last state that was kept, or None before the first.
+
+        Raises:
+            KilonetError: the checkpoint is damaged.
+        """
+        path = self.path / CHECKPOINT_FILE
+        if not path.exists():
+            return None
+        content = read_bounded(path, _MAXIMUM_CHECKPOINT_BYTES, "a checkpoint")
+        try:
+            state = safetensors.torch.load(content)
+            length = int.from_bytes(content[:8], "little")
+            lines = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["kilonet"])
+            return Checkpoint(state, tuple(EpochMetrics.model_validate_json(line) for line in lines))
+        except (SafetensorError, ValidationError, ValueError, KeyError, TypeError):
+            raise KilonetError(f"{path}: not a usable checkpoint; the run cannot be resumed from it") from None
+
+    def finish(self, result: Result, model: Model) -> None:
+        """Write the model and then the result, which marks the run as finished."""
+        model.save(self.path / MODEL_FILE)
+        write_atomically(self.path / RESULT_FILE, (result.model_dump_json(indent=2) + "\n").encode())
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a run folder holds a result."""
+    return (folder / RESULT_FILE).is_file()
+
+
+def read_result(folder: Path) -> Result:
+    """Read the result of a finished run.
+
+    Raises:
+        KilonetError: there is none, or it is damaged or of another version.
+    """
+    path = folder / RESULT_FILE
+    if not path.is_file():
+        raise KilonetError(f"{folder}: no {RESULT_FILE}; is it a run folder, and has its training finished?")
+    try:
+        return Result.model_validate_json(read_bounded(path, _MAXIMUM_RESULT_BYTES, "a result"))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise KilonetError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def read_history(folder: Path) -> tuple[EpochMetrics, ...]:
+    """Read the metrics of a run, an epoch each.
+
+    Raises:
+        KilonetError: there are none, or a line is damaged.
+    """
+    path = folder / METRICS_FILE
+    content = read_bounded(path, _MAXIMUM_RESULT_BYTES, "metrics")
+    try:
+        return tuple(EpochMetrics.model_validate_json(line) for line in content.splitlines())
+    except ValidationError:
+        raise KilonetError(f"{path}: a line of it is damaged") from None
+
+
+def _locked(path: Path) -> FileLock:
+    lock = FileLock(path / _LOCK_FILE)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise KilonetError(f"{path} is in use: another process trains in it") from None
+    except OSError as error:
+        raise KilonetError(f"{path} cannot be locked: {error.strerror}") from None
+    return lock

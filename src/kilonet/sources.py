@@ -1,0 +1,33 @@
+"""What a name on the command line stands for, where a recipe and a model will both do."""
+
+from pathlib import Path
+
+from kilonet.errors import KilonetError
+from kilonet.recipe import ModelSection, load_recipe, packaged_recipes
+
+_RECIPE_IN_RUN = "recipe.toml"
+
+
+def model_section(source: str) -> ModelSection:
+    """Return the network that a packaged recipe, a TOML file, a run folder, a packaged model or a model file describes.
+
+    Raises:
+        KilonetError: there is nothing of the kind.
+    """
+    path = Path(source)
+    if source in packaged_recipes() or path.suffix == ".toml":
+        return load_recipe(source).model
+    if (path / _RECIPE_IN_RUN).is_file():
+        return load_recipe(str(path / _RECIPE_IN_RUN)).model
+    # Only now: it brings torch along.
+    from kilonet.model import load  # noqa: PLC0415
+
+    try:
+        return load(source).section
+    except KilonetError:
+        if path.exists():
+            raise
+        names = ", ".join(packaged_recipes())
+        raise KilonetError(
+            f"no recipe or model '{source}': neither a file, a run folder nor packaged ({names})"
+        ) from None

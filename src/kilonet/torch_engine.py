@@ -1,0 +1,160 @@
+"""The engine that runs on torch, on any device."""
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kilonet.allocator import keep_freed_memory
+from kilonet.augment import apply_transforms
+from kilonet.cuda_graph import CapturedStep
+from kilonet.datasets import Images
+from kilonet.engine import Totals
+from kilonet.network import Network
+from kilonet.recipe import Recipe, TrainSection
+
+_SCORED_AT_ONCE = 1000
+
+
+class TorchEngine:
+    """Trains a network with torch; see `kilonet.engine.Engine` for the contract."""
+
+    name = "torch"
+
+    def __init__(self, recipe: Recipe, images: Images, network: Network) -> None:
+        """Take over the network; device, precision and threads are the recipe's, which must not say `auto`."""
+        self.device: str = recipe.run.device
+        self.precision: str = recipe.run.precision
+        self._recipe = recipe
+        self._pixels = images.pixels.to(self.device)
+        self._labels = images.labels.to(self.device)
+        self._network = network.to(self.device).train()
+        # Without an average the weights that are kept are the ones that are trained.
+        self._kept = copy.deepcopy(self._network) if recipe.train.ema else self._network
+        self._learning_rate = torch.zeros((), device=self.device)
+        self._average_weight = torch.ones((), device=self.device)
+        self._optimizer = _make_optimizer(self._network, recipe.train, self._learning_rate)
+        self._loss = torch.zeros((), device=self.device)
+        self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._images = 0
+        self._captured: CapturedStep | None = None
+        if self.device == "cpu":
+            torch.set_num_threads(recipe.run.threads)
+            keep_freed_memory()
+
+    def train_batch(self, indices: Tensor, transforms: Tensor, learning_rate: float, step: int) -> None:
+        """Train one step; see the contract."""
+        self._learning_rate.fill_(learning_rate)
+        self._average_weight.fill_(1.0 if step == 0 else 1 - self._recipe.train.ema)
+        self._images += len(indices)
+        with _randomness(self._recipe, step, self.device):
+            if self.device == "cuda" and len(indices) == self._recipe.train.batch_size:
+                self._replay(indices, transforms)
+            else:
+                self._step(indices, transforms)
+
+    def _replay(self, indices: Tensor, transforms: Tensor) -> None:
+        if self._captured is None:
+            state, totals = self.state(), (self._loss.clone(), self._correct.clone())
+            self._captured = CapturedStep(self._step, (indices, transforms))
+            self.load_state(state)
+            self._loss.copy_(totals[0])
+            self._correct.copy_(totals[1])
+        self._captured(indices, transforms)
+
+    def _step(self, indices: Tensor, transforms: Tensor) -> None:
+        labels = self._labels[indices]
+        pixels = apply_transforms(self._pixels[indices], transforms)
+        reduced = self.precision == "bfloat16"
+        # A cached cast would be freed under a captured graph, and no weight is cast twice in a step anyway.
+        with torch.autocast(self.device, torch.bfloat16, enabled=reduced, cache_enabled=False):
+            logits = self._network(pixels).float()
+        loss = functional.cross_entropy(logits, labels, label_smoothing=self._recipe.train.label_smoothing)
+        self._optimizer.zero_grad(set_to_none=self.device != "cuda")
+        loss.backward()
+        self._optimizer.step()
+        self._update_average()
+        self._loss += loss.detach() * len(labels)
+        self._correct += (logits.argmax(1) == labels).sum()
+
+    def _update_average(self) -> None:
+        if self._kept is not self._network:
+            with torch.no_grad():
+                for average, tensor in zip(self._kept.state().values(), self._network.state().values(), strict=True):
+                    average.lerp_(tensor, self._average_weight)
+
+    def take_totals(self) -> Totals:
+        """Return the sums since the last call; see the contract."""
+        totals = Totals(self._loss.item(), int(self._correct), self._images)
+        self._loss.zero_()
+        self._correct.zero_()
+        self._images = 0
+        return totals
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Score images; see the contract."""
+        self._kept.eval()
+        with torch.inference_mode():
+            parts = [self._kept(part.to(self.device)).cpu() for part in pixels.split(_SCORED_AT_ONCE)]
+        self._kept.train()
+        return torch.cat(parts)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that the run needs to go on; see the contract."""
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._live_state().items()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state; see the contract."""
+        with torch.no_grad():
+            for name, tensor in self._live_state().items():
+                tensor.copy_(state[name])
+
+    def network_state(self) -> dict[str, Tensor]:
+        """Return the weights that would be kept; see the contract."""
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._kept.state().items()}
+
+    def _live_state(self) -> dict[str, Tensor]:
+        live = {f"network.{name}": tensor for name, tensor in self._network.state().items()}
+        if self._kept is not self._network:
+            live |= {f"average.{name}": tensor for name, tensor in self._kept.state().items()}
+        for name, parameter in self._network.named_parameters():
+            entries = self._optimizer.state[parameter]
+            live |= {f"optimizer.{name}.{key}": value for key, value in entries.items()}
+        return live
+
+
+def _make_optimizer(network: nn.Module, train: TrainSection, learning_rate: Tensor) -> torch.optim.Optimizer:
+    """Build the optimiser with its state already there, all zero, which is how both start."""
+    groups = [
+        {"params": [weight for weight in network.parameters() if weight.ndim > 1], "weight_decay": train.weight_decay},
+        {"params": [weight for weight in network.parameters() if weight.ndim == 1], "weight_decay": 0.0},
+    ]
+    if train.optimizer == "adamw":
+        adamw = torch.optim.AdamW(groups, lr=learning_rate, betas=(train.momentum, 0.999), fused=True)
+        for parameter in network.parameters():
+            adamw.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+        return adamw
+    sgd = torch.optim.SGD(groups, lr=learning_rate, momentum=train.momentum, nesterov=train.momentum > 0, fused=True)
+    if train.momentum:
+        for parameter in network.parameters():
+            sgd.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
+    return sgd
+
+
+@contextlib.contextmanager
+def _randomness(recipe: Recipe, step: int, device: str) -> Iterator[None]:
+    """Seed what dropout draws in this step by the run's seed and the step, and leave the caller's generators alone."""
+    if not recipe.model.dropout:
+        yield
+        return
+    devices = [torch.cuda.current_device()] if device == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed((recipe.run.seed << 32) + step)
+        yield

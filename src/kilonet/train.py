@@ -1,0 +1,201 @@
+"""Training: `fit` turns a recipe and images into a run.
+
+The order of the images, their augmentation and the dropout of every step are drawn from the run's seed and the number
+of the epoch or step alone. So nothing but the engine's state has to be kept to go on after a crash, and the run ends in
+the same weights, bit for bit, as if nothing had happened.
+"""
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kilonet.augment import draw_transforms
+from kilonet.datasets import DataSet, Images, load_data
+from kilonet.engine import Engine, Totals
+from kilonet.engines import make_engine, resolve_run
+from kilonet.environment import describe_environment
+from kilonet.errors import KilonetError, TrainingDiverged
+from kilonet.model import Model
+from kilonet.network import initial_network
+from kilonet.progress import Progress, Silence
+from kilonet.recipe import Recipe, TrainSection
+from kilonet.runs import EpochMetrics, Result, Run, RunFolder
+from kilonet.statistics import wilson_interval
+
+_STEPS_BETWEEN_LOOKS = 50
+"""Where the device works by itself, looking at the loss waits for it, so it is looked at only so often."""
+
+
+def fit(
+    recipe: Recipe, images: DataSet | None = None, out: Path | None = None, progress: Progress | None = None
+) -> Run:
+    """Train a recipe's network.
+
+    Args:
+        recipe: the network and how to train it.
+        images: what to train on and score; by default what the recipe names as its data.
+        out: a new or empty folder for the run's files; none are written without it.
+        progress: is told what happens.
+
+    Raises:
+        KilonetError: recipe, images or folder will not do.
+        TrainingDiverged: the loss is not a number any more, or no better than guessing.
+    """
+    progress = progress or Silence()
+    recipe = resolve_run(recipe, progress)
+    data = _checked_data(recipe, images)
+    if out is None:
+        return _train(recipe, data, None, progress)
+    folder = RunFolder.create(out, recipe)
+    try:
+        return _train(recipe, data, folder, progress)
+    finally:
+        folder.close()
+
+
+def resume(path: Path, images: DataSet | None = None, progress: Progress | None = None) -> Run:
+    """Go on with the run in a folder, to weights bit-identical to those of a run without a break.
+
+    Raises:
+        KilonetError: no run folder, a damaged checkpoint, or another process trains in it.
+    """
+    folder = RunFolder.open(path)
+    try:
+        return _train(folder.recipe, _checked_data(folder.recipe, images), folder, progress or Silence())
+    finally:
+        folder.close()
+
+
+def _checked_data(recipe: Recipe, images: DataSet | None) -> DataSet:
+    data = images or load_data(recipe.run.data)
+    shape, expected = tuple(data.train.pixels.shape[1:]), recipe.model.input_shape
+    if shape != expected:
+        raise KilonetError(f"the images are {shape}, but the recipe's model.input is {expected}")
+    highest = int(max(data.train.labels.max(), data.test.labels.max()))
+    if highest >= recipe.model.classes:
+        raise KilonetError(f"the labels go up to {highest}, but the network has {recipe.model.classes} classes")
+    return data.hold_out() if recipe.run.holdout else data
+
+
+def _train(recipe: Recipe, data: DataSet, folder: RunFolder | None, progress: Progress) -> Run:
+    engine = make_engine(recipe, data.train, initial_network(recipe.model, recipe.run.seed))
+    checkpoint = folder.load_checkpoint() if folder else None
+    history = list(checkpoint.history) if checkpoint else []
+    if checkpoint:
+        engine.load_state(checkpoint.state)
+        progress.message(f"resuming after {len(history)} of {recipe.train.epochs} epochs")
+    elif folder:
+        folder.save_checkpoint(engine.state(), history)
+    for epoch in range(len(history), recipe.train.epochs):
+        history.append(_run_epoch(engine, recipe, data, epoch, progress))
+        if folder:
+            folder.save_checkpoint(engine.state(), history)
+    return _finish(engine, recipe, data, history, folder)
+
+
+def _run_epoch(engine: Engine, recipe: Recipe, data: DataSet, epoch: int, progress: Progress) -> EpochMetrics:
+    start = time.perf_counter()
+    learning_rate, totals = _train_epoch(engine, recipe, len(data.train), epoch, progress)
+    seconds = time.perf_counter() - start
+    _check_that_it_learns(totals, recipe, epoch)
+    test_loss, correct = score(engine.logits(data.test.pixels), data.test)
+    metrics = EpochMetrics(
+        epoch=epoch,
+        train_loss=totals.loss / totals.images,
+        train_accuracy=totals.correct / totals.images,
+        test_loss=test_loss,
+        test_accuracy=correct / len(data.test),
+        learning_rate=learning_rate,
+        seconds=seconds,
+        images_per_second=totals.images / seconds,
+    )
+    progress.epoch_trained(metrics, data.test.name, len(data.test))
+    return metrics
+
+
+def _train_epoch(engine: Engine, recipe: Recipe, images: int, epoch: int, progress: Progress) -> tuple[float, Totals]:
+    """Train one epoch; returns the last learning rate and the epoch's totals."""
+    order, transforms = _draw_epoch(recipe, images, epoch, engine.device)
+    batches = list(zip(order.split(recipe.train.batch_size), transforms.split(recipe.train.batch_size), strict=True))
+    look = 1 if engine.device == "cpu" else _STEPS_BETWEEN_LOOKS
+    total, learning_rate = Totals(0.0, 0, 0), 0.0
+    progress.epoch_started(epoch, len(batches))
+    for batch, (indices, maps) in enumerate(batches):
+        step = epoch * len(batches) + batch
+        learning_rate = scheduled_rate(recipe.train, step, recipe.train.epochs * len(batches))
+        engine.train_batch(indices, maps, learning_rate, step)
+        if batch % look == look - 1 or batch == len(batches) - 1:
+            latest = engine.take_totals()
+            if not math.isfinite(latest.loss):
+                raise _diverged(f"the loss is not a number in epoch {epoch}, batch {batch}", recipe)
+            total = Totals(total.loss + latest.loss, total.correct + latest.correct, total.images + latest.images)
+            progress.batch_trained(batch, total.correct / total.images, latest.loss / latest.images)
+    return learning_rate, total
+
+
+def _draw_epoch(recipe: Recipe, images: int, epoch: int, device: str) -> tuple[Tensor, Tensor]:
+    """Draw an epoch's order, int64 (N,), and each image's transform, float32 (N, 2, 3), from seed and epoch alone."""
+    entropy = np.random.SeedSequence([recipe.run.seed, epoch]).generate_state(1, np.uint64)[0]
+    generator = torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
+    order = torch.randperm(images, generator=generator)
+    return order.to(device), draw_transforms(recipe.augment, images, generator).to(device)
+
+
+def scheduled_rate(train: TrainSection, step: int, steps: int) -> float:
+    """Return the learning rate of a step: a linear rise over the warm-up, then a fall to zero in the schedule's shape.
+
+    Source of the cosine: I. Loshchilov and F. Hutter, "SGDR", 2017, without restarts.
+    """
+    rising = round(train.warmup * steps)
+    if step < rising:
+        return train.learning_rate * (step + 1) / rising
+    fallen = (step - rising) / (steps - rising)
+    shape = {"cosine": (1 + math.cos(math.pi * fallen)) / 2, "linear": 1 - fallen, "constant": 1.0}
+    return train.learning_rate * shape[train.schedule]
+
+
+def score(logits: Tensor, images: Images) -> tuple[float, int]:
+    """Return the mean cross-entropy in nats and the number of correct answers of float32 logits (N, classes)."""
+    loss = functional.cross_entropy(logits, images.labels).item()
+    return loss, int((logits.argmax(1) == images.labels).sum())
+
+
+def _check_that_it_learns(totals: Totals, recipe: Recipe, epoch: int) -> None:
+    loss, guessing = totals.loss / totals.images, math.log(recipe.model.classes)
+    # In the first epoch an honest start may still weigh on the mean.
+    if epoch > 0 and loss >= guessing:
+        raise _diverged(f"the loss of epoch {epoch} is {loss:.3g}, no better than guessing ({guessing:.3g})", recipe)
+
+
+def _diverged(what: str, recipe: Recipe) -> TrainingDiverged:
+    return TrainingDiverged(
+        f"training diverged: {what}; try a lower --learning-rate than {recipe.train.learning_rate:g}"
+    )
+
+
+def _finish(
+    engine: Engine, recipe: Recipe, data: DataSet, history: list[EpochMetrics], folder: RunFolder | None
+) -> Run:
+    model = Model(recipe.model, engine.network_state())
+    correct = round(history[-1].test_accuracy * len(data.test))
+    result = Result(
+        recipe=recipe,
+        parameters=recipe.model.parameters,
+        scored=data.test.name,
+        scored_images=len(data.test),
+        correct=correct,
+        interval=wilson_interval(correct, len(data.test)),
+        final=history[-1],
+        best=max(history, key=lambda metrics: metrics.test_accuracy),
+        seconds=sum(metrics.seconds for metrics in history),
+        environment=describe_environment(recipe.run),
+        model_sha256=model.sha256,
+    )
+    if folder:
+        folder.finish(result, model)
+    return Run(result, tuple(history), model, folder.path if folder else None)
