@@ -69,7 +69,7 @@ def seed_network(dropout: float) -> nn.Sequential:
     )
 
 
-def train_epoch(network: nn.Module, loader: Any, optimizer: torch.optim.Optimizer) -> None:
+def train_epoch(network: nn.Module, loader: Any, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
     """Train one epoch in place, showing the seed's progress bar."""
     network.train()
     correct = seen = 0
@@ -80,6 +80,7 @@ def train_epoch(network: nn.Module, loader: Any, optimizer: torch.optim.Optimize
         loss = nn.functional.cross_entropy(logits, labels)
         loss.backward()
         optimizer.step()
+        scheduler.step()
         correct += int((logits.argmax(1) == labels).sum())
         seen += len(labels)
         bar.set_description(f"Accuracy={100 * correct / seen:.2f}, Batch_id={batch}, loss={loss.item():.3g}")
@@ -119,11 +120,9 @@ def main() -> None:
     seconds, accuracies = [], []
     for _ in range(options.epochs):
         start = time.perf_counter()
-        train_epoch(network, loader, optimizer)
+        train_epoch(network, loader, optimizer, scheduler)
         seconds.append(time.perf_counter() - start)
         accuracies.append(test_accuracy(network))
-        for _ in range(len(loader)):
-            scheduler.step()
     print(json.dumps({"seconds": seconds, "images": len(labels), "test_accuracy": accuracies}))
 
 

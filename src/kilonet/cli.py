@@ -30,7 +30,7 @@ def train(
     *,
     out: Path | None = None,
     resume: Path | None = None,
-    seeds: int = 1,
+    seeds: int | None = None,
     json: bool = False,
     recipe_keys: Keys = Keys(),  # noqa: B008
 ) -> int:
@@ -40,20 +40,24 @@ def train(
         recipe: a packaged recipe (see 'kilonet recipes') or a TOML file.
         out: the run folder; by default a new one under runs/.
         resume: go on with the run in this folder, with its own recipe.
-        seeds: train so many times, with seeds from --seed upwards, and print mean and standard deviation.
+        seeds: train so many times, side by side, with seeds from --seed upwards; prints mean and deviation.
         json: print one JSON object instead of text.
         recipe_keys: keys of the recipe to change.
     """
     from kilonet import sessions
 
     changes = recipe_keys.given()
-    if resume is not None:
-        if changes or out or seeds != 1 or recipe != DEFAULT_RECIPE:
-            raise KilonetError("--resume goes on with a run as it was begun: give no recipe and no other flag with it")
-        runs = [sessions.resume_run(resume)]
-    else:
+    if seeds is not None and resume is None:
         runs = sessions.train_seeds(recipe, changes, out, seeds)
-    _print(json, lambda: _as_json(runs), lambda: sessions.summary(runs))
+        _print(json, lambda: {"runs": [_run_as_json(run) for run in runs]}, lambda: sessions.seeds_summary(runs))
+        return 0
+    if resume is None:
+        run = sessions.train_recipe(recipe, changes, out)
+    elif changes or out or seeds is not None or recipe != DEFAULT_RECIPE:
+        raise KilonetError("--resume goes on with a run as it was begun: give no recipe and no other flag with it")
+    else:
+        run = sessions.resume_run(resume)
+    _print(json, lambda: _run_as_json(run), lambda: sessions.summary(run))
     return 0
 
 
@@ -135,9 +139,8 @@ def _print(json: bool, as_json: Callable[[], Any], as_text: Callable[[], str]) -
     print(json_module.dumps(as_json()) if json else as_text())
 
 
-def _as_json(runs: "Sequence[Run]") -> dict[str, Any]:
-    entries = [{"folder": str(run.folder), **run.result.model_dump(mode="json")} for run in runs]
-    return entries[0] if len(entries) == 1 else {"runs": entries}
+def _run_as_json(run: "Run") -> dict[str, Any]:
+    return {"folder": str(run.folder), **run.result.model_dump(mode="json")}
 
 
 HANDLERS = {handler.__name__: handler for handler in (train, evaluate, predict, summary, recipes)}
@@ -158,6 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone; point stdout elsewhere so that Python's exit does not complain.
         sys.stdout = None
         return 0
+    except OSError as error:
+        # Such as a name that is too long for any file.
+        return _fail(str(error), 2)
     return status
 
 

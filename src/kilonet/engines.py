@@ -5,6 +5,7 @@ import torch
 from kilonet.datasets import Images
 from kilonet.engine import Engine
 from kilonet.errors import KilonetError
+from kilonet.native import NativeEngine, native_objection
 from kilonet.network import Network
 from kilonet.progress import Progress
 from kilonet.recipe import Recipe, RunSection
@@ -17,30 +18,47 @@ def resolve_run(recipe: Recipe, progress: Progress) -> Recipe:
     Raises:
         KilonetError: the recipe asks for a device or an engine that this machine does not have.
     """
-    run = recipe.run
-    device = _resolve_device(run.device)
-    engine = "torch"
-    threads = run.threads or torch.get_num_threads()
-    precision = _resolve_precision(run, device)
-    return recipe.replace(device=device, engine=engine, threads=threads, precision=precision)
+    device = _resolve_device(recipe.run)
+    engine = _resolve_engine(recipe, device, progress)
+    precision = _resolve_precision(recipe.run, device, engine)
+    threads = recipe.run.threads or torch.get_num_threads()
+    return recipe.replace(device=device, engine=engine, precision=precision, threads=threads)
 
 
 def make_engine(recipe: Recipe, images: Images, network: Network) -> Engine:
-    """Build the engine of a resolved recipe, which takes over the network."""
+    """Build the engine of a resolved recipe, which starts from the network's weights and may take the network over."""
+    if recipe.run.engine == "native":
+        return NativeEngine(recipe, images.pixels, images.labels, network.state(), recipe.run.threads)
     return TorchEngine(recipe, images, network)
 
 
-def _resolve_device(device: str) -> str:
+def _resolve_device(run: RunSection) -> str:
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        return "cuda" if available["cuda"] else "cpu"
-    if not available[device]:
-        raise KilonetError(f"this machine or this torch has no {device} device; use --device cpu")
-    return device
+    if run.device == "auto":
+        return "cuda" if available["cuda"] and run.engine != "native" else "cpu"
+    if not available[run.device]:
+        raise KilonetError(f"this machine or this torch has no {run.device} device; use --device cpu")
+    return run.device
 
 
-def _resolve_precision(run: RunSection, device: str) -> str:
+def _resolve_engine(recipe: Recipe, device: str, progress: Progress) -> str:
+    """Return the native engine where it can be had on a CPU; say why not where it was to be expected."""
+    wanted = recipe.run.engine
+    if wanted == "torch" or (wanted == "auto" and (device != "cpu" or recipe.run.precision == "bfloat16")):
+        return "torch"
+    objection = "it computes on the CPU only" if device != "cpu" else native_objection(recipe.model)
+    if objection is None and recipe.run.precision == "bfloat16":
+        objection = "it computes in float32 only"
+    if objection is None:
+        return "native"
+    if wanted == "native":
+        raise KilonetError(f"the native engine cannot be used: {objection}")
+    progress.message(f"using the torch engine, as the native one cannot be used: {objection}")
+    return "torch"
+
+
+def _resolve_precision(run: RunSection, device: str, engine: str) -> str:
     if run.precision != "auto":
         return run.precision
-    fast = device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    fast = engine == "torch" and device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
     return "bfloat16" if fast else "float32"

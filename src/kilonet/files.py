@@ -1,6 +1,7 @@
 """Writing files so that a crash at any moment leaves either the old content or the new."""
 
 import contextlib
+import glob
 import os
 import tempfile
 from pathlib import Path
@@ -18,6 +19,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         _replace(path, content)
     except OSError as error:
         raise KilonetError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that a process killed while writing `path` left beside it."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
 
 
 def _replace(path: Path, content: bytes) -> None:

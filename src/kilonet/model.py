@@ -123,7 +123,9 @@ def load(source: str | Path) -> Model:
     content = read_bounded(path, MAXIMUM_BYTES, "a model file")
     try:
         return _deserialise(content)
-    except (KilonetError, SafetensorError, ValueError, TypeError, KeyError) as error:
+    except (AttributeError, TypeError, RecursionError):
+        raise KilonetError(f"{path}: not a usable model file: its header is no description of a network") from None
+    except (KilonetError, SafetensorError, ValueError, KeyError) as error:
         reason = _first_line(error)
         raise KilonetError(f"{path}: not a usable model file: {reason}") from None
 

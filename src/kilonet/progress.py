@@ -23,6 +23,9 @@ class Progress(Protocol):
     def epoch_trained(self, metrics: EpochMetrics, scored: str, images: int) -> None:
         """The epoch is trained, and so many images of the set `scored` have been scored."""
 
+    def stopped(self) -> None:
+        """Training has ended or was broken off."""
+
 
 class Silence:
     """Tells nobody."""
@@ -37,6 +40,9 @@ class Silence:
         """Say nothing."""
 
     def epoch_trained(self, metrics: EpochMetrics, scored: str, images: int) -> None:
+        """Say nothing."""
+
+    def stopped(self) -> None:
         """Say nothing."""
 
 
@@ -64,22 +70,29 @@ class BarProgress:
 
     def epoch_trained(self, metrics: EpochMetrics, scored: str, images: int) -> None:
         """Close the bar and say the figures."""
+        self.stopped()
+        print(f"\n{score_line(metrics, scored, images)}\n", file=self._stream, flush=True)
+
+    def stopped(self) -> None:
+        """Leave the bar as it stands, on a line of its own."""
         if self._bar is not None:
             self._bar.close()
-        print(f"\n{score_line(metrics, scored, images)}\n", file=self._stream, flush=True)
+            self._bar = None
 
 
 class LineProgress:
-    """Two plain lines an epoch, for logs."""
+    """Two plain lines an epoch, for logs, each with a prefix."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, prefix: str = "") -> None:
         self._stream = stream
+        self._prefix = prefix
         self._epoch_head = ""
         self._tail = ""
 
     def message(self, text: str) -> None:
-        """Say one line."""
-        print(text, file=self._stream, flush=True)
+        """Say one line, in one write, so that lines of several processes do not mix."""
+        self._stream.write(f"{self._prefix}{text}\n")
+        self._stream.flush()
 
     def epoch_started(self, epoch: int, steps: int) -> None:
         """Remember how the epoch's line begins."""
@@ -92,8 +105,11 @@ class LineProgress:
     def epoch_trained(self, metrics: EpochMetrics, scored: str, images: int) -> None:
         """Say the epoch's two lines."""
         speed = f"{metrics.seconds:.1f}s, {metrics.images_per_second:,.0f} images/s"
-        print(f"{self._epoch_head} [{speed}, {self._tail}]", file=self._stream)
-        print(score_line(metrics, scored, images), file=self._stream, flush=True)
+        self.message(f"{self._epoch_head} [{speed}, {self._tail}]")
+        self.message(score_line(metrics, scored, images))
+
+    def stopped(self) -> None:
+        """Say nothing: every line is whole."""
 
 
 def score_line(metrics: EpochMetrics, scored: str, images: int) -> str:

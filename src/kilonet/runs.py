@@ -23,8 +23,8 @@ from torch import Tensor
 
 from kilonet.environment import Environment
 from kilonet.errors import KilonetError
-from kilonet.files import read_bounded, write_atomically
-from kilonet.model import MODEL_FILE, Model
+from kilonet.files import read_bounded, remove_leftovers, write_atomically
+from kilonet.model import MODEL_FILE, Model, load
 from kilonet.recipe import Recipe, Section, load_recipe
 
 RECIPE_FILE = "recipe.toml"
@@ -100,6 +100,8 @@ class RunFolder:
         self.path = path
         self.recipe = recipe
         self._lock = lock
+        for name in (RECIPE_FILE, METRICS_FILE, CHECKPOINT_FILE, MODEL_FILE, RESULT_FILE):
+            remove_leftovers(path / name)
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> "RunFolder":
@@ -110,7 +112,7 @@ class RunFolder:
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            occupied = any(path.iterdir())
+            occupied = any(entry.name != _LOCK_FILE for entry in path.iterdir())
         except OSError as error:
             raise KilonetError(f"{path} cannot be made a run folder: {error.strerror}") from None
         if occupied:
@@ -131,7 +133,11 @@ class RunFolder:
             raise KilonetError(f"{path} is no run folder: it has no {RECIPE_FILE}")
         return cls(path, load_recipe(str(path / RECIPE_FILE)), _locked(path))
 
-    def close(self) -> None:
+    def __enter__(self) -> "RunFolder":
+        """Hold the folder for a while."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Let other processes have the folder."""
         self._lock.release()
 
@@ -185,6 +191,15 @@ def read_result(folder: Path) -> Result:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise KilonetError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def read_run(folder: Path) -> Run:
+    """Read a finished run with its model.
+
+    Raises:
+        KilonetError: it is not finished, or a file of it is damaged.
+    """
+    return Run(read_result(folder), read_history(folder), load(folder), folder)
 
 
 def read_history(folder: Path) -> tuple[EpochMetrics, ...]:

@@ -51,11 +51,8 @@ def fit(
     data = _checked_data(recipe, images)
     if out is None:
         return _train(recipe, data, None, progress)
-    folder = RunFolder.create(out, recipe)
-    try:
+    with RunFolder.create(out, recipe) as folder:
         return _train(recipe, data, folder, progress)
-    finally:
-        folder.close()
 
 
 def resume(path: Path, images: DataSet | None = None, progress: Progress | None = None) -> Run:
@@ -64,11 +61,8 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
     Raises:
         KilonetError: no run folder, a damaged checkpoint, or another process trains in it.
     """
-    folder = RunFolder.open(path)
-    try:
+    with RunFolder.open(path) as folder:
         return _train(folder.recipe, _checked_data(folder.recipe, images), folder, progress or Silence())
-    finally:
-        folder.close()
 
 
 def _checked_data(recipe: Recipe, images: DataSet | None) -> DataSet:
@@ -91,10 +85,13 @@ def _train(recipe: Recipe, data: DataSet, folder: RunFolder | None, progress: Pr
         progress.message(f"resuming after {len(history)} of {recipe.train.epochs} epochs")
     elif folder:
         folder.save_checkpoint(engine.state(), history)
-    for epoch in range(len(history), recipe.train.epochs):
-        history.append(_run_epoch(engine, recipe, data, epoch, progress))
-        if folder:
-            folder.save_checkpoint(engine.state(), history)
+    try:
+        for epoch in range(len(history), recipe.train.epochs):
+            history.append(_run_epoch(engine, recipe, data, epoch, progress))
+            if folder:
+                folder.save_checkpoint(engine.state(), history)
+    finally:
+        progress.stopped()
     return _finish(engine, recipe, data, history, folder)
 
 

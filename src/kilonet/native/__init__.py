@@ -1,0 +1,5 @@
+"""The native engine: training on the processor by kernels compiled for the network's list of layers."""
+
+from kilonet.native.engine import NativeEngine, native_objection
+
+__all__ = ["NativeEngine", "native_objection"]

@@ -1,0 +1,146 @@
+"""Compiles the native trainer of a network on first use, and keeps the library in the user's cache folder.
+
+Environment: CXX names the compiler, KILONET_CACHE the cache folder, KILONET_NATIVE_ISA the instruction set
+(avx512, avx2 or generic; by default all that this processor has).
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+import platformdirs
+
+from kilonet.errors import KilonetError
+from kilonet.native import plan
+from kilonet.recipe import ModelSection
+
+_FLAGS = (
+    "-std=c++20 -O3 -fno-strict-aliasing -ffp-contract=fast -fno-math-errno -fno-trapping-math -w -fPIC -shared -pthread"
+)
+_INSTRUCTION_SETS = {
+    "avx512": "-march=x86-64-v4 -mtune=native",
+    "avx2": "-march=x86-64-v3 -mtune=native",
+    "generic": "",
+}
+_SOURCES = ("vectors.hpp", "convolution.hpp", "elementwise.hpp", "threads.hpp", "trainer.hpp", "trainer.cpp")
+_LONGEST_COMPILATION = 600
+
+
+def load_library(model: ModelSection) -> ctypes.CDLL:
+    """Return the library of the network, compiled now if the cache does not hold it.
+
+    Raises:
+        KilonetError: no compiler, one that fails, or a cache folder that others could write; one line.
+    """
+    compiler, flags = _compiler(), _flags()
+    source = plan.source(model)
+    path = cache_folder() / f"{_fingerprint(source, compiler, flags)}.so"
+    if not path.exists():
+        _compile(compiler, flags, source, path)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise KilonetError(f"the compiled native engine cannot be loaded: {error}") from None
+
+
+def cache_folder() -> Path:
+    """Return the folder of compiled libraries, made if it is missing.
+
+    Raises:
+        KilonetError: it cannot be made, or others could put a library into it.
+    """
+    base = os.environ.get("KILONET_CACHE") or platformdirs.user_cache_dir("kilonet")
+    folder = Path(base) / "native"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        status = folder.lstat()
+    except OSError as error:
+        raise KilonetError(f"the cache folder {folder} cannot be made: {error.strerror}") from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise KilonetError(f"the cache folder {folder} must be a folder of your own with mode 0700; remove it or set KILONET_CACHE")
+    return folder
+
+
+def _compiler() -> str:
+    wanted = os.environ.get("CXX")
+    for name in [wanted] if wanted else ["c++", "g++", "clang++"]:
+        if path := shutil.which(name):
+            return path
+    raise KilonetError(f"no C++ compiler found ({wanted or 'c++, g++ or clang++'}); install one or set CXX")
+
+
+def _flags() -> list[str]:
+    wanted = os.environ.get("KILONET_NATIVE_ISA")
+    if not wanted:
+        target = "-march=native" if platform.machine().lower() in ("x86_64", "amd64") else "-mcpu=native"
+        return [*shlex.split(_FLAGS), target]
+    if wanted not in _INSTRUCTION_SETS:
+        raise KilonetError(f"KILONET_NATIVE_ISA = '{wanted}' is none of {', '.join(_INSTRUCTION_SETS)}")
+    return shlex.split(f"{_FLAGS} {_INSTRUCTION_SETS[wanted]}")
+
+
+def _fingerprint(source: str, compiler: str, flags: list[str]) -> str:
+    digest = hashlib.sha256()
+    parts = [source, *(_read(name) for name in _SOURCES), compiler, _version(compiler), *flags, _processor()]
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _read(name: str) -> str:
+    return (files("kilonet.native") / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _version(compiler: str) -> str:
+    return _run([compiler, "--version"])
+
+
+@functools.cache
+def _processor() -> str:
+    """Name the processor and its instructions: a library for one may crash on another."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    telling = {line for line in lines if line.split("\t")[0] in ("model name", "flags", "Features", "CPU part")}
+    return "\n".join([platform.machine(), platform.processor(), *sorted(telling)])
+
+
+def _compile(compiler: str, flags: list[str], source: str, path: Path) -> None:
+    """Compile in a folder of this process alone and rename the result into place, whoever else does the same."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+        folder = Path(name)
+        for file in _SOURCES:
+            (folder / file).write_text(_read(file), encoding="utf-8")
+        (folder / "network.cpp").write_text(source, encoding="utf-8")
+        library = folder / "network.so"
+        _run([compiler, *flags, "-o", str(library), str(folder / "network.cpp")])
+        library.replace(path)
+
+
+def _run(command: list[str]) -> str:
+    """Run the compiler and return what it prints.
+
+    Raises:
+        KilonetError: it failed; says its first error.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_COMPILATION, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KilonetError(f"the C++ compiler {command[0]} cannot be run: {error}") from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
+        first = next((line for line in lines if "error" in line), lines[0])
+        raise KilonetError(f"the C++ compiler {command[0]} failed: {first.strip()}")
+    return done.stdout

@@ -1,0 +1,277 @@
+// Convolution kernels specialised to one layer's shape: forward, gradient of the input, gradient of the weights.
+//
+// Tensors are [channel][row][column] vectors of images, so every load is aligned and every multiplication is a vector
+// by one broadcast weight, whatever the channel count and kernel size. A tile of results stays in registers over the
+// whole reduction.
+#pragma once
+#include <algorithm>
+
+#include "vectors.hpp"
+
+struct Convolution {
+  int channels_in, channels_out, rows, columns, kernel, padding, groups;
+  constexpr int inputs() const { return channels_in / groups; }
+  constexpr int outputs() const { return channels_out / groups; }
+  constexpr int padded_rows() const { return rows + 2 * padding; }
+  constexpr int padded_columns() const { return columns + 2 * padding; }
+  constexpr int rows_out() const { return padded_rows() - kernel + 1; }
+  constexpr int columns_out() const { return padded_columns() - kernel + 1; }
+  // Columns of zeros on each side of the output's gradient, which make the input's gradient a convolution too.
+  constexpr int border() const { return kernel - 1 - padding; }
+  constexpr int gradient_columns() const { return columns_out() + 2 * border(); }
+  constexpr int taps() const { return kernel * kernel; }
+  constexpr size_t weights() const { return (size_t)channels_out * inputs() * taps(); }
+};
+
+// One convolution over input rows of `stride` vectors; output row y sees the input rows from y - above on.
+struct Pass {
+  int inputs, rows, stride, outputs, rows_out, columns_out, kernel, above;
+};
+
+struct Tile {
+  int channels, columns;
+};
+
+// What one step of the reduction costs for a tile: multiplications, loads, or the latency of a chain of additions.
+constexpr int tile_cost(int channels, int columns) {
+  return channels && columns ? std::max({4 * channels * columns, 4 * (channels + columns), 32}) + channels + columns : 0;
+}
+
+// The tile that covers outputs x columns at the least cost without spilling registers.
+constexpr Tile best_tile(int outputs, int columns) {
+  Tile best{1, 1};
+  long least = -1;
+  for (int c = 1; c <= std::min(outputs, 10); c++)
+    for (int x = 1; x <= std::min(columns, 10); x++) {
+      if (c * x + x + 1 > registers) continue;
+      long cost = (long)(outputs / c) * (columns / x) * tile_cost(c, x) + (outputs / c) * tile_cost(c, columns % x) +
+                  (columns / x) * tile_cost(outputs % c, x) + tile_cost(outputs % c, columns % x);
+      if (least < 0 || cost < least) least = cost, best = {c, x};
+    }
+  return best;
+}
+
+// Weights are [input][kernel row][kernel column][output].
+template <Pass P, int channels, int columns, class Store>
+inline void correlate_tile(const Vector* input, const float* weights, int channel, int y, int x, Store& store) {
+  Vector sums[channels][columns] = {};
+  const int first = P.above ? std::max(0, P.above - y) : 0;
+  const int last = P.above ? std::min(P.kernel, P.rows + P.above - y) : P.kernel;
+  for (int i = 0; i < P.inputs; i++)
+    for (int ky = first; ky < last; ky++) {
+      const Vector* row = input + (size_t)(i * P.rows + y + ky - P.above) * P.stride + x;
+      const float* taps = weights + (size_t)(i * P.kernel + ky) * P.kernel * P.outputs + channel;
+#pragma GCC unroll 3
+      for (int kx = 0; kx < P.kernel; kx++)
+#pragma GCC unroll 16
+        for (int c = 0; c < channels; c++)
+#pragma GCC unroll 16
+          for (int j = 0; j < columns; j++) sums[c][j] += taps[kx * P.outputs + c] * row[kx + j];
+    }
+#pragma GCC unroll 16
+  for (int c = 0; c < channels; c++) store.template row<columns>(channel + c, y * P.columns_out + x, sums[c]);
+}
+
+template <Pass P, int columns, class Store>
+inline void correlate_columns(const Vector* input, const float* weights, int y, int x, Store& store) {
+  constexpr int channels = best_tile(P.outputs, P.columns_out).channels, rest = P.outputs % channels;
+  for (int c = 0; c + channels <= P.outputs; c += channels)
+    correlate_tile<P, channels, columns>(input, weights, c, y, x, store);
+  if constexpr (rest > 0) correlate_tile<P, rest, columns>(input, weights, P.outputs - rest, y, x, store);
+}
+
+template <Pass P, class Store>
+inline void correlate(const Vector* input, const float* weights, Store store) {
+  constexpr int columns = best_tile(P.outputs, P.columns_out).columns, rest = P.columns_out % columns;
+  for (int y = 0; y < P.rows_out; y++) {
+    for (int x = 0; x + columns <= P.columns_out; x += columns)
+      correlate_columns<P, columns>(input, weights, y, x, store);
+    if constexpr (rest > 0) correlate_columns<P, rest>(input, weights, y, P.columns_out - rest, store);
+  }
+}
+
+// What a forward pass adds to its sums and where it puts them.
+struct Forward {
+  const Vector* input;    // padded
+  const float* weights;   // [group][input][kernel row][kernel column][output]
+  const float* bias;      // by output channel
+  Vector* output;
+  Mask present;           // which lanes hold an image
+  const float* centre;    // by output channel: near the mean, so that the sum of squares keeps its precision
+  Vector* sums;           // by output channel: sums of the distance from the centre, and of its square
+};
+
+struct StoreLinear {
+  Forward to;
+  int channel;
+  size_t plane;
+  template <int columns>
+  void row(int c, size_t place, const Vector* values) {
+    Vector* output = to.output + (channel + c) * plane + place;
+#pragma GCC unroll 16
+    for (int j = 0; j < columns; j++) output[j] = values[j] + to.bias[channel + c];
+  }
+};
+
+struct StoreRectified {
+  Forward to;
+  int channel;
+  size_t plane;
+  template <int columns>
+  void row(int c, size_t place, const Vector* values) {
+    Vector* output = to.output + (channel + c) * plane + place;
+    Vector sum{}, square{};
+#pragma GCC unroll 16
+    for (int j = 0; j < columns; j++) {
+      // Lanes without an image hold zero, which also stops every gradient there.
+      Vector value = only(to.present, rectified(values[j] + to.bias[channel + c]));
+      Vector distance = only(to.present, value - to.centre[channel + c]);
+      output[j] = value;
+      sum += distance;
+      square += distance * distance;
+    }
+    to.sums[2 * (channel + c)] += sum;
+    to.sums[2 * (channel + c) + 1] += square;
+  }
+};
+
+struct StoreGradient {
+  Vector* output;
+  size_t plane;
+  bool add;  // to what is there, for an input that is used twice
+  template <int columns>
+  void row(int c, size_t place, const Vector* values) {
+    Vector* to = output + c * plane + place;
+    if (add)
+      for (int j = 0; j < columns; j++) to[j] += values[j];
+    else
+#pragma GCC unroll 16
+      for (int j = 0; j < columns; j++) to[j] = values[j];
+  }
+};
+
+template <Convolution C, class Store>
+void forward(const Forward& pass) {
+  constexpr Pass P{C.inputs(), C.padded_rows(), C.padded_columns(), C.outputs(), C.rows_out(), C.columns_out(), C.kernel, 0};
+  for (int g = 0; g < C.groups; g++)
+    correlate<P>(pass.input + (size_t)g * P.inputs * P.rows * P.stride, pass.weights + g * (C.weights() / C.groups),
+                 Store{pass, g * P.outputs, (size_t)P.rows_out * P.columns_out});
+}
+
+// `gradient` is the output's, with its border; weights are [group][output][kernel row][kernel column][input], turned.
+template <Convolution C>
+void input_gradient(const Vector* gradient, const float* weights, Vector* result, bool add) {
+  constexpr Pass P{C.outputs(), C.rows_out(), C.gradient_columns(), C.inputs(), C.rows, C.columns, C.kernel, C.border()};
+  constexpr size_t plane = (size_t)C.rows * C.columns;
+  for (int g = 0; g < C.groups; g++)
+    correlate<P>(gradient + (size_t)g * P.inputs * P.rows * P.stride, weights + g * (C.weights() / C.groups),
+                 StoreGradient{result + g * P.outputs * plane, plane, add});
+}
+
+// How the gradient of the weights is cut into tiles of outputs x taps: all taps of an input for a small kernel,
+// several inputs for a 1x1 kernel, part of a row of taps for a large one. Positions are cut into bands of rows, so that
+// what a tile reads stays in the first cache while the next tiles read it again.
+template <Convolution C>
+struct TapTiles {
+  static constexpr bool pointwise = C.kernel == 1, small = C.kernel <= 3 && !pointwise;
+  static constexpr int run = pointwise ? C.inputs() : small ? C.taps() : C.kernel;
+  static constexpr int taps = small ? run : std::min(run, registers == 32 ? 6 : 3);
+  static constexpr int outputs = std::max(1, std::min(C.outputs(), (registers - 4) / (taps + 1)));
+  static constexpr int row_bytes =
+      (outputs * C.gradient_columns() + (pointwise ? taps : 1) * C.padded_columns()) * (int)sizeof(Vector);
+  static constexpr int rows = std::min(C.rows_out(), std::max(1, first_cache / row_bytes));
+  static constexpr size_t offset(int tap) {
+    if (pointwise) return (size_t)tap * C.padded_rows() * C.padded_columns();
+    return small ? (tap / C.kernel) * C.padded_columns() + tap % C.kernel : tap;
+  }
+};
+
+// Adds to sums[output][tap] of `outputs` channels and `taps` taps, which lie `pitch` and one vectors apart.
+template <Convolution C, int outputs, int taps>
+inline void weight_gradient_tile(const Vector* input, const Vector* gradient, int rows, Vector* sums) {
+  constexpr size_t plane = (size_t)C.rows_out() * C.gradient_columns(), pitch = (size_t)C.inputs() * C.taps();
+  Vector tile[outputs][taps];
+#pragma GCC unroll 16
+  for (int c = 0; c < outputs; c++)
+#pragma GCC unroll 16
+    for (int t = 0; t < taps; t++) tile[c][t] = sums[c * pitch + t];
+  for (int y = 0; y < rows; y++) {
+    const Vector* row = input + (size_t)y * C.padded_columns();
+    const Vector* gradient_row = gradient + (size_t)y * C.gradient_columns();
+    for (int x = 0; x < C.columns_out(); x++) {
+      Vector down[outputs];
+#pragma GCC unroll 16
+      for (int c = 0; c < outputs; c++) down[c] = gradient_row[c * plane + x];
+#pragma GCC unroll 16
+      for (int t = 0; t < taps; t++) {
+        Vector value = row[TapTiles<C>::offset(t) + x];
+#pragma GCC unroll 16
+        for (int c = 0; c < outputs; c++) tile[c][t] += down[c] * value;
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int c = 0; c < outputs; c++)
+#pragma GCC unroll 16
+    for (int t = 0; t < taps; t++) sums[c * pitch + t] = tile[c][t];
+}
+
+template <Convolution C, int outputs>
+inline void weight_gradient_run(const Vector* input, const Vector* gradient, int rows, Vector* sums) {
+  using T = TapTiles<C>;
+  constexpr int rest = T::run % T::taps;
+  for (int t = 0; t + T::taps <= T::run; t += T::taps)
+    weight_gradient_tile<C, outputs, T::taps>(input + T::offset(t), gradient, rows, sums + t);
+  if constexpr (rest > 0)
+    weight_gradient_tile<C, outputs, rest>(input + T::offset(T::run - rest), gradient, rows, sums + T::run - rest);
+}
+
+template <Convolution C>
+inline void weight_gradient_band(const Vector* input, const Vector* gradient, int rows, Vector* sums) {
+  using T = TapTiles<C>;
+  constexpr size_t plane = (size_t)C.padded_rows() * C.padded_columns();
+  constexpr size_t gradient_plane = (size_t)C.rows_out() * C.gradient_columns(), pitch = (size_t)C.inputs() * C.taps();
+  constexpr int rows_of_taps = T::pointwise || T::small ? 1 : C.kernel, runs = T::pointwise ? 1 : C.inputs() * rows_of_taps;
+  constexpr int rest = C.outputs() % T::outputs;
+  for (int c = 0; c < C.outputs(); c += T::outputs)
+    for (int r = 0; r < runs; r++) {
+      const Vector* from = input + r / rows_of_taps * plane + (size_t)(r % rows_of_taps) * C.padded_columns();
+      const Vector* down = gradient + c * gradient_plane;
+      Vector* to = sums + c * pitch + (size_t)r * T::run;
+      if (c + T::outputs <= C.outputs()) {
+        weight_gradient_run<C, T::outputs>(from, down, rows, to);
+      } else if constexpr (rest > 0) {
+        weight_gradient_run<C, rest>(from, down, rows, to);
+      }
+    }
+}
+
+// Adds to sums[output channel][input][kernel row][kernel column]; `gradient` has its border.
+template <Convolution C>
+void weight_gradient(const Vector* input, const Vector* gradient, Vector* sums) {
+  constexpr int band = TapTiles<C>::rows;
+  for (int g = 0; g < C.groups; g++)
+    for (int y = 0; y < C.rows_out(); y += band)
+      weight_gradient_band<C>(
+          input + ((size_t)g * C.inputs() * C.padded_rows() + y) * C.padded_columns(),
+          gradient + ((size_t)g * C.outputs() * C.rows_out() + y) * C.gradient_columns() + C.border(),
+          std::min(band, C.rows_out() - y), sums + (size_t)g * (C.weights() / C.groups));
+}
+
+// The kernels of one layer, behind pointers that hide its shape.
+struct Kernels {
+  Convolution shape;
+  void (*forward)(const Forward&);
+  void (*input_gradient)(const Vector*, const float*, Vector*, bool);
+  void (*weight_gradient)(const Vector*, const Vector*, Vector*);
+};
+
+template <Convolution C>
+constexpr Kernels linear_kernels() {
+  return {C, forward<C, StoreLinear>, input_gradient<C>, weight_gradient<C>};
+}
+
+template <Convolution C>
+constexpr Kernels rectified_kernels() {
+  return {C, forward<C, StoreRectified>, input_gradient<C>, weight_gradient<C>};
+}

@@ -1,0 +1,277 @@
+// Everything but convolutions, for one group of images: augmentation, batch norm, dropout, pooling and the loss.
+#pragma once
+#include <algorithm>
+#include <cmath>
+
+#include "vectors.hpp"
+
+struct Shape {
+  int channels, rows, columns;
+  size_t plane() const { return (size_t)rows * columns; }
+  size_t vectors() const { return channels * plane(); }
+};
+
+inline uint32_t scrambled(uint32_t word) {
+  word = (word ^ word >> 16) * 0x7feb352du;
+  word = (word ^ word >> 15) * 0x846ca68bu;
+  return word ^ word >> 16;
+}
+
+// A counter-based generator: what is dropped depends on the seed, the step, the layer, the image's place in the batch
+// and the element alone.
+struct Dropout {
+  bool active = false;
+  uint32_t below = 0;  // of 2^32 equally likely words, how many drop
+  float scale = 1;
+  Words keys{};        // by image
+
+  Mask kept(uint32_t element) const {
+    Words word = keys + element * 0x9e3779b9u;
+    word = (word ^ word >> 16) * 0x7feb352du;
+    word = (word ^ word >> 15) * 0x846ca68bu;
+    return (Mask)(word >= below);
+  }
+};
+
+// An affine map per channel: what batch norm does once its statistics are known.
+struct Affine {
+  const float *scale, *shift;
+};
+
+// output = dropout(affine(input)) + residual, where dropout and residual may be absent.
+inline void apply_norm(Shape shape, const Vector* input, Affine affine, const Dropout& dropout, const Vector* residual,
+                       Vector* output) {
+  const size_t plane = shape.plane();
+  for (int c = 0; c < shape.channels; c++) {
+    const Vector scale = all(affine.scale[c] * dropout.scale), shift = all(affine.shift[c] * dropout.scale);
+    for (size_t i = c * plane; i < (c + 1) * plane; i++) {
+      Vector value = scale * input[i] + shift;
+      if (dropout.active) value = only(dropout.kept(i), value);
+      output[i] = residual ? value + residual[i] : value;
+    }
+  }
+}
+
+// The gradient behind dropout; `gradient` may be `output`.
+inline void drop_gradient(Shape shape, const Vector* gradient, const Dropout& dropout, Vector* output) {
+  for (size_t i = 0; i < shape.vectors(); i++)
+    output[i] = dropout.active ? only(dropout.kept(i), gradient[i] * dropout.scale) : gradient[i];
+}
+
+// Adds the two sums of batch norm's backward pass: of the gradient, and of the gradient times the distance from the mean.
+inline void add_norm_sums(Shape shape, const Vector* gradient, const Vector* values, const float* mean, float* sums) {
+  const size_t plane = shape.plane();
+  for (int c = 0; c < shape.channels; c++) {
+    Vector sum[2]{}, product[2]{};
+    const Vector centre = all(mean[c]);
+    for (size_t i = 0; i < plane; i++) {
+      const Vector g = gradient[c * plane + i];
+      sum[i & 1] += g;
+      product[i & 1] += g * (values[c * plane + i] - centre);
+    }
+    sums[2 * c] += sum_of_lanes(sum[0] + sum[1]);
+    sums[2 * c + 1] += sum_of_lanes(product[0] + product[1]);
+  }
+}
+
+// The gradient before ReLU from the one after batch norm: slope * gradient + offset + incline * value where the ReLU
+// was open. Written with `border` columns of zeros on both sides; adds its sum by channel to `totals`.
+struct NormGradient {
+  const float *slope, *offset, *incline;
+};
+
+inline void norm_gradient(Shape shape, const Vector* gradient, const Vector* values, NormGradient norm, int border,
+                          Vector* output, float* totals) {
+  for (int c = 0; c < shape.channels; c++) {
+    const Vector slope = all(norm.slope[c]), offset = all(norm.offset[c]), incline = all(norm.incline[c]);
+    Vector total{};
+    for (int y = 0; y < shape.rows; y++) {
+      for (int x = 0; x < border; x++) *output++ = Vector{};
+      for (int x = 0; x < shape.columns; x++) {
+        const Vector value = *values++;
+        const Vector result = only(value > 0, slope * *gradient++ + (incline * value + offset));
+        total += result;
+        *output++ = result;
+      }
+      for (int x = 0; x < border; x++) *output++ = Vector{};
+    }
+    totals[c] += sum_of_lanes(total);
+  }
+}
+
+inline void add_totals(Shape shape, const Vector* gradient, float* totals) {
+  for (int c = 0; c < shape.channels; c++) {
+    Vector total{};
+    for (size_t i = 0; i < shape.plane(); i++) total += *gradient++;
+    totals[c] += sum_of_lanes(total);
+  }
+}
+
+// Surrounds each channel with `padding` rows and columns of zeros.
+inline void pad(Shape shape, const Vector* input, int padding, Vector* output) {
+  const int columns = shape.columns + 2 * padding;
+  for (int c = 0; c < shape.channels; c++) {
+    std::fill_n(output, (size_t)padding * columns, Vector{});
+    output += (size_t)padding * columns;
+    for (int y = 0; y < shape.rows; y++, output += columns, input += shape.columns) {
+      std::fill_n(output, padding, Vector{});
+      std::copy_n(input, shape.columns, output + padding);
+      std::fill_n(output + padding + shape.columns, padding, Vector{});
+    }
+    std::fill_n(output, (size_t)padding * columns, Vector{});
+    output += (size_t)padding * columns;
+  }
+}
+
+inline void max_pool(Shape from, Shape to, int size, const Vector* input, Vector* output) {
+  for (int c = 0; c < from.channels; c++)
+    for (int y = 0; y < to.rows; y++)
+      for (int x = 0; x < to.columns; x++) {
+        const Vector* corner = input + (size_t)(c * from.rows + y * size) * from.columns + (size_t)x * size;
+        Vector highest = corner[0];
+        for (int j = 0; j < size; j++)
+          for (int i = 0; i < size; i++) {
+            const Vector value = corner[(size_t)j * from.columns + i];
+            highest = (highest < value) | (value != value) ? value : highest;
+          }
+        *output++ = highest;
+      }
+}
+
+// Hands each gradient to the first maximum of its window.
+inline void max_pool_gradient(Shape from, Shape to, int size, const Vector* input, const Vector* output,
+                              const Vector* gradient, Vector* result) {
+  if (from.rows % size || from.columns % size) std::fill_n(result, from.vectors(), Vector{});
+  for (int c = 0; c < from.channels; c++)
+    for (int y = 0; y < to.rows; y++)
+      for (int x = 0; x < to.columns; x++, output++, gradient++) {
+        const size_t corner = (size_t)(c * from.rows + y * size) * from.columns + (size_t)x * size;
+        Vector left = *gradient;
+        Mask open = Mask{} == 0;
+        for (int j = 0; j < size; j++)
+          for (int i = 0; i < size; i++) {
+            const size_t place = corner + (size_t)j * from.columns + i;
+            const Mask taken = open & (input[place] == *output);
+            result[place] = only(taken, left);
+            open &= ~taken;
+          }
+      }
+}
+
+inline void average_pool(Shape from, const Vector* input, Vector* output) {
+  for (int c = 0; c < from.channels; c++) {
+    Vector sum{};
+    for (size_t i = 0; i < from.plane(); i++) sum += *input++;
+    output[c] = sum / (float)from.plane();
+  }
+}
+
+inline void average_pool_gradient(Shape from, const Vector* gradient, Vector* result) {
+  for (int c = 0; c < from.channels; c++, result += from.plane())
+    std::fill_n(result, from.plane(), gradient[c] / (float)from.plane());
+}
+
+// The images of a group, each with its affine map; see `kilonet.augment` for what a map means.
+struct Pictures {
+  const uint8_t* pixels[lanes];    // [channel][row][column]; null for a lane without an image
+  const float* transforms[lanes];  // 2 x 3
+};
+
+// Bytes of scratch that `resample` needs: the pictures with a frame of zeros, and what a load of two bytes reads over.
+inline size_t frame_bytes(Shape shape) {
+  return (size_t)lanes * shape.channels * (shape.rows + 3) * (shape.columns + 3) + 8;
+}
+
+inline void copy_framed(Shape shape, const uint8_t* pixels, uint8_t* frame) {
+  const size_t columns = shape.columns + 3;
+  std::memset(frame, 0, shape.channels * (shape.rows + 3) * columns);
+  if (!pixels) return;
+  for (int c = 0; c < shape.channels; c++)
+    for (int y = 0; y < shape.rows; y++)
+      std::memcpy(frame + ((size_t)c * (shape.rows + 3) + y + 1) * columns + 1,
+                  pixels + ((size_t)c * shape.rows + y) * shape.columns, shape.columns);
+}
+
+inline Vector clamped(Vector values, float highest) {
+  values = values > 0 ? values : Vector{};
+  return values < highest ? values : all(highest);
+}
+
+// output = scale * (bilinear sample, zero outside) + shift
+inline void resample(Shape shape, const Pictures& pictures, float scale, float shift, uint8_t* frames, Vector* output) {
+  const size_t columns = shape.columns + 3, frame = (shape.rows + 3) * columns;
+  Vector map[6];
+  Mask start;
+  for (int l = 0; l < lanes; l++) {
+    copy_framed(shape, pictures.pixels[l], frames + l * shape.channels * frame);
+    start[l] = (int)(l * shape.channels * frame);
+    for (int k = 0; k < 6; k++) map[k][l] = pictures.transforms[l][k];
+  }
+  // The frame's one row and column of zeros make its positions one more than the picture's.
+  const float middle_x = 0.5f * (shape.columns - 1), middle_y = 0.5f * (shape.rows - 1);
+  for (int y = 0; y < shape.rows; y++)
+    for (int x = 0; x < shape.columns; x++) {
+      const float from_x = x - middle_x, from_y = y - middle_y;
+      const Vector source_x = clamped(map[0] * from_x + map[1] * from_y + map[2] + (middle_x + 1), shape.columns + 1);
+      const Vector source_y = clamped(map[3] * from_x + map[4] * from_y + map[5] + (middle_y + 1), shape.rows + 1);
+      const Mask left = __builtin_convertvector(source_x, Mask), top = __builtin_convertvector(source_y, Mask);
+      const Vector right = source_x - __builtin_convertvector(left, Vector);
+      const Vector below = source_y - __builtin_convertvector(top, Vector);
+      const Mask place = start + top * (int)columns + left;
+      for (int c = 0; c < shape.channels; c++) {
+        Words upper, lower;
+        for (int l = 0; l < lanes; l++) {
+          uint16_t pair[2];
+          const uint8_t* at = frames + place[l] + c * frame;
+          std::memcpy(pair, at, 2);
+          std::memcpy(pair + 1, at + columns, 2);
+          upper[l] = pair[0], lower[l] = pair[1];
+        }
+        // Little-endian: the left pixel is the low byte.
+        const auto blend = [&](Words two) {
+          const Vector one = __builtin_convertvector((Mask)(two & 255), Vector);
+          return one + right * (__builtin_convertvector((Mask)(two >> 8), Vector) - one);
+        };
+        const Vector above = blend(upper);
+        output[(size_t)c * shape.plane() + y * shape.columns + x] = (above + below * (blend(lower) - above)) * scale + shift;
+      }
+    }
+}
+
+struct Score {
+  double loss = 0;
+  int64_t correct = 0;
+};
+
+// Softmax cross-entropy of one image, `lanes` floats apart; turns its logits into the gradient of `share` times the loss.
+inline double cross_entropy(const float* logits, int classes, int64_t label, float smoothing, float share, float* gradient) {
+  double highest = logits[0], total = 0, sum = 0;
+  for (int k = 0; k < classes; k++) highest = std::max(highest, (double)logits[k * lanes]);
+  for (int k = 0; k < classes; k++) {
+    gradient[k * lanes] = std::exp(logits[k * lanes] - (float)highest);
+    total += gradient[k * lanes];
+    sum += logits[k * lanes];
+  }
+  const double level = highest + std::log(total), even = smoothing / classes;
+  for (int k = 0; k < classes; k++) {
+    const double target = even + (k == label ? 1 - smoothing : 0);
+    gradient[k * lanes] = (float)((gradient[k * lanes] / total - target) * share);
+  }
+  return level - (1 - smoothing) * logits[label * lanes] - even * sum;
+}
+
+// Scores the `count` images of a group; the gradient of the other lanes is zero.
+inline Score score(const Vector* logits, int classes, const int64_t* labels, int count, float smoothing, float share,
+                   Vector* gradient) {
+  Score result;
+  std::fill_n(gradient, classes, Vector{});
+  for (int l = 0; l < count; l++) {
+    const float* own = (const float*)logits + l;
+    int best = 0;
+    for (int k = 1; k < classes; k++)
+      if (own[k * lanes] > own[best * lanes]) best = k;
+    result.correct += best == labels[l];
+    result.loss += cross_entropy(own, classes, labels[l], smoothing, share, (float*)gradient + l);
+  }
+  return result;
+}

@@ -1,0 +1,192 @@
+"""The engine that runs on the processor by kernels compiled for the network."""
+
+import ctypes
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from kilonet.engine import Totals
+from kilonet.errors import KilonetError
+from kilonet.native.build import load_library
+from kilonet.native.plan import stretches
+from kilonet.recipe import ModelSection, Recipe
+
+
+class _Settings(ctypes.Structure):
+    """`Settings` of trainer.hpp."""
+
+    _fields_: ClassVar[list[tuple[str, Any]]] = [
+        *((name, ctypes.c_void_p) for name in ("pixels", "labels", "values", "momentum", "second_moment", "average")),
+        *(
+            (name, ctypes.c_double)
+            for name in ("momentum_decay", "weight_decay", "average_decay", "smoothing", "dropout", "mean", "deviation")
+        ),
+        ("seed", ctypes.c_uint64),
+        ("threads", ctypes.c_int64),
+    ]
+
+
+class _Totals(ctypes.Structure):
+    """`Totals` of trainer.hpp."""
+
+    _fields_: ClassVar[list[tuple[str, Any]]] = [
+        ("loss", ctypes.c_double),
+        ("correct", ctypes.c_int64),
+        ("images", ctypes.c_int64),
+    ]
+
+
+def native_objection(model: ModelSection) -> str | None:
+    """Say in one line why the native engine cannot train this network here, or return None; compiles it if need be."""
+    try:
+        load_library(model)
+    except KilonetError as error:
+        return str(error)
+    return None
+
+
+class NativeEngine:
+    """Trains a network by compiled kernels; see `kilonet.engine.Engine` for the contract.
+
+    Its results do not depend on the number of threads.
+    """
+
+    name = "native"
+    device = "cpu"
+    precision = "float32"
+
+    def __init__(
+        self, recipe: Recipe, pixels: Tensor, labels: Tensor, weights: Mapping[str, Tensor], threads: int
+    ) -> None:
+        """Start from weights.
+
+        Args:
+            recipe: the network and its training.
+            pixels: the training images, uint8 (N, C, H, W).
+            labels: their classes, int64 (N,).
+            weights: the network's initial values, named as in `Network.state()`.
+            threads: how many threads compute, at least 1.
+
+        Raises:
+            KilonetError: the network cannot be compiled here, or a label is no class of it.
+        """
+        self._library = _declare(load_library(recipe.model))
+        self._recipe = recipe
+        self._pixels = _checked_pixels(pixels, recipe.model)
+        self._labels = labels.to("cpu", torch.int64).contiguous()
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < recipe.model.classes:
+            raise KilonetError(f"labels must lie from 0 to {recipe.model.classes - 1}, the classes of the network")
+        self._layout = stretches(recipe.model)
+        self._values = torch.cat([weights[one.name].detach().to("cpu", torch.float32).flatten() for one in self._layout])
+        self._steps = 0
+        self._buffers = self._make_buffers()
+        self._settings = self._make_settings(threads)
+        self._trainer = self._library.kilonet_open(ctypes.byref(self._settings))
+
+    def __del__(self) -> None:
+        """Free the trainer and end its threads."""
+        if getattr(self, "_trainer", None):
+            self._library.kilonet_close(self._trainer)
+
+    def _make_buffers(self) -> dict[str, Tensor]:
+        train = self._recipe.train
+        names = ["momentum"]
+        names += ["second_moment"] if train.optimizer == "adamw" else []
+        names += ["average"] if train.ema else []
+        return {"values": self._values} | {name: torch.zeros_like(self._values) for name in names}
+
+    def _make_settings(self, threads: int) -> _Settings:
+        train, model = self._recipe.train, self._recipe.model
+        pointers = {name: tensor.data_ptr() for name, tensor in self._buffers.items()}
+        return _Settings(
+            pixels=self._pixels.data_ptr(),
+            labels=self._labels.data_ptr(),
+            **pointers,
+            momentum_decay=train.momentum,
+            weight_decay=train.weight_decay,
+            average_decay=train.ema,
+            smoothing=train.label_smoothing,
+            dropout=model.dropout,
+            mean=model.mean,
+            deviation=model.deviation,
+            seed=self._recipe.run.seed,
+            threads=max(threads, 1),
+        )
+
+    def train_batch(self, indices: Tensor, transforms: Tensor, learning_rate: float, step: int) -> None:
+        """Train one step; see the contract."""
+        if not len(indices):
+            return
+        indices = indices.to("cpu", torch.int64).contiguous()
+        transforms = transforms.to("cpu", torch.float32).contiguous()
+        if transforms.shape != (len(indices), 2, 3):
+            raise KilonetError(f"transforms have shape {tuple(transforms.shape)}, not ({len(indices)}, 2, 3)")
+        if not 0 <= int(indices.min()) <= int(indices.max()) < len(self._pixels):
+            raise KilonetError(f"indices must lie from 0 to {len(self._pixels) - 1}")
+        self._library.kilonet_step(
+            self._trainer, indices.data_ptr(), transforms.data_ptr(), len(indices), learning_rate, step, self._steps
+        )
+        self._steps += 1
+
+    def take_totals(self) -> Totals:
+        """Return the sums since the last call; see the contract."""
+        totals = _Totals()
+        self._library.kilonet_take_totals(self._trainer, ctypes.byref(totals))
+        return Totals(totals.loss, totals.correct, totals.images)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Score images; see the contract."""
+        pixels = _checked_pixels(pixels, self._recipe.model)
+        result = torch.empty(len(pixels), self._recipe.model.classes)
+        values = self._kept()
+        self._library.kilonet_logits(self._trainer, pixels.data_ptr(), len(pixels), values.data_ptr(), result.data_ptr())
+        return result
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that the run needs to go on; see the contract."""
+        copies = {name: tensor.clone() for name, tensor in self._buffers.items()}
+        return copies | {"steps": torch.tensor(self._steps)}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state; see the contract.
+
+        Raises:
+            KilonetError: it is no state of this recipe on this engine.
+        """
+        for name, tensor in self._buffers.items():
+            if name not in state or state[name].shape != tensor.shape:
+                raise KilonetError(f"the checkpoint holds no '{name}' of the native engine for this network")
+        for name, tensor in self._buffers.items():
+            tensor.copy_(state[name])
+        self._steps = int(state["steps"])
+
+    def network_state(self) -> dict[str, Tensor]:
+        """Return the weights that would be kept; see the contract."""
+        values = self._kept()
+        return {one.name: values[one.begin : one.end].view(one.shape).clone() for one in self._layout}
+
+    def _kept(self) -> Tensor:
+        return self._buffers["average"] if self._steps and "average" in self._buffers else self._values
+
+
+def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "kilonet_open": (pointer, [pointer]),
+        "kilonet_close": (None, [pointer]),
+        "kilonet_step": (None, [pointer, pointer, pointer, count, ctypes.c_double, count, count]),
+        "kilonet_logits": (None, [pointer, pointer, count, pointer, pointer]),
+        "kilonet_take_totals": (None, [pointer, pointer]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def _checked_pixels(pixels: Tensor, model: ModelSection) -> Tensor:
+    if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != model.input_shape:
+        raise KilonetError(f"pixels are {pixels.dtype} {tuple(pixels.shape)}, not uint8 (N, {', '.join(map(str, model.input_shape))})")
+    return pixels.to("cpu").contiguous()

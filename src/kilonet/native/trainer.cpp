@@ -1,0 +1,445 @@
+#include "trainer.hpp"
+
+namespace {
+
+constexpr int64_t most_parts = 64;
+constexpr double norm_epsilon = 1e-5, norm_momentum = 0.1, second_decay = 0.999, adam_epsilon = 1e-8;
+const float no_map[6] = {1, 0, 0, 0, 1, 0};
+
+}  // namespace
+
+Mask Trainer::Group::present() const {
+  Mask mask;
+  for (int l = 0; l < lanes; l++) mask[l] = l < count ? -1 : 0;
+  return mask;
+}
+
+Trainer::Trainer(const Network& network, const Settings& settings)
+    : network_(network), settings_(settings), threads_((int)settings.threads), scratch_(settings.threads) {
+  size_t vectors = 0, biases = 0, norms = 0, widest = 0, padded = 0, gradient = 0, weights = 0;
+  for (int t = 0; t < network.tensor_count; t++) {
+    offsets_.push_back(vectors);
+    vectors += network.tensors[t].vectors();
+    widest = std::max(widest, (size_t)network.tensors[t].channels);
+  }
+  offsets_.push_back(vectors);
+  for (int o = 0; o < network.operation_count; o++) {
+    const Operation& operation = network.operations[o];
+    bias_.push_back(biases);
+    if (operation.kind != Kind::convolution) continue;
+    const Convolution& c = operation.kernels.shape;
+    biases += c.channels_out;
+    weights = std::max(weights, c.weights());
+    padded = std::max(padded, (size_t)c.channels_in * c.padded_rows() * c.padded_columns());
+    gradient = std::max(gradient, (size_t)c.channels_out * c.rows_out() * c.gradient_columns());
+  }
+  bias_.push_back(biases);
+  for (int n = 0; n < network.norm_count; n++) {
+    norm_offsets_.push_back(norms);
+    norms += channels(n);
+  }
+  norm_offsets_.push_back(norms);
+  biases_.resize(biases);
+  for (auto* values : {&scale_, &shift_, &mean_, &inverse_, &centre_, &slope_, &offset_, &incline_}) values->resize(norms);
+  for (auto* values : {&packed_, &turned_, &gradient_}) values->resize(network.value_count);
+  for (Scratch& scratch : scratch_)
+    scratch = {zeros<Vector>(padded), zeros<Vector>(gradient), zeros<Vector>(2 * widest), zeros<Vector>(weights), zeros<Vector>(vectors),
+               zeros<uint8_t>(frame_bytes(network.tensors[0]))};
+}
+
+void Trainer::reserve(int64_t groups) {
+  const size_t parts = std::min(groups, most_parts);
+  for (size_t p = parts_.size(); p < parts; p++)
+    parts_.push_back({zeros<float>(network_.value_count), zeros<float>(bias_.back()), zeros<float>(2 * norm_offsets_.back()),
+                      zeros<float>(2 * norm_offsets_.back()), {}});
+  if (groups <= groups_) return;
+  tensors_.reset(), gradients_.reset();
+  tensors_ = zeros<Vector>(groups * offsets_.back());
+  gradients_ = zeros<Vector>(groups * offsets_.back());
+  groups_ = groups;
+}
+
+void Trainer::for_groups(const Batch& batch, const std::function<void(Group&)>& work) {
+  const int64_t groups = batch.groups(), parts = std::min(groups, most_parts);
+  threads_.share((int)parts, [&](int p, int thread) {
+    for (int64_t g = groups * p / parts; g < groups * (p + 1) / parts; g++) {
+      const size_t start = g * offsets_.back();
+      Group group{g * lanes, (int)std::min<int64_t>(lanes, batch.count - g * lanes), tensors_.get() + start,
+                  gradients_.get() + start, scratch_[thread], &parts_[p], true};
+      work(group);
+    }
+  });
+}
+
+void Trainer::load(const Batch& batch, Group& group) {
+  Pictures pictures;
+  const size_t bytes = shape(0).vectors();
+  for (int l = 0; l < lanes; l++) {
+    const int64_t image = group.first + l;
+    const bool there = l < group.count;
+    pictures.pixels[l] = there ? batch.pixels + (batch.indices ? batch.indices[image] : image) * bytes : nullptr;
+    pictures.transforms[l] = there && batch.transforms ? batch.transforms + 6 * image : no_map;
+  }
+  const double scale = 1 / (255 * settings_.deviation);
+  resample(shape(0), pictures, (float)scale, (float)(-255 * settings_.mean * scale), group.scratch.frames.get(), group.tensors);
+}
+
+void Trainer::run_forward(const Batch& batch, Group& group, int begin, int end) {
+  for (int o = begin; o < end; o++) {
+    const Operation& operation = network_.operations[o];
+    const Vector* input = tensor(group, operation.input);
+    Vector* output = tensor(group, operation.output);
+    const Shape from = shape(operation.input), to = shape(operation.output);
+    switch (operation.kind) {
+      case Kind::convolution: convolve(operation, group); break;
+      case Kind::norm: apply(batch, operation, group); break;
+      case Kind::max_pool: max_pool(from, to, operation.size, input, output); break;
+      case Kind::average_pool: average_pool(from, input, output); break;
+    }
+  }
+}
+
+void Trainer::run_backward(const Batch& batch, Group& group, int begin, int end) {
+  for (int o = end - 1; o >= begin; o--) {
+    const Operation& operation = network_.operations[o];
+    const Shape from = shape(operation.input), to = shape(operation.output);
+    const Vector* down = gradient(group, operation.output);
+    if (operation.kind == Kind::convolution) convolve_back(operation, group);
+    if (operation.kind == Kind::norm) apply_back(batch, operation, group);
+    if (!operation.backward) continue;
+    if (operation.kind == Kind::max_pool)
+      max_pool_gradient(from, to, operation.size, tensor(group, operation.input), tensor(group, operation.output), down,
+                        gradient(group, operation.input));
+    if (operation.kind == Kind::average_pool) average_pool_gradient(from, down, gradient(group, operation.input));
+  }
+}
+
+const Vector* Trainer::padded_input(const Operation& operation, Group& group) {
+  const Vector* input = tensor(group, operation.input);
+  if (!operation.kernels.shape.padding) return input;
+  pad(shape(operation.input), input, operation.kernels.shape.padding, group.scratch.padded.get());
+  return group.scratch.padded.get();
+}
+
+void Trainer::convolve(const Operation& operation, Group& group) {
+  const int index = (int)(&operation - network_.operations);
+  Vector* sums = group.scratch.sums.get();
+  std::fill_n(sums, 2 * shape(operation.output).channels, Vector{});
+  const float* centre = operation.norm < 0 ? nullptr : &centre_[norm_offsets_[operation.norm]];
+  operation.kernels.forward({padded_input(operation, group), &packed_[operation.weights], &biases_[bias_[index]],
+                             tensor(group, operation.output), group.present(), centre, sums});
+  if (operation.norm < 0 || !group.training) return;
+  float* totals = &group.part->forward_sums[2 * norm_offsets_[operation.norm]];
+  for (int c = 0; c < 2 * channels(operation.norm); c++) totals[c] += sum_of_lanes(sums[c]);
+}
+
+void Trainer::convolve_back(const Operation& operation, Group& group) {
+  const int index = (int)(&operation - network_.operations);
+  const Convolution& convolution = operation.kernels.shape;
+  const Vector* down = gradient(group, operation.output);
+  float* totals = &group.part->totals[bias_[index]];
+  if (operation.norm >= 0) {
+    const size_t norm = norm_offsets_[operation.norm];
+    norm_gradient(shape(operation.output), down, tensor(group, operation.output),
+                  {&slope_[norm], &offset_[norm], &incline_[norm]}, convolution.border(), group.scratch.gradient.get(), totals);
+    down = group.scratch.gradient.get();
+  } else if (operation.folded >= 0) {
+    add_totals(shape(operation.output), down, totals);
+  }
+  Vector* sums = group.scratch.weight_sums.get();
+  std::fill_n(sums, convolution.weights(), Vector{});
+  operation.kernels.weight_gradient(padded_input(operation, group), down, sums);
+  float* result_of_part = &group.part->gradient[operation.weights];
+  for (size_t i = 0; i < convolution.weights(); i++) result_of_part[i] += sum_of_lanes(sums[i]);
+  if (!operation.backward) return;
+  Vector* result = gradient(group, operation.input);
+  operation.kernels.input_gradient(down, &turned_[operation.weights], result, operation.adds);
+  if (operation.folded < 0) return;
+  const size_t norm = norm_offsets_[operation.folded];
+  add_norm_sums(shape(operation.input), result, tensor(group, operation.input), &mean_[norm], &group.part->backward_sums[2 * norm]);
+}
+
+Dropout Trainer::dropout(const Batch& batch, const Group& group, int operation) const {
+  Dropout dropout;
+  dropout.active = group.training && network_.operations[operation].drops;
+  if (!dropout.active) return dropout;
+  dropout.below = (uint32_t)(settings_.dropout * 4294967296.0);
+  dropout.scale = (float)(1 / (1 - settings_.dropout));
+  uint32_t key = scrambled((uint32_t)settings_.seed) ^ (uint32_t)(settings_.seed >> 32);
+  for (uint32_t part : {(uint32_t)batch.step, (uint32_t)(batch.step >> 32), (uint32_t)operation}) key = scrambled(key ^ part) + part;
+  for (int l = 0; l < lanes; l++) dropout.keys[l] = scrambled(key + (uint32_t)(group.first + l) * 0x85ebca6bu);
+  return dropout;
+}
+
+void Trainer::apply(const Batch& batch, const Operation& operation, Group& group) {
+  const size_t norm = norm_offsets_[operation.norm];
+  apply_norm(shape(operation.output), tensor(group, operation.input), {&scale_[norm], &shift_[norm]},
+             dropout(batch, group, (int)(&operation - network_.operations)),
+             operation.residual < 0 ? nullptr : tensor(group, operation.residual), tensor(group, operation.output));
+}
+
+void Trainer::apply_back(const Batch& batch, const Operation& operation, Group& group) {
+  const Vector* down = gradient(group, operation.output);
+  Vector* result = gradient(group, operation.input);
+  const Shape size = shape(operation.output);
+  if (operation.residual >= 0) std::copy_n(down, size.vectors(), gradient(group, operation.residual));
+  drop_gradient(size, down, dropout(batch, group, (int)(&operation - network_.operations)), result);
+  const size_t norm = norm_offsets_[operation.norm];
+  add_norm_sums(size, result, tensor(group, operation.input), &mean_[norm], &group.part->backward_sums[2 * norm]);
+}
+
+// Orders a convolution's weights for the forward kernel and folds the batch norm before it into them.
+void Trainer::pack(const Operation& operation, const float* values) {
+  const Convolution& c = operation.kernels.shape;
+  const float* weights = values + operation.weights;
+  float* packed = &packed_[operation.weights];
+  float* bias = &biases_[bias_[&operation - network_.operations]];
+  const size_t norm = operation.folded < 0 ? 0 : norm_offsets_[operation.folded];
+  for (int o = 0; o < c.channels_out; o++) {
+    const int group = o / c.outputs(), place = o % c.outputs();
+    double moved = 0;
+    for (int i = 0; i < c.inputs(); i++) {
+      const float scale = operation.folded < 0 ? 1 : scale_[norm + group * c.inputs() + i];
+      double sum = 0;
+      for (int t = 0; t < c.taps(); t++) {
+        const float weight = weights[((size_t)o * c.inputs() + i) * c.taps() + t];
+        sum += weight;
+        packed[((size_t)(group * c.inputs() + i) * c.taps() + t) * c.outputs() + place] = weight * scale;
+      }
+      if (operation.folded >= 0) moved += sum * shift_[norm + group * c.inputs() + i];
+    }
+    bias[o] = (float)moved;
+  }
+}
+
+// Orders a convolution's weights for the kernel of the input's gradient: inputs and outputs swapped, taps reversed.
+void Trainer::pack_turned(const Operation& operation) {
+  const Convolution& c = operation.kernels.shape;
+  const float* weights = settings_.values + operation.weights;
+  float* turned = &turned_[operation.weights];
+  for (int o = 0; o < c.channels_out; o++)
+    for (int i = 0; i < c.inputs(); i++)
+      for (int t = 0; t < c.taps(); t++)
+        turned[((size_t)o * c.taps() + c.taps() - 1 - t) * c.inputs() + i] = *weights++;
+}
+
+void Trainer::use_running_statistics(const float* values) {
+  for (int n = 0; n < network_.norm_count; n++) {
+    const int count = channels(n);
+    const float* own = values + network_.norms[n].values;
+    for (int c = 0; c < count; c++) {
+      const size_t at = norm_offsets_[n] + c;
+      scale_[at] = (float)(own[c] / std::sqrt(own[3 * count + c] + norm_epsilon));
+      shift_[at] = own[count + c] - own[2 * count + c] * scale_[at];
+    }
+  }
+}
+
+// Turns the sums of all parts into the statistics of the batch, and moves the running ones.
+void Trainer::finish_statistics(int norm, int64_t images) {
+  const int count = channels(norm);
+  const double places = (double)images * shape(network_.norms[norm].tensor).plane();
+  float* own = settings_.values + network_.norms[norm].values;
+  const size_t parts = std::min((images + lanes - 1) / lanes, most_parts);
+  for (int c = 0; c < count; c++) {
+    const size_t at = norm_offsets_[norm] + c;
+    double sum = 0, square = 0;
+    for (size_t p = 0; p < parts; p++) {
+      sum += parts_[p].forward_sums[2 * at];
+      square += parts_[p].forward_sums[2 * at + 1];
+    }
+    const double distance = sum / places, mean = centre_[at] + distance;
+    // Not a maximum: a NaN must stay one.
+    double variance = square / places - distance * distance;
+    if (variance < 0) variance = 0;
+    const double inverse = 1 / std::sqrt(variance + norm_epsilon), unbiased = places > 1 ? places / (places - 1) : 1;
+    mean_[at] = (float)mean;
+    inverse_[at] = (float)inverse;
+    scale_[at] = (float)(own[c] * inverse);
+    shift_[at] = (float)(own[count + c] - mean * own[c] * inverse);
+    own[2 * count + c] += (float)(norm_momentum * (mean - own[2 * count + c]));
+    own[3 * count + c] += (float)(norm_momentum * (variance * unbiased - own[3 * count + c]));
+  }
+}
+
+// Turns the sums of all parts into the gradients of scale and shift and the map from output's to input's gradient.
+void Trainer::finish_backward_sums(int norm, int64_t images) {
+  const int count = channels(norm);
+  const double places = (double)images * shape(network_.norms[norm].tensor).plane();
+  const float* own = settings_.values + network_.norms[norm].values;
+  float* result = &gradient_[network_.norms[norm].values];
+  const size_t parts = std::min((images + lanes - 1) / lanes, most_parts);
+  for (int c = 0; c < count; c++) {
+    const size_t at = norm_offsets_[norm] + c;
+    double sum = 0, product = 0;
+    for (size_t p = 0; p < parts; p++) {
+      sum += parts_[p].backward_sums[2 * at];
+      product += parts_[p].backward_sums[2 * at + 1];
+    }
+    const double inverse = inverse_[at], slope = own[c] * inverse, incline = -slope * inverse * inverse * product / places;
+    result[c] = (float)(product * inverse);
+    result[count + c] = (float)sum;
+    slope_[at] = (float)slope;
+    incline_[at] = (float)incline;
+    offset_[at] = (float)(-slope * sum / places - incline * mean_[at]);
+  }
+}
+
+// Adds up the parts' gradients of convolution weights; a folded batch norm's map is made good here.
+void Trainer::finish_gradient() {
+  for (int o = 0; o < network_.operation_count; o++) {
+    const Operation& operation = network_.operations[o];
+    if (operation.kind != Kind::convolution) continue;
+    const Convolution& c = operation.kernels.shape;
+    float* result = &gradient_[operation.weights];
+    std::fill_n(result, c.weights(), 0.0f);
+    std::vector<float> totals(c.channels_out);
+    for (const Part& part : parts_) {
+      const float* own = &part.gradient[operation.weights];
+      for (size_t i = 0; i < c.weights(); i++) result[i] += own[i];
+      for (int k = 0; k < c.channels_out; k++) totals[k] += part.totals[bias_[o] + k];
+    }
+    if (operation.folded < 0) continue;
+    const size_t norm = norm_offsets_[operation.folded];
+    for (int k = 0; k < c.channels_out; k++)
+      for (int i = 0; i < c.inputs(); i++)
+        for (int t = 0; t < c.taps(); t++, result++) {
+          const size_t at = norm + k / c.outputs() * c.inputs() + i;
+          *result = scale_[at] * *result + shift_[at] * totals[k];
+        }
+  }
+}
+
+void Trainer::update(double rate, int64_t steps_before) {
+  const double first = settings_.momentum_decay;
+  const double first_bias = 1 - std::pow(first, steps_before + 1), second_bias = 1 - std::pow(second_decay, steps_before + 1);
+  for (int s = 0; s < network_.stretch_count; s++) {
+    const Stretch& stretch = network_.stretches[s];
+    if (stretch.role == Role::statistic) continue;
+    const float decay = stretch.role == Role::decayed ? (float)settings_.weight_decay : 0;
+    const float step = (float)rate, beta = (float)first;
+    for (size_t i = stretch.begin; i < stretch.end; i++) {
+      float& value = settings_.values[i];
+      float& momentum = settings_.momentum[i];
+      if (settings_.second_moment) {
+        float& second = settings_.second_moment[i];
+        value -= step * decay * value;
+        momentum += (1 - beta) * (gradient_[i] - momentum);
+        second += (float)(1 - second_decay) * (gradient_[i] * gradient_[i] - second);
+        value -= (float)(rate / first_bias) * momentum / (std::sqrt(second) / (float)std::sqrt(second_bias) + (float)adam_epsilon);
+      } else {
+        const float slope = gradient_[i] + decay * value;
+        momentum = beta * momentum + slope;
+        value -= step * (slope + beta * momentum);
+      }
+    }
+  }
+}
+
+void Trainer::update_average(int64_t steps_before) {
+  if (!settings_.average) return;
+  const float share = steps_before ? (float)(1 - settings_.average_decay) : 1;
+  for (size_t i = 0; i < network_.value_count; i++)
+    settings_.average[i] = share == 1 ? settings_.values[i] : settings_.average[i] + share * (settings_.values[i] - settings_.average[i]);
+}
+
+void Trainer::step(const int64_t* indices, const float* transforms, int64_t count, double rate, int64_t step, int64_t steps_before) {
+  const Batch batch{settings_.pixels, indices, transforms, count, step};
+  reserve(batch.groups());
+  for (Part& part : parts_) {
+    std::fill_n(part.gradient.get(), network_.value_count, 0.0f);
+    std::fill_n(part.totals.get(), bias_.back(), 0.0f);
+    std::fill_n(part.backward_sums.get(), 2 * norm_offsets_.back(), 0.0f);
+    std::fill_n(part.forward_sums.get(), 2 * norm_offsets_.back(), 0.0f);
+    part.score = {};
+  }
+  for (int n = 0; n < network_.norm_count; n++)
+    std::copy_n(settings_.values + network_.norms[n].values + 2 * channels(n), channels(n), &centre_[norm_offsets_[n]]);
+  std::vector<int> barriers;  // the convolutions behind which, and before whose backward, all threads meet
+  for (int o = 0; o < network_.operation_count; o++) {
+    if (network_.operations[o].norm >= 0 && network_.operations[o].kind == Kind::convolution) barriers.push_back(o);
+    if (network_.operations[o].kind == Kind::convolution) pack_turned(network_.operations[o]);
+  }
+  const auto pack_between = [&](int begin, int end) {
+    for (int o = begin; o < end; o++)
+      if (network_.operations[o].kind == Kind::convolution) pack(network_.operations[o], settings_.values);
+  };
+  int begin = 0;
+  for (int barrier : barriers) {
+    pack_between(begin, barrier + 1);
+    for_groups(batch, [&](Group& group) {
+      if (begin == 0) load(batch, group);
+      run_forward(batch, group, begin, barrier + 1);
+    });
+    finish_statistics(network_.operations[barrier].norm, count);
+    begin = barrier + 1;
+  }
+  int end = network_.operation_count;
+  pack_between(begin, end);
+  for_groups(batch, [&](Group& group) {
+    if (begin == 0) load(batch, group);
+    run_forward(batch, group, begin, end);
+    const int last = network_.tensor_count - 1;
+    int64_t labels[lanes];
+    for (int l = 0; l < group.count; l++) labels[l] = settings_.labels[indices[group.first + l]];
+    const Score score = ::score(tensor(group, last), shape(last).channels, labels, group.count, (float)settings_.smoothing,
+                                1.0f / count, gradient(group, last));
+    group.part->score.loss += score.loss;
+    group.part->score.correct += score.correct;
+    run_backward(batch, group, begin, end);
+  });
+  for (size_t b = barriers.size(); b-- > 0;) {
+    finish_backward_sums(network_.operations[barriers[b]].norm, count);
+    const int from = b ? barriers[b - 1] + 1 : 0;
+    for_groups(batch, [&](Group& group) { run_backward(batch, group, from, barriers[b] + 1); });
+  }
+  finish_gradient();
+  update(rate, steps_before);
+  update_average(steps_before);
+  for (const Part& part : parts_) totals_.loss += part.score.loss, totals_.correct += part.score.correct;
+  totals_.images += count;
+}
+
+void Trainer::logits(const uint8_t* pixels, int64_t count, const float* values, float* result) {
+  use_running_statistics(values);
+  for (int o = 0; o < network_.operation_count; o++)
+    if (network_.operations[o].kind == Kind::convolution) pack(network_.operations[o], values);
+  const Batch batch{pixels, nullptr, nullptr, count, 0};
+  const int last = network_.tensor_count - 1, classes = shape(last).channels;
+  threads_.share((int)batch.groups(), [&](int g, int thread) {
+    Scratch& scratch = scratch_[thread];
+    const int64_t first = (int64_t)g * lanes;
+    Group group{first, (int)std::min<int64_t>(lanes, count - first), scratch.tensors.get(), nullptr, scratch, nullptr, false};
+    load(batch, group);
+    run_forward(batch, group, 0, network_.operation_count);
+    for (int l = 0; l < group.count; l++)
+      for (int k = 0; k < classes; k++) result[(first + l) * classes + k] = tensor(group, last)[k][l];
+  });
+}
+
+Totals Trainer::take_totals() {
+  const Totals totals = totals_;
+  totals_ = {};
+  return totals;
+}
+
+// The table of the network, in the generated file that includes this one.
+extern const Network network;
+
+extern "C" {
+
+Trainer* kilonet_open(const Settings* settings) { return new Trainer(network, *settings); }
+
+void kilonet_close(Trainer* trainer) { delete trainer; }
+
+void kilonet_step(Trainer* trainer, const int64_t* indices, const float* transforms, int64_t count, double rate, int64_t step,
+                  int64_t steps_before) {
+  trainer->step(indices, transforms, count, rate, step, steps_before);
+}
+
+void kilonet_logits(Trainer* trainer, const uint8_t* pixels, int64_t count, const float* values, float* result) {
+  trainer->logits(pixels, count, values, result);
+}
+
+void kilonet_take_totals(Trainer* trainer, Totals* totals) { *totals = trainer->take_totals(); }
+}

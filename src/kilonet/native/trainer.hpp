@@ -1,0 +1,161 @@
+// A whole training step of a network given as a table of operations.
+//
+// Groups of `lanes` images run through the network by themselves as far as they can; all threads meet only where batch
+// norm needs the statistics of the whole batch. Two things follow from batch norm being affine once these are known:
+// it is folded into the weights of the convolution behind it where nothing stands between, and backward it is two sums
+// and one affine map. Sums over the batch are kept by part and added in order, so results do not depend on the threads.
+#pragma once
+#include <memory>
+#include <new>
+
+#include "convolution.hpp"
+#include "elementwise.hpp"
+#include "threads.hpp"
+
+enum class Kind { convolution, norm, max_pool, average_pool };
+
+// Tensors are numbered: 0 is the input, then one by operation. Norms are numbered in order. -1 stands for none.
+struct Operation {
+  Kind kind;
+  int input, output;      // tensors
+  int norm = -1;          // convolution: the batch norm whose statistics its output feeds; norm: the one applied
+  int folded = -1;        // convolution: the batch norm between its input tensor and itself
+  int residual = -1;      // norm: the tensor added
+  int size = 0;           // max_pool
+  bool drops = false;     // norm: whether dropout follows
+  bool backward = false;  // whether the gradient of the input is wanted
+  bool adds = false;      // convolution: whether that gradient is added to what is there
+  size_t weights = 0;     // convolution: where its weights begin among all values
+  Kernels kernels{};
+};
+
+// Its scale, shift, running mean and running variance lie one after another among all values.
+struct Norm {
+  int tensor;
+  size_t values;
+};
+
+// A stretch of values: convolution weights (decayed), norm weights (trained) or running statistics.
+enum class Role { decayed, trained, statistic };
+struct Stretch {
+  Role role;
+  size_t begin, end;
+};
+
+struct Network {
+  const Shape* tensors;
+  int tensor_count;
+  const Operation* operations;
+  int operation_count;
+  const Norm* norms;
+  int norm_count;
+  const Stretch* stretches;
+  int stretch_count;
+  size_t value_count;
+};
+
+// Mirrored by `Settings` in engine.py. Pointers are to memory that outlives the trainer.
+struct Settings {
+  const uint8_t* pixels;
+  const int64_t* labels;
+  float *values, *momentum, *second_moment, *average;  // second_moment for AdamW alone; average for one alone
+  double momentum_decay, weight_decay, average_decay, smoothing, dropout, mean, deviation;
+  uint64_t seed;
+  int64_t threads;
+};
+
+// Mirrored by `Totals` in engine.py.
+struct Totals {
+  double loss;
+  int64_t correct, images;
+};
+
+struct AlignedDelete {
+  void operator()(void* memory) const { ::operator delete(memory, std::align_val_t(64)); }
+};
+
+template <class Value>
+using Array = std::unique_ptr<Value[], AlignedDelete>;
+
+template <class Value>
+Array<Value> zeros(size_t count) {
+  void* memory = ::operator new(std::max<size_t>(count, 1) * sizeof(Value), std::align_val_t(64));
+  std::memset(memory, 0, count * sizeof(Value));
+  return Array<Value>((Value*)memory);
+}
+
+class Trainer {
+ public:
+  Trainer(const Network& network, const Settings& settings);
+  void step(const int64_t* indices, const float* transforms, int64_t count, double rate, int64_t step, int64_t steps_before);
+  void logits(const uint8_t* pixels, int64_t count, const float* values, float* result);
+  Totals take_totals();
+
+ private:
+  // What one thread needs for the group at hand.
+  struct Scratch {
+    Array<Vector> padded, gradient, sums, weight_sums, tensors;
+    Array<uint8_t> frames;
+  };
+  // What the groups of one part add up.
+  struct Part {
+    Array<float> gradient, totals, backward_sums, forward_sums;
+    Score score;
+  };
+  struct Group {
+    int64_t first;
+    int count;
+    Vector* tensors;
+    Vector* gradients;
+    Scratch& scratch;
+    Part* part;
+    bool training;
+    Mask present() const;
+  };
+  struct Batch {
+    const uint8_t* pixels;
+    const int64_t* indices;
+    const float* transforms;
+    int64_t count, step;
+    int64_t groups() const { return (count + lanes - 1) / lanes; }
+  };
+
+  void reserve(int64_t groups);
+  void for_groups(const Batch& batch, const std::function<void(Group&)>& work);
+  void load(const Batch& batch, Group& group);
+  void run_forward(const Batch& batch, Group& group, int begin, int end);
+  void run_backward(const Batch& batch, Group& group, int begin, int end);
+  void convolve(const Operation& operation, Group& group);
+  void convolve_back(const Operation& operation, Group& group);
+  void apply(const Batch& batch, const Operation& operation, Group& group);
+  void apply_back(const Batch& batch, const Operation& operation, Group& group);
+  const Vector* padded_input(const Operation& operation, Group& group);
+  void pack(const Operation& operation, const float* values);
+  void pack_turned(const Operation& operation);
+  void use_running_statistics(const float* values);
+  void finish_statistics(int norm, int64_t count);
+  void finish_backward_sums(int norm, int64_t count);
+  void finish_gradient();
+  void update(double rate, int64_t steps_before);
+  void update_average(int64_t steps_before);
+  Dropout dropout(const Batch& batch, const Group& group, int operation) const;
+  int channels(int norm) const { return network_.tensors[network_.norms[norm].tensor].channels; }
+  Shape shape(int tensor) const { return network_.tensors[tensor]; }
+  Vector* tensor(const Group& group, int number) const { return group.tensors + offsets_[number]; }
+  Vector* gradient(const Group& group, int number) const { return group.gradients + offsets_[number]; }
+
+  Network network_;
+  Settings settings_;
+  Threads threads_;
+  int64_t groups_ = 0;
+  Array<Vector> tensors_, gradients_;
+  std::vector<size_t> offsets_;       // by tensor, the last being the size of all
+  std::vector<size_t> bias_;          // by operation, in biases_ and in a part's totals
+  std::vector<size_t> norm_offsets_;  // by norm, in the arrays below
+  std::vector<float> packed_, turned_, biases_;
+  std::vector<float> scale_, shift_, mean_, inverse_, centre_, slope_, offset_, incline_;
+  std::vector<float> gradient_;
+  std::vector<Scratch> scratch_;
+  std::vector<Part> parts_;
+  Totals totals_{};
+};

@@ -1,0 +1,98 @@
+"""Options and data that all tests share."""
+
+import os
+
+# Before torch is imported: the tests share the machine with one another's processes, and tiny networks gain nothing
+# from threads that spin while they wait.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
+
+from kilonet.datasets import DataSet, load_data
+from kilonet.runs import Run
+from kilonet.train import fit
+
+# The same examples every time, however slow the machine.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("suite")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="run the longer proofs too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--run-slow"):
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="a longer proof; run it with --run-slow"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is built for this machine is built for the tests alone, unless the caller names a place."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "KILONET_CACHE" not in os.environ:
+            patch.setenv("KILONET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def mnist() -> DataSet:
+    return load_data("mnist")
+
+
+@pytest.fixture(scope="session")
+def small_folder(mnist: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2,000 and 500 real images as a folder of IDX files."""
+    train, test = (
+        (part.pixels[:count, 0].numpy(), part.labels[:count].to(torch.uint8).numpy())
+        for part, count in ((mnist.train, 2000), (mnist.test, 500))
+    )
+    return write_idx_folder(tmp_path_factory.mktemp("small"), train, test)
+
+
+@pytest.fixture(scope="session")
+def small(small_folder: Path) -> DataSet:
+    return load_data(str(small_folder))
+
+
+@pytest.fixture(scope="session")
+def finished(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run with its folder. Nobody changes its files."""
+    return fit(tiny_recipe(small_folder), out=tmp_path_factory.mktemp("runs") / "finished")
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A run folder that was left after two of three epochs, and the SHA-256 that its run would have ended with."""
+
+    folder: Path
+    sha256: str
+
+
+@pytest.fixture(scope="session")
+def _interrupted_run(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    folder = tmp_path_factory.mktemp("runs") / "interrupted"
+    recipe = tiny_recipe(small_folder, epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, out=folder, progress=StopAtEpoch(2))
+    return Interrupted(folder, fit(recipe).result.model_sha256)
+
+
+@pytest.fixture
+def interrupted(_interrupted_run: Interrupted, tmp_path: Path) -> Interrupted:
+    """The test's own copy."""
+    folder = tmp_path / "interrupted"
+    folder.mkdir()
+    for file in _interrupted_run.folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return Interrupted(folder, _interrupted_run.sha256)

@@ -1,0 +1,147 @@
+"""What several test modules share."""
+
+import gzip
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from kilonet.cli import main
+from kilonet.errors import KilonetError
+from kilonet.recipe import ModelSection, Recipe, parse_recipe
+from kilonet.runs import EpochMetrics
+
+GOLDEN = Path(__file__).parent / "golden"
+KILONET = (sys.executable, "-m", "kilonet")
+
+SEED_LAYERS = ("conv 10", "conv 20", "mix 10", "maxpool 2", "conv 10", "conv 16", "conv 20", "gap", "mix 10")
+TINY_LAYERS = ("conv 4", "maxpool 2", "conv 8", "maxpool 2", "conv 8", "gap", "mix 10")
+
+
+def tiny_recipe(data: Path | str = "mnist", **changes: Any) -> Recipe:
+    """A network that trains 2,000 images in a fraction of a second, with everything random or averaged switched on."""
+    table = {
+        "model": {"layers": TINY_LAYERS, "dropout": 0.05},
+        "train": {"epochs": 2, "batch_size": 64, "ema": 0.9},
+        "augment": {"rotation": 10.0, "shift": 1.0},
+        "run": {"data": str(data), "engine": "torch", "device": "cpu", "precision": "float32", "threads": 1},
+    }
+    return parse_recipe(table, "tiny", changes)
+
+
+def model_section(*layers: str, **keys: Any) -> ModelSection:
+    return ModelSection(layers=layers, **keys)
+
+
+def idx_bytes(array: NDArray[np.uint8]) -> bytes:
+    """Write IDX as its description says, sharing nothing with the reader under test."""
+    head = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    return head + bytes(array.flatten().tolist()) if array.size < 1000 else head + array.tobytes()
+
+
+def write_idx_folder(
+    folder: Path,
+    train: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+    test: tuple[NDArray[np.uint8], NDArray[np.uint8]],
+) -> Path:
+    """Write a data set's four files: images gzip, labels plain."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, (images, labels) in (("train", train), ("t10k", test)):
+        (folder / f"{part}-images.idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(images), 1, mtime=0))
+        (folder / f"{part}-labels.idx1-ubyte").write_bytes(idx_bytes(labels))
+    return folder
+
+
+def refusal(error: KilonetError | pytest.ExceptionInfo[KilonetError], *words: str | Path) -> str:
+    """Return an error's message, having made sure that it is one readable line with all the words in it."""
+    message = str(error if isinstance(error, KilonetError) else error.value)
+    assert message.strip()
+    assert len(message.splitlines()) == 1, message
+    assert "Traceback" not in message
+    for word in words:
+        assert str(word) in message
+    return message
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command of the command line answered."""
+
+    status: int
+    out: str
+    err: str
+
+    def refused(self, *words: str | Path) -> None:
+        """Make sure that this is what bad input gets."""
+        assert self.status == 2, self
+        assert self.out == ""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("kilonet: error: ")
+        for word in words:
+            assert str(word) in lines[0]
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Answer:
+    """Run the command line in this process, which saves the second that torch takes to import."""
+    capsys.readouterr()
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return Answer(status, captured.out, captured.err)
+
+
+def process(*arguments: str | Path, timeout: float = 120, **options: Any) -> Answer:
+    """Run the command line as a process of its own."""
+    words = [*KILONET, *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, **options)
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def python(script: str, *arguments: str | Path, timeout: float = 120) -> Answer:
+    """Run a script in a fresh interpreter."""
+    words = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, env=dict(os.environ))
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def some_pixels(count: int, shape: Sequence[int] = (1, 28, 28), seed: int = 0) -> torch.Tensor:
+    """Random images, uint8 (count, *shape)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
+
+
+def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Tell whether two states are equal bit for bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+class StopAtEpoch:
+    """A progress that interrupts a run as an epoch begins, as Ctrl-C would."""
+
+    def __init__(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def message(self, text: str) -> None:
+        pass
+
+    def epoch_started(self, epoch: int, steps: int) -> None:  # noqa: ARG002
+        if epoch == self._epoch:
+            raise KeyboardInterrupt
+
+    def batch_trained(self, batch: int, accuracy: float, loss: float) -> None:
+        pass
+
+    def epoch_trained(self, metrics: EpochMetrics, scored: str, images: int) -> None:
+        pass

@@ -1,0 +1,68 @@
+"""A training step in plain torch, in any precision, that the native engine is held against."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from kilonet.augment import apply_transforms
+from kilonet.network import Network
+from kilonet.recipe import Recipe
+
+
+class Reference:
+    """Trains as the engine's contract says, one torch operation after another."""
+
+    def __init__(self, recipe: Recipe, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        self.recipe = recipe
+        self.network = Network(recipe.model)
+        self.network.load(weights)
+        self.network.to(dtype).train()
+        self.dtype = dtype
+        train = recipe.train
+        decayed = [weight for weight in self.network.parameters() if weight.ndim > 1]
+        groups = [
+            {"params": decayed, "weight_decay": train.weight_decay},
+            {"params": [weight for weight in self.network.parameters() if weight.ndim == 1], "weight_decay": 0.0},
+        ]
+        self.optimizer: torch.optim.Optimizer
+        if train.optimizer == "adamw":
+            self.optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(train.momentum, 0.999))
+        else:
+            self.optimizer = torch.optim.SGD(groups, lr=1.0, momentum=train.momentum, nesterov=train.momentum > 0)
+        self.average: AveragedModel | None = None
+        if train.ema:
+            self.average = AveragedModel(
+                self.network, multi_avg_fn=get_ema_multi_avg_fn(train.ema), use_buffers=True
+            )  # type: ignore[no-untyped-call]
+        self.loss = 0.0
+
+    def logits(self, pixels: Tensor, network: torch.nn.Module) -> Tensor:
+        """Score pixels, 0 to 255, in this reference's precision."""
+        model = self.recipe.model
+        layers = network.layers
+        assert isinstance(layers, torch.nn.Module)
+        values = (pixels.to(self.dtype) - 255 * model.mean) / (255 * model.deviation)
+        scores: Tensor = layers(values).flatten(1)
+        return scores
+
+    def train_batch(self, pixels: Tensor, labels: Tensor, transforms: Tensor, learning_rate: float) -> None:
+        """Train one step on images given with their labels."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        logits = self.logits(apply_transforms(pixels, transforms), self.network)
+        loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.train.label_smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)  # type: ignore[no-untyped-call]
+        self.loss += loss.item() * len(labels)
+
+    def kept(self) -> Network:
+        """Return the network that would be kept, in evaluation mode."""
+        network = self.network if self.average is None else self.average.module
+        assert isinstance(network, Network)
+        return network.eval()
