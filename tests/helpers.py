@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from kilonet.cli import main
 from kilonet.errors import KilonetError
+from kilonet.progress import Silence
 from kilonet.recipe import ModelSection, Recipe, parse_recipe
-from kilonet.runs import EpochMetrics
 
 GOLDEN = Path(__file__).parent / "golden"
 KILONET = (sys.executable, "-m", "kilonet")
@@ -127,21 +127,13 @@ def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-class StopAtEpoch:
+class StopAtEpoch(Silence):
     """A progress that interrupts a run as an epoch begins, as Ctrl-C would."""
 
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch
 
-    def message(self, text: str) -> None:
-        pass
-
-    def epoch_started(self, epoch: int, steps: int) -> None:  # noqa: ARG002
+    def epoch_started(self, epoch: int, steps: int) -> None:
+        super().epoch_started(epoch, steps)
         if epoch == self._epoch:
             raise KeyboardInterrupt
-
-    def batch_trained(self, batch: int, accuracy: float, loss: float) -> None:
-        pass
-
-    def epoch_trained(self, metrics: EpochMetrics, scored: str, images: int) -> None:
-        pass

@@ -10,6 +10,7 @@ Every file is replaced atomically. One process at a time holds the folder's lock
 """
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,7 @@ class Run:
 class Checkpoint:
     """The state after a whole number of epochs."""
 
+    path: Path
     state: Mapping[str, Tensor]
     history: tuple[EpochMetrics, ...]
 
@@ -112,11 +114,13 @@ class RunFolder:
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            occupied = any(entry.name != _LOCK_FILE for entry in path.iterdir())
+            # A run killed before it had a recipe leaves its lock and, at most, a piece of the recipe.
+            leftovers = (_LOCK_FILE, f".{RECIPE_FILE}.")
+            occupied = any(not entry.name.startswith(leftovers) for entry in path.iterdir())
         except OSError as error:
             raise KilonetError(f"{path} cannot be made a run folder: {error.strerror}") from None
         if occupied:
-            hint = f"; continue it with: kilonet train --resume {path}" if (path / RECIPE_FILE).exists() else ""
+            hint = f"; continue it with: kilonet train --resume {shlex.quote(str(path))}" if (path / RECIPE_FILE).exists() else ""
             raise KilonetError(f"{path} is not empty{hint}")
         folder = cls(path, recipe, _locked(path))
         write_atomically(path / RECIPE_FILE, recipe.to_toml().encode())
@@ -162,8 +166,8 @@ class RunFolder:
             state = safetensors.torch.load(content)
             length = int.from_bytes(content[:8], "little")
             lines = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["kilonet"])
-            return Checkpoint(state, tuple(EpochMetrics.model_validate_json(line) for line in lines))
-        except (SafetensorError, ValidationError, ValueError, KeyError, TypeError):
+            return Checkpoint(path, state, tuple(EpochMetrics.model_validate_json(line) for line in lines))
+        except (SafetensorError, ValidationError, ValueError, KeyError, TypeError, RecursionError):
             raise KilonetError(f"{path}: not a usable checkpoint; the run cannot be resumed from it") from None
 
     def finish(self, result: Result, model: Model) -> None:

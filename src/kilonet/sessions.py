@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -104,7 +105,7 @@ def _resumable(folders: Sequence[Path]) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         begun = [folder for folder in folders if folder.exists() and not is_finished(folder)]
-        ways = "; ".join(f"kilonet train --resume {folder}" for folder in begun)
+        ways = "; ".join(f"kilonet train --resume {shlex.quote(str(folder))}" for folder in begun)
         raise KeyboardInterrupt(f"interrupted; saved; go on with: {ways}" if begun else "interrupted") from None
 
 
@@ -120,7 +121,7 @@ def summary(run: Run) -> str:
         f"Best epoch: {100 * best.test_accuracy:.2f}% (epoch {best.epoch}; picked by looking, no claim)",
         f"Time: {result.seconds:.1f} s of training for {len(run.history)} epochs ({computed})",
         f"Run folder: {run.folder}",
-        f"Next: kilonet evaluate {run.folder}",
+        f"Next: kilonet evaluate {shlex.quote(str(run.folder))}",
     ]
     return "\n".join(lines)
 

@@ -24,7 +24,7 @@ from kilonet.model import Model
 from kilonet.network import initial_network
 from kilonet.progress import Progress, Silence
 from kilonet.recipe import Recipe, TrainSection
-from kilonet.runs import EpochMetrics, Result, Run, RunFolder
+from kilonet.runs import Checkpoint, EpochMetrics, Result, Run, RunFolder
 from kilonet.statistics import wilson_interval
 
 _STEPS_BETWEEN_LOOKS = 50
@@ -61,8 +61,10 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
     Raises:
         KilonetError: no run folder, a damaged checkpoint, or another process trains in it.
     """
+    progress = progress or Silence()
     with RunFolder.open(path) as folder:
-        return _train(folder.recipe, _checked_data(folder.recipe, images), folder, progress or Silence())
+        recipe = resolve_run(folder.recipe, progress)
+        return _train(recipe, _checked_data(recipe, images), folder, progress)
 
 
 def _checked_data(recipe: Recipe, images: DataSet | None) -> DataSet:
@@ -81,9 +83,10 @@ def _train(recipe: Recipe, data: DataSet, folder: RunFolder | None, progress: Pr
     checkpoint = folder.load_checkpoint() if folder else None
     history = list(checkpoint.history) if checkpoint else []
     if checkpoint:
-        engine.load_state(checkpoint.state)
+        _restore(engine, checkpoint)
         progress.message(f"resuming after {len(history)} of {recipe.train.epochs} epochs")
-    elif folder:
+    if folder:
+        # After a resumption too: the metrics may have been left an epoch behind.
         folder.save_checkpoint(engine.state(), history)
     try:
         for epoch in range(len(history), recipe.train.epochs):
@@ -95,12 +98,24 @@ def _train(recipe: Recipe, data: DataSet, folder: RunFolder | None, progress: Pr
     return _finish(engine, recipe, data, history, folder)
 
 
+def _restore(engine: Engine, checkpoint: Checkpoint) -> None:
+    described = [
+        {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
+        for state in (engine.state(), checkpoint.state)
+    ]
+    if described[0] != described[1]:
+        raise KilonetError(f"{checkpoint.path}: not a checkpoint of the recipe and the engine of its run")
+    engine.load_state(checkpoint.state)
+
+
 def _run_epoch(engine: Engine, recipe: Recipe, data: DataSet, epoch: int, progress: Progress) -> EpochMetrics:
     start = time.perf_counter()
     learning_rate, totals = _train_epoch(engine, recipe, len(data.train), epoch, progress)
     seconds = time.perf_counter() - start
     _check_that_it_learns(totals, recipe, epoch)
     test_loss, correct = score(engine.logits(data.test.pixels), data.test)
+    if not math.isfinite(test_loss):
+        raise _diverged(f"the loss on the {data.test.name.lower()} set is not a number in epoch {epoch}", recipe)
     metrics = EpochMetrics(
         epoch=epoch,
         train_loss=totals.loss / totals.images,

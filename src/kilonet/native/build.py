@@ -124,19 +124,20 @@ def _compile(compiler: str, flags: list[str], source: str, path: Path) -> None:
         for file in _SOURCES:
             (folder / file).write_text(_read(file), encoding="utf-8")
         (folder / "network.cpp").write_text(source, encoding="utf-8")
-        library = folder / "network.so"
-        _run([compiler, *flags, "-o", str(library), str(folder / "network.cpp")])
-        library.replace(path)
+        _run([compiler, *flags, "-o", "network.so", "network.cpp"], folder)
+        (folder / "network.so").replace(path)
 
 
-def _run(command: list[str]) -> str:
-    """Run the compiler and return what it prints.
+def _run(command: list[str], folder: Path | None = None) -> str:
+    """Run the compiler in a folder and return what it prints.
 
     Raises:
         KilonetError: it failed; says its first error.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_COMPILATION, check=False)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            command, cwd=folder, capture_output=True, text=True, timeout=_LONGEST_COMPILATION, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KilonetError(f"the C++ compiler {command[0]} cannot be run: {error}") from None
     if done.returncode:

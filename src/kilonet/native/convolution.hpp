@@ -19,6 +19,9 @@ struct Convolution {
   // Columns of zeros on each side of the output's gradient, which make the input's gradient a convolution too.
   constexpr int border() const { return kernel - 1 - padding; }
   constexpr int gradient_columns() const { return columns_out() + 2 * border(); }
+  constexpr size_t input_pitch() const { return pitch_of((size_t)padded_rows() * padded_columns()); }
+  constexpr size_t output_pitch() const { return pitch_of((size_t)rows_out() * columns_out()); }
+  constexpr size_t gradient_pitch() const { return pitch_of((size_t)rows_out() * gradient_columns()); }
   constexpr int taps() const { return kernel * kernel; }
   constexpr size_t weights() const { return (size_t)channels_out * inputs() * taps(); }
 };
@@ -26,6 +29,7 @@ struct Convolution {
 // One convolution over input rows of `stride` vectors; output row y sees the input rows from y - above on.
 struct Pass {
   int inputs, rows, stride, outputs, rows_out, columns_out, kernel, above;
+  size_t pitch, pitch_out;
 };
 
 struct Tile {
@@ -59,7 +63,7 @@ inline void correlate_tile(const Vector* input, const float* weights, int channe
   const int last = P.above ? std::min(P.kernel, P.rows + P.above - y) : P.kernel;
   for (int i = 0; i < P.inputs; i++)
     for (int ky = first; ky < last; ky++) {
-      const Vector* row = input + (size_t)(i * P.rows + y + ky - P.above) * P.stride + x;
+      const Vector* row = input + i * P.pitch + (size_t)(y + ky - P.above) * P.stride + x;
       const float* taps = weights + (size_t)(i * P.kernel + ky) * P.kernel * P.outputs + channel;
 #pragma GCC unroll 3
       for (int kx = 0; kx < P.kernel; kx++)
@@ -69,7 +73,7 @@ inline void correlate_tile(const Vector* input, const float* weights, int channe
           for (int j = 0; j < columns; j++) sums[c][j] += taps[kx * P.outputs + c] * row[kx + j];
     }
 #pragma GCC unroll 16
-  for (int c = 0; c < channels; c++) store.template row<columns>(channel + c, y * P.columns_out + x, sums[c]);
+  for (int c = 0; c < channels; c++) store.template row<columns>(channel + c, y, x, sums[c]);
 }
 
 template <Pass P, int columns, class Store>
@@ -101,25 +105,25 @@ struct Forward {
   Vector* sums;           // by output channel: sums of the distance from the centre, and of its square
 };
 
+template <Pass P>
 struct StoreLinear {
   Forward to;
   int channel;
-  size_t plane;
   template <int columns>
-  void row(int c, size_t place, const Vector* values) {
-    Vector* output = to.output + (channel + c) * plane + place;
+  void row(int c, int y, int x, const Vector* values) {
+    Vector* output = to.output + (channel + c) * P.pitch_out + y * P.columns_out + x;
 #pragma GCC unroll 16
     for (int j = 0; j < columns; j++) output[j] = values[j] + to.bias[channel + c];
   }
 };
 
+template <Pass P>
 struct StoreRectified {
   Forward to;
   int channel;
-  size_t plane;
   template <int columns>
-  void row(int c, size_t place, const Vector* values) {
-    Vector* output = to.output + (channel + c) * plane + place;
+  void row(int c, int y, int x, const Vector* values) {
+    Vector* output = to.output + (channel + c) * P.pitch_out + y * P.columns_out + x;
     Vector sum{}, square{};
 #pragma GCC unroll 16
     for (int j = 0; j < columns; j++) {
@@ -135,37 +139,74 @@ struct StoreRectified {
   }
 };
 
+// The gradient before a ReLU from the one behind the batch norm after it, once the sums over the batch are known:
+// slope * gradient + incline * value + offset where the ReLU was open, all by channel.
+struct NormGradient {
+  const float *slope, *incline, *offset;
+};
+
+// What the pass to the input's gradient reads and where it puts it.
+struct Backward {
+  const Vector* gradient;  // of the output, with its border
+  const float* weights;    // [group][output][kernel row][kernel column][input], taps reversed
+  Vector* result;
+  bool add;                // to what is there, for an input that is used twice
+  NormGradient norm;       // the rest is for an input with a batch norm before it
+  const Vector* values;    // the input
+  int border;              // of the result
+  size_t pitch;            // of the result
+  Vector* totals;          // sums of the result, by channel
+};
+
+template <Pass P>
 struct StoreGradient {
-  Vector* output;
-  size_t plane;
-  bool add;  // to what is there, for an input that is used twice
+  Backward to;
+  int channel;
   template <int columns>
-  void row(int c, size_t place, const Vector* values) {
-    Vector* to = output + c * plane + place;
-    if (add)
-      for (int j = 0; j < columns; j++) to[j] += values[j];
-    else
+  void row(int c, int y, int x, const Vector* values) {
+    Vector* output = to.result + (channel + c) * P.pitch_out + y * P.columns_out + x;
 #pragma GCC unroll 16
-      for (int j = 0; j < columns; j++) to[j] = values[j];
+    for (int j = 0; j < columns; j++) output[j] = to.add ? output[j] + values[j] : values[j];
   }
 };
 
-template <Convolution C, class Store>
+template <Pass P>
+struct StoreNormGradient {
+  Backward to;
+  int channel;
+  template <int columns>
+  void row(int c, int y, int x, const Vector* values) {
+    const Vector* own = to.values + (channel + c) * P.pitch_out + y * P.columns_out + x;
+    Vector* output = to.result + (channel + c) * to.pitch + y * (P.columns_out + 2 * to.border) + to.border + x;
+    const float slope = to.norm.slope[channel + c], incline = to.norm.incline[channel + c], offset = to.norm.offset[channel + c];
+    Vector total{};
+#pragma GCC unroll 16
+    for (int j = 0; j < columns; j++) {
+      const Vector value = own[j];
+      const Vector result = only(value > 0, slope * values[j] + (incline * value + offset));
+      output[j] = result;
+      total += result;
+    }
+    to.totals[channel + c] += total;
+  }
+};
+
+template <Convolution C, template <Pass> class Store>
 void forward(const Forward& pass) {
-  constexpr Pass P{C.inputs(), C.padded_rows(), C.padded_columns(), C.outputs(), C.rows_out(), C.columns_out(), C.kernel, 0};
+  constexpr Pass P{C.inputs(), C.padded_rows(), C.padded_columns(), C.outputs(), C.rows_out(), C.columns_out(), C.kernel, 0,
+                   C.input_pitch(), C.output_pitch()};
   for (int g = 0; g < C.groups; g++)
-    correlate<P>(pass.input + (size_t)g * P.inputs * P.rows * P.stride, pass.weights + g * (C.weights() / C.groups),
-                 Store{pass, g * P.outputs, (size_t)P.rows_out * P.columns_out});
+    correlate<P>(pass.input + g * P.inputs * P.pitch, pass.weights + g * (C.weights() / C.groups),
+                 Store<P>{pass, g * P.outputs});
 }
 
-// `gradient` is the output's, with its border; weights are [group][output][kernel row][kernel column][input], turned.
-template <Convolution C>
-void input_gradient(const Vector* gradient, const float* weights, Vector* result, bool add) {
-  constexpr Pass P{C.outputs(), C.rows_out(), C.gradient_columns(), C.inputs(), C.rows, C.columns, C.kernel, C.border()};
-  constexpr size_t plane = (size_t)C.rows * C.columns;
+template <Convolution C, template <Pass> class Store>
+void input_gradient(const Backward& pass) {
+  constexpr Pass P{C.outputs(), C.rows_out(), C.gradient_columns(), C.inputs(), C.rows, C.columns, C.kernel, C.border(),
+                   C.gradient_pitch(), pitch_of((size_t)C.rows * C.columns)};
   for (int g = 0; g < C.groups; g++)
-    correlate<P>(gradient + (size_t)g * P.inputs * P.rows * P.stride, weights + g * (C.weights() / C.groups),
-                 StoreGradient{result + g * P.outputs * plane, plane, add});
+    correlate<P>(pass.gradient + g * P.inputs * P.pitch, pass.weights + g * (C.weights() / C.groups),
+                 Store<P>{pass, g * P.outputs});
 }
 
 // How the gradient of the weights is cut into tiles of outputs x taps: all taps of an input for a small kernel,
@@ -181,7 +222,7 @@ struct TapTiles {
       (outputs * C.gradient_columns() + (pointwise ? taps : 1) * C.padded_columns()) * (int)sizeof(Vector);
   static constexpr int rows = std::min(C.rows_out(), std::max(1, first_cache / row_bytes));
   static constexpr size_t offset(int tap) {
-    if (pointwise) return (size_t)tap * C.padded_rows() * C.padded_columns();
+    if (pointwise) return tap * C.input_pitch();
     return small ? (tap / C.kernel) * C.padded_columns() + tap % C.kernel : tap;
   }
 };
@@ -189,7 +230,7 @@ struct TapTiles {
 // Adds to sums[output][tap] of `outputs` channels and `taps` taps, which lie `pitch` and one vectors apart.
 template <Convolution C, int outputs, int taps>
 inline void weight_gradient_tile(const Vector* input, const Vector* gradient, int rows, Vector* sums) {
-  constexpr size_t plane = (size_t)C.rows_out() * C.gradient_columns(), pitch = (size_t)C.inputs() * C.taps();
+  constexpr size_t plane = C.gradient_pitch(), pitch = (size_t)C.inputs() * C.taps();
   Vector tile[outputs][taps];
 #pragma GCC unroll 16
   for (int c = 0; c < outputs; c++)
@@ -229,14 +270,13 @@ inline void weight_gradient_run(const Vector* input, const Vector* gradient, int
 template <Convolution C>
 inline void weight_gradient_band(const Vector* input, const Vector* gradient, int rows, Vector* sums) {
   using T = TapTiles<C>;
-  constexpr size_t plane = (size_t)C.padded_rows() * C.padded_columns();
-  constexpr size_t gradient_plane = (size_t)C.rows_out() * C.gradient_columns(), pitch = (size_t)C.inputs() * C.taps();
+  constexpr size_t pitch = (size_t)C.inputs() * C.taps();
   constexpr int rows_of_taps = T::pointwise || T::small ? 1 : C.kernel, runs = T::pointwise ? 1 : C.inputs() * rows_of_taps;
   constexpr int rest = C.outputs() % T::outputs;
   for (int c = 0; c < C.outputs(); c += T::outputs)
     for (int r = 0; r < runs; r++) {
-      const Vector* from = input + r / rows_of_taps * plane + (size_t)(r % rows_of_taps) * C.padded_columns();
-      const Vector* down = gradient + c * gradient_plane;
+      const Vector* from = input + r / rows_of_taps * C.input_pitch() + (size_t)(r % rows_of_taps) * C.padded_columns();
+      const Vector* down = gradient + c * C.gradient_pitch();
       Vector* to = sums + c * pitch + (size_t)r * T::run;
       if (c + T::outputs <= C.outputs()) {
         weight_gradient_run<C, T::outputs>(from, down, rows, to);
@@ -253,8 +293,8 @@ void weight_gradient(const Vector* input, const Vector* gradient, Vector* sums) 
   for (int g = 0; g < C.groups; g++)
     for (int y = 0; y < C.rows_out(); y += band)
       weight_gradient_band<C>(
-          input + ((size_t)g * C.inputs() * C.padded_rows() + y) * C.padded_columns(),
-          gradient + ((size_t)g * C.outputs() * C.rows_out() + y) * C.gradient_columns() + C.border(),
+          input + g * C.inputs() * C.input_pitch() + (size_t)y * C.padded_columns(),
+          gradient + g * C.outputs() * C.gradient_pitch() + (size_t)y * C.gradient_columns() + C.border(),
           std::min(band, C.rows_out() - y), sums + (size_t)g * (C.weights() / C.groups));
 }
 
@@ -262,16 +302,18 @@ void weight_gradient(const Vector* input, const Vector* gradient, Vector* sums) 
 struct Kernels {
   Convolution shape;
   void (*forward)(const Forward&);
-  void (*input_gradient)(const Vector*, const float*, Vector*, bool);
+  void (*input_gradient)(const Backward&);
   void (*weight_gradient)(const Vector*, const Vector*, Vector*);
 };
 
-template <Convolution C>
-constexpr Kernels linear_kernels() {
-  return {C, forward<C, StoreLinear>, input_gradient<C>, weight_gradient<C>};
+// `To` says what follows the convolution, `Back` what the input's gradient becomes.
+template <Convolution C, template <Pass> class To, template <Pass> class Back>
+constexpr Kernels kernels() {
+  return {C, forward<C, To>, input_gradient<C, Back>, weight_gradient<C>};
 }
 
-template <Convolution C>
-constexpr Kernels rectified_kernels() {
-  return {C, forward<C, StoreRectified>, input_gradient<C>, weight_gradient<C>};
+// For a layer whose input needs no gradient.
+template <Convolution C, template <Pass> class To>
+constexpr Kernels kernels() {
+  return {C, forward<C, To>, nullptr, weight_gradient<C>};
 }

@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <cmath>
 
-#include "vectors.hpp"
+#include "convolution.hpp"
 
 struct Shape {
   int channels, rows, columns;
   size_t plane() const { return (size_t)rows * columns; }
-  size_t vectors() const { return channels * plane(); }
+  size_t pitch() const { return pitch_of(plane()); }
+  size_t vectors() const { return channels * pitch(); }
+  size_t values() const { return channels * plane(); }
 };
 
 inline uint32_t scrambled(uint32_t word) {
@@ -41,10 +43,9 @@ struct Affine {
 // output = dropout(affine(input)) + residual, where dropout and residual may be absent.
 inline void apply_norm(Shape shape, const Vector* input, Affine affine, const Dropout& dropout, const Vector* residual,
                        Vector* output) {
-  const size_t plane = shape.plane();
   for (int c = 0; c < shape.channels; c++) {
     const Vector scale = all(affine.scale[c] * dropout.scale), shift = all(affine.shift[c] * dropout.scale);
-    for (size_t i = c * plane; i < (c + 1) * plane; i++) {
+    for (size_t i = c * shape.pitch(); i < c * shape.pitch() + shape.plane(); i++) {
       Vector value = scale * input[i] + shift;
       if (dropout.active) value = only(dropout.kept(i), value);
       output[i] = residual ? value + residual[i] : value;
@@ -52,49 +53,43 @@ inline void apply_norm(Shape shape, const Vector* input, Affine affine, const Dr
   }
 }
 
-// The gradient behind dropout; `gradient` may be `output`.
-inline void drop_gradient(Shape shape, const Vector* gradient, const Dropout& dropout, Vector* output) {
-  for (size_t i = 0; i < shape.vectors(); i++)
-    output[i] = dropout.active ? only(dropout.kept(i), gradient[i] * dropout.scale) : gradient[i];
-}
-
-// Adds the two sums of batch norm's backward pass: of the gradient, and of the gradient times the distance from the mean.
-inline void add_norm_sums(Shape shape, const Vector* gradient, const Vector* values, const float* mean, float* sums) {
-  const size_t plane = shape.plane();
+// From the gradient behind batch norm and dropout to the one behind batch norm, with `border` columns around each row,
+// and to the two sums of batch norm's backward pass: of that gradient, and of it times the distance from the mean.
+inline void apply_norm_gradient(Shape shape, const Vector* gradient, const Vector* values, const float* mean,
+                                const Dropout& dropout, int border, Vector* output, float* sums) {
+  const int columns = shape.columns + 2 * border;
+  const size_t pitch = pitch_of((size_t)shape.rows * columns);
   for (int c = 0; c < shape.channels; c++) {
-    Vector sum[2]{}, product[2]{};
     const Vector centre = all(mean[c]);
-    for (size_t i = 0; i < plane; i++) {
-      const Vector g = gradient[c * plane + i];
-      sum[i & 1] += g;
-      product[i & 1] += g * (values[c * plane + i] - centre);
-    }
-    sums[2 * c] += sum_of_lanes(sum[0] + sum[1]);
-    sums[2 * c + 1] += sum_of_lanes(product[0] + product[1]);
+    Vector sum{}, product{};
+    size_t i = c * shape.pitch();
+    for (int y = 0; y < shape.rows; y++)
+      for (int x = 0; x < shape.columns; x++, i++) {
+        Vector result = gradient[i];
+        if (dropout.active) result = only(dropout.kept(i), result * dropout.scale);
+        output[c * pitch + y * columns + border + x] = result;
+        sum += result;
+        product += result * (values[i] - centre);
+      }
+    sums[2 * c] += sum_of_lanes(sum);
+    sums[2 * c + 1] += sum_of_lanes(product);
   }
 }
 
-// The gradient before ReLU from the one after batch norm: slope * gradient + offset + incline * value where the ReLU
-// was open. Written with `border` columns of zeros on both sides; adds its sum by channel to `totals`.
-struct NormGradient {
-  const float *slope, *offset, *incline;
-};
-
-inline void norm_gradient(Shape shape, const Vector* gradient, const Vector* values, NormGradient norm, int border,
-                          Vector* output, float* totals) {
+// From the gradient behind batch norm to the one before the ReLU, in place; adds its sum by channel to `totals`.
+inline void norm_gradient(Shape shape, const Vector* values, NormGradient norm, int border, Vector* gradient, float* totals) {
+  const int columns = shape.columns + 2 * border;
+  const size_t pitch = pitch_of((size_t)shape.rows * columns);
   for (int c = 0; c < shape.channels; c++) {
     const Vector slope = all(norm.slope[c]), offset = all(norm.offset[c]), incline = all(norm.incline[c]);
     Vector total{};
-    for (int y = 0; y < shape.rows; y++) {
-      for (int x = 0; x < border; x++) *output++ = Vector{};
+    for (int y = 0; y < shape.rows; y++)
       for (int x = 0; x < shape.columns; x++) {
-        const Vector value = *values++;
-        const Vector result = only(value > 0, slope * *gradient++ + (incline * value + offset));
-        total += result;
-        *output++ = result;
+        const Vector value = values[c * shape.pitch() + y * shape.columns + x];
+        Vector* place = gradient + c * pitch + y * columns + border + x;
+        *place = only(value > 0, slope * *place + (incline * value + offset));
+        total += *place;
       }
-      for (int x = 0; x < border; x++) *output++ = Vector{};
-    }
     totals[c] += sum_of_lanes(total);
   }
 }
@@ -102,39 +97,33 @@ inline void norm_gradient(Shape shape, const Vector* gradient, const Vector* val
 inline void add_totals(Shape shape, const Vector* gradient, float* totals) {
   for (int c = 0; c < shape.channels; c++) {
     Vector total{};
-    for (size_t i = 0; i < shape.plane(); i++) total += *gradient++;
+    for (size_t i = 0; i < shape.plane(); i++) total += gradient[c * shape.pitch() + i];
     totals[c] += sum_of_lanes(total);
   }
 }
 
-// Surrounds each channel with `padding` rows and columns of zeros.
+// Surrounds each channel with `padding` rows and columns of zeros, which `output` holds already.
 inline void pad(Shape shape, const Vector* input, int padding, Vector* output) {
   const int columns = shape.columns + 2 * padding;
-  for (int c = 0; c < shape.channels; c++) {
-    std::fill_n(output, (size_t)padding * columns, Vector{});
-    output += (size_t)padding * columns;
-    for (int y = 0; y < shape.rows; y++, output += columns, input += shape.columns) {
-      std::fill_n(output, padding, Vector{});
-      std::copy_n(input, shape.columns, output + padding);
-      std::fill_n(output + padding + shape.columns, padding, Vector{});
-    }
-    std::fill_n(output, (size_t)padding * columns, Vector{});
-    output += (size_t)padding * columns;
-  }
+  const size_t pitch = pitch_of((size_t)(shape.rows + 2 * padding) * columns);
+  for (int c = 0; c < shape.channels; c++)
+    for (int y = 0; y < shape.rows; y++)
+      std::copy_n(input + c * shape.pitch() + (size_t)y * shape.columns, shape.columns,
+                  output + c * pitch + (size_t)(y + padding) * columns + padding);
 }
 
 inline void max_pool(Shape from, Shape to, int size, const Vector* input, Vector* output) {
   for (int c = 0; c < from.channels; c++)
     for (int y = 0; y < to.rows; y++)
       for (int x = 0; x < to.columns; x++) {
-        const Vector* corner = input + (size_t)(c * from.rows + y * size) * from.columns + (size_t)x * size;
+        const Vector* corner = input + c * from.pitch() + (size_t)y * size * from.columns + (size_t)x * size;
         Vector highest = corner[0];
         for (int j = 0; j < size; j++)
           for (int i = 0; i < size; i++) {
             const Vector value = corner[(size_t)j * from.columns + i];
             highest = (highest < value) | (value != value) ? value : highest;
           }
-        *output++ = highest;
+        output[c * to.pitch() + y * to.columns + x] = highest;
       }
 }
 
@@ -144,15 +133,16 @@ inline void max_pool_gradient(Shape from, Shape to, int size, const Vector* inpu
   if (from.rows % size || from.columns % size) std::fill_n(result, from.vectors(), Vector{});
   for (int c = 0; c < from.channels; c++)
     for (int y = 0; y < to.rows; y++)
-      for (int x = 0; x < to.columns; x++, output++, gradient++) {
-        const size_t corner = (size_t)(c * from.rows + y * size) * from.columns + (size_t)x * size;
-        Vector left = *gradient;
+      for (int x = 0; x < to.columns; x++) {
+        const size_t corner = c * from.pitch() + (size_t)y * size * from.columns + (size_t)x * size;
+        const size_t window = c * to.pitch() + y * to.columns + x;
+        const Vector highest = output[window], whole = gradient[window];
         Mask open = Mask{} == 0;
         for (int j = 0; j < size; j++)
           for (int i = 0; i < size; i++) {
             const size_t place = corner + (size_t)j * from.columns + i;
-            const Mask taken = open & (input[place] == *output);
-            result[place] = only(taken, left);
+            const Mask taken = open & (input[place] == highest);
+            result[place] = only(taken, whole);
             open &= ~taken;
           }
       }
@@ -161,14 +151,14 @@ inline void max_pool_gradient(Shape from, Shape to, int size, const Vector* inpu
 inline void average_pool(Shape from, const Vector* input, Vector* output) {
   for (int c = 0; c < from.channels; c++) {
     Vector sum{};
-    for (size_t i = 0; i < from.plane(); i++) sum += *input++;
+    for (size_t i = 0; i < from.plane(); i++) sum += input[c * from.pitch() + i];
     output[c] = sum / (float)from.plane();
   }
 }
 
 inline void average_pool_gradient(Shape from, const Vector* gradient, Vector* result) {
-  for (int c = 0; c < from.channels; c++, result += from.plane())
-    std::fill_n(result, from.plane(), gradient[c] / (float)from.plane());
+  for (int c = 0; c < from.channels; c++)
+    std::fill_n(result + c * from.pitch(), from.plane(), gradient[c] / (float)from.plane());
 }
 
 // The images of a group, each with its affine map; see `kilonet.augment` for what a map means.
@@ -233,7 +223,7 @@ inline void resample(Shape shape, const Pictures& pictures, float scale, float s
           return one + right * (__builtin_convertvector((Mask)(two >> 8), Vector) - one);
         };
         const Vector above = blend(upper);
-        output[(size_t)c * shape.plane() + y * shape.columns + x] = (above + below * (blend(lower) - above)) * scale + shift;
+        output[c * shape.pitch() + y * shape.columns + x] = (above + below * (blend(lower) - above)) * scale + shift;
       }
     }
 }

@@ -133,7 +133,9 @@ class _Plan:
         shape = placed.input_shape
         name = f"convolution_{len(self.convolutions)}"
         numbers = (*shape[:1], convolution.channels_out, *shape[1:], convolution.kernel, convolution.padding, convolution.groups)
-        kernels = f"{'rectified' if normed else 'linear'}_kernels<{name}>()"
+        stores = ["StoreRectified" if normed else "StoreLinear"]
+        stores += [] if not self.convolutions else ["StoreGradient" if folded < 0 else "StoreNormGradient"]
+        kernels = f"kernels<{', '.join([name, *stores])}>()"
         self._emit(
             "convolution",
             placed.output_shape,

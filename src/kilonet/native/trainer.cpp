@@ -16,13 +16,8 @@ Mask Trainer::Group::present() const {
 
 Trainer::Trainer(const Network& network, const Settings& settings)
     : network_(network), settings_(settings), threads_((int)settings.threads), scratch_(settings.threads) {
-  size_t vectors = 0, biases = 0, norms = 0, widest = 0, padded = 0, gradient = 0, weights = 0;
-  for (int t = 0; t < network.tensor_count; t++) {
-    offsets_.push_back(vectors);
-    vectors += network.tensors[t].vectors();
-    widest = std::max(widest, (size_t)network.tensors[t].channels);
-  }
-  offsets_.push_back(vectors);
+  size_t vectors = 0, gradients = 0, biases = 0, norms = 0, widest = 0, padded = 0, weights = 0;
+  borders_.resize(network.tensor_count);
   for (int o = 0; o < network.operation_count; o++) {
     const Operation& operation = network.operations[o];
     bias_.push_back(biases);
@@ -30,9 +25,19 @@ Trainer::Trainer(const Network& network, const Settings& settings)
     const Convolution& c = operation.kernels.shape;
     biases += c.channels_out;
     weights = std::max(weights, c.weights());
-    padded = std::max(padded, (size_t)c.channels_in * c.padded_rows() * c.padded_columns());
-    gradient = std::max(gradient, (size_t)c.channels_out * c.rows_out() * c.gradient_columns());
+    borders_[operation.output] = c.border();
+    padded = std::max(padded, c.channels_in * c.input_pitch());
   }
+  for (int t = 0; t < network.tensor_count; t++) {
+    const Shape& shape = network.tensors[t];
+    offsets_.push_back(vectors);
+    gradient_offsets_.push_back(gradients);
+    vectors += shape.vectors();
+    gradients += shape.channels * pitch_of((size_t)shape.rows * (shape.columns + 2 * borders_[t]));
+    widest = std::max(widest, (size_t)shape.channels);
+  }
+  offsets_.push_back(vectors);
+  gradient_offsets_.push_back(gradients);
   bias_.push_back(biases);
   for (int n = 0; n < network.norm_count; n++) {
     norm_offsets_.push_back(norms);
@@ -43,8 +48,34 @@ Trainer::Trainer(const Network& network, const Settings& settings)
   for (auto* values : {&scale_, &shift_, &mean_, &inverse_, &centre_, &slope_, &offset_, &incline_}) values->resize(norms);
   for (auto* values : {&packed_, &turned_, &gradient_}) values->resize(network.value_count);
   for (Scratch& scratch : scratch_)
-    scratch = {zeros<Vector>(padded), zeros<Vector>(gradient), zeros<Vector>(2 * widest), zeros<Vector>(weights), zeros<Vector>(vectors),
+    scratch = {zeros<Vector>(padded), zeros<Vector>(2 * widest), zeros<Vector>(weights), zeros<Vector>(vectors),
                zeros<uint8_t>(frame_bytes(network.tensors[0]))};
+  plan_backward();
+}
+
+void Trainer::plan_backward() {
+  backward_.emplace_back();
+  const auto meet = [&](int norm, int folded_into) {
+    backward_.back().norm = norm;
+    backward_.back().folded_into = folded_into;
+    backward_.emplace_back();
+  };
+  std::vector<bool> applied(network_.norm_count);
+  for (int o = network_.operation_count - 1; o >= 0; o--) {
+    const Operation& operation = network_.operations[o];
+    if (operation.kind == Kind::norm) {
+      backward_.back().moves.push_back({o, Step::whole});
+      applied[operation.norm] = true;
+      meet(operation.norm, -1);
+    } else if (operation.kind == Kind::convolution) {
+      if (operation.norm >= 0 && applied[operation.norm]) backward_.back().moves.push_back({o, Step::open});
+      backward_.back().moves.push_back({o, Step::weights});
+      if (operation.folded >= 0) meet(operation.folded, o);
+      if (operation.backward) backward_.back().moves.push_back({o, Step::input});
+    } else if (operation.backward) {
+      backward_.back().moves.push_back({o, Step::whole});
+    }
+  }
 }
 
 void Trainer::reserve(int64_t groups) {
@@ -55,7 +86,7 @@ void Trainer::reserve(int64_t groups) {
   if (groups <= groups_) return;
   tensors_.reset(), gradients_.reset();
   tensors_ = zeros<Vector>(groups * offsets_.back());
-  gradients_ = zeros<Vector>(groups * offsets_.back());
+  gradients_ = zeros<Vector>(groups * gradient_offsets_.back());
   groups_ = groups;
 }
 
@@ -63,9 +94,8 @@ void Trainer::for_groups(const Batch& batch, const std::function<void(Group&)>& 
   const int64_t groups = batch.groups(), parts = std::min(groups, most_parts);
   threads_.share((int)parts, [&](int p, int thread) {
     for (int64_t g = groups * p / parts; g < groups * (p + 1) / parts; g++) {
-      const size_t start = g * offsets_.back();
-      Group group{g * lanes, (int)std::min<int64_t>(lanes, batch.count - g * lanes), tensors_.get() + start,
-                  gradients_.get() + start, scratch_[thread], &parts_[p], true};
+      Group group{g * lanes, (int)std::min<int64_t>(lanes, batch.count - g * lanes), tensors_.get() + g * offsets_.back(),
+                  gradients_.get() + g * gradient_offsets_.back(), scratch_[thread], &parts_[p], true};
       work(group);
     }
   });
@@ -73,7 +103,7 @@ void Trainer::for_groups(const Batch& batch, const std::function<void(Group&)>& 
 
 void Trainer::load(const Batch& batch, Group& group) {
   Pictures pictures;
-  const size_t bytes = shape(0).vectors();
+  const size_t bytes = shape(0).values();
   for (int l = 0; l < lanes; l++) {
     const int64_t image = group.first + l;
     const bool there = l < group.count;
@@ -99,25 +129,27 @@ void Trainer::run_forward(const Batch& batch, Group& group, int begin, int end) 
   }
 }
 
-void Trainer::run_backward(const Batch& batch, Group& group, int begin, int end) {
-  for (int o = end - 1; o >= begin; o--) {
-    const Operation& operation = network_.operations[o];
-    const Shape from = shape(operation.input), to = shape(operation.output);
-    const Vector* down = gradient(group, operation.output);
-    if (operation.kind == Kind::convolution) convolve_back(operation, group);
-    if (operation.kind == Kind::norm) apply_back(batch, operation, group);
-    if (!operation.backward) continue;
-    if (operation.kind == Kind::max_pool)
-      max_pool_gradient(from, to, operation.size, tensor(group, operation.input), tensor(group, operation.output), down,
-                        gradient(group, operation.input));
-    if (operation.kind == Kind::average_pool) average_pool_gradient(from, down, gradient(group, operation.input));
-  }
+void Trainer::run_backward(const Batch& batch, Group& group, Move move) {
+  const Operation& operation = network_.operations[move.operation];
+  const Shape from = shape(operation.input), to = shape(operation.output);
+  const Vector* down = gradient(group, operation.output);
+  Vector* result = gradient(group, operation.input);
+  if (move.step == Step::open) open_gradient(operation, group);
+  if (move.step == Step::weights) find_weight_gradient(operation, group);
+  if (move.step == Step::input) find_input_gradient(operation, group);
+  if (move.step != Step::whole) return;
+  if (operation.kind == Kind::norm) apply_back(batch, operation, group);
+  if (operation.kind == Kind::max_pool)
+    max_pool_gradient(from, to, operation.size, tensor(group, operation.input), tensor(group, operation.output), down, result);
+  if (operation.kind == Kind::average_pool) average_pool_gradient(from, down, result);
 }
 
 const Vector* Trainer::padded_input(const Operation& operation, Group& group) {
   const Vector* input = tensor(group, operation.input);
   if (!operation.kernels.shape.padding) return input;
-  pad(shape(operation.input), input, operation.kernels.shape.padding, group.scratch.padded.get());
+  const Convolution& convolution = operation.kernels.shape;
+  std::fill_n(group.scratch.padded.get(), convolution.channels_in * convolution.input_pitch(), Vector{});
+  pad(shape(operation.input), input, convolution.padding, group.scratch.padded.get());
   return group.scratch.padded.get();
 }
 
@@ -133,30 +165,37 @@ void Trainer::convolve(const Operation& operation, Group& group) {
   for (int c = 0; c < 2 * channels(operation.norm); c++) totals[c] += sum_of_lanes(sums[c]);
 }
 
-void Trainer::convolve_back(const Operation& operation, Group& group) {
-  const int index = (int)(&operation - network_.operations);
-  const Convolution& convolution = operation.kernels.shape;
+void Trainer::open_gradient(const Operation& operation, Group& group) {
+  float* totals = &group.part->totals[bias_[&operation - network_.operations]];
+  norm_gradient(shape(operation.output), tensor(group, operation.output), norm_gradient_of(operation.norm),
+                borders_[operation.output], gradient(group, operation.output), totals);
+}
+
+void Trainer::find_weight_gradient(const Operation& operation, Group& group) {
   const Vector* down = gradient(group, operation.output);
-  float* totals = &group.part->totals[bias_[index]];
-  if (operation.norm >= 0) {
-    const size_t norm = norm_offsets_[operation.norm];
-    norm_gradient(shape(operation.output), down, tensor(group, operation.output),
-                  {&slope_[norm], &offset_[norm], &incline_[norm]}, convolution.border(), group.scratch.gradient.get(), totals);
-    down = group.scratch.gradient.get();
-  } else if (operation.folded >= 0) {
-    add_totals(shape(operation.output), down, totals);
-  }
+  if (operation.norm < 0) add_totals(shape(operation.output), down, &group.part->totals[bias_[&operation - network_.operations]]);
+  const size_t count = operation.kernels.shape.weights();
   Vector* sums = group.scratch.weight_sums.get();
-  std::fill_n(sums, convolution.weights(), Vector{});
+  std::fill_n(sums, count, Vector{});
   operation.kernels.weight_gradient(padded_input(operation, group), down, sums);
-  float* result_of_part = &group.part->gradient[operation.weights];
-  for (size_t i = 0; i < convolution.weights(); i++) result_of_part[i] += sum_of_lanes(sums[i]);
-  if (!operation.backward) return;
-  Vector* result = gradient(group, operation.input);
-  operation.kernels.input_gradient(down, &turned_[operation.weights], result, operation.adds);
-  if (operation.folded < 0) return;
-  const size_t norm = norm_offsets_[operation.folded];
-  add_norm_sums(shape(operation.input), result, tensor(group, operation.input), &mean_[norm], &group.part->backward_sums[2 * norm]);
+  float* result = &group.part->gradient[operation.weights];
+  for (size_t i = 0; i < count; i++) result[i] += sum_of_lanes(sums[i]);
+}
+
+void Trainer::find_input_gradient(const Operation& operation, Group& group) {
+  const int input = operation.input, channels = shape(input).channels;
+  Backward pass{gradient(group, operation.output), &turned_[operation.weights], gradient(group, input), operation.adds};
+  if (operation.folded < 0) return operation.kernels.input_gradient(pass);
+  pass.norm = norm_gradient_of(operation.folded);
+  pass.values = tensor(group, input);
+  pass.border = borders_[input];
+  pass.pitch = pitch_of((size_t)shape(input).rows * (shape(input).columns + 2 * pass.border));
+  pass.totals = group.scratch.sums.get();
+  std::fill_n(pass.totals, channels, Vector{});
+  operation.kernels.input_gradient(pass);
+  // The operation before is the convolution whose output this one reads.
+  float* totals = &group.part->totals[bias_[&operation - network_.operations - 1]];
+  for (int c = 0; c < channels; c++) totals[c] += sum_of_lanes(pass.totals[c]);
 }
 
 Dropout Trainer::dropout(const Batch& batch, const Group& group, int operation) const {
@@ -180,12 +219,12 @@ void Trainer::apply(const Batch& batch, const Operation& operation, Group& group
 
 void Trainer::apply_back(const Batch& batch, const Operation& operation, Group& group) {
   const Vector* down = gradient(group, operation.output);
-  Vector* result = gradient(group, operation.input);
   const Shape size = shape(operation.output);
   if (operation.residual >= 0) std::copy_n(down, size.vectors(), gradient(group, operation.residual));
-  drop_gradient(size, down, dropout(batch, group, (int)(&operation - network_.operations)), result);
   const size_t norm = norm_offsets_[operation.norm];
-  add_norm_sums(size, result, tensor(group, operation.input), &mean_[norm], &group.part->backward_sums[2 * norm]);
+  apply_norm_gradient(size, down, tensor(group, operation.input), &mean_[norm],
+                      dropout(batch, group, (int)(&operation - network_.operations)), borders_[operation.input],
+                      gradient(group, operation.input), &group.part->backward_sums[2 * norm]);
 }
 
 // Orders a convolution's weights for the forward kernel and folds the batch norm before it into them.
@@ -259,6 +298,25 @@ void Trainer::finish_statistics(int norm, int64_t images) {
     shift_[at] = (float)(own[count + c] - mean * own[c] * inverse);
     own[2 * count + c] += (float)(norm_momentum * (mean - own[2 * count + c]));
     own[3 * count + c] += (float)(norm_momentum * (variance * unbiased - own[3 * count + c]));
+  }
+}
+
+// The sums of a batch norm's backward pass without a look at its tensor: the gradient that arrives there is the
+// convolution's own, spread by its weights, so its products with the tensor are the weights' with their gradient.
+void Trainer::take_sums_from_weights(const Operation& operation) {
+  const Convolution& c = operation.kernels.shape;
+  const size_t norm = norm_offsets_[operation.folded], bias = bias_[&operation - network_.operations];
+  for (Part& part : parts_) {
+    const float *weight = settings_.values + operation.weights, *slope = &part.gradient[operation.weights];
+    for (int o = 0; o < c.channels_out; o++)
+      for (int i = 0; i < c.inputs(); i++) {
+        const size_t at = norm + o / c.outputs() * c.inputs() + i;
+        float spread = 0, product = 0;
+        for (int t = 0; t < c.taps(); t++, weight++, slope++) spread += *weight, product += *weight * *slope;
+        const float sum = spread * part.totals[bias + o];
+        part.backward_sums[2 * at] += sum;
+        part.backward_sums[2 * at + 1] += product - mean_[at] * sum;
+      }
   }
 }
 
@@ -386,12 +444,15 @@ void Trainer::step(const int64_t* indices, const float* transforms, int64_t coun
                                 1.0f / count, gradient(group, last));
     group.part->score.loss += score.loss;
     group.part->score.correct += score.correct;
-    run_backward(batch, group, begin, end);
+    for (Move move : backward_[0].moves) run_backward(batch, group, move);
   });
-  for (size_t b = barriers.size(); b-- > 0;) {
-    finish_backward_sums(network_.operations[barriers[b]].norm, count);
-    const int from = b ? barriers[b - 1] + 1 : 0;
-    for_groups(batch, [&](Group& group) { run_backward(batch, group, from, barriers[b] + 1); });
+  for (size_t p = 1; p < backward_.size(); p++) {
+    const Phase& before = backward_[p - 1];
+    if (before.folded_into >= 0) take_sums_from_weights(network_.operations[before.folded_into]);
+    finish_backward_sums(before.norm, count);
+    for_groups(batch, [&](Group& group) {
+      for (Move move : backward_[p].moves) run_backward(batch, group, move);
+    });
   }
   finish_gradient();
   update(rate, steps_before);

@@ -94,7 +94,7 @@ class Trainer {
  private:
   // What one thread needs for the group at hand.
   struct Scratch {
-    Array<Vector> padded, gradient, sums, weight_sums, tensors;
+    Array<Vector> padded, sums, weight_sums, tensors;
     Array<uint8_t> frames;
   };
   // What the groups of one part add up.
@@ -112,6 +112,18 @@ class Trainer {
     bool training;
     Mask present() const;
   };
+  // A move of the backward pass: all of an operation's, or the steps that a convolution's falls into.
+  enum class Step { whole, open, weights, input };
+  struct Move {
+    int operation;
+    Step step;
+  };
+  // Moves that a group makes by itself, and what all threads meet for behind them: the sums of a batch norm, which come
+  // out of the weights' gradient of the convolution it is folded into if there is one.
+  struct Phase {
+    std::vector<Move> moves;
+    int norm = -1, folded_into = -1;
+  };
   struct Batch {
     const uint8_t* pixels;
     const int64_t* indices;
@@ -124,9 +136,11 @@ class Trainer {
   void for_groups(const Batch& batch, const std::function<void(Group&)>& work);
   void load(const Batch& batch, Group& group);
   void run_forward(const Batch& batch, Group& group, int begin, int end);
-  void run_backward(const Batch& batch, Group& group, int begin, int end);
+  void run_backward(const Batch& batch, Group& group, Move move);
   void convolve(const Operation& operation, Group& group);
-  void convolve_back(const Operation& operation, Group& group);
+  void open_gradient(const Operation& operation, Group& group);
+  void find_weight_gradient(const Operation& operation, Group& group);
+  void find_input_gradient(const Operation& operation, Group& group);
   void apply(const Batch& batch, const Operation& operation, Group& group);
   void apply_back(const Batch& batch, const Operation& operation, Group& group);
   const Vector* padded_input(const Operation& operation, Group& group);
@@ -135,6 +149,8 @@ class Trainer {
   void use_running_statistics(const float* values);
   void finish_statistics(int norm, int64_t count);
   void finish_backward_sums(int norm, int64_t count);
+  void take_sums_from_weights(const Operation& operation);
+  void plan_backward();
   void finish_gradient();
   void update(double rate, int64_t steps_before);
   void update_average(int64_t steps_before);
@@ -142,7 +158,11 @@ class Trainer {
   int channels(int norm) const { return network_.tensors[network_.norms[norm].tensor].channels; }
   Shape shape(int tensor) const { return network_.tensors[tensor]; }
   Vector* tensor(const Group& group, int number) const { return group.tensors + offsets_[number]; }
-  Vector* gradient(const Group& group, int number) const { return group.gradients + offsets_[number]; }
+  Vector* gradient(const Group& group, int number) const { return group.gradients + gradient_offsets_[number]; }
+  NormGradient norm_gradient_of(int norm) const {
+    const size_t at = norm_offsets_[norm];
+    return {&slope_[at], &incline_[at], &offset_[at]};
+  }
 
   Network network_;
   Settings settings_;
@@ -150,6 +170,9 @@ class Trainer {
   int64_t groups_ = 0;
   Array<Vector> tensors_, gradients_;
   std::vector<size_t> offsets_;       // by tensor, the last being the size of all
+  std::vector<size_t> gradient_offsets_;  // the same of gradients, some of which have a border
+  std::vector<int> borders_;          // by tensor: columns of zeros on both sides of its gradient
+  std::vector<Phase> backward_;
   std::vector<size_t> bias_;          // by operation, in biases_ and in a part's totals
   std::vector<size_t> norm_offsets_;  // by norm, in the arrays below
   std::vector<float> packed_, turned_, biases_;

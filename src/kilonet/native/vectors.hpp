@@ -21,6 +21,10 @@ typedef float Vector __attribute__((vector_size(lanes * 4)));
 typedef int32_t Mask __attribute__((vector_size(lanes * 4)));
 typedef uint32_t Words __attribute__((vector_size(lanes * 4)));
 
+// Vectors from one channel to the next. Planes a multiple of a page apart would all fight for the same few places of
+// the first cache, so larger ones are moved apart.
+constexpr size_t pitch_of(size_t plane) { return plane < 64 ? plane : plane + (13 - plane % 8) % 8; }
+
 inline Vector all(float value) { return value - Vector{}; }
 
 // The values where the mask is set and zero elsewhere.

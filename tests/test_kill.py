@@ -1,0 +1,149 @@
+"""Real training processes, killed at random moments or interrupted, end in the weights of a run without a break."""
+
+import contextlib
+import hashlib
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from helpers import KILONET, TINY_LAYERS, process
+
+from kilonet.model import MODEL_FILE
+from kilonet.runs import CHECKPOINT_FILE, METRICS_FILE, RECIPE_FILE, is_finished, read_history, read_result
+
+# The seed of the kills. They differ from run to run all the same, as the processes' speed does.
+SEED = 7
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, small_folder: Path) -> Path:
+    """A recipe in which everything that a checkpoint has to keep is switched on, with short epochs."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(
+        f"""
+        [model]
+        layers = {list(TINY_LAYERS)}
+        dropout = 0.05
+        [train]
+        batch_size = 64
+        ema = 0.99
+        [augment]
+        rotation = 10
+        shift = 2
+        [run]
+        data = "{small_folder}"
+        threads = 1
+        """,
+        encoding="utf-8",
+    )
+    return path
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    words = [*KILONET, "train", *map(str, arguments)]
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(happened: Callable[[], bool], training: subprocess.Popen[str], longest: float) -> None:
+    end = time.monotonic() + longest
+    while time.monotonic() < end and training.poll() is None and not happened():
+        time.sleep(0.0005)
+
+
+def writes(folder: Path) -> bool:
+    """Tell whether a checkpoint is being written just now."""
+    with contextlib.suppress(OSError):
+        return any(name.startswith(f".{CHECKPOINT_FILE}.") for name in os.listdir(folder))  # noqa: PTH208
+    return False
+
+
+def checkpoint_digest(folder: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return hashlib.sha256((folder / CHECKPOINT_FILE).read_bytes()).digest()
+    return b""
+
+
+def wait_for_a_moment(kind: str, dice: random.Random, training: subprocess.Popen[str], folder: Path) -> None:
+    if kind == "start-up":
+        time.sleep(dice.uniform(0.0, 2.0))
+        return
+    before = checkpoint_digest(folder)
+    wait_until(lambda: checkpoint_digest(folder) != before, training, 60)
+    if kind == "epoch":
+        time.sleep(dice.uniform(0.0, 0.2))
+    else:
+        wait_until(lambda: writes(folder), training, 10)
+        time.sleep(dice.uniform(0.0, 0.003))
+
+
+def train_with_kills(recipe: Path, folder: Path, epochs: int, kinds: list[str]) -> int:
+    """Train to the end, killing one process after another; returns how many were killed."""
+    dice, killed = random.Random(SEED), 0
+    dice.shuffle(kinds)
+    for kind in kinds:
+        begun = (folder / RECIPE_FILE).exists()
+        with start(*(["--resume", folder] if begun else [recipe, "--out", folder, "--epochs", str(epochs)])) as training:
+            wait_for_a_moment(kind, dice, training, folder)
+            training.kill()
+            _, errors = training.communicate()
+        assert training.returncode == -signal.SIGKILL, errors
+        killed += 1
+    assert not is_finished(folder), "the run ended before the kills did; give it more epochs"
+    answer = process("train", "--resume", folder)
+    assert answer.status == 0, answer.err
+    return killed
+
+
+def prove(recipe: Path, tmp_path: Path, epochs: int, kinds: list[str]) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    with start(recipe, "--out", whole, "--epochs", str(epochs)) as unbroken:
+        killed = train_with_kills(recipe, broken, epochs, kinds)
+        unbroken.communicate()
+    assert killed >= 15
+    assert digest(broken) == digest(whole)
+    assert read_result(broken).model_sha256 == digest(broken)
+    assert [metrics.epoch for metrics in read_history(broken)] == list(range(epochs))
+    untimed = {"seconds", "images_per_second"}
+    for mine, theirs in zip(read_history(broken), read_history(whole), strict=True):
+        assert mine.model_dump(exclude=untimed) == theirs.model_dump(exclude=untimed)
+    # Nothing that a killed process began to write is left.
+    assert sorted(entry.name for entry in broken.iterdir()) == sorted(entry.name for entry in whole.iterdir())
+
+
+def digest(folder: Path) -> str:
+    return hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
+
+
+def test_a_run_killed_at_random_moments_ends_in_the_same_weights(recipe: Path, tmp_path: Path) -> None:
+    prove(recipe, tmp_path, 40, ["start-up"] * 8 + ["epoch"] * 3 + ["write"] * 4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_run_killed_a_hundred_times_ends_in_the_same_weights(recipe: Path, tmp_path: Path) -> None:
+    prove(recipe, tmp_path, 200, ["start-up"] * 30 + ["epoch"] * 30 + ["write"] * 40)
+
+
+def test_ctrl_c_says_how_to_go_on_and_that_works(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run with a space"
+    with start(recipe, "--out", folder, "--epochs", "30") as training:
+        wait_until(lambda: (folder / METRICS_FILE).exists() and (folder / METRICS_FILE).read_bytes() != b"", training, 60)
+        training.send_signal(signal.SIGINT)
+        _, errors = training.communicate(timeout=60)
+    last = errors.splitlines()[-1]
+    assert training.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert last.startswith("kilonet: interrupted")
+    program, *words = shlex.split(last.split("go on with: ")[1])
+    assert program == "kilonet"
+    assert not is_finished(folder)
+    done = subprocess.run([sys.executable, "-m", program, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert is_finished(folder)
