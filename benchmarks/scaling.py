@@ -2,9 +2,9 @@
 
     python benchmarks/scaling.py [--rounds 3]
 
-Each figure is the median over the rounds of a whole epoch's training part, augmentation included, measured with the rest
-of the table in one process, round after round. The plain case is `best`: 60,000 images, batch 128, channels as they are,
-two threads; each block changes one thing.
+Each figure is the median over the rounds of a whole epoch's training part, augmentation included, measured with the
+rest of the table in one process, round after round. The plain case is `best`: 60,000 images, batch 128, channels as
+they are, two threads; each block changes one thing.
 """
 
 import argparse

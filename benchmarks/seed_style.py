@@ -107,9 +107,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    torch.manual_seed(0)
-    random.seed(0)
+    torch.manual_seed(options.seed)
+    random.seed(options.seed)
     torch.set_num_threads(options.threads)
     images = read_packaged("train-images.idx3-ubyte.gz", 16).reshape(-1, 28, 28)[: options.images]
     labels = read_packaged("train-labels.idx1-ubyte.gz", 8)[: options.images]

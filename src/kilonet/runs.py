@@ -120,7 +120,8 @@ class RunFolder:
         except OSError as error:
             raise KilonetError(f"{path} cannot be made a run folder: {error.strerror}") from None
         if occupied:
-            hint = f"; continue it with: kilonet train --resume {shlex.quote(str(path))}" if (path / RECIPE_FILE).exists() else ""
+            way = f"; continue it with: kilonet train --resume {shlex.quote(str(path))}"
+            hint = way if (path / RECIPE_FILE).exists() else ""
             raise KilonetError(f"{path} is not empty{hint}")
         folder = cls(path, recipe, _locked(path))
         write_atomically(path / RECIPE_FILE, recipe.to_toml().encode())

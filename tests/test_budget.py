@@ -1,0 +1,172 @@
+"""What a network costs, held against torch itself and against the table of the seed's document."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from helpers import GOLDEN, SEED_LAYERS, command, model_section
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from kilonet.budget import budget_of, classic_table
+from kilonet.errors import KilonetError
+from kilonet.layers import parse_layer
+from kilonet.network import Network
+from kilonet.recipe import ModelSection, load_recipe
+
+LAYERS = st.one_of(
+    st.builds("conv {} {}x{}".format, st.integers(1, 4), *[st.shared(st.integers(1, 5), key="kernel")] * 2),
+    st.builds("conv {} {} same".format, st.integers(1, 4), st.sampled_from(["1x1", "3x3", "5x5"])),
+    st.builds("conv {} depthwise".format, st.just("CHANNELS")),
+    st.builds("conv {} same depthwise residual".format, st.just("CHANNELS")),
+    st.builds("conv {} 5x5 same residual".format, st.just("CHANNELS")),
+    st.builds("mix {}".format, st.integers(1, 4)),
+    st.builds("maxpool {}".format, st.integers(1, 3)),
+)
+
+
+@st.composite
+def networks(draw: st.DrawFn, most: int = 6) -> ModelSection:
+    """Random lists of layers of every kind that fit one another."""
+    channels, words = 1, []
+    for text in draw(st.lists(LAYERS, min_size=1, max_size=most)):
+        word = text.replace("CHANNELS", str(channels))
+        channels = getattr(parse_layer(word), "channels", channels)
+        words.append(word)
+    rows, columns = draw(st.integers(60, 70)), draw(st.integers(60, 70))
+    try:
+        return model_section(*words, "gap", f"mix {draw(st.integers(1, 3))}", input=(1, rows, columns))
+    except KilonetError:
+        return model_section("gap", input=(1, rows, columns))
+
+
+def probed_field(section: ModelSection, count: int) -> tuple[int, int]:
+    """Measure how many rows and columns of the image one output of the first `count` layers sees, by its gradient."""
+    network = Network(section).eval()
+    layers = network.layers[:count]
+    for module in list(layers.modules()):
+        for name, child in module.named_children():
+            # A maximum shows the gradient of its winner only, and a ReLU none where it is shut.
+            if isinstance(child, nn.MaxPool2d):
+                setattr(module, name, nn.AvgPool2d(child.kernel_size))
+            elif isinstance(child, nn.ReLU):
+                setattr(module, name, nn.Identity())
+    for parameter in network.parameters():
+        # With positive weights no two paths cancel.
+        nn.init.ones_(parameter)
+    image = torch.zeros(1, *section.input_shape, requires_grad=True)
+    output = layers(image)
+    output[0, 0, output.shape[2] // 2, output.shape[3] // 2].backward()
+    assert image.grad is not None
+    seen = image.grad[0, 0] != 0
+    return int(seen.any(1).sum()), int(seen.any(0).sum())
+
+
+@settings(max_examples=60)
+@given(section=networks())
+def test_the_receptive_field_is_what_a_gradient_reaches(section: ModelSection) -> None:
+    _, rows, columns = section.input_shape
+    for number, cost in enumerate(budget_of(section).layers, 1):
+        seen_rows, seen_columns = probed_field(section, number)
+        if any(word.startswith("gap") for word in section.layers[:number]):
+            # A mean sees all that there is, of the longer side.
+            assert max(seen_rows, seen_columns) <= cost.receptive_field
+            clipped = any("same" in word for word in section.layers)
+            assert clipped or max(seen_rows, seen_columns) == cost.receptive_field
+        elif cost.receptive_field <= min(rows, columns) // 3:
+            assert (seen_rows, seen_columns) == (cost.receptive_field, cost.receptive_field)
+
+
+@pytest.mark.parametrize(("count", "field", "jump"), [
+    (1, 3, 1), (2, 5, 1), (3, 5, 1), (4, 6, 2), (5, 10, 2), (6, 14, 2), (7, 18, 2), (8, 28, 2), (9, 28, 2),
+])
+def test_the_seeds_receptive_fields(count: int, field: int, jump: int) -> None:
+    section = load_recipe("seed").model
+    cost = budget_of(section).layers[count - 1]
+    assert (cost.receptive_field, cost.jump) == (field, jump)
+    assert probed_field(section, count) == (field, field)
+
+
+def measured(section: ModelSection) -> list[tuple[int, int, tuple[int, ...]]]:
+    """Count each layer's parameters, its multiply-accumulates and its output shape while torch runs it."""
+    network = Network(section).eval()
+    macs = dict.fromkeys(network.layers, 0)
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+
+    def count(layer: nn.Module, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d)
+        # Each output element is a sum over one window of its group's input channels.
+        window = inputs[0].shape[1] // module.groups * module.kernel_size[0] * module.kernel_size[1]
+        macs[layer] += output.numel() * window
+
+    for layer in network.layers:
+        layer.register_forward_hook(lambda module, _, output: shapes.update({module: tuple(output.shape[1:])}))
+        for module in layer.modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_hook(
+                    lambda module, inputs, output, layer=layer: count(layer, module, inputs, output)
+                )
+    network(torch.zeros(1, *section.input_shape))
+    numel = {layer: sum(parameter.numel() for parameter in layer.parameters()) for layer in network.layers}
+    return [(numel[layer], macs[layer], shapes[layer]) for layer in network.layers]
+
+
+@settings(max_examples=60)
+@given(section=networks())
+def test_parameters_macs_and_shapes_are_torchs(section: ModelSection) -> None:
+    budget = budget_of(section)
+    expected = measured(section)
+    assert [(cost.parameters, cost.macs, cost.output_shape) for cost in budget.layers] == expected
+    assert budget.parameters == sum(parameter.numel() for parameter in Network(section).parameters())
+    assert budget.parameters == section.parameters
+    assert budget.macs == sum(macs for _, macs, _ in expected)
+
+
+@given(section=networks())
+def test_bytes_follow_from_the_shapes(section: ModelSection) -> None:
+    budget = budget_of(section)
+    convolutions = [module for module in Network(section).modules() if isinstance(module, nn.Conv2d)]
+    assert budget.weight_bytes == sum(module.weight.numel() for module in convolutions)
+    sizes = [torch.Size(shape).numel() for shape in [section.input_shape, *(c.output_shape for c in budget.layers)]]
+    assert [cost.activation_bytes for cost in budget.layers] == sizes[1:]
+    assert budget.peak_activation_bytes == max(before + after for before, after in pairwise(sizes))
+
+
+def test_the_reference_network_costs_what_is_claimed() -> None:
+    budget = budget_of(load_recipe("best").model)
+    assert budget.parameters == 7662
+    assert budget.macs == 1_498_880
+    assert budget.weight_bytes == 7510
+    assert budget.peak_activation_bytes == 20 * 24 * 24 + 10 * 26 * 26
+
+
+def test_the_seeds_table_is_reproduced() -> None:
+    golden = (GOLDEN / "classic.txt").read_text()
+    assert classic_table(load_recipe("seed").model) == golden.rstrip("\n")
+
+
+def test_the_golden_table_is_whole() -> None:
+    golden = (GOLDEN / "classic.txt").read_text()
+    assert sum(f"-{row} " in golden for row in range(1, 25)) == 24
+    for figure in ("params: 7,662", "(MB): 0.00", "(MB): 0.70", "(MB): 0.03", "(MB): 0.73"):
+        assert figure in golden
+
+
+def test_the_command_prints_the_seeds_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(capsys, "summary", "seed", "--classic").out == (GOLDEN / "classic.txt").read_text()
+
+
+def test_the_command_prints_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(capsys, "summary", "best").out == (GOLDEN / "summary.txt").read_text()
+
+
+def test_the_budget_as_json_holds_rows_and_totals() -> None:
+    table = budget_of(load_recipe("best").model).as_json()
+    assert [row["layer"] for row in table["layers"]] == list(SEED_LAYERS)
+    assert {name: table[name] for name in ("parameters", "macs", "weight_bytes", "peak_activation_bytes")} == {
+        "parameters": 7662,
+        "macs": 1_498_880,
+        "weight_bytes": 7510,
+        "peak_activation_bytes": 18_280,
+    }
