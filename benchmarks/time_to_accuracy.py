@@ -81,9 +81,7 @@ def main() -> None:
     print(f"  {middle:.1f} s for the whole command, {trained:.1f} s of it training (medians)")
     for reached, spent, highest in scripts:
         if reached is None:
-            print(
-                f"- seed-style script: not reached in {SCRIPT_EPOCHS} epochs, {spent:.0f} s (best {100 * highest:.2f} %),"
-            )
+            print(f"- seed-style script: not in {SCRIPT_EPOCHS} epochs, {spent:.0f} s (best {100 * highest:.2f} %),")
         else:
             print(f"- seed-style script: {reached:.0f} s of training to the first epoch at {100 * TARGET:.2f} %,")
         print(f"  {(reached or spent) / middle:.0f} times as long as the whole command")

@@ -34,9 +34,7 @@ class Reference:
             self.optimizer = torch.optim.SGD(groups, lr=1.0, momentum=train.momentum, nesterov=train.momentum > 0)
         self.average: AveragedModel | None = None
         if train.ema:
-            self.average = AveragedModel(
-                self.network, multi_avg_fn=get_ema_multi_avg_fn(train.ema), use_buffers=True
-            )  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(train.ema), use_buffers=True)
         self.loss = 0.0
 
     def logits(self, pixels: Tensor, network: torch.nn.Module) -> Tensor:
@@ -55,10 +53,10 @@ class Reference:
         logits = self.logits(apply_transforms(pixels, transforms), self.network)
         loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.train.label_smoothing)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         if self.average is not None:
-            self.average.update_parameters(self.network)  # type: ignore[no-untyped-call]
+            self.average.update_parameters(self.network)
         self.loss += loss.item() * len(labels)
 
     def kept(self) -> Network:

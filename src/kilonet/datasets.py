@@ -62,6 +62,8 @@ class DataSet:
         """Split the training images: the last sixth after a fixed permutation is scored, not trained on."""
         count = len(self.train)
         held = count // HOLDOUT_SHARE
+        if held == 0:
+            raise KilonetError(f"{count} training images are too few to hold some out")
         # RandomState is NumPy's frozen generator: its permutations are the same in every version.
         order = torch.from_numpy(np.random.RandomState(0).permutation(count))
         kept = self.train.select(order[: count - held], "Train")

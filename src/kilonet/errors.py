@@ -4,6 +4,10 @@
 class KilonetError(Exception):
     """Bad input or a condition that the user can mend; the command line prints it and exits with status 2."""
 
+    def __str__(self) -> str:
+        """Return the message in one line, whatever names it quotes."""
+        return " ".join(super().__str__().splitlines())
+
 
 class TrainingDiverged(KilonetError):
     """The loss is no longer a number, or training does no better than guessing; exits with status 1."""

@@ -200,7 +200,7 @@ def _read_toml(source: str) -> dict[str, Any]:
         if path.stat().st_size > MAXIMUM_RECIPE_BYTES:
             raise KilonetError(f"{source}: too large for a recipe (over {MAXIMUM_RECIPE_BYTES:,} bytes)")
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise KilonetError(f"{source}: not a TOML file: {error}") from None
     except (OSError, ValueError) as error:
         raise KilonetError(f"{source}: cannot be read: {error}") from None

@@ -24,7 +24,8 @@ from kilonet.native import plan
 from kilonet.recipe import ModelSection
 
 _FLAGS = (
-    "-std=c++20 -O3 -fno-strict-aliasing -ffp-contract=fast -fno-math-errno -fno-trapping-math -w -fPIC -shared -pthread"
+    "-std=c++20 -O3 -fno-strict-aliasing -ffp-contract=fast -fno-math-errno -fno-trapping-math "
+    "-w -fPIC -shared -pthread"
 )
 _INSTRUCTION_SETS = {
     "avx512": "-march=x86-64-v4 -mtune=native",
@@ -67,7 +68,9 @@ def cache_folder() -> Path:
     except OSError as error:
         raise KilonetError(f"the cache folder {folder} cannot be made: {error.strerror}") from None
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise KilonetError(f"the cache folder {folder} must be a folder of your own with mode 0700; remove it or set KILONET_CACHE")
+        raise KilonetError(
+            f"the cache folder {folder} must be a folder of your own with mode 0700; remove it or set KILONET_CACHE"
+        )
     return folder
 
 

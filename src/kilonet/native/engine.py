@@ -40,6 +40,8 @@ class _Totals(ctypes.Structure):
 
 def native_objection(model: ModelSection) -> str | None:
     """Say in one line why the native engine cannot train this network here, or return None; compiles it if need be."""
+    if not model.parameters:
+        return "the network has no weights to train"
     try:
         load_library(model)
     except KilonetError as error:
@@ -79,7 +81,9 @@ class NativeEngine:
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < recipe.model.classes:
             raise KilonetError(f"labels must lie from 0 to {recipe.model.classes - 1}, the classes of the network")
         self._layout = stretches(recipe.model)
-        self._values = torch.cat([weights[one.name].detach().to("cpu", torch.float32).flatten() for one in self._layout])
+        self._values = torch.cat(
+            [weights[one.name].detach().to("cpu", torch.float32).flatten() for one in self._layout]
+        )
         self._steps = 0
         self._buffers = self._make_buffers()
         self._settings = self._make_settings(threads)
@@ -141,7 +145,9 @@ class NativeEngine:
         pixels = _checked_pixels(pixels, self._recipe.model)
         result = torch.empty(len(pixels), self._recipe.model.classes)
         values = self._kept()
-        self._library.kilonet_logits(self._trainer, pixels.data_ptr(), len(pixels), values.data_ptr(), result.data_ptr())
+        self._library.kilonet_logits(
+            self._trainer, pixels.data_ptr(), len(pixels), values.data_ptr(), result.data_ptr()
+        )
         return result
 
     def state(self) -> dict[str, Tensor]:
@@ -188,5 +194,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
 
 def _checked_pixels(pixels: Tensor, model: ModelSection) -> Tensor:
     if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != model.input_shape:
-        raise KilonetError(f"pixels are {pixels.dtype} {tuple(pixels.shape)}, not uint8 (N, {', '.join(map(str, model.input_shape))})")
+        raise KilonetError(
+            f"pixels are {pixels.dtype} {tuple(pixels.shape)}, not uint8 (N, {', '.join(map(str, model.input_shape))})"
+        )
     return pixels.to("cpu").contiguous()

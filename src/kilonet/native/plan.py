@@ -61,18 +61,17 @@ def source(model: ModelSection) -> str:
         plan.add(placed)
     plan.settle()
     values = stretches(model)
+    roles = [f"{{Role::{value.role}, {value.begin}, {value.end}}}" for value in values]
     tables = (
-        _table("Shape", "tensors", [f"{{{c}, {r}, {k}}}" for c, r, k in plan.tensors])
-        + "\n".join(plan.convolutions)
-        + "\n"
-        + _table("Operation", "operations", plan.operations)
-        + _table("Norm", "norms", plan.norms or ["{}"])
-        + _table("Stretch", "stretches", [f"{{Role::{value.role}, {value.begin}, {value.end}}}" for value in values])
+        _table("Shape", "tensors", [f"{{{c}, {r}, {k}}}" for c, r, k in plan.tensors]),
+        "".join(f"{line}\n" for line in plan.convolutions),
+        _table("Operation", "operations", plan.operations),
+        _table("Norm", "norms", plan.norms or ["{}"]),
+        _table("Stretch", "stretches", roles),
     )
-    return (
-        f'#include "trainer.cpp"\n\n{tables}const Network network{{tensors, {len(plan.tensors)}, operations, '
-        f"{len(plan.operations)}, norms, {len(plan.norms)}, stretches, {len(values)}, {values[-1].end if values else 0}}};\n"
-    )
+    counts = len(plan.tensors), len(plan.operations), len(plan.norms), len(values), values[-1].end
+    network = "tensors, {}, operations, {}, norms, {}, stretches, {}, {}".format(*counts)
+    return f'#include "trainer.cpp"\n\n{"".join(tables)}const Network network{{{network}}};\n'
 
 
 def _table(kind: str, name: str, rows: list[str]) -> str:
@@ -132,7 +131,14 @@ class _Plan:
         before, norm = len(self.tensors) - 1, len(self.norms) if normed else -1
         shape = placed.input_shape
         name = f"convolution_{len(self.convolutions)}"
-        numbers = (*shape[:1], convolution.channels_out, *shape[1:], convolution.kernel, convolution.padding, convolution.groups)
+        numbers = (
+            *shape[:1],
+            convolution.channels_out,
+            *shape[1:],
+            convolution.kernel,
+            convolution.padding,
+            convolution.groups,
+        )
         stores = ["StoreRectified" if normed else "StoreLinear"]
         stores += [] if not self.convolutions else ["StoreGradient" if folded < 0 else "StoreNormGradient"]
         kernels = f"kernels<{', '.join([name, *stores])}>()"
