@@ -13,8 +13,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
-from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
 
+from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
 from kilonet.datasets import DataSet, load_data
 from kilonet.runs import Run
 from kilonet.train import fit

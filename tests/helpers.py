@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -87,6 +88,7 @@ class Answer:
         lines = self.err.splitlines()
         assert len(lines) == 1, self.err
         assert lines[0].startswith("kilonet: error: ")
+        assert not re.search("[╭│─╰]|---|helptext", lines[0]), "the frame of a box is no message"
         for word in words:
             assert str(word) in lines[0]
 

@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from helpers import GOLDEN, SEED_LAYERS, command, model_section
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from helpers import GOLDEN, SEED_LAYERS, command, model_section
 from kilonet.budget import budget_of, classic_table
 from kilonet.errors import KilonetError
 from kilonet.layers import parse_layer
@@ -78,9 +78,20 @@ def test_the_receptive_field_is_what_a_gradient_reaches(section: ModelSection) -
             assert (seen_rows, seen_columns) == (cost.receptive_field, cost.receptive_field)
 
 
-@pytest.mark.parametrize(("count", "field", "jump"), [
-    (1, 3, 1), (2, 5, 1), (3, 5, 1), (4, 6, 2), (5, 10, 2), (6, 14, 2), (7, 18, 2), (8, 28, 2), (9, 28, 2),
-])
+@pytest.mark.parametrize(
+    ("count", "field", "jump"),
+    [
+        (1, 3, 1),
+        (2, 5, 1),
+        (3, 5, 1),
+        (4, 6, 2),
+        (5, 10, 2),
+        (6, 14, 2),
+        (7, 18, 2),
+        (8, 28, 2),
+        (9, 28, 2),
+    ],
+)
 def test_the_seeds_receptive_fields(count: int, field: int, jump: int) -> None:
     section = load_recipe("seed").model
     cost = budget_of(section).layers[count - 1]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import idx_bytes, python, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 
+from helpers import idx_bytes, python, refusal
 from kilonet.errors import KilonetError
 from kilonet.idx import read_idx
 
@@ -31,7 +31,9 @@ def refuse(path: Path, content: bytes, dimensions: int = 3) -> str:
     return refusal(error, path)
 
 
-@given(array=hypothesis_numpy.arrays(np.uint8, hypothesis_numpy.array_shapes(min_dims=1, max_dims=3)), packed=st.booleans())
+@given(
+    array=hypothesis_numpy.arrays(np.uint8, hypothesis_numpy.array_shapes(min_dims=1, max_dims=3)), packed=st.booleans()
+)
 def test_reads_back_what_an_independent_writer_wrote(
     array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], packed: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import KILONET, TINY_LAYERS, process
 
+from helpers import KILONET, TINY_LAYERS, process
 from kilonet.model import MODEL_FILE
 from kilonet.runs import CHECKPOINT_FILE, METRICS_FILE, RECIPE_FILE, is_finished, read_history, read_result
 
@@ -46,7 +46,7 @@ def recipe(tmp_path: Path, small_folder: Path) -> Path:
     return path
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
+def start(*arguments: object) -> subprocess.Popen[str]:
     words = [*KILONET, "train", *map(str, arguments)]
     return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
@@ -85,11 +85,13 @@ def wait_for_a_moment(kind: str, dice: random.Random, training: subprocess.Popen
 
 def train_with_kills(recipe: Path, folder: Path, epochs: int, kinds: list[str]) -> int:
     """Train to the end, killing one process after another; returns how many were killed."""
-    dice, killed = random.Random(SEED), 0
+    dice, killed = random.Random(SEED), 0  # noqa: S311
     dice.shuffle(kinds)
     for kind in kinds:
         begun = (folder / RECIPE_FILE).exists()
-        with start(*(["--resume", folder] if begun else [recipe, "--out", folder, "--epochs", str(epochs)])) as training:
+        with start(
+            *(["--resume", folder] if begun else [recipe, "--out", folder, "--epochs", str(epochs)])
+        ) as training:
             wait_for_a_moment(kind, dice, training, folder)
             training.kill()
             _, errors = training.communicate()
@@ -134,7 +136,9 @@ def test_a_run_killed_a_hundred_times_ends_in_the_same_weights(recipe: Path, tmp
 def test_ctrl_c_says_how_to_go_on_and_that_works(recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run with a space"
     with start(recipe, "--out", folder, "--epochs", "30") as training:
-        wait_until(lambda: (folder / METRICS_FILE).exists() and (folder / METRICS_FILE).read_bytes() != b"", training, 60)
+        wait_until(
+            lambda: (folder / METRICS_FILE).exists() and (folder / METRICS_FILE).read_bytes() != b"", training, 60
+        )
         training.send_signal(signal.SIGINT)
         _, errors = training.communicate(timeout=60)
     last = errors.splitlines()[-1]

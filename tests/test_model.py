@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from helpers import SEED_LAYERS, TINY_LAYERS, command, model_section, process, python, refusal, some_pixels
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 import kilonet
+from helpers import SEED_LAYERS, TINY_LAYERS, command, model_section, process, python, refusal, some_pixels
 from kilonet.datasets import DataSet
 from kilonet.errors import KilonetError
 from kilonet.evaluation import evaluate
@@ -120,7 +120,9 @@ def test_a_prediction_does_not_depend_on_its_neighbours() -> None:
 
 def test_arrays_and_tensors_with_and_without_a_channel_are_the_same_to_predict() -> None:
     model, pixels = Model(SECTION, STATE), some_pixels(4)
-    answers = [model.predict(form).probabilities for form in (pixels, pixels[:, 0], pixels.numpy(), pixels[:, 0].numpy())]
+    answers = [
+        model.predict(form).probabilities for form in (pixels, pixels[:, 0], pixels.numpy(), pixels[:, 0].numpy())
+    ]
     for answer in answers[1:]:
         np.testing.assert_array_equal(answer, answers[0])
 
@@ -151,7 +153,9 @@ def test_predict_draws_nothing_and_leaves_no_gradients() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-PLACES = sorted({0, 1, 7, 8, 9, 20, 8 + HEADER_BYTES // 2, 7 + HEADER_BYTES, 8 + HEADER_BYTES, len(GOOD) - 4, len(GOOD) - 1})
+PLACES = sorted(
+    {0, 1, 7, 8, 9, 20, 8 + HEADER_BYTES // 2, 7 + HEADER_BYTES, 8 + HEADER_BYTES, len(GOOD) - 4, len(GOOD) - 1}
+)
 
 
 @pytest.mark.parametrize("length", PLACES)
@@ -266,9 +270,7 @@ def rename(state: dict[str, Tensor]) -> None:
         lambda state: state.update({VARIANCE: torch.ones(1)}),
     ],
 )
-def test_other_tensors_than_the_networks_are_refused(
-    file: Path, change: Callable[[dict[str, Tensor]], object]
-) -> None:
+def test_other_tensors_than_the_networks_are_refused(file: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
     refuse(file, with_tensors(change))
 
 

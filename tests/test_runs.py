@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+
 from conftest import Interrupted
 from helpers import command, python, refusal, tiny_recipe
-
 from kilonet.errors import KilonetError
 from kilonet.recipe import load_recipe
 from kilonet.runs import (
@@ -266,7 +266,7 @@ def with_metadata(text: str) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda checkpoint: b"",
+        lambda _: b"",
         lambda checkpoint: checkpoint[:7],
         lambda checkpoint: checkpoint[:1000],
         lambda checkpoint: checkpoint[:-1],

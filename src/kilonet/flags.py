@@ -101,15 +101,14 @@ def _signature(handler: Handler) -> Any:
 
 
 def _one_line(box: str) -> str:
-    """Return what a box of tyro's says before its ruler: the words, without the frame."""
-    rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip("│ ") for row in box.splitlines()]
+    """Return what a box of tyro's says below its heading and before its ruler; without UTF-8 the frame is of dashes."""
+    _, *rows = [re.sub(r"\x1b\[[0-9;]*m", "", row).strip("│ ") for row in box.splitlines()]
     words: list[str] = []
     for row in rows:
-        if re.fullmatch(r"[╭╰].*[╮╯]", row):
-            continue
-        if re.fullmatch(r"─+", row):
+        if not re.fullmatch(r"╰.*╯|[─-]{4,}", row):
+            words.append(row)
+        elif words:
             break
-        words.append(row)
     return " ".join(" ".join(words).split())
 
 

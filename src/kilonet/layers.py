@@ -158,12 +158,21 @@ class Conv:
         return None
 
 
+class _Plain:
+    """What the kinds without options share."""
+
+    residual: ClassVar[bool] = False
+
+    def objection(self, shape: Shape) -> str | None:
+        """Any input will do; one that leaves nothing is refused for every kind."""
+        return None
+
+
 @dataclass(frozen=True)
-class Mix:
+class Mix(_Plain):
     """`mix C`: a bare 1x1 convolution, which mixes channels and nothing else."""
 
     channels: int
-    residual: ClassVar[bool] = False
 
     def __str__(self) -> str:
         """Return the text form."""
@@ -173,17 +182,12 @@ class Mix:
         """Return what the layer does to an input of `shape`."""
         return (Convolution(shape[0], self.channels, 1),)
 
-    def objection(self, shape: Shape) -> str | None:
-        """Any input will do."""
-        return None
-
 
 @dataclass(frozen=True)
-class MaxPool:
+class MaxPool(_Plain):
     """`maxpool S`: the maximum over S x S windows."""
 
     size: int
-    residual: ClassVar[bool] = False
 
     def __str__(self) -> str:
         """Return the text form."""
@@ -193,16 +197,10 @@ class MaxPool:
         """Return what the layer does to an input of `shape`."""
         return (MaxPooling(self.size),)
 
-    def objection(self, shape: Shape) -> str | None:
-        """Any input will do; one smaller than the window leaves nothing, which is checked for every kind."""
-        return None
-
 
 @dataclass(frozen=True)
-class Gap:
+class Gap(_Plain):
     """`gap`: the mean of each channel."""
-
-    residual: ClassVar[bool] = False
 
     def __str__(self) -> str:
         """Return the text form."""
@@ -211,10 +209,6 @@ class Gap:
     def operations(self, shape: Shape, dropout: float) -> tuple[Operation, ...]:
         """Return what the layer does to an input of `shape`."""
         return (GlobalAveragePooling(),)
-
-    def objection(self, shape: Shape) -> str | None:
-        """Any input will do."""
-        return None
 
 
 Layer = Conv | Mix | MaxPool | Gap

@@ -119,6 +119,7 @@ def score_line(metrics: EpochMetrics, scored: str, images: int) -> str:
     return f"{scored} set: Average loss: {metrics.test_loss:.4f}, Accuracy: {share}"
 
 
-def progress_on(stream: TextIO = sys.stderr) -> Progress:
-    """Return bars if the stream is a terminal, else lines."""
+def progress_on(stream: TextIO | None = None) -> Progress:
+    """Return bars if the stream, stderr by default, is a terminal, else lines."""
+    stream = stream or sys.stderr
     return BarProgress(stream) if stream.isatty() else LineProgress(stream)

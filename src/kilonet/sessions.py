@@ -31,10 +31,8 @@ def train_recipe(source: str, changes: Mapping[str, Any], out: Path | None) -> R
     """
     recipe = load_recipe(source, changes)
     folder = out or _new_folder(f"{recipe_name(source)}-seed{recipe.run.seed}")
-    progress = progress_on()
-    progress.message(f"{recipe_name(source)}: {recipe.model.parameters:,} parameters, in {folder}")
     with _resumable([folder]):
-        return fit(recipe, out=folder, progress=progress)
+        return fit(recipe, out=folder, progress=progress_on())
 
 
 def train_seeds(source: str, changes: Mapping[str, Any], out: Path | None, seeds: int) -> list[Run]:

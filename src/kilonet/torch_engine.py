@@ -4,6 +4,7 @@ import contextlib
 import copy
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -156,5 +157,6 @@ def _randomness(recipe: Recipe, step: int, device: str) -> Iterator[None]:
         return
     devices = [torch.cuda.current_device()] if device == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed((recipe.run.seed << 32) + step)
+        # torch's generator takes the low 32 bits of a seed only, so seed and step are mixed into those.
+        torch.manual_seed(int(np.random.SeedSequence([recipe.run.seed, step]).generate_state(1)[0]))
         yield

@@ -52,6 +52,8 @@ def fit(
     if out is None:
         return _train(recipe, data, None, progress)
     with RunFolder.create(out, recipe) as folder:
+        # Only now, when nothing stands in the way: bad input is answered by its one line alone.
+        progress.message(f"{recipe.model.parameters:,} parameters, in {out}")
         return _train(recipe, data, folder, progress)
 
 

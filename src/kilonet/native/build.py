@@ -18,6 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import platformdirs
+import torch
 
 from kilonet.errors import KilonetError
 from kilonet.native import plan
@@ -32,6 +33,12 @@ _INSTRUCTION_SETS = {
     "avx2": "-march=x86-64-v3 -mtune=native",
     "generic": "",
 }
+_INSTRUCTIONS = {
+    "avx512": ("avx512_f", "avx512_bw", "avx512_cd", "avx512_dq", "avx512_vl"),
+    "avx2": ("avx2", "fma3", "bmi2"),
+    "generic": (),
+}
+"""What a processor must have for each set, in the words of `torch.cpu.get_capabilities`."""
 _SOURCES = ("vectors.hpp", "convolution.hpp", "elementwise.hpp", "threads.hpp", "trainer.hpp", "trainer.cpp")
 _LONGEST_COMPILATION = 600
 
@@ -89,6 +96,9 @@ def _flags() -> list[str]:
         return [*shlex.split(_FLAGS), target]
     if wanted not in _INSTRUCTION_SETS:
         raise KilonetError(f"KILONET_NATIVE_ISA = '{wanted}' is none of {', '.join(_INSTRUCTION_SETS)}")
+    capabilities = torch.cpu.get_capabilities()
+    if not all(capabilities.get(name, False) for name in _INSTRUCTIONS[wanted]):
+        raise KilonetError(f"KILONET_NATIVE_ISA = '{wanted}', but this processor does not have these instructions")
     return shlex.split(f"{_FLAGS} {_INSTRUCTION_SETS[wanted]}")
 
 

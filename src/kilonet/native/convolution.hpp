@@ -55,9 +55,16 @@ constexpr Tile best_tile(int outputs, int columns) {
   return best;
 }
 
+// Brings what a tile will store to, or read when it does, near while the tile is computed.
+template <int columns, bool stores>
+inline void fetch_ahead(const Vector* place) {
+  for (int j = 0; j < columns; j++) __builtin_prefetch(place + j, stores);
+}
+
 // Weights are [input][kernel row][kernel column][output].
 template <Pass P, int channels, int columns, class Store>
 inline void correlate_tile(const Vector* input, const float* weights, int channel, int y, int x, Store& store) {
+  for (int c = 0; c < channels; c++) store.template fetch<columns>(channel + c, y, x);
   Vector sums[channels][columns] = {};
   const int first = P.above ? std::max(0, P.above - y) : 0;
   const int last = P.above ? std::min(P.kernel, P.rows + P.above - y) : P.kernel;
@@ -79,6 +86,10 @@ inline void correlate_tile(const Vector* input, const float* weights, int channe
 template <Pass P, int columns, class Store>
 inline void correlate_columns(const Vector* input, const float* weights, int y, int x, Store& store) {
   constexpr int channels = best_tile(P.outputs, P.columns_out).channels, rest = P.outputs % channels;
+  // What the next columns will read for the first time.
+  const Vector* ahead = input + (size_t)std::min(y + P.kernel - 1 - P.above, P.rows - 1) * P.stride + x + columns + P.kernel - 1;
+  for (int i = 0; i < P.inputs; i++)
+    for (int j = 0; j < columns; j++) __builtin_prefetch(ahead + i * P.pitch + j);
   for (int c = 0; c + channels <= P.outputs; c += channels)
     correlate_tile<P, channels, columns>(input, weights, c, y, x, store);
   if constexpr (rest > 0) correlate_tile<P, rest, columns>(input, weights, P.outputs - rest, y, x, store);
@@ -110,6 +121,10 @@ struct StoreLinear {
   Forward to;
   int channel;
   template <int columns>
+  void fetch(int c, int y, int x) const {
+    fetch_ahead<columns, true>(to.output + (channel + c) * P.pitch_out + y * P.columns_out + x);
+  }
+  template <int columns>
   void row(int c, int y, int x, const Vector* values) {
     Vector* output = to.output + (channel + c) * P.pitch_out + y * P.columns_out + x;
 #pragma GCC unroll 16
@@ -121,6 +136,10 @@ template <Pass P>
 struct StoreRectified {
   Forward to;
   int channel;
+  template <int columns>
+  void fetch(int c, int y, int x) const {
+    fetch_ahead<columns, true>(to.output + (channel + c) * P.pitch_out + y * P.columns_out + x);
+  }
   template <int columns>
   void row(int c, int y, int x, const Vector* values) {
     Vector* output = to.output + (channel + c) * P.pitch_out + y * P.columns_out + x;
@@ -163,6 +182,10 @@ struct StoreGradient {
   Backward to;
   int channel;
   template <int columns>
+  void fetch(int c, int y, int x) const {
+    fetch_ahead<columns, true>(to.result + (channel + c) * P.pitch_out + y * P.columns_out + x);
+  }
+  template <int columns>
   void row(int c, int y, int x, const Vector* values) {
     Vector* output = to.result + (channel + c) * P.pitch_out + y * P.columns_out + x;
 #pragma GCC unroll 16
@@ -174,6 +197,11 @@ template <Pass P>
 struct StoreNormGradient {
   Backward to;
   int channel;
+  template <int columns>
+  void fetch(int c, int y, int x) const {
+    fetch_ahead<columns, false>(to.values + (channel + c) * P.pitch_out + y * P.columns_out + x);
+    fetch_ahead<columns, true>(to.result + (channel + c) * to.pitch + y * (P.columns_out + 2 * to.border) + to.border + x);
+  }
   template <int columns>
   void row(int c, int y, int x, const Vector* values) {
     const Vector* own = to.values + (channel + c) * P.pitch_out + y * P.columns_out + x;

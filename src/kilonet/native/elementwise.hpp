@@ -112,13 +112,15 @@ inline void pad(Shape shape, const Vector* input, int padding, Vector* output) {
                   output + c * pitch + (size_t)(y + padding) * columns + padding);
 }
 
-inline void max_pool(Shape from, Shape to, int size, const Vector* input, Vector* output) {
+[[gnu::always_inline]] inline void max_pool_windows(Shape from, Shape to, int size, const Vector* input, Vector* output) {
   for (int c = 0; c < from.channels; c++)
     for (int y = 0; y < to.rows; y++)
       for (int x = 0; x < to.columns; x++) {
         const Vector* corner = input + c * from.pitch() + (size_t)y * size * from.columns + (size_t)x * size;
         Vector highest = corner[0];
+#pragma GCC unroll 2
         for (int j = 0; j < size; j++)
+#pragma GCC unroll 2
           for (int i = 0; i < size; i++) {
             const Vector value = corner[(size_t)j * from.columns + i];
             highest = (highest < value) | (value != value) ? value : highest;
@@ -128,7 +130,7 @@ inline void max_pool(Shape from, Shape to, int size, const Vector* input, Vector
 }
 
 // Hands each gradient to the first maximum of its window.
-inline void max_pool_gradient(Shape from, Shape to, int size, const Vector* input, const Vector* output,
+[[gnu::always_inline]] inline void max_pool_gradient_windows(Shape from, Shape to, int size, const Vector* input, const Vector* output,
                               const Vector* gradient, Vector* result) {
   if (from.rows % size || from.columns % size) std::fill_n(result, from.vectors(), Vector{});
   for (int c = 0; c < from.channels; c++)
@@ -138,7 +140,9 @@ inline void max_pool_gradient(Shape from, Shape to, int size, const Vector* inpu
         const size_t window = c * to.pitch() + y * to.columns + x;
         const Vector highest = output[window], whole = gradient[window];
         Mask open = Mask{} == 0;
+#pragma GCC unroll 2
         for (int j = 0; j < size; j++)
+#pragma GCC unroll 2
           for (int i = 0; i < size; i++) {
             const size_t place = corner + (size_t)j * from.columns + i;
             const Mask taken = open & (input[place] == highest);
@@ -146,6 +150,17 @@ inline void max_pool_gradient(Shape from, Shape to, int size, const Vector* inpu
             open &= ~taken;
           }
       }
+}
+
+// The usual windows are worth loops of their own, unrolled by the compiler.
+inline void max_pool(Shape from, Shape to, int size, const Vector* input, Vector* output) {
+  size == 2 ? max_pool_windows(from, to, 2, input, output) : max_pool_windows(from, to, size, input, output);
+}
+
+inline void max_pool_gradient(Shape from, Shape to, int size, const Vector* input, const Vector* output,
+                              const Vector* gradient, Vector* result) {
+  size == 2 ? max_pool_gradient_windows(from, to, 2, input, output, gradient, result)
+            : max_pool_gradient_windows(from, to, size, input, output, gradient, result);
 }
 
 inline void average_pool(Shape from, const Vector* input, Vector* output) {

@@ -6,6 +6,28 @@ constexpr int64_t most_parts = 64;
 constexpr double norm_epsilon = 1e-5, norm_momentum = 0.1, second_decay = 0.999, adam_epsilon = 1e-8;
 const float no_map[6] = {1, 0, 0, 0, 1, 0};
 
+void nesterov(float* __restrict values, float* __restrict momentum, const float* __restrict gradient, size_t count, float rate,
+              float decay, float beta) {
+  for (size_t i = 0; i < count; i++) {
+    const float slope = gradient[i] + decay * values[i];
+    momentum[i] = beta * momentum[i] + slope;
+    values[i] -= rate * (slope + beta * momentum[i]);
+  }
+}
+
+void adamw(float* __restrict values, float* __restrict momentum, float* __restrict second, const float* __restrict gradient,
+           size_t count, double rate, double decay, double beta, int64_t steps) {
+  const float share = (float)(1 - beta), second_share = (float)(1 - second_decay), shrink = (float)(rate * decay);
+  const float step = (float)(rate / (1 - std::pow(beta, steps)));
+  const float unbias = (float)std::sqrt(1 - std::pow(second_decay, steps)), least = (float)adam_epsilon;
+  for (size_t i = 0; i < count; i++) {
+    values[i] -= shrink * values[i];
+    momentum[i] += share * (gradient[i] - momentum[i]);
+    second[i] += second_share * (gradient[i] * gradient[i] - second[i]);
+    values[i] -= step * momentum[i] / (std::sqrt(second[i]) / unbias + least);
+  }
+}
+
 }  // namespace
 
 Mask Trainer::Group::present() const {
@@ -360,37 +382,26 @@ void Trainer::finish_gradient() {
     if (operation.folded < 0) continue;
     const size_t norm = norm_offsets_[operation.folded];
     for (int k = 0; k < c.channels_out; k++)
-      for (int i = 0; i < c.inputs(); i++)
-        for (int t = 0; t < c.taps(); t++, result++) {
-          const size_t at = norm + k / c.outputs() * c.inputs() + i;
-          *result = scale_[at] * *result + shift_[at] * totals[k];
-        }
+      for (int i = 0; i < c.inputs(); i++, result += c.taps()) {
+        const size_t at = norm + k / c.outputs() * c.inputs() + i;
+        const float scale = scale_[at], shift = shift_[at] * totals[k];
+        for (int t = 0; t < c.taps(); t++) result[t] = scale * result[t] + shift;
+      }
   }
 }
 
 void Trainer::update(double rate, int64_t steps_before) {
-  const double first = settings_.momentum_decay;
-  const double first_bias = 1 - std::pow(first, steps_before + 1), second_bias = 1 - std::pow(second_decay, steps_before + 1);
   for (int s = 0; s < network_.stretch_count; s++) {
     const Stretch& stretch = network_.stretches[s];
     if (stretch.role == Role::statistic) continue;
-    const float decay = stretch.role == Role::decayed ? (float)settings_.weight_decay : 0;
-    const float step = (float)rate, beta = (float)first;
-    for (size_t i = stretch.begin; i < stretch.end; i++) {
-      float& value = settings_.values[i];
-      float& momentum = settings_.momentum[i];
-      if (settings_.second_moment) {
-        float& second = settings_.second_moment[i];
-        value -= step * decay * value;
-        momentum += (1 - beta) * (gradient_[i] - momentum);
-        second += (float)(1 - second_decay) * (gradient_[i] * gradient_[i] - second);
-        value -= (float)(rate / first_bias) * momentum / (std::sqrt(second) / (float)std::sqrt(second_bias) + (float)adam_epsilon);
-      } else {
-        const float slope = gradient_[i] + decay * value;
-        momentum = beta * momentum + slope;
-        value -= step * (slope + beta * momentum);
-      }
-    }
+    const double decay = stretch.role == Role::decayed ? settings_.weight_decay : 0;
+    const size_t at = stretch.begin, count = stretch.end - at;
+    if (settings_.second_moment)
+      adamw(settings_.values + at, settings_.momentum + at, settings_.second_moment + at, &gradient_[at], count, rate, decay,
+            settings_.momentum_decay, steps_before + 1);
+    else
+      nesterov(settings_.values + at, settings_.momentum + at, &gradient_[at], count, (float)rate, (float)decay,
+               (float)settings_.momentum_decay);
   }
 }
 

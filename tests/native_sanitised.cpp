@@ -1,0 +1,32 @@
+// Trains a generated network for a few steps; built with sanitisers by test_native.py.
+#include "network.cpp"
+
+int main() {
+  const Shape input = tensors[0], last = tensors[network.tensor_count - 1];
+  uint32_t word = 1;
+  const auto random = [&] { return (word = scrambled(word + 1)) * 0x1p-32f; };
+  constexpr int images = 40, batch = 21;
+  std::vector<uint8_t> pixels(images * input.values());
+  std::vector<int64_t> labels(images), indices(batch);
+  std::vector<float> values(network.value_count), momentum(values.size()), second(values.size()), average(values.size());
+  std::vector<float> transforms(batch * 6), logits(images * last.channels);
+  for (auto& pixel : pixels) pixel = (uint8_t)(256 * random());
+  for (auto& label : labels) label = (int64_t)(last.channels * random());
+  for (auto& value : values) value = random() + 0.1f;
+  const Settings settings{pixels.data(), labels.data(), values.data(), momentum.data(), second.data(), average.data(),
+                          0.9, 1e-3, 0.9, 0.1, 0.2, 0.13, 0.3, 7, 2};
+  Trainer* trainer = kilonet_open(&settings);
+  for (int step = 0; step < 3; step++) {
+    for (auto& index : indices) index = (int64_t)(images * random());
+    // Far enough to look outside the picture on every side.
+    for (auto& number : transforms) number = 40 * (random() - 0.5f);
+    kilonet_step(trainer, indices.data(), transforms.data(), batch - step, 0.01, step, step);
+  }
+  kilonet_logits(trainer, pixels.data(), images, average.data(), logits.data());
+  Totals totals;
+  kilonet_take_totals(trainer, &totals);
+  kilonet_close(trainer);
+  for (float logit : logits)
+    if (!std::isfinite(logit)) return 1;
+  return totals.images == 3 * batch - 3 && std::isfinite(totals.loss) ? 0 : 1;
+}

@@ -1,0 +1,156 @@
+"""Augmentation, held against an independent reference in float64 and against exact cases."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from helpers import some_pixels
+from kilonet.augment import apply_transforms, draw_transforms
+from kilonet.recipe import AugmentSection
+
+ANY = AugmentSection(rotation=180, shift=10, scale=0.5, shear=1)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def transform(*rows: tuple[float, float, float]) -> Tensor:
+    return torch.tensor([rows], dtype=torch.float32)
+
+
+def resampled(image: NDArray[np.uint8], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Read an image, (rows, columns), at the positions that a transform gives, in plain loops and float64."""
+    rows, columns = image.shape
+
+    def pixel(row: int, column: int) -> float:
+        return float(image[row, column]) if 0 <= row < rows and 0 <= column < columns else 0.0
+
+    result = np.zeros((rows, columns))
+    for row in range(rows):
+        for column in range(columns):
+            place = np.array([column - (columns - 1) / 2, row - (rows - 1) / 2, 1.0])
+            x, y = matrix @ place + [(columns - 1) / 2, (rows - 1) / 2]
+            left, top = math.floor(x), math.floor(y)
+            across, down = x - left, y - top
+            result[row, column] = (
+                pixel(top, left) * (1 - across) * (1 - down)
+                + pixel(top, left + 1) * across * (1 - down)
+                + pixel(top + 1, left) * (1 - across) * down
+                + pixel(top + 1, left + 1) * across * down
+            )
+    return result
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (9, 14), (14, 9), (1, 5)])
+def test_random_transforms_are_what_the_reference_makes_of_them(shape: tuple[int, int]) -> None:
+    pixels = some_pixels(8, (1, *shape))
+    transforms = draw_transforms(ANY, 8, generator())
+    expected = np.stack(
+        [resampled(image[0].numpy(), matrix.double().numpy()) for image, matrix in zip(pixels, transforms, strict=True)]
+    )
+    np.testing.assert_allclose(apply_transforms(pixels, transforms)[:, 0].numpy(), expected, atol=0.02)
+
+
+def test_channels_are_moved_alike() -> None:
+    pixels = some_pixels(4, (3, 12, 10))
+    transforms = draw_transforms(ANY, 4, generator())
+    moved = apply_transforms(pixels, transforms)
+    for channel in range(3):
+        alone = apply_transforms(pixels[:, channel : channel + 1], transforms)
+        torch.testing.assert_close(moved[:, channel : channel + 1], alone)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (9, 14)])
+def test_the_identity_changes_nothing(shape: tuple[int, int]) -> None:
+    pixels = some_pixels(5, (1, *shape))
+    moved = apply_transforms(pixels, transform((1, 0, 0), (0, 1, 0)).expand(5, 2, 3))
+    assert moved.dtype == torch.float32
+    torch.testing.assert_close(moved, pixels.float(), atol=1e-3, rtol=0)
+
+
+def test_without_augmentation_every_transform_is_the_identity() -> None:
+    transforms = draw_transforms(AugmentSection(), 100, generator())
+    assert torch.equal(transforms, transform((1, 0, 0), (0, 1, 0)).expand(100, 2, 3))
+
+
+@given(right=st.integers(-5, 5), down=st.integers(-5, 5))
+def test_whole_shifts_are_exact_and_bring_in_black(right: int, down: int) -> None:
+    pixels = some_pixels(1, (1, 10, 12))
+    # The transform says where to read: shifting the image right is reading further left.
+    moved = apply_transforms(pixels, transform((1, 0, -right), (0, 1, -down)))
+    expected = torch.zeros(1, 1, 10, 12)
+    rows, columns = slice(max(0, down), 10 + min(0, down)), slice(max(0, right), 12 + min(0, right))
+    sources = slice(max(0, -down), 10 + min(0, -down)), slice(max(0, -right), 12 + min(0, -right))
+    expected[:, :, rows, columns] = pixels[:, :, sources[0], sources[1]].float()
+    torch.testing.assert_close(moved, expected, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("cosine", "sine", "quarters"), [(0, 1, 1), (-1, 0, 2), (0, -1, 3)])
+def test_quarter_turns_are_exact(cosine: float, sine: float, quarters: int) -> None:
+    pixels = some_pixels(2)
+    moved = apply_transforms(pixels, transform((cosine, -sine, 0), (sine, cosine, 0)).expand(2, 2, 3))
+    torch.testing.assert_close(moved, torch.rot90(pixels, quarters, (2, 3)).float(), atol=1e-2, rtol=0)
+
+
+def test_a_scale_of_two_shows_the_middle_half() -> None:
+    pixels = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    pixels[:, :, 2:6, 2:6] = 200
+    moved = apply_transforms(pixels, transform((0.5, 0, 0), (0, 0.5, 0)))
+    assert moved[0, 0].min() > 100
+    assert moved[0, 0, 1:7, 1:7].min() == pytest.approx(200, abs=1e-2)
+
+
+def dials(transforms: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Recover angle (degrees), size, shear and shift from A = rotation @ [[1, shear], [0, 1]] / size."""
+    matrix = transforms[:, :, :2].double()
+    size = 1 / matrix[:, :, 0].norm(dim=1)
+    angle = torch.atan2(matrix[:, 1, 0], matrix[:, 0, 0])
+    unit = matrix[:, :, 0] * size[:, None]
+    shear = (unit * matrix[:, :, 1]).sum(1) * size
+    return torch.rad2deg(angle), size, shear, transforms[:, :, 2]
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        AugmentSection(rotation=10, shift=2, scale=0.1, shear=0.1),
+        AugmentSection(rotation=90),
+        AugmentSection(shift=3),
+        AugmentSection(scale=0.9),
+        AugmentSection(shear=1),
+    ],
+    ids=str,
+)
+def test_every_dial_is_drawn_evenly_from_its_range(section: AugmentSection) -> None:
+    angle, size, shear, shift = dials(draw_transforms(section, 20_000, generator()))
+    ranges = ((angle, section.rotation, 0), (size, section.scale, 1), (shear, section.shear, 0))
+    for drawn, half, middle in (*ranges, (shift[:, 0], section.shift, 0), (shift[:, 1], section.shift, 0)):
+        away = (drawn - middle).abs()
+        assert away.max() <= half + 1e-4
+        if half:
+            assert away.max() > 0.99 * half
+            assert (drawn - middle).mean() / half == pytest.approx(0, abs=0.02)
+            assert away.mean() / half == pytest.approx(0.5, abs=0.02)
+
+
+def test_dials_are_independent() -> None:
+    angle, size, shear, shift = dials(
+        draw_transforms(AugmentSection(rotation=10, shift=2, scale=0.1, shear=0.1), 20_000, generator())
+    )
+    table = torch.stack([angle, size, shear, *shift.double().unbind(1)])
+    assert (torch.corrcoef(table) - torch.eye(5)).abs().max() < 0.03
+
+
+def test_the_same_generator_gives_the_same_transforms() -> None:
+    first, second, other = (draw_transforms(ANY, 10, generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert first.shape == (10, 2, 3)
+    assert first.dtype == torch.float32

@@ -1,0 +1,318 @@
+"""The command line: fast help, one line for every bad input, one JSON object when asked."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import Interrupted
+from helpers import GOLDEN, KILONET, command, process, python, tiny_recipe
+from kilonet import cli
+from kilonet.errors import TrainingDiverged
+from kilonet.recipe import SECTIONS, packaged_recipes
+from kilonet.runs import Run, read_result
+
+COMMANDS = ("train", "evaluate", "predict", "summary", "recipes")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def digit(tmp_path: Path) -> Path:
+    path = tmp_path / "digit.png"
+    Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(path)
+    return path
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, small_folder: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(tiny_recipe(small_folder, epochs=1).to_toml(), encoding="utf-8")
+    return path
+
+
+def test_help_is_fast_and_needs_no_torch() -> None:
+    def once() -> float:
+        begin = time.perf_counter()
+        assert process("--help").status == 0
+        return time.perf_counter() - begin
+
+    assert min(once() for _ in range(5)) < 0.3
+    script = "import sys; from kilonet.cli import main; main(['--help']); print('torch' in sys.modules)"
+    assert python(script).out.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_help_is_the_golden_one(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    answer = command(capsys, *arguments)
+    assert (answer.status, answer.err) == (0, "")
+    assert answer.out == (GOLDEN / "help.txt").read_text()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    answer = command(capsys, name, "--help")
+    assert (answer.status, answer.err) == (0, "")
+    assert answer.out.startswith(f"usage: kilonet {name}")
+    assert "--json" in answer.out
+
+
+def test_the_help_of_train_names_every_key_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    text = command(capsys, "train", "--help").out
+    for section in SECTIONS.values():
+        for key in section.model_fields:
+            assert f"--{key.replace('_', '-')}" in text
+
+
+def test_the_installed_command_is_the_module() -> None:
+    script = Path(sys.executable).with_name("kilonet")
+    installed = subprocess.run([script, "--help"], capture_output=True, text=True, check=True)
+    assert installed.stdout == process("--help").out == (GOLDEN / "help.txt").read_text()
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("no-such",), ["no command 'no-such'", *COMMANDS]),
+        (("--no-such",), ["--no-such"]),
+        (("train", "--no-such"), ["--no-such"]),
+        (("train", "--no-such", "3"), ["--no-such"]),
+        (("summary", "best", "extra"), ["extra"]),
+        (("evaluate",), []),
+        (("predict",), []),
+        (("summary",), []),
+        (("predict", "best"), []),
+        (("train", "--epochs"), ["--epochs"]),
+        (("train", "--epochs", "many"), ["--epochs", "many"]),
+        (("train", "--epochs", "1.5"), ["--epochs", "1.5"]),
+        (("train", "--epochs", ""), ["--epochs"]),
+        (("train", "--epochs", "0"), ["train.epochs = 0", "best"]),
+        (("train", "--epochs", "-3"), ["train.epochs = -3"]),
+        (("train", "--epochs", "9" * 30), ["train.epochs"]),
+        (("train", "--learning-rate", "nan"), ["train.learning_rate"]),
+        (("train", "--learning-rate", "inf"), ["train.learning_rate"]),
+        (("train", "--learning-rate", "0"), ["train.learning_rate"]),
+        (("train", "--dropout", "1"), ["model.dropout"]),
+        (("train", "--seed", "-1"), ["run.seed"]),
+        (("train", "--threads", "-1"), ["run.threads"]),
+        (("train", "--optimizer", "lion"), ["lion"]),
+        (("train", "--engine", "quantum"), ["quantum"]),
+        (("train", "--device", "tpu"), ["tpu"]),
+        (("train", "--layers", "conv 9000", "gap"), ["conv 9000"]),
+        (("train", "--layers", "conv\nfoo", "gap"), ["foo"]),
+        (("train", "--layers", "conv 10"), ["1x1"]),
+        (("train", "--max-parameters", "7000"), ["7,662", "7,000"]),
+        (("train", "--input", "1", "28"), ["--input"]),
+        (("train", "--seeds", "0"), ["--seeds"]),
+        (("train", "--seeds", "1001"), ["--seeds"]),
+        (("train", "--json", "yes"), ["yes"]),
+        (("train", "no-such-recipe"), ["no-such-recipe"]),
+        (("train", "no/such.toml"), ["no/such.toml"]),
+        (("train", LONG), []),
+        (("train", "."), []),
+        (("train", "--data", "no-such-folder"), ["no-such-folder"]),
+        (("train", "--data", "."), ["train-images"]),
+        (("train", "--data", LONG), []),
+        (("train", "--resume", "no-such-run"), ["no-such-run"]),
+        (("train", "--resume", LONG), []),
+        (("evaluate", "no-such-model"), ["no-such-model"]),
+        (("evaluate", LONG), []),
+        (("evaluate", "."), ["model.safetensors"]),
+        (("evaluate", "tiny.toml"), ["tiny.toml"]),
+        (("predict", "no-such-model", "digit.png"), ["no-such-model"]),
+        (("summary", "no-such"), ["no-such"]),
+        (("summary", "no-such.toml"), ["no-such.toml"]),
+        (("summary", LONG), []),
+        (("recipes", "best"), ["best"]),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_bad_input_is_one_line_and_status_2(
+    *,
+    elsewhere: Path,
+    digit: Path,
+    tiny: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    words: list[str],
+) -> None:
+    before = set(elsewhere.iterdir())
+    assert {digit, tiny} <= before
+    command(capsys, *arguments).refused(*words)
+    assert set(elsewhere.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "others",
+    [("seed",), ("--epochs", "3"), ("--out", "run"), ("--seeds", "2"), ("--holdout",), ("--seed", "0")],
+    ids=" ".join,
+)
+def test_resume_goes_with_nothing_else(
+    interrupted: Interrupted, elsewhere: Path, capsys: pytest.CaptureFixture[str], others: tuple[str, ...]
+) -> None:
+    command(capsys, "train", *others, "--resume", interrupted.folder).refused("--resume")
+    assert not list((elsewhere / "run").glob("*"))
+
+
+def under_a_file(folder: Path) -> Path:
+    (folder / "file").touch()
+    return folder / "file" / "run"
+
+
+def not_empty(folder: Path) -> Path:
+    (folder / "full").mkdir()
+    (folder / "full" / "letter.txt").touch()
+    return folder / "full"
+
+
+def a_file(folder: Path) -> Path:
+    (folder / "taken").touch()
+    return folder / "taken"
+
+
+@pytest.mark.parametrize("make", [under_a_file, not_empty, a_file, lambda folder: folder / LONG])
+def test_a_run_folder_that_will_not_do_is_refused_before_training(
+    tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], Path]
+) -> None:
+    out = make(tmp_path)
+    command(capsys, "train", tiny, "--out", out).refused(out.name)
+
+
+def test_a_real_process_answers_bad_input_likewise() -> None:
+    process("train", "--epochs", "0").refused("train.epochs = 0")
+
+
+def test_a_run_that_diverges_ends_with_status_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverge() -> int:
+        """Diverge."""
+        raise TrainingDiverged("training diverged")
+
+    monkeypatch.setitem(cli.HANDLERS, "train", diverge)
+    answer = command(capsys, "train")
+    assert (answer.status, answer.out, answer.err) == (1, "", "kilonet: error: training diverged\n")
+
+
+def json_of(text: str) -> dict[str, object]:
+    assert len(text.splitlines()) == 1
+    table = json.loads(text)
+    assert isinstance(table, dict)
+    return table
+
+
+def test_train_prints_its_result_on_stdout_and_its_progress_on_stderr(
+    tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    answer = command(capsys, "train", tiny, "--out", folder, "--seed", "3")
+    assert answer.status == 0
+    result = read_result(folder)
+    assert result.recipe.run.seed == 3
+    assert f"Final: {100 * result.final.test_accuracy:.2f}% of 500 test images" in answer.out
+    for words in ("95 % interval", "Best epoch", "Time: ", f"Run folder: {folder}", f"kilonet evaluate {folder}"):
+        assert words in answer.out
+
+
+def test_train_prints_one_json_object(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = json_of(command(capsys, "train", tiny, "--out", tmp_path / "run", "--json").out)
+    assert table.pop("folder") == str(tmp_path / "run")
+    assert table == read_result(tmp_path / "run").model_dump(mode="json")
+
+
+def test_resume_finishes_a_run(interrupted: Interrupted, capsys: pytest.CaptureFixture[str]) -> None:
+    table = json_of(command(capsys, "train", "--resume", interrupted.folder, "--json").out)
+    assert table["model_sha256"] == interrupted.sha256
+
+
+def test_evaluate_and_predict_print_one_json_object(
+    finished: Run, small_folder: Path, digit: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finished.folder is not None
+    table = json_of(command(capsys, "evaluate", finished.folder, "--data", small_folder, "--json").out)
+    assert table["correct"] == finished.result.correct
+    table = json_of(command(capsys, "predict", finished.folder, digit, digit, "--json").out)
+    predictions = table["predictions"]
+    assert isinstance(predictions, list)
+    assert [entry["file"] for entry in predictions] == [str(digit), str(digit)]
+    for entry in predictions:
+        assert entry["probability"] == max(entry["probabilities"]) == entry["probabilities"][entry["class"]]
+
+
+def test_evaluate_prints_a_report(finished: Run, small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert finished.folder is not None
+    answer = command(capsys, "evaluate", finished.folder / "model.safetensors", "--data", small_folder)
+    assert answer.out.startswith(f"Test set: Average loss: {finished.result.final.test_loss:.4f}, Accuracy: ")
+    assert "Confusion" in answer.out
+    assert "Worst images" in answer.out
+
+
+def test_predict_prints_a_line_a_file(finished: Run, digit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert finished.folder is not None
+    lines = command(capsys, "predict", finished.folder, digit, digit).out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"{digit}: ")
+    assert lines[0].endswith("%)")
+
+
+def test_predict_refuses_all_when_one_image_will_not_do(
+    finished: Run, digit: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finished.folder is not None
+    missing = digit.with_name("missing.png")
+    command(capsys, "predict", finished.folder, digit, missing).refused(missing)
+
+
+def test_summary_and_recipes_print_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
+    assert json_of(command(capsys, "summary", "best", "--json").out)["parameters"] == 7662
+    assert sorted(json_of(command(capsys, "recipes", "--json").out)) == packaged_recipes()
+
+
+def test_recipes_lists_each_with_its_claim(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = command(capsys, "recipes").out.splitlines()
+    assert [line.split()[0] for line in lines] == packaged_recipes()
+    assert all("7,662 parameters" in line for line in lines if line.split()[0] in ("best", "seed"))
+
+
+@pytest.mark.parametrize("arguments", ["summary best", "recipes", "--help", "train --help", "no-such"])
+def test_a_reader_that_goes_away_is_no_error_of_ours(arguments: str) -> None:
+    script = f"{' '.join(KILONET)} {arguments} | head -c 0; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", f"sleep 0; {script}"], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("arguments", [("summary", "best"), ("train", "--help")])
+def test_a_pipe_that_was_closed_before_is_no_error_of_ours(arguments: tuple[str, ...]) -> None:
+    with subprocess.Popen([*KILONET, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        assert running.stderr.read() == ""
+    assert running.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["best", "seed"])
+def test_the_packaged_models_work_by_name(name: str, digit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = command(capsys, "predict", name, digit)
+    assert answer.status == 0, answer.err
+    answer = command(capsys, "evaluate", name, "--json")
+    assert answer.status == 0, answer.err
+    accuracy = json_of(answer.out)["accuracy"]
+    assert isinstance(accuracy, float)
+    assert accuracy >= {"best": 0.994, "seed": 0.9914}[name]

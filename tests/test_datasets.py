@@ -1,0 +1,181 @@
+"""Images in memory: the packaged MNIST as published, and folders of the same make."""
+
+import gzip
+import hashlib
+import time
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from helpers import idx_bytes, refusal, write_idx_folder
+from kilonet.datasets import MNIST_SHA256, DataSet, Images, load_data
+from kilonet.errors import KilonetError
+from kilonet.idx import read_idx
+
+TRAIN_LABELS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+TEST_LABELS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_mnist_is_whole(mnist: DataSet) -> None:
+    for part, name, counts in ((mnist.train, "Train", TRAIN_LABELS), (mnist.test, "Test", TEST_LABELS)):
+        assert part.name == name
+        assert len(part) == sum(counts)
+        assert part.pixels.shape == (sum(counts), 1, 28, 28)
+        assert part.pixels.dtype == torch.uint8
+        assert part.labels.dtype == torch.int64
+        assert torch.bincount(part.labels).tolist() == counts
+    assert mnist.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+
+
+def test_mnists_mean_and_deviation_are_the_recipes_defaults(mnist: DataSet) -> None:
+    pixels = mnist.train.pixels.double() / 255
+    assert pixels.mean().item() == pytest.approx(0.1307, abs=5e-5)
+    assert pixels.std().item() == pytest.approx(0.3081, abs=5e-5)
+
+
+def test_the_published_hashes_are_those_of_the_files(mnist: DataSet) -> None:
+    content = {
+        "train-images.idx3-ubyte": mnist.train.pixels[:, 0],
+        "train-labels.idx1-ubyte": mnist.train.labels.to(torch.uint8),
+        "t10k-images.idx3-ubyte": mnist.test.pixels[:, 0],
+        "t10k-labels.idx1-ubyte": mnist.test.labels.to(torch.uint8),
+    }
+    assert {name: hashlib.sha256(idx_bytes(a.numpy())).hexdigest() for name, a in content.items()} == MNIST_SHA256
+
+
+@pytest.mark.parametrize("name", sorted(MNIST_SHA256))
+def test_a_changed_byte_is_noticed(tmp_path: Path, name: str) -> None:
+    packaged = files("kilonet") / "mnist" / f"{name}.gz"
+    content = bytearray(gzip.decompress(packaged.read_bytes()))
+    content[-1] ^= 1
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(KilonetError) as error:
+        read_idx(path, 3 if "images" in name else 1, MNIST_SHA256[name])
+    refusal(error, path, "SHA-256")
+
+
+def test_loading_mnist_takes_less_than_a_second() -> None:
+    def once() -> float:
+        begin = time.perf_counter()
+        load_data("mnist")
+        return time.perf_counter() - begin
+
+    assert min(once() for _ in range(3)) < 1.0
+
+
+def hashed(images: Images) -> str:
+    digest = hashlib.sha256(images.pixels.numpy().tobytes())
+    digest.update(images.labels.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_the_holdout_is_always_the_same(mnist: DataSet) -> None:
+    data = mnist.hold_out()
+    assert (len(data.train), len(data.test), data.test.name) == (50_000, 10_000, "Holdout")
+    assert hashed(data.test) == "94242607bf65959bc8380c2d5fdb1ce6091e84d0634b7a06e4c376a002ea0632"
+    assert hashed(data.train) == "8df61a520331ed99e278d9f3f76ece850f892532e02c5f33dbc0d01c839ab3da"
+
+
+def test_the_holdout_and_the_rest_are_the_training_images_once_each(mnist: DataSet) -> None:
+    # Each image carries its number instead of its pixels.
+    count = len(mnist.train)
+    numbers = torch.arange(count, dtype=torch.int32).view(torch.uint8).view(count, 1, 1, 4)
+    data = DataSet(Images(numbers, mnist.train.labels, "Train"), mnist.test).hold_out()
+    kept, held = (part.pixels.contiguous().view(torch.int32).flatten() for part in (data.train, data.test))
+    assert torch.equal(torch.cat([kept, held]).sort().values, torch.arange(count, dtype=torch.int32))
+    assert not set(kept.tolist()) & set(held.tolist())
+    assert torch.equal(mnist.train.labels[held.long()], data.test.labels)
+    assert held.tolist() == np.random.RandomState(0).permutation(count)[50_000:].tolist()
+
+
+def test_holding_out_leaves_the_test_set_alone(mnist: DataSet) -> None:
+    held = {image.numpy().tobytes() for image in mnist.hold_out().test.pixels[:2000]}
+    assert not held & {image.numpy().tobytes() for image in mnist.test.pixels}
+
+
+def test_a_folder_holds_what_was_written(mnist: DataSet, small: DataSet) -> None:
+    assert torch.equal(small.train.pixels, mnist.train.pixels[:2000])
+    assert torch.equal(small.test.labels, mnist.test.labels[:500])
+
+
+def zeros(*shape: int) -> NDArray[np.uint8]:
+    return np.zeros(shape, np.uint8)
+
+
+def other_size(folder: Path) -> None:
+    write_idx_folder(folder, (zeros(3, 8, 8), zeros(3)), (zeros(3, 8, 9), zeros(3)))
+
+
+def more_labels(folder: Path) -> None:
+    write_idx_folder(folder, (zeros(3, 8, 8), zeros(4)), (zeros(3, 8, 8), zeros(3)))
+
+
+def fewer_test_labels(folder: Path) -> None:
+    write_idx_folder(folder, (zeros(3, 8, 8), zeros(3)), (zeros(3, 8, 8), zeros(2)))
+
+
+def no_test_labels(folder: Path) -> None:
+    write_idx_folder(folder, (zeros(3, 8, 8), zeros(3)), (zeros(3, 8, 8), zeros(3)))
+    (folder / "t10k-labels.idx1-ubyte").unlink()
+
+
+def images_for_labels(folder: Path) -> None:
+    write_idx_folder(folder, (zeros(3, 8, 8), zeros(3)), (zeros(3, 8, 8), zeros(3)))
+    (folder / "train-labels.idx1-ubyte").write_bytes(idx_bytes(zeros(3, 8, 8)))
+
+
+def folder_for_a_file(folder: Path) -> None:
+    write_idx_folder(folder, (zeros(3, 8, 8), zeros(3)), (zeros(3, 8, 8), zeros(3)))
+    (folder / "t10k-labels.idx1-ubyte").unlink()
+    (folder / "t10k-labels.idx1-ubyte").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda _: None, "train-images.idx3-ubyte"),
+        (other_size, "differ in size"),
+        (more_labels, "3 train images but 4 labels"),
+        (fewer_test_labels, "3 t10k images but 2 labels"),
+        (no_test_labels, "t10k-labels.idx1-ubyte"),
+        (images_for_labels, "3 dimensions, not 1"),
+        (folder_for_a_file, "directory"),
+    ],
+)
+def test_files_that_do_not_belong_together_are_refused(
+    tmp_path: Path, make: Callable[[Path], None], words: str
+) -> None:
+    make(tmp_path)
+    with pytest.raises(KilonetError) as error:
+        load_data(str(tmp_path))
+    refusal(error, tmp_path, words)
+
+
+@pytest.mark.parametrize("source", ["", "fashion", "MNIST", "no/such/folder"])
+def test_data_that_are_not_there_are_refused(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KilonetError) as error:
+        load_data(source)
+    refusal(error, source)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "labels"),
+    [
+        (torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)),
+        (torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.uint8)),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, 1, dtype=torch.int64)),
+    ],
+)
+def test_images_of_another_shape_or_type_are_refused(pixels: torch.Tensor, labels: torch.Tensor) -> None:
+    with pytest.raises(KilonetError) as error:
+        Images(pixels, labels)
+    refusal(error)

@@ -1,0 +1,11 @@
+"""Errors are one line, whatever they quote."""
+
+import pytest
+
+from kilonet.errors import KilonetError, TrainingDiverged
+
+
+@pytest.mark.parametrize("kind", [KilonetError, TrainingDiverged])
+def test_a_message_is_one_line(kind: type[KilonetError]) -> None:
+    assert str(kind("a\nb\r\nc\u2028d")) == "a b c d"
+    assert isinstance(kind(""), KilonetError)

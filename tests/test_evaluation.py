@@ -1,0 +1,103 @@
+"""Scoring a model: every figure can be counted by hand."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from helpers import model_section, refusal, some_pixels
+from kilonet.datasets import DataSet, Images
+from kilonet.errors import KilonetError
+from kilonet.evaluation import WORST_IMAGES, Evaluation, evaluate
+from kilonet.model import Model
+from kilonet.runs import Run
+from kilonet.statistics import wilson_interval
+
+
+class Fixed(Model):
+    """A model of three classes that gives one-pixel images the logits that their pixel names."""
+
+    LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 5.0]])
+
+    def __init__(self) -> None:
+        section = model_section("mix 3", input=(1, 1, 1))
+        super().__init__(section, {"layers.0.convolution.weight": torch.zeros(3, 1, 1, 1)})
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        return self.LOGITS[pixels.flatten().long()]
+
+
+def scored(predicted: list[int], labels: list[int]) -> Evaluation:
+    pixels = torch.tensor(predicted, dtype=torch.uint8).view(-1, 1, 1, 1)
+    return evaluate(Fixed(), Images(pixels, torch.tensor(labels), "Test"))
+
+
+def test_figures_are_those_counted_by_hand() -> None:
+    evaluation = scored([0, 0, 1, 1, 2, 2], [0, 0, 1, 0, 1, 0])
+    assert (evaluation.images, evaluation.correct, evaluation.accuracy) == (6, 3, 0.5)
+    assert evaluation.interval == wilson_interval(3, 6)
+    assert evaluation.confusion == ((2, 1, 1), (0, 1, 1), (0, 0, 0))
+    assert evaluation.class_accuracy == (0.5, 0.5, None)
+    zero, one, two = (math.log(math.exp(high) + 2) for high in (2, 1, 5))
+    losses = [zero - 2, zero - 2, one - 1, one, two, two]
+    assert evaluation.loss == pytest.approx(sum(losses) / 6)
+    assert [image.index for image in evaluation.worst] == [4, 5, 3, 2, 0, 1]
+    worst = evaluation.worst[0]
+    assert (worst.label, worst.predicted) == (1, 2)
+    assert worst.probability == pytest.approx(math.exp(5 - two))
+    assert worst.loss == pytest.approx(two)
+
+
+def test_only_the_worst_are_listed() -> None:
+    assert len(scored([0] * 50, [1] * 50).worst) == WORST_IMAGES == 10
+
+
+def test_sums_agree(finished: Run, small: DataSet) -> None:
+    evaluation = evaluate(finished.model, small.test)
+    assert sum(map(sum, evaluation.confusion)) == evaluation.images == 500
+    assert sum(evaluation.confusion[label][label] for label in range(10)) == evaluation.correct
+    assert [sum(row) for row in evaluation.confusion] == torch.bincount(small.test.labels).tolist()
+    assert evaluation.correct == finished.result.correct
+    assert evaluation.loss == pytest.approx(finished.result.final.test_loss, abs=1e-6)
+    losses = [image.loss for image in evaluation.worst]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_the_report_is_as_the_seed_prints_it() -> None:
+    report = str(scored([0, 0, 1, 1, 2, 2], [0, 0, 1, 0, 1, 0])).splitlines()
+    assert report[0].startswith("Test set: Average loss: 2.1015, ")
+    assert report[0].endswith("Accuracy: 3/6 (50.00%), 95 % interval 18.76 to 81.24 %")
+    assert report[2:7] == [
+        "Confusion (row: label, column: prediction)",
+        "label  0 1 2  accuracy",
+        "    0  2 1 1    50.00%",
+        "    1  . 1 1    50.00%",
+        "    2  . . .  no images",
+    ]
+    assert report[8:10] == ["Worst images", "index  label  predicted  probability   loss"]
+    assert report[10] == "    4      1          2       0.9867   5.01"
+
+
+def test_it_can_be_written_as_json() -> None:
+    evaluation = scored([0, 1], [0, 2])
+    table = json.loads(json.dumps(evaluation.as_json()))
+    assert table["scored"] == "Test"
+    assert table["confusion"] == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
+    assert table["class_accuracy"] == [1.0, None, 0.0]
+    assert table["worst"][0]["index"] == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (Images(some_pixels(2, (1, 2, 2)), torch.tensor([0, 1])), "(1, 2, 2)"),
+        (Images(some_pixels(2, (3, 1, 1)), torch.tensor([0, 1])), "(3, 1, 1)"),
+        (Images(some_pixels(2, (1, 1, 1)), torch.tensor([0, 3])), "up to 3"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(images: Images, words: str) -> None:
+    with pytest.raises(KilonetError) as error:
+        evaluate(Fixed(), images)
+    refusal(error, words)

@@ -1,0 +1,380 @@
+"""The native engine against torch: gradients, whole runs, resuming, dropout, instruction sets and the build."""
+
+import math
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kilonet.augment import draw_transforms
+from kilonet.datasets import DataSet
+from kilonet.errors import KilonetError
+from kilonet.native import NativeEngine, native_objection, plan
+from kilonet.native.build import cache_folder
+from kilonet.native.plan import stretches
+from kilonet.network import Network, initial_network
+from kilonet.recipe import Recipe, load_recipe, parse_recipe
+from kilonet.train import scheduled_rate
+from native_reference import Reference
+
+pytestmark = pytest.mark.skipif(
+    not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="no C++ compiler"
+)
+
+SMALL = ["conv 5", "mix 4", "maxpool 2", "conv 6 same", "conv 6 same residual", "conv 12 depthwise", "gap", "mix 5"]
+SMALL_INPUT = (2, 13, 12)
+COUNT = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compile into a cache of this test run alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KILONET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def make_recipe(layers: list[str], shape: tuple[int, int, int], **changes: Any) -> Recipe:
+    augment = {"rotation": 15, "shift": 1.5, "scale": 0.1, "shear": 0.1}
+    return parse_recipe({"model": {"input": list(shape), "layers": layers}, "augment": augment}, "test", changes)
+
+
+def images_for(recipe: Recipe) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (COUNT, *recipe.model.input_shape), dtype=torch.uint8, generator=generator)
+    return pixels, torch.randint(0, recipe.model.classes, (COUNT,), generator=generator)
+
+
+def weights_for(recipe: Recipe) -> dict[str, Tensor]:
+    """Draw initial weights, with batch norms that do something."""
+    generator = torch.Generator().manual_seed(2)
+    weights = {name: tensor.clone() for name, tensor in initial_network(recipe.model, 0).state().items()}
+    for name, tensor in weights.items():
+        if name.endswith(("batch_norm.weight", "batch_norm.bias")):
+            tensor.add_(torch.rand(tensor.shape, generator=generator) - 0.4)
+    return weights
+
+
+def native(recipe: Recipe, threads: int = 2) -> NativeEngine:
+    return NativeEngine(recipe, *images_for(recipe), weights_for(recipe), threads)
+
+
+def batches(recipe: Recipe, steps: int, size: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, int]]:
+    for step in range(first, first + steps):
+        generator = torch.Generator().manual_seed(step)
+        indices = torch.randint(0, COUNT, (size,), generator=generator)
+        yield indices, draw_transforms(recipe.augment, size, generator), step
+
+
+def train(
+    engine: NativeEngine, recipe: Recipe, steps: int, size: int = 21, *, first: int = 0, rate: float = 0.02
+) -> None:
+    for indices, transforms, step in batches(recipe, steps, size, first):
+        engine.train_batch(indices, transforms, rate, step)
+
+
+def train_reference(recipe: Recipe, dtype: torch.dtype, steps: int, size: int = 21, rate: float = 0.02) -> Reference:
+    reference = Reference(recipe, weights_for(recipe), dtype)
+    pixels, labels = images_for(recipe)
+    for indices, transforms, _ in batches(recipe, steps, size):
+        reference.train_batch(pixels[indices], labels[indices], transforms, rate)
+    return reference
+
+
+def relative_errors(
+    found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, Tensor]
+) -> dict[str, float]:
+    """Compare how far each tensor moved from its start."""
+    errors = {}
+    for name, tensor in expected.items():
+        moved = tensor.double() - start[name].double()
+        errors[name] = float((found[name].double() - tensor.double()).norm() / (moved.norm() + 1e-9))
+    return errors
+
+
+def check_gradients(recipe: Recipe, size: int = 21) -> None:
+    """Take one plain step so large that the weights become their gradient, and compare it with torch's."""
+    plain = recipe.replace(momentum=0.0, weight_decay=0.0)
+    engine = native(plain)
+    train(engine, plain, 1, size, rate=4096.0)
+    exact = train_reference(plain, torch.float64, 1, size, rate=4096.0)
+    rough = train_reference(plain, torch.float32, 1, size, rate=4096.0)
+    start, expected = weights_for(plain), exact.kept().state()
+    errors = relative_errors(engine.network_state(), expected, start)
+    torch_errors = relative_errors(rough.kept().state(), expected, start)
+    for name, error in errors.items():
+        # Where batch norm makes a gradient vanish, only rounding is left of it, in torch too.
+        assert error < max(1e-4, 10 * torch_errors[name]), (name, error, torch_errors[name])
+    assert engine.take_totals().loss == pytest.approx(exact.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [3, 16, 21, 48])
+def test_gradients_of_a_step(size: int) -> None:
+    check_gradients(make_recipe(SMALL, SMALL_INPUT, label_smoothing=0.1), size)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> tuple[list[str], tuple[int, int, int]]:
+    """Draw a legal list of layers, each kind in any place."""
+    shape = (draw(st.integers(1, 4)), draw(st.integers(6, 12)), draw(st.integers(6, 12)))
+    layers: list[str] = []
+    channels, rows, columns = shape
+    for _ in range(draw(st.integers(1, 4))):
+        least, wide = min(rows, columns), draw(st.integers(1, 7))
+        forms = [(f"mix {wide}", wide, 0), ("gap", channels, -1)]
+        forms += [("maxpool 2", channels, -2), ("maxpool 3", channels, -3)] if least >= 3 else []
+        for kernel in range(1, min(least, 6)):
+            forms += [(f"conv {wide} {kernel}x{kernel}", wide, kernel - 1)]
+            forms += [(f"conv {2 * channels} {kernel}x{kernel} depthwise", 2 * channels, kernel - 1)]
+        for kernel in (1, 3, 5):
+            forms += [(f"conv {wide} {kernel}x{kernel} same", wide, 0)]
+            forms += [(f"conv {channels} {kernel}x{kernel} same depthwise residual", channels, 0)]
+            forms += [(f"conv {channels} {kernel}x{kernel} same residual", channels, 0)]
+        text, channels, shrink = draw(st.sampled_from(forms))
+        layers.append(text)
+        if shrink < 0:
+            rows, columns = (1, 1) if shrink == -1 else (rows // -shrink, columns // -shrink)
+        else:
+            rows, columns = rows - shrink, columns - shrink
+    last = draw(st.sampled_from(["mix 4", "conv 4 1x1"]))
+    return [*layers, *draw(st.sampled_from([["gap", last], [last, "gap"]]))], shape
+
+
+@settings(max_examples=7, derandomize=True, deadline=None, database=None, phases=[Phase.generate])
+@given(networks())
+def test_gradients_of_any_network(network: tuple[list[str], tuple[int, int, int]]) -> None:
+    check_gradients(make_recipe(network[0], network[1]), 19)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optimizer": "adamw", "weight_decay": 0.05, "ema": 0.8}, {"ema": 0.9, "label_smoothing": 0.1}],
+    ids=["sgd", "adamw", "average"],
+)
+def test_fifty_steps_track_torch(changes: dict[str, Any]) -> None:
+    recipe = make_recipe(SMALL, SMALL_INPUT, **changes)
+    rate = 2e-3
+    engine = native(recipe)
+    train(engine, recipe, 50, rate=rate)
+    exact = train_reference(recipe, torch.float64, 50, rate=rate)
+    rough = train_reference(recipe, torch.float32, 50, rate=rate)
+    start, expected = weights_for(recipe), exact.kept().state()
+    native_errors = relative_errors(engine.network_state(), expected, start)
+    torch_errors = relative_errors(rough.kept().state(), expected, start)
+    # Rounding grows from step to step; torch's own float32 shows by how much it may.
+    assert max(native_errors.values()) < max(1e-3, 5 * max(torch_errors.values())), (native_errors, torch_errors)
+    kept = Network(recipe.model).eval()
+    kept.load(engine.network_state())
+    pixels = images_for(recipe)[0]
+    with torch.no_grad():
+        torch.testing.assert_close(engine.logits(pixels), kept(pixels), rtol=1e-4, atol=1e-4)
+
+
+def test_the_packaged_network_tracks_torch_on_mnist(mnist: DataSet) -> None:
+    """Training is chaotic: any rounding grows, so torch's own float32 beside float64 says how close is close."""
+    recipe, train_images = load_recipe("best"), mnist.train
+    start = initial_network(recipe.model, 0).state()
+    start = {name: tensor.clone() for name, tensor in start.items()}
+    engine = NativeEngine(recipe, train_images.pixels, train_images.labels, start, 2)
+    exact, rough = (Reference(recipe, start, dtype) for dtype in (torch.float64, torch.float32))
+    generator = torch.Generator().manual_seed(0)
+    for step in range(50):
+        indices = torch.randint(0, len(train_images), (64,), generator=generator)
+        transforms, rate = draw_transforms(recipe.augment, 64, generator), scheduled_rate(recipe.train, step, 1000)
+        engine.train_batch(indices, transforms, rate, step)
+        for reference in (exact, rough):
+            reference.train_batch(train_images.pixels[indices], train_images.labels[indices], transforms, rate)
+        if step == 0:
+            assert distance(engine.network_state(), exact.network.state(), start) < 1e-4
+    theirs = distance(rough.network.state(), exact.network.state(), start)
+    assert distance(engine.network_state(), exact.network.state(), start) < 3 * theirs
+    assert engine.take_totals().loss == pytest.approx(exact.loss, rel=5e-3)
+
+
+def distance(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, Tensor]) -> float:
+    """Return how far two networks are apart, relative to how far the expected one has moved."""
+    flat = [torch.cat([state[name].double().flatten() for name in expected]) for state in (found, expected, start)]
+    return float((flat[0] - flat[1]).norm() / (flat[1] - flat[2]).norm())
+
+
+def test_logits_of_any_count() -> None:
+    recipe = make_recipe(SMALL, SMALL_INPUT)
+    engine = native(recipe)
+    network = Network(recipe.model).eval()
+    network.load(weights_for(recipe))
+    pixels = images_for(recipe)[0]
+    for count in (0, 1, 17, COUNT):
+        with torch.no_grad():
+            torch.testing.assert_close(engine.logits(pixels[:count]), network(pixels[:count]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "ema": 0.9}], ids=["sgd", "adamw"])
+def test_resumes_bit_for_bit_and_on_any_threads(changes: dict[str, Any]) -> None:
+    recipe = make_recipe(SMALL, SMALL_INPUT, dropout=0.1, **changes)
+    whole, half, rest = native(recipe), native(recipe, 1), native(recipe, 3)
+    train(whole, recipe, 6)
+    train(half, recipe, 3)
+    rest.load_state(half.state())
+    train(rest, recipe, 3, first=3)
+    for name, tensor in whole.state().items():
+        assert torch.equal(tensor, rest.state()[name]), name
+    with pytest.raises(KilonetError, match="checkpoint"):
+        whole.load_state({})
+
+
+def test_network_state_has_the_names_of_the_network() -> None:
+    recipe = make_recipe(SMALL, SMALL_INPUT)
+    found, expected = native(recipe).network_state(), weights_for(recipe)
+    assert list(found) == list(Network(recipe.model).state()) == [one.name for one in stretches(recipe.model)]
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_loss_that_is_no_number_is_seen() -> None:
+    recipe = make_recipe(SMALL, SMALL_INPUT)
+    weights = weights_for(recipe)
+    weights["layers.0.convolution.weight"][0] = float("nan")
+    engine = NativeEngine(recipe, *images_for(recipe), weights, 1)
+    train(engine, recipe, 1)
+    assert math.isnan(engine.take_totals().loss)
+
+
+def dropout_step(seed: int, step: int) -> Tensor:
+    """Return how often each of many channels survives: gradients of weights behind a dropout of one pixel."""
+    recipe = make_recipe(["conv 400 1x1", "mix 2"], (1, 1, 1), dropout=0.25, momentum=0.0, weight_decay=0.0, seed=seed)
+    weights = {name: torch.zeros_like(tensor) for name, tensor in weights_for(recipe).items()}
+    for name in weights:
+        if name.endswith("batch_norm.bias"):
+            weights[name] += 1
+    engine = NativeEngine(recipe, *images_for(recipe), weights, 2)
+    transforms = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).repeat(48, 1, 1)
+    engine.train_batch(torch.zeros(48, dtype=torch.int64), transforms, 1.0, step)
+    # Both logits are zero, so each image adds -(+) 0.5 / 48 times what dropout let through.
+    return engine.network_state()["layers.1.convolution.weight"][0].abs().flatten() * 2
+
+
+def test_dropout_drops_its_share_and_scales_the_rest() -> None:
+    kept = dropout_step(0, 0)
+    counts = kept * 48 * 0.75
+    torch.testing.assert_close(counts, counts.round(), rtol=0, atol=1e-3)
+    assert float(kept.mean()) == pytest.approx(1, abs=0.02)
+    # 400 binomial counts of 48 draws: the deviation is sqrt(48 * 0.75 * 0.25) = 3.
+    assert 2.6 < float(counts.std()) < 3.4
+    assert torch.equal(kept, dropout_step(0, 0))
+    assert not torch.equal(kept, dropout_step(1, 0))
+    assert not torch.equal(kept, dropout_step(0, 1))
+
+
+@pytest.mark.parametrize("instructions", ["avx2", "generic"])
+def test_other_instruction_sets(instructions: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if instructions == "avx2" and not torch.cpu.get_capabilities().get("avx2", False):
+        pytest.skip("no AVX2")
+    monkeypatch.setenv("KILONET_NATIVE_ISA", instructions)
+    check_gradients(make_recipe(SMALL, SMALL_INPUT))
+
+
+def test_bad_arguments_are_refused() -> None:
+    recipe = make_recipe(SMALL, SMALL_INPUT)
+    engine = native(recipe)
+    with pytest.raises(KilonetError, match="indices"):
+        engine.train_batch(torch.tensor([COUNT]), torch.zeros(1, 2, 3), 0.1, 0)
+    with pytest.raises(KilonetError, match="transforms"):
+        engine.train_batch(torch.tensor([0]), torch.zeros(2, 2, 3), 0.1, 0)
+    with pytest.raises(KilonetError, match="pixels"):
+        engine.logits(torch.zeros(1, 2, 3, 3, dtype=torch.uint8))
+    pixels, labels = images_for(recipe)
+    with pytest.raises(KilonetError, match="labels"):
+        NativeEngine(recipe, pixels, labels + 99, weights_for(recipe), 1)
+
+
+TINY = ["conv 2", "gap"]
+OBJECTION = f"""
+from kilonet.native import native_objection
+from kilonet.recipe import ModelSection
+print(native_objection(ModelSection(input=(1, 4, 4), layers={tuple(TINY)!r})))
+"""
+
+
+def test_many_processes_build_at_once(tmp_path: Path) -> None:
+    environment = os.environ | {"KILONET_CACHE": str(tmp_path)}
+    command = [sys.executable, "-c", OBJECTION]
+    runs = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [run.communicate()[0].strip() for run in runs] == ["None"] * 2
+    left = list((tmp_path / "native").iterdir())
+    assert [path.suffix for path in left] == [".so"]
+    assert stat.S_IMODE((tmp_path / "native").stat().st_mode) == 0o700
+
+
+def test_a_cache_that_others_may_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILONET_CACHE", str(tmp_path))
+    folder = cache_folder()
+    folder.chmod(0o770)
+    model = make_recipe(TINY, (1, 4, 4)).model
+    objection = native_objection(model)
+    assert objection is not None
+    assert "0700" in objection
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert "0700" in (native_objection(model) or "")
+
+
+def test_a_compiler_that_fails_or_is_missing_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_recipe(TINY, (1, 4, 4)).model
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    assert "no C++ compiler" in (native_objection(model) or "")
+    script = tmp_path / "failing"
+    script.write_text(
+        "#!/bin/sh\n[ \"$1\" = --version ] && exit 0\necho noise >&2\necho 'a.cpp:1: error: bad' >&2\nexit 1\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setenv("KILONET_CACHE", str(tmp_path))
+    objection = native_objection(model) or ""
+    assert objection.endswith("a.cpp:1: error: bad")
+    assert "\n" not in objection
+    assert not list((tmp_path / "native").iterdir())
+
+
+def test_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILONET_NATIVE_ISA", "mmx")
+    assert "avx512, avx2, generic" in (native_objection(make_recipe(TINY, (1, 4, 4)).model) or "")
+
+
+def test_instructions_that_the_processor_lacks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILONET_NATIVE_ISA", "avx512")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    assert "does not have" in (native_objection(make_recipe(TINY, (1, 4, 4)).model) or "")
+
+
+def test_kernels_run_clean_under_sanitisers(tmp_path: Path) -> None:
+    compiler = next(path for name in ("c++", "g++", "clang++") if (path := shutil.which(name)))
+    flags = ["-std=c++20", "-O1", "-g", "-w", "-pthread", "-march=native"]
+    flags += ["-fno-strict-aliasing", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    (tmp_path / "probe.cpp").write_text("int main() {}")
+    probe = subprocess.run(
+        [compiler, *flags, "probe.cpp", "-o", "probe"], cwd=tmp_path, capture_output=True, check=False
+    )
+    if probe.returncode:
+        pytest.skip("this compiler has no sanitisers")
+    recipe = make_recipe(SMALL, SMALL_INPUT, dropout=0.1)
+    (tmp_path / "network.cpp").write_text(plan.source(recipe.model))
+    sources = [
+        f"-I{tmp_path}",
+        f"-I{Path(plan.__file__).parent}",
+        str(Path(__file__).with_name("native_sanitised.cpp")),
+    ]
+    subprocess.run([compiler, *flags, *sources, "-o", "trial"], cwd=tmp_path, check=True)
+    done = subprocess.run([tmp_path / "trial"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,54 @@
+"""What must be in the package wherever it is installed."""
+
+import importlib.metadata
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+import kilonet
+from kilonet.datasets import MNIST_SHA256
+from kilonet.model import packaged_models
+from kilonet.recipe import packaged_recipes
+
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
+
+
+def test_the_version_is_the_projects() -> None:
+    version = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"]
+    assert kilonet.__version__ == importlib.metadata.version("kilonet") == version
+
+
+@pytest.mark.parametrize("name", sorted(MNIST_SHA256))
+def test_mnist_is_packaged(name: str) -> None:
+    assert (files("kilonet") / "mnist" / f"{name}.gz").is_file()
+
+
+def test_mnist_comes_with_its_authors_and_its_licence() -> None:
+    text = (files("kilonet") / "mnist" / "LICENSE.md").read_text(encoding="utf-8")
+    for word in ("LeCun", "Cortes", "Burges", "CC BY-SA 3.0"):
+        assert word in text
+
+
+def test_recipes_are_packaged() -> None:
+    assert {"best", "seed"} <= set(packaged_recipes())
+
+
+def test_trained_models_are_packaged() -> None:
+    assert {"best", "seed"} <= set(packaged_models())
+    for name in packaged_models():
+        # 7,662 weights, the batch-norm statistics and the header.
+        assert len((files("kilonet") / "models" / f"{name}.safetensors").read_bytes()) < 40_000
+
+
+def test_annotations_are_packaged() -> None:
+    assert (files("kilonet") / "py.typed").is_file()
+
+
+def test_every_public_name_is_there() -> None:
+    for name in kilonet.__all__:
+        assert getattr(kilonet, name) is not None
+        assert name in dir(kilonet)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = kilonet.no_such_name

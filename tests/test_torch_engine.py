@@ -1,0 +1,219 @@
+"""The torch engine, held against a plain torch loop, and the contract that every engine keeps."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
+
+from helpers import same_tensors, some_pixels, tiny_recipe
+from kilonet.augment import apply_transforms, draw_transforms
+from kilonet.datasets import Images
+from kilonet.network import Network, initial_network
+from kilonet.recipe import Recipe
+from kilonet.torch_engine import TorchEngine
+
+IMAGES = Images(some_pixels(200), torch.arange(200) % 10)
+PLAIN: dict[str, Any] = {"dropout": 0.0, "ema": 0.0, "momentum": 0.9, "weight_decay": 0.01}
+
+
+def engine_of(recipe: Recipe) -> TorchEngine:
+    return TorchEngine(recipe, IMAGES, initial_network(recipe.model, recipe.run.seed))
+
+
+def batches(recipe: Recipe, steps: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, float, int]]:
+    """Steps of odd sizes with a learning rate that changes."""
+    for step in range(first, first + steps):
+        generator = torch.Generator().manual_seed(step)
+        count = [64, 33, 7][step % 3]
+        indices = torch.randint(0, 200, (count,), generator=generator)
+        yield indices, draw_transforms(recipe.augment, count, generator), 0.05 / (1 + step), step
+
+
+def train(engine: TorchEngine, recipe: Recipe, steps: int, first: int = 0) -> TorchEngine:
+    for batch in batches(recipe, steps, first):
+        engine.train_batch(*batch)
+    return engine
+
+
+def plain_loop(
+    recipe: Recipe, make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer], steps: int
+) -> tuple[Network, AveragedModel, float, int]:
+    """Train as any tutorial would; returns the network, its average, the summed loss and the correct answers."""
+    network = initial_network(recipe.model, recipe.run.seed).train()
+    weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    norms = [parameter for parameter in network.parameters() if parameter.ndim == 1]
+    optimizer = make(
+        [{"params": weights, "weight_decay": recipe.train.weight_decay}, {"params": norms, "weight_decay": 0.0}]
+    )
+    decay = recipe.train.ema
+
+    def averaged(average: Tensor, tensor: Tensor, _: Tensor | int) -> Tensor:
+        return decay * average + (1 - decay) * tensor if tensor.is_floating_point() else tensor
+
+    average, total, correct = AveragedModel(network, avg_fn=averaged, use_buffers=True), 0.0, 0
+    for indices, transforms, rate, _ in batches(recipe, steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        logits = network(apply_transforms(IMAGES.pixels[indices], transforms))
+        labels = IMAGES.labels[indices]
+        loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.train.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        average.update_parameters(network)
+        total += loss.item() * len(indices)
+        correct += int((logits.argmax(1) == labels).sum())
+    return network, average, total, correct
+
+
+def close(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    torch.testing.assert_close(first, second, atol=2e-5, rtol=1e-4)
+
+
+def sgd(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=1.0, momentum=0.9, nesterov=True)
+
+
+def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.999))
+
+
+@pytest.mark.parametrize(
+    ("changes", "make"),
+    [
+        ({}, sgd),
+        ({"momentum": 0.0}, lambda groups: torch.optim.SGD(groups, lr=1.0)),
+        ({"weight_decay": 0.0}, sgd),
+        ({"label_smoothing": 0.2}, sgd),
+        ({"optimizer": "adamw"}, adamw),
+    ],
+    ids=["sgd", "no momentum", "no decay", "smoothing", "adamw"],
+)
+def test_steps_are_those_of_a_plain_loop(
+    changes: dict[str, Any], make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+) -> None:
+    recipe = tiny_recipe(**{**PLAIN, **changes})
+    engine = train(engine_of(recipe), recipe, 6)
+    network, _, total, correct = plain_loop(recipe, make, 6)
+    close(engine.network_state(), network.state())
+    totals = engine.take_totals()
+    assert totals.loss == pytest.approx(total, rel=1e-4)
+    assert totals.correct == correct
+    assert totals.images == 2 * (64 + 33 + 7)
+
+
+@pytest.mark.parametrize("ema", [0.5, 0.9, 0.998])
+def test_the_average_is_that_of_torch(ema: float) -> None:
+    recipe = tiny_recipe(**{**PLAIN, "ema": ema})
+    engine = train(engine_of(recipe), recipe, 6)
+    network, average, _, _ = plain_loop(recipe, sgd, 6)
+    assert isinstance(average.module, Network)
+    close(engine.network_state(), average.module.state())
+    trained = {
+        name.removeprefix("network."): tensor for name, tensor in engine.state().items() if name.startswith("network.")
+    }
+    close(trained, network.state())
+
+
+def test_what_is_scored_is_what_is_kept() -> None:
+    recipe = tiny_recipe()
+    engine = train(engine_of(recipe), recipe, 4)
+    kept = Network(recipe.model)
+    kept.load(engine.network_state())
+    pixels = some_pixels(1001, seed=9)
+    with torch.no_grad():
+        expected = kept.eval()(pixels)
+    torch.testing.assert_close(engine.logits(pixels), expected)
+    assert engine.logits(pixels).shape == (1001, 10)
+
+
+def test_scoring_changes_nothing() -> None:
+    recipe = tiny_recipe(ema=0.0)
+    quiet, asked = (train(engine_of(recipe), recipe, 2) for _ in range(2))
+    asked.logits(some_pixels(10))
+    assert same_tensors(train(quiet, recipe, 2, 2).state(), train(asked, recipe, 2, 2).state())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"ema": 0.0}, {"dropout": 0.0}, {"momentum": 0.0}, {"optimizer": "adamw"}, {"precision": "bfloat16"}],
+    ids=str,
+)
+def test_a_restored_state_goes_on_bit_for_bit(changes: dict[str, Any]) -> None:
+    recipe = tiny_recipe(**changes)
+    unbroken = train(engine_of(recipe), recipe, 3)
+    state = unbroken.state()
+    restored = engine_of(recipe.replace(seed=recipe.run.seed))
+    train(restored, recipe, 1, 7)
+    restored.load_state(state)
+    assert same_tensors(restored.state(), state)
+    assert same_tensors(train(unbroken, recipe, 4, 3).state(), train(restored, recipe, 4, 3).state())
+
+
+def test_a_state_is_a_copy_with_nothing_missing() -> None:
+    recipe = tiny_recipe()
+    engine = train(engine_of(recipe), recipe, 1)
+    state = engine.state()
+    copied = {name: tensor.clone() for name, tensor in state.items()}
+    train(engine, recipe, 1, 1)
+    assert same_tensors(state, copied)
+    changed = engine.state()
+    assert all(not torch.equal(state[name], changed[name]) for name in state)
+    assert {name.split(".")[0] for name in state} == {"network", "average", "optimizer"}
+
+
+def test_totals_start_anew_when_they_are_taken() -> None:
+    recipe = tiny_recipe()
+    engine = train(engine_of(recipe), recipe, 1)
+    assert engine.take_totals().images == 64
+    assert engine.take_totals() == type(engine.take_totals())(0.0, 0, 0)
+    train(engine, recipe, 1, 1)
+    assert engine.take_totals().images == 33
+
+
+def test_dropout_is_drawn_from_seed_and_step_alone() -> None:
+    recipe = tiny_recipe(dropout=0.5)
+    batch = next(batches(recipe, 1))
+    weights = []
+    for seed, step, noise in ((0, 0, 1), (0, 0, 2), (0, 1, 1), (1, 0, 1)):
+        changed = recipe.replace(seed=seed)
+        engine = TorchEngine(changed, IMAGES, initial_network(recipe.model, 0))
+        # Without an average, whose first step is like no other, only dropout can tell the steps apart.
+        torch.manual_seed(noise)
+        engine.train_batch(*batch[:3], step)
+        weights.append({name: tensor for name, tensor in engine.state().items() if name.startswith("network.")})
+    assert same_tensors(weights[0], weights[1])
+    assert not same_tensors(weights[0], weights[2])
+    assert not same_tensors(weights[0], weights[3])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_training_leaves_the_callers_random_numbers_alone(dropout: float) -> None:
+    recipe = tiny_recipe(dropout=dropout)
+    engine = engine_of(recipe)
+    before = torch.random.get_rng_state()
+    train(engine, recipe, 2)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_single_image_is_a_batch() -> None:
+    recipe = tiny_recipe()
+    engine = engine_of(recipe)
+    engine.train_batch(torch.tensor([3]), draw_transforms(recipe.augment, 1, torch.Generator()), 0.1, 0)
+    assert engine.take_totals().images == 1
+    assert all(torch.isfinite(tensor).all() for tensor in engine.state().values())
+
+
+def test_bfloat16_is_near_float32_and_keeps_float32_weights() -> None:
+    exact, reduced = (
+        train(engine_of(recipe), recipe, 3).network_state()
+        for recipe in (tiny_recipe(**PLAIN), tiny_recipe(**PLAIN, precision="bfloat16"))
+    )
+    assert all(tensor.dtype == torch.float32 for tensor in reduced.values())
+    assert not same_tensors(exact, reduced)
+    for name in exact:
+        torch.testing.assert_close(exact[name], reduced[name], atol=0.05, rtol=0.1)

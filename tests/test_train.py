@@ -1,0 +1,296 @@
+"""Training: it learns, it repeats itself, it stops when it makes no sense, and it refuses what does not fit."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+import kilonet
+from helpers import StopAtEpoch, refusal, same_tensors, tiny_recipe
+from kilonet import train
+from kilonet.datasets import DataSet, Images
+from kilonet.engine import Totals
+from kilonet.errors import KilonetError, TrainingDiverged
+from kilonet.progress import Silence
+from kilonet.recipe import Recipe, TrainSection
+from kilonet.runs import EpochMetrics, Run
+from kilonet.train import fit, resume, scheduled_rate, score
+
+
+@dataclass
+class Record(Silence):
+    """Remembers what it is told."""
+
+    begun: list[tuple[int, int]] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+    scored: list[tuple[str, int]] = field(default_factory=list)
+    stops: int = 0
+
+    def epoch_started(self, epoch: int, steps: int) -> None:
+        self.begun.append((epoch, steps))
+
+    def batch_trained(self, batch: int, accuracy: float, loss: float) -> None:
+        assert 0 <= accuracy <= 1
+        assert loss > 0
+        self.batches.append(batch)
+
+    def epoch_trained(self, metrics: EpochMetrics, scored: str, images: int) -> None:
+        assert metrics.epoch == len(self.scored)
+        self.scored.append((scored, images))
+
+    def stopped(self) -> None:
+        self.stops += 1
+
+
+def test_the_reference_network_learns_mnist_in_an_epoch(mnist: DataSet) -> None:
+    run = fit(kilonet.load_recipe("best", {"epochs": 1, "threads": 1}), mnist)
+    assert run.result.final.test_accuracy > 0.97
+    assert run.result.scored_images == 10_000
+
+
+def test_without_a_folder_nothing_is_written(small: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = fit(tiny_recipe(epochs=1), small)
+    assert run.folder is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_changes_nothing(small: DataSet, finished: Run) -> None:
+    run = fit(finished.result.recipe, small)
+    assert run.result.model_sha256 == finished.result.model_sha256 == finished.model.sha256
+    assert finished.folder is not None
+    assert kilonet.load(finished.folder).sha256 == run.result.model_sha256
+
+
+def test_another_seed_gives_other_weights(small: DataSet, finished: Run) -> None:
+    assert fit(tiny_recipe(seed=1), small).result.model_sha256 != finished.result.model_sha256
+
+
+@pytest.mark.parametrize(
+    "change", [{"rotation": 0}, {"dropout": 0}, {"ema": 0}, {"batch_size": 65}, {"optimizer": "adamw"}]
+)
+def test_every_key_matters(small: DataSet, change: dict[str, Any]) -> None:
+    once = tiny_recipe(epochs=1)
+    assert fit(once.replace(**change), small).result.model_sha256 != fit(once, small).result.model_sha256
+
+
+def test_the_callers_random_numbers_neither_matter_nor_change(small: DataSet, finished: Run) -> None:
+    torch.manual_seed(123)
+    before = torch.random.get_rng_state()
+    assert fit(finished.result.recipe, small).result.model_sha256 == finished.result.model_sha256
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_it_learns_from_few_images_too(small: DataSet) -> None:
+    run = fit(tiny_recipe(epochs=6, dropout=0, rotation=0, shift=0), small)
+    losses = [metrics.train_loss for metrics in run.history]
+    assert losses[-1] < losses[0]
+    assert run.result.final.test_accuracy > 0.7
+
+
+def test_progress_is_told_everything(small: DataSet) -> None:
+    record = Record()
+    fit(tiny_recipe(batch_size=150), small, progress=record)
+    assert record.begun == [(0, 14), (1, 14)]
+    assert record.batches == [*range(14), *range(14)]
+    assert record.scored == [("Test", 500), ("Test", 500)]
+    assert record.stops == 1
+
+
+def test_the_figures_of_an_epoch_are_those_of_its_images(small: DataSet, finished: Run) -> None:
+    final = finished.result.final
+    logits = finished.model.logits(small.test.pixels)
+    loss, correct = score(logits, small.test)
+    assert final.test_loss == pytest.approx(loss, abs=1e-6)
+    assert finished.result.correct == correct
+    assert final.test_accuracy == correct / 500
+    assert final.learning_rate == scheduled_rate(finished.result.recipe.train, 63, 64)
+
+
+def test_the_mean_loss_and_the_correct_answers_are_scored() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
+    labels = torch.tensor([0, 1, 1])
+    expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-1)) + math.log1p(math.exp(3))) / 3
+    loss, correct = score(logits, Images(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), labels))
+    assert loss == pytest.approx(expected)
+    assert correct == 2
+
+
+def test_holdout_scores_images_that_it_does_not_train_on(small: DataSet) -> None:
+    record = Record()
+    run = fit(tiny_recipe(holdout=True, epochs=1), small, progress=record)
+    assert run.result.scored == "Holdout"
+    assert run.result.scored_images == 333
+    assert record.scored == [("Holdout", 333)]
+    assert record.begun == [(0, math.ceil(1667 / 64))]
+    held = small.hold_out().test
+    assert run.result.correct == score(run.model.logits(held.pixels), held)[1]
+
+
+def test_holdout_never_looks_at_the_test_set(small: DataSet) -> None:
+    blank = Images(torch.zeros_like(small.test.pixels), small.test.labels, "Test")
+    recipe = tiny_recipe(holdout=True, epochs=1)
+    first, second = (fit(recipe, DataSet(small.train, test)) for test in (small.test, blank))
+    untimed = {"seconds", "images_per_second"}
+    assert first.result.final.model_dump(exclude=untimed) == second.result.final.model_dump(exclude=untimed)
+    assert first.result.model_sha256 == second.result.model_sha256
+
+
+def test_too_few_images_to_hold_out_are_refused(small: DataSet) -> None:
+    few = DataSet(small.train.select(torch.arange(5), "Train"), small.test)
+    with pytest.raises(KilonetError) as error:
+        fit(tiny_recipe(holdout=True), few)
+    refusal(error, "5")
+
+
+@given(
+    warmup=st.floats(0, 0.99),
+    steps=st.integers(1, 300),
+    schedule=st.sampled_from(["cosine", "linear", "constant"]),
+    highest=st.floats(1e-6, 100),
+)
+def test_the_learning_rate_rises_and_then_falls(warmup: float, steps: int, schedule: Any, highest: float) -> None:
+    section = TrainSection(warmup=warmup, schedule=schedule, learning_rate=highest)
+    rates = [scheduled_rate(section, step, steps) for step in range(steps)]
+    rising = round(warmup * steps)
+    assert all(0 <= rate <= highest * (1 + 1e-12) for rate in rates)
+    assert all(rate > 0 for rate in rates)
+    assert all(before < after for before, after in itertools.pairwise(rates[:rising]))
+    assert all(before >= after for before, after in itertools.pairwise(rates[rising:]))
+    if rising < steps:
+        assert rates[rising] == pytest.approx(highest)
+    if schedule != "constant" and steps - rising >= 20:
+        assert rates[-1] < 0.06 * highest
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 0.05), (1, 0.1), (2, 0.1), (6, 0.05), (9, 0.1 * (1 + math.cos(math.pi * 7 / 8)) / 2)],
+)
+def test_known_values_of_the_cosine(step: int, expected: float) -> None:
+    section = TrainSection(learning_rate=0.1, warmup=0.2, schedule="cosine")
+    assert scheduled_rate(section, step, 10) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.1), (5, 0.05), (9, 0.01)])
+def test_known_values_of_the_line(step: int, expected: float) -> None:
+    section = TrainSection(learning_rate=0.1, warmup=0, schedule="linear")
+    assert scheduled_rate(section, step, 10) == pytest.approx(expected)
+
+
+def test_an_absurd_learning_rate_stops_the_run_early(small: DataSet) -> None:
+    record = Record()
+    recipe = tiny_recipe(epochs=500, learning_rate=100.0, warmup=0.0, weight_decay=1.0, ema=0.0)
+    with pytest.raises(TrainingDiverged) as error:
+        fit(recipe, small, progress=record)
+    refusal(error, "training diverged", "--learning-rate", "100")
+    assert len(record.begun) <= 3
+    assert record.stops == 1
+
+
+class BrokenEngine:
+    """An engine whose figures are what a test says."""
+
+    name = "torch"
+    device = "cpu"
+    precision = "float32"
+
+    def __init__(self, loss: float, logit: float) -> None:
+        self._loss = loss
+        self._logit = logit
+        self.batches = 0
+        self._taken = 0
+
+    def train_batch(self, indices: Tensor, *_: object) -> None:
+        self.batches += 1
+        self._taken += len(indices)
+
+    def take_totals(self) -> Totals:
+        images, self._taken = self._taken, 0
+        return Totals(self._loss * images, 0, images)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        return torch.full((len(pixels), 10), self._logit)
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("loss", "logit", "words", "batches"),
+    [
+        (math.nan, 0.0, "not a number in epoch 0, batch 0", 1),
+        (math.inf, 0.0, "not a number in epoch 0, batch 0", 1),
+        (1.0, math.nan, "not a number in epoch 0", 32),
+        (9.9, 0.0, "no better than guessing", 64),
+    ],
+)
+def test_a_run_that_makes_no_sense_is_stopped(
+    *, small: DataSet, monkeypatch: pytest.MonkeyPatch, loss: float, logit: float, words: str, batches: int
+) -> None:
+    engine = BrokenEngine(loss, logit)
+    monkeypatch.setattr(train, "make_engine", lambda *_: engine)
+    with pytest.raises(TrainingDiverged) as error:
+        fit(tiny_recipe(epochs=15), small)
+    refusal(error, words, "--learning-rate")
+    assert engine.batches == batches
+
+
+def test_a_diverged_run_keeps_its_last_good_epoch(
+    small: DataSet, small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny_recipe(small_folder), small, folder, StopAtEpoch(1))
+    before = (folder / "checkpoint.safetensors").read_bytes()
+    monkeypatch.setattr(train, "_train_epoch", lambda *_: (0.1, Totals(1e9, 0, 2000)))
+    with pytest.raises(KilonetError):
+        resume(folder)
+    assert (folder / "checkpoint.safetensors").read_bytes() == before
+
+
+def relabelled(data: DataSet) -> DataSet:
+    return DataSet(data.train, Images(data.test.pixels, data.test.labels + 1, "Test"))
+
+
+def cropped(data: DataSet) -> DataSet:
+    return DataSet(*(Images(part.pixels[..., 1:], part.labels) for part in (data.train, data.test)))
+
+
+def coloured(data: DataSet) -> DataSet:
+    return DataSet(*(Images(part.pixels.expand(-1, 3, -1, -1), part.labels) for part in (data.train, data.test)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"), [(relabelled, "10 classes"), (cropped, "(1, 28, 27)"), (coloured, "(3, 28, 28)")]
+)
+def test_images_that_do_not_fit_the_network_are_refused(
+    small: DataSet, tmp_path: Path, change: Callable[[DataSet], DataSet], words: str
+) -> None:
+    with pytest.raises(KilonetError) as error:
+        fit(tiny_recipe(), change(small), tmp_path / "run")
+    refusal(error, words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that the test wants missing")
+def test_a_device_that_is_not_there_is_refused(small: DataSet) -> None:
+    with pytest.raises(KilonetError) as error:
+        fit(tiny_recipe(device="cuda"), small)
+    refusal(error, "cuda", "--device cpu")
+
+
+def test_resuming_needs_nothing_but_the_folder(small: DataSet, small_folder: Path, tmp_path: Path) -> None:
+    recipe: Recipe = tiny_recipe(small_folder)
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, small, tmp_path / "run", StopAtEpoch(0))
+    resumed, whole = resume(tmp_path / "run"), fit(recipe, small)
+    assert same_tensors(resumed.model.network.state(), whole.model.network.state())
