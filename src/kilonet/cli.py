@@ -26,7 +26,7 @@ DEFAULT_RECIPE = "best"
 
 
 def train(
-    recipe: Positional = DEFAULT_RECIPE,
+    recipe: Annotated[str | None, tyro.conf.Positional] = None,
     *,
     out: Path | None = None,
     resume: Path | None = None,
@@ -37,7 +37,7 @@ def train(
     """Train a network and keep it in a run folder.
 
     Args:
-        recipe: a packaged recipe (see 'kilonet recipes') or a TOML file.
+        recipe: a packaged recipe (see 'kilonet recipes') or a TOML file; 'best' if none is given.
         out: the run folder; by default a new one under runs/.
         resume: go on with the run in this folder, with its own recipe.
         seeds: train so many times, side by side, with seeds from --seed upwards; prints mean and deviation.
@@ -48,12 +48,12 @@ def train(
 
     changes = recipe_keys.given()
     if seeds is not None and resume is None:
-        runs = sessions.train_seeds(recipe, changes, out, seeds)
+        runs = sessions.train_seeds(recipe or DEFAULT_RECIPE, changes, out, seeds)
         _print(json, lambda: {"runs": [_run_as_json(run) for run in runs]}, lambda: sessions.seeds_summary(runs))
         return 0
     if resume is None:
-        run = sessions.train_recipe(recipe, changes, out)
-    elif changes or out or seeds is not None or recipe != DEFAULT_RECIPE:
+        run = sessions.train_recipe(recipe or DEFAULT_RECIPE, changes, out)
+    elif changes or out or seeds is not None or recipe is not None:
         raise KilonetError("--resume goes on with a run as it was begun: give no recipe and no other flag with it")
     else:
         run = sessions.resume_run(resume)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from kilonet.errors import KilonetError
 from kilonet.layers import PlacedLayer, Shape, parse_layer, place
 
-MAXIMUM_RECIPE_BYTES = 1 << 20
+MAXIMUM_RECIPE_BYTES = 16 << 10
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ProperFraction = Annotated[float, Field(ge=0, lt=1)]
@@ -25,7 +25,7 @@ ProperFraction = Annotated[float, Field(ge=0, lt=1)]
 class Section(BaseModel):
     """A table of the TOML file: frozen, and strict about unknown keys and about numbers that are none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class ModelSection(Section):
@@ -33,9 +33,9 @@ class ModelSection(Section):
 
     input: tuple[
         Annotated[int, Field(ge=1, le=16)], Annotated[int, Field(ge=1, le=512)], Annotated[int, Field(ge=1, le=512)]
-    ] = Field((1, 28, 28), description="channels, rows and columns of an image")
+    ] = Field((1, 28, 28), strict=False, description="channels, rows and columns of an image")
     layers: Annotated[tuple[str, ...], Field(min_length=1, max_length=200)] = Field(
-        description="the layers in order, such as 'conv 10', 'mix 10', 'maxpool 2', 'gap'"
+        strict=False, description="the layers in order, such as 'conv 10', 'mix 10', 'maxpool 2', 'gap'"
     )
     mean: ProperFraction = Field(0.1307, description="mean of the training pixels, 0 to 1; subtracted from the input")
     deviation: Annotated[float, Field(gt=0, le=1)] = Field(

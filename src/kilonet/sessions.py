@@ -47,6 +47,7 @@ def train_seeds(source: str, changes: Mapping[str, Any], out: Path | None, seeds
     if not 1 <= seeds <= MAXIMUM_SEEDS:
         raise KilonetError(f"--seeds {seeds}: 1 to {MAXIMUM_SEEDS} can be trained")
     recipe = load_recipe(source, changes)
+    recipe.replace(seed=recipe.run.seed + seeds - 1)
     parent = out or _new_folder(f"{recipe_name(source)}-{seeds}seeds")
     folders = {seed: parent / f"seed{seed}" for seed in range(recipe.run.seed, recipe.run.seed + seeds)}
     threads = recipe.run.threads or 1

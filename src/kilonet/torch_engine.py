@@ -14,6 +14,8 @@ from kilonet.augment import apply_transforms
 from kilonet.cuda_graph import CapturedStep
 from kilonet.datasets import Images
 from kilonet.engine import Totals
+from kilonet.errors import KilonetError
+from kilonet.layers import BatchNorm
 from kilonet.network import Network
 from kilonet.recipe import Recipe, TrainSection
 
@@ -26,7 +28,12 @@ class TorchEngine:
     name = "torch"
 
     def __init__(self, recipe: Recipe, images: Images, network: Network) -> None:
-        """Take over the network; device, precision and threads are the recipe's, which must not say `auto`."""
+        """Take over the network; device, precision and threads are the recipe's, which must not say `auto`.
+
+        Raises:
+            KilonetError: the last batch of an epoch is too small for the network's batch norm.
+        """
+        _check_last_batch(recipe, len(images))
         self.device: str = recipe.run.device
         self.precision: str = recipe.run.precision
         self._recipe = recipe
@@ -125,6 +132,20 @@ class TorchEngine:
             entries = self._optimizer.state[parameter]
             live |= {f"optimizer.{name}.{key}": value for key, value in entries.items()}
         return live
+
+
+def _check_last_batch(recipe: Recipe, images: int) -> None:
+    """Refuse what torch's batch norm refuses in mid-epoch: one value a channel to take statistics of."""
+    single = any(
+        isinstance(operation, BatchNorm) and placed.output_shape[1:] == (1, 1)
+        for placed in recipe.model.placed
+        for operation in placed.operations
+    )
+    if single and images % recipe.train.batch_size == 1:
+        raise KilonetError(
+            f"the last batch of {images:,} images would be a single one, too few for batch norm on a 1x1 map; "
+            f"change --batch-size {recipe.train.batch_size}"
+        )
 
 
 def _make_optimizer(network: nn.Module, train: TrainSection, learning_rate: Tensor) -> torch.optim.Optimizer:

@@ -1,0 +1,64 @@
+"""The benchmarks: what they compute is right, and what they wrote into the README is what they write now."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kilonet.budget import budget_of
+from kilonet.recipe import load_recipe
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import readme  # noqa: E402
+import scaling  # noqa: E402
+import train_speed  # noqa: E402
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+
+
+def test_the_readme_is_as_generated() -> None:
+    done = run(str(BENCHMARKS / "readme.py"), "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_changed_readme_is_seen() -> None:
+    text = "<!-- begin command kilonet recipes -->\nsomething else\n<!-- end -->\n"
+    made = readme.generate(text)
+    assert made != text
+    assert "7,662 parameters" in made
+    assert readme.generate(made) == made
+
+
+def test_the_seed_style_script_trains_the_seed_s_network() -> None:
+    done = run(str(BENCHMARKS / "seed_style.py"), "--images", "512", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["images"] == 512
+    assert len(result["seconds"]) == len(result["test_accuracy"]) == 1
+    assert (
+        run(
+            "-c",
+            f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import seed_style as s; "
+            "print(sum(p.numel() for p in s.seed_network(0.1).parameters()))",
+        ).stdout
+        == "7662\n"
+    )
+
+
+def test_training_takes_so_many_operations() -> None:
+    """Forward, input and weight gradients are two operations a MAC each, but for the first input's gradient."""
+    model = load_recipe("best").model
+    assert train_speed.training_flops(model) == 2 * (3 * 1_498_880 - 60_840) == 8_871_600
+
+
+@pytest.mark.parametrize(("factor", "macs"), [(1, 1_498_880), (2, 2 * 60_840 + 4 * 1_437_840 + 2 * 200)])
+def test_widening_multiplies_the_hidden_channels(factor: int, macs: int) -> None:
+    model = scaling.recipe_of(scaling.Case(widening=factor, threads=1)).model
+    assert model.classes == 10
+    assert budget_of(model).macs == macs
