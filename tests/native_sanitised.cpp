@@ -14,13 +14,13 @@ int main() {
   for (auto& label : labels) label = (int64_t)(last.channels * random());
   for (auto& value : values) value = random() + 0.1f;
   const Settings settings{pixels.data(), labels.data(), values.data(), momentum.data(), second.data(), average.data(),
-                          0.9, 1e-3, 0.9, 0.1, 0.2, 0.13, 0.3, 7, 2};
+                          0.9, 1e-3, 0.1, 0.2, 0.13, 0.3, 7, 2};
   Trainer* trainer = kilonet_open(&settings);
   for (int step = 0; step < 3; step++) {
     for (auto& index : indices) index = (int64_t)(images * random());
     // Far enough to look outside the picture on every side.
     for (auto& number : transforms) number = 40 * (random() - 0.5f);
-    kilonet_step(trainer, indices.data(), transforms.data(), batch - step, 0.01, step, step);
+    kilonet_step(trainer, indices.data(), transforms.data(), batch - step, 0.01, 0.5, step, step);
   }
   kilonet_logits(trainer, pixels.data(), images, average.data(), logits.data());
   Totals totals;

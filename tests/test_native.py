@@ -25,7 +25,7 @@ from kilonet.native.plan import stretches
 from kilonet.network import Network, initial_network
 from kilonet.recipe import Recipe, load_recipe, parse_recipe
 from kilonet.train import scheduled_rate
-from native_reference import Reference
+from reference import Reference
 
 pytestmark = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="no C++ compiler"

@@ -15,6 +15,7 @@ from kilonet.datasets import Images
 from kilonet.network import Network, initial_network
 from kilonet.recipe import Recipe
 from kilonet.torch_engine import TorchEngine
+from reference import averaging
 
 IMAGES = Images(some_pixels(200), torch.arange(200) % 10)
 PLAIN: dict[str, Any] = {"dropout": 0.0, "ema": 0.0, "momentum": 0.9, "weight_decay": 0.01}
@@ -49,12 +50,8 @@ def plain_loop(
     optimizer = make(
         [{"params": weights, "weight_decay": recipe.train.weight_decay}, {"params": norms, "weight_decay": 0.0}]
     )
-    decay = recipe.train.ema
-
-    def averaged(average: Tensor, tensor: Tensor, _: Tensor | int) -> Tensor:
-        return decay * average + (1 - decay) * tensor if tensor.is_floating_point() else tensor
-
-    average, total, correct = AveragedModel(network, avg_fn=averaged, use_buffers=True), 0.0, 0
+    average = AveragedModel(network, avg_fn=averaging(recipe.train.ema), use_buffers=True)
+    total, correct = 0.0, 0
     for indices, transforms, rate, _ in batches(recipe, steps):
         for group in optimizer.param_groups:
             group["lr"] = rate

@@ -23,6 +23,16 @@ class Totals:
     """Images trained."""
 
 
+def average_share(decay: float, step: int) -> float:
+    """Return the newest weights' share in the moving average after a step, counted from 0.
+
+    An average over less than about a tenth of the steps so far at first, so that the initial weights do not linger in
+    it; 1 - decay once that is more. The same idea with other constants: TensorFlow's ExponentialMovingAverage with
+    `num_updates`.
+    """
+    return max(1 - decay, 10 / (10 + step))
+
+
 class Engine(Protocol):
     """Trains one network. All tensors are on `device`; floats are float32."""
 

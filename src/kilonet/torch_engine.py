@@ -13,7 +13,7 @@ from kilonet.allocator import keep_freed_memory
 from kilonet.augment import apply_transforms
 from kilonet.cuda_graph import CapturedStep
 from kilonet.datasets import Images
-from kilonet.engine import Totals
+from kilonet.engine import Totals, average_share
 from kilonet.errors import KilonetError
 from kilonet.layers import BatchNorm
 from kilonet.network import Network
@@ -43,7 +43,7 @@ class TorchEngine:
         # Without an average the weights that are kept are the ones that are trained.
         self._kept = copy.deepcopy(self._network) if recipe.train.ema else self._network
         self._learning_rate = torch.zeros((), device=self.device)
-        self._average_weight = torch.ones((), device=self.device)
+        self._average_share = torch.ones((), device=self.device)
         self._optimizer = _make_optimizer(self._network, recipe.train, self._learning_rate)
         self._loss = torch.zeros((), device=self.device)
         self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
@@ -56,7 +56,7 @@ class TorchEngine:
     def train_batch(self, indices: Tensor, transforms: Tensor, learning_rate: float, step: int) -> None:
         """Train one step; see the contract."""
         self._learning_rate.fill_(learning_rate)
-        self._average_weight.fill_(1.0 if step == 0 else 1 - self._recipe.train.ema)
+        self._average_share.fill_(average_share(self._recipe.train.ema, step))
         self._images += len(indices)
         with _randomness(self._recipe, step, self.device):
             if self.device == "cuda" and len(indices) == self._recipe.train.batch_size:
@@ -92,7 +92,7 @@ class TorchEngine:
         if self._kept is not self._network:
             with torch.no_grad():
                 for average, tensor in zip(self._kept.state().values(), self._network.state().values(), strict=True):
-                    average.lerp_(tensor, self._average_weight)
+                    average.lerp_(tensor, self._average_share)
 
     def take_totals(self) -> Totals:
         """Return the sums since the last call; see the contract."""

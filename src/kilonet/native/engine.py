@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kilonet.engine import Totals
+from kilonet.engine import Totals, average_share
 from kilonet.errors import KilonetError
 from kilonet.native.build import load_library
 from kilonet.native.plan import stretches
@@ -21,7 +21,7 @@ class _Settings(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("pixels", "labels", "values", "momentum", "second_moment", "average")),
         *(
             (name, ctypes.c_double)
-            for name in ("momentum_decay", "weight_decay", "average_decay", "smoothing", "dropout", "mean", "deviation")
+            for name in ("momentum_decay", "weight_decay", "smoothing", "dropout", "mean", "deviation")
         ),
         ("seed", ctypes.c_uint64),
         ("threads", ctypes.c_int64),
@@ -110,7 +110,6 @@ class NativeEngine:
             **pointers,
             momentum_decay=train.momentum,
             weight_decay=train.weight_decay,
-            average_decay=train.ema,
             smoothing=train.label_smoothing,
             dropout=model.dropout,
             mean=model.mean,
@@ -129,9 +128,9 @@ class NativeEngine:
             raise KilonetError(f"transforms have shape {tuple(transforms.shape)}, not ({len(indices)}, 2, 3)")
         if not 0 <= int(indices.min()) <= int(indices.max()) < len(self._pixels):
             raise KilonetError(f"indices must lie from 0 to {len(self._pixels) - 1}")
-        self._library.kilonet_step(
-            self._trainer, indices.data_ptr(), transforms.data_ptr(), len(indices), learning_rate, step, self._steps
-        )
+        addresses = indices.data_ptr(), transforms.data_ptr()
+        share = average_share(self._recipe.train.ema, step)
+        self._library.kilonet_step(self._trainer, *addresses, len(indices), learning_rate, share, step, self._steps)
         self._steps += 1
 
     def take_totals(self) -> Totals:
@@ -182,7 +181,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "kilonet_open": (pointer, [pointer]),
         "kilonet_close": (None, [pointer]),
-        "kilonet_step": (None, [pointer, pointer, pointer, count, ctypes.c_double, count, count]),
+        "kilonet_step": (None, [pointer, pointer, pointer, count, ctypes.c_double, ctypes.c_double, count, count]),
         "kilonet_logits": (None, [pointer, pointer, count, pointer, pointer]),
         "kilonet_take_totals": (None, [pointer, pointer]),
     }

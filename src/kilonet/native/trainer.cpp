@@ -405,14 +405,14 @@ void Trainer::update(double rate, int64_t steps_before) {
   }
 }
 
-void Trainer::update_average(int64_t steps_before) {
+void Trainer::update_average(double share) {
   if (!settings_.average) return;
-  const float share = steps_before ? (float)(1 - settings_.average_decay) : 1;
   for (size_t i = 0; i < network_.value_count; i++)
-    settings_.average[i] = share == 1 ? settings_.values[i] : settings_.average[i] + share * (settings_.values[i] - settings_.average[i]);
+    settings_.average[i] += (float)share * (settings_.values[i] - settings_.average[i]);
 }
 
-void Trainer::step(const int64_t* indices, const float* transforms, int64_t count, double rate, int64_t step, int64_t steps_before) {
+void Trainer::step(const int64_t* indices, const float* transforms, int64_t count, double rate, double average_share,
+                   int64_t step, int64_t steps_before) {
   const Batch batch{settings_.pixels, indices, transforms, count, step};
   reserve(batch.groups());
   for (Part& part : parts_) {
@@ -467,7 +467,7 @@ void Trainer::step(const int64_t* indices, const float* transforms, int64_t coun
   }
   finish_gradient();
   update(rate, steps_before);
-  update_average(steps_before);
+  update_average(average_share);
   for (const Part& part : parts_) totals_.loss += part.score.loss, totals_.correct += part.score.correct;
   totals_.images += count;
 }
@@ -504,9 +504,9 @@ Trainer* kilonet_open(const Settings* settings) { return new Trainer(network, *s
 
 void kilonet_close(Trainer* trainer) { delete trainer; }
 
-void kilonet_step(Trainer* trainer, const int64_t* indices, const float* transforms, int64_t count, double rate, int64_t step,
-                  int64_t steps_before) {
-  trainer->step(indices, transforms, count, rate, step, steps_before);
+void kilonet_step(Trainer* trainer, const int64_t* indices, const float* transforms, int64_t count, double rate,
+                  double average_share, int64_t step, int64_t steps_before) {
+  trainer->step(indices, transforms, count, rate, average_share, step, steps_before);
 }
 
 void kilonet_logits(Trainer* trainer, const uint8_t* pixels, int64_t count, const float* values, float* result) {

@@ -59,7 +59,7 @@ struct Settings {
   const uint8_t* pixels;
   const int64_t* labels;
   float *values, *momentum, *second_moment, *average;  // second_moment for AdamW alone; average for one alone
-  double momentum_decay, weight_decay, average_decay, smoothing, dropout, mean, deviation;
+  double momentum_decay, weight_decay, smoothing, dropout, mean, deviation;
   uint64_t seed;
   int64_t threads;
 };
@@ -87,7 +87,8 @@ Array<Value> zeros(size_t count) {
 class Trainer {
  public:
   Trainer(const Network& network, const Settings& settings);
-  void step(const int64_t* indices, const float* transforms, int64_t count, double rate, int64_t step, int64_t steps_before);
+  void step(const int64_t* indices, const float* transforms, int64_t count, double rate, double average_share,
+            int64_t step, int64_t steps_before);
   void logits(const uint8_t* pixels, int64_t count, const float* values, float* result);
   Totals take_totals();
 
@@ -153,7 +154,7 @@ class Trainer {
   void plan_backward();
   void finish_gradient();
   void update(double rate, int64_t steps_before);
-  void update_average(int64_t steps_before);
+  void update_average(double share);
   Dropout dropout(const Batch& batch, const Group& group, int operation) const;
   int channels(int norm) const { return network_.tensors[network_.norms[norm].tensor].channels; }
   Shape shape(int tensor) const { return network_.tensors[tensor]; }

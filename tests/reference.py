@@ -1,15 +1,25 @@
 """A training step in plain torch, in any precision, that the native engine is held against."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from kilonet.augment import apply_transforms
 from kilonet.network import Network
 from kilonet.recipe import Recipe
+
+
+def averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """Return the moving average for torch's `AveragedModel`: quick at first, then by its decay."""
+
+    def averaged(average: Tensor, tensor: Tensor, updates: Tensor | int) -> Tensor:
+        share = max(1 - decay, 10 / (10 + int(updates)))
+        return average + share * (tensor - average) if tensor.is_floating_point() else tensor
+
+    return averaged
 
 
 class Reference:
@@ -34,7 +44,7 @@ class Reference:
             self.optimizer = torch.optim.SGD(groups, lr=1.0, momentum=train.momentum, nesterov=train.momentum > 0)
         self.average: AveragedModel | None = None
         if train.ema:
-            self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(train.ema), use_buffers=True)
+            self.average = AveragedModel(self.network, avg_fn=averaging(train.ema), use_buffers=True)
         self.loss = 0.0
 
     def logits(self, pixels: Tensor, network: torch.nn.Module) -> Tensor:
