@@ -66,9 +66,20 @@ def train_seeds(source: str, changes: Mapping[str, Any], out: Path | None, seeds
             raise
 
 
+class _ChildProgress(LineProgress):
+    """Prefixed lines, and an end to the training when nobody waits for it any more."""
+
+    def batch_trained(self, batch: int, accuracy: float, loss: float) -> None:
+        """Stop if the parent was killed: a child would train on unseen."""
+        super().batch_trained(batch, accuracy, loss)
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            raise SystemExit(1)
+
+
 def _train_one(recipe: Recipe, folder: Path) -> Path:
     """Train one seed, in a process of its own."""
-    fit(recipe, out=folder, progress=LineProgress(sys.stderr, f"seed {recipe.run.seed}: "))
+    fit(recipe, out=folder, progress=_ChildProgress(sys.stderr, f"seed {recipe.run.seed}: "))
     return folder
 
 
