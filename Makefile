@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train test test-full lint benchmark clean
+.PHONY: train test test-full lint benchmark readme clean
 
 train: $(STAMP)
 	$(BIN)/kilonet train
@@ -22,6 +22,9 @@ lint: $(STAMP)
 
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/train_speed.py
+
+readme: $(STAMP)
+	$(BIN)/python benchmarks/readme.py
 
 # The environment is made without its own pip, which Debian's Python keeps in a package apart; the pip at hand fills it.
 $(STAMP): pyproject.toml constraints.txt

@@ -54,7 +54,8 @@ def _accuracy_row(name: str) -> str:
 
 def _machine(run: dict[str, Any]) -> str:
     environment = run["environment"]
-    return f"{environment['processor']}, {environment['threads']} threads, {environment['engine']} engine"
+    threads = f"{environment['threads']} thread" + ("s" if environment["threads"] > 1 else "")
+    return f"{environment['processor']}, {threads}, {environment['engine']} engine"
 
 
 def stored_file(name: str) -> str:

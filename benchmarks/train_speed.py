@@ -143,8 +143,9 @@ def main() -> None:
         for contender in CONTENDERS:
             seconds[contender.name].append(epoch_seconds(contender, options.epochs, options.threads))
             print(f"round {number}: {contender.name}: {seconds[contender.name][-1]:.2f} s", file=sys.stderr, flush=True)
-    print(f"{processor_name()}, {options.threads} threads, torch {torch.__version__}, Python {sys.version.split()[0]}")
-    print(f"float32 peak {statistics.median(peaks):.0f} GFLOP/s; {options.rounds} rounds")
+    versions = f"torch {torch.__version__}, Python {sys.version.split()[0]}"
+    peak = f"float32 peak {statistics.median(peaks):.0f} GFLOP/s; {options.rounds} rounds"
+    print(f"Measured on: {processor_name()}, {options.threads} threads, {versions}; {peak}\n")
     print(table(seconds, peaks, training_flops(load_recipe("best").model)))
 
 

@@ -53,17 +53,18 @@ def train_seeds(source: str, changes: Mapping[str, Any], out: Path | None, seeds
     threads = recipe.run.threads or 1
     workers = 1 if recipe.run.device == "cuda" else max(1, min(seeds, _cores() // threads))
     print(f"{recipe_name(source)}: {seeds} seeds, {workers} at a time, in {parent}", file=sys.stderr)
-    context = multiprocessing.get_context("spawn")
-    with _resumable(list(folders.values())), ProcessPoolExecutor(workers, mp_context=context) as pool:
-        runs = [
-            pool.submit(_train_one, recipe.replace(seed=seed, threads=threads), folder)
-            for seed, folder in folders.items()
-        ]
-        try:
-            return [read_run(run.result()) for run in runs]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with _resumable(list(folders.values())):
+        return _train_side_by_side([recipe.replace(seed=seed, threads=threads) for seed in folders], folders, workers)
+
+
+def _train_side_by_side(recipes: Sequence[Recipe], folders: Mapping[int, Path], workers: int) -> list[Run]:
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        runs = [pool.submit(_train_one, recipe, folders[recipe.run.seed]) for recipe in recipes]
+        return [read_run(run.result()) for run in runs]
+    finally:
+        # After an error, seeds that have not begun never do; those at work end by themselves.
+        pool.shutdown(cancel_futures=True)
 
 
 class _ChildProgress(LineProgress):
