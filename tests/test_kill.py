@@ -72,7 +72,7 @@ def checkpoint_digest(folder: Path) -> bytes:
 
 def wait_for_a_moment(kind: str, dice: random.Random, training: subprocess.Popen[str], folder: Path) -> None:
     if kind == "start-up":
-        time.sleep(dice.uniform(0.0, 2.0))
+        time.sleep(dice.uniform(0.0, 1.5))
         return
     before = checkpoint_digest(folder)
     wait_until(lambda: checkpoint_digest(folder) != before, training, 60)
@@ -124,13 +124,13 @@ def digest(folder: Path) -> str:
 
 
 def test_a_run_killed_at_random_moments_ends_in_the_same_weights(recipe: Path, tmp_path: Path) -> None:
-    prove(recipe, tmp_path, 40, ["start-up"] * 8 + ["epoch"] * 3 + ["write"] * 4)
+    prove(recipe, tmp_path, 300, ["start-up"] * 8 + ["epoch"] * 3 + ["write"] * 4)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_run_killed_a_hundred_times_ends_in_the_same_weights(recipe: Path, tmp_path: Path) -> None:
-    prove(recipe, tmp_path, 200, ["start-up"] * 30 + ["epoch"] * 30 + ["write"] * 40)
+    prove(recipe, tmp_path, 1500, ["start-up"] * 30 + ["epoch"] * 30 + ["write"] * 40)
 
 
 def test_ctrl_c_says_how_to_go_on_and_that_works(recipe: Path, tmp_path: Path) -> None:

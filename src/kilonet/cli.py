@@ -4,6 +4,7 @@ Figures go to stdout, progress to stderr. Exit status: 0 done, 1 a check failed,
 """
 
 import json as json_module
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -149,7 +150,7 @@ HANDLERS = {handler.__name__: handler for handler in (train, evaluate, predict, 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     try:
-        status = dispatch("kilonet", HANDLERS, sys.argv[1:] if arguments is None else arguments)
+        status = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except TrainingDiverged as error:
         return _fail(str(error), 1)
@@ -159,12 +160,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(interrupt) or "interrupted", 130)
     except BrokenPipeError:
         # Whoever read our output has gone; point stdout elsewhere so that Python's exit does not complain.
-        sys.stdout = None
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         # Such as a name that is too long for any file.
         return _fail(str(error), 2)
     return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        return dispatch("kilonet", HANDLERS, arguments)
+    except SystemExit as stop:
+        # Help was asked for; what is printed is flushed like any other output.
+        return int(stop.code or 0)
 
 
 def _fail(message: str, status: int) -> int:
