@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from kilonet.budget import budget_of
-from kilonet.recipe import load_recipe
+from kilonet.recipe import load_recipe, parse_recipe
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -62,3 +63,9 @@ def test_widening_multiplies_the_hidden_channels(factor: int, macs: int) -> None
     model = scaling.recipe_of(scaling.Case(widening=factor, threads=1)).model
     assert model.classes == 10
     assert budget_of(model).macs == macs
+
+
+def test_the_readme_s_recipe_is_one() -> None:
+    example = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
+    recipe = parse_recipe(tomllib.loads(example), "README.md", {})
+    assert recipe.model.parameters <= 8000
