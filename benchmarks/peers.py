@@ -123,7 +123,8 @@ def time_jax(steps: int) -> float:
 
 def time_tinygrad(steps: int) -> float:
     """Time tinygrad: one TinyJit function a step."""
-    from tinygrad import Tensor, TinyJit, nn
+    os.environ.setdefault("DEV", "CPU")
+    from tinygrad import Context, Tensor, TinyJit, nn
 
     images, labels = batches(steps)
     inputs = [Tensor(image).realize() for image in images]
@@ -142,7 +143,7 @@ def time_tinygrad(steps: int) -> float:
         return batch.flatten(1)
 
     def update(batch: Any, wanted: Any) -> Any:
-        with Tensor.train():
+        with Context(TRAINING=1):
             optimizer.zero_grad()
             loss = forward(batch).sparse_categorical_crossentropy(wanted).backward()
             return loss.realize(*optimizer.schedule_step())

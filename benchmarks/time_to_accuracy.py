@@ -47,7 +47,7 @@ def fast_run(seed: int) -> tuple[float, float, float]:
 
 
 def script_run(seed: int) -> tuple[bool, float, float]:
-    """Train the script until it reaches the target: whether it did, seconds of its epochs' training, highest accuracy."""
+    """Train the script to the target: whether it got there, seconds of training, highest accuracy."""
     schedule = ["--epochs", str(SCRIPT_EPOCHS), "--stop-at", str(TARGET), "--seed", str(seed)]
     done = json.loads(_run([sys.executable, str(SCRIPT), *schedule]))
     highest = max(done["test_accuracy"])
