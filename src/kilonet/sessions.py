@@ -38,7 +38,7 @@ def train_recipe(source: str, changes: Mapping[str, Any], out: Path | None) -> R
 def train_seeds(source: str, changes: Mapping[str, Any], out: Path | None, seeds: int) -> list[Run]:
     """Train a recipe with several seeds, from the recipe's own upwards, side by side over the processor's cores.
 
-    One process a core is faster than one after another with threads inside: the processes never wait for each other.
+    Each has a process with one thread, unless the recipe says how many: processes never wait for each other.
 
     Raises:
         KilonetError: the recipe, its changes or the folder will not do.
