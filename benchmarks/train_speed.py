@@ -5,15 +5,13 @@
 Every contender trains in a process of its own, one after another, round after round, so that a machine whose speed
 drifts is unfair to none. An epoch is the training part with augmentation, all 60,000 images at batch 128; each kilonet
 process gives the median of its epochs. Printed are medians over the rounds, the ratio to the seed-style script (the
-median of the rounds' ratios) and the share of the machine's float32 peak, measured in the same rounds.
+median of the rounds' ratios) and the share of the machine's float32 peak, measured in the same rounds, as are the
+native engine's convolutions alone (see kernel_speed.py).
 """
 
 import argparse
 import json
-import os
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -21,10 +19,12 @@ from pathlib import Path
 
 import torch
 
+from kernel_speed import overall_gflops, pass_times, precisions
 from kilonet.budget import budget_of
 from kilonet.environment import processor_name
 from kilonet.layers import Convolution
 from kilonet.recipe import ModelSection, load_recipe
+from peak import peak_gflops, run
 
 HERE = Path(__file__).parent
 IMAGES = 60_000
@@ -39,12 +39,23 @@ class Contender:
     recipe: str | None
     """None for the seed-style script."""
     engine: str = ""
+    precision: str = "auto"
+    instructions: str = ""
+    """What the native engine is built for; empty for all that the processor has."""
+
+
+def _for_avx2() -> list[Contender]:
+    """Name the older instruction set where this processor has it, as one of those that people own."""
+    name = "best, native engine for AVX2"
+    return [Contender(name, "best", "native", "float32", "avx2")] if torch.cpu.get_capabilities().get("avx2") else []
 
 
 CONTENDERS = (
     Contender("seed-style script", None),
     Contender("best, torch engine", "best", "torch"),
     Contender("best, native engine", "best", "native"),
+    Contender("best, native engine in float32", "best", "native", "float32"),
+    *_for_avx2(),
     Contender("seed, torch engine", "seed", "torch"),
     Contender("seed, native engine", "seed", "native"),
 )
@@ -54,39 +65,17 @@ def epoch_seconds(contender: Contender, epochs: int, threads: int) -> float:
     """Train in a new process and return the seconds of an epoch's training part."""
     if contender.recipe is None:
         command = [sys.executable, str(HERE / "seed_style.py"), "--threads", str(threads)]
-        done = _run(command)
+        done = run(command)
         return float(statistics.median(json.loads(done)["seconds"]))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = [sys.executable, "-m", "kilonet", "train", contender.recipe, "--out", str(out), "--json"]
-        changes = {"epochs": epochs, "batch-size": BATCH, "engine": contender.engine, "threads": threads}
-        _run(command + [word for key, value in changes.items() for word in (f"--{key}", str(value))])
+        changes: dict[str, object] = {"epochs": epochs, "batch-size": BATCH, "threads": threads}
+        changes |= {"engine": contender.engine, "precision": contender.precision}
+        environment = {"KILONET_NATIVE_ISA": contender.instructions} if contender.instructions else {}
+        run(command + [word for key, value in changes.items() for word in (f"--{key}", str(value))], environment)
         lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return float(statistics.median(json.loads(line)["seconds"] for line in lines))
-
-
-def peak_gflops(threads: int) -> float:
-    """Return the float32 peak, GFLOP/s: the faster of a register-resident loop and a 2048-square matrix product."""
-    return max(_matrix_product_gflops(threads), _register_gflops(threads))
-
-
-def _matrix_product_gflops(threads: int) -> float:
-    code = (
-        "import sys,time,torch;torch.set_num_threads(int(sys.argv[1]));a=torch.randn(2048,2048);a@a;t=[]\n"
-        "for _ in range(9):\n s=time.perf_counter();a@a;t.append(time.perf_counter()-s)\n"
-        "print(2*2048**3/sorted(t)[4]/1e9)"
-    )
-    return float(_run([sys.executable, "-c", code, str(threads)]))
-
-
-def _register_gflops(threads: int) -> float:
-    compiler = os.environ.get("CXX") or shutil.which("c++")
-    if compiler is None:
-        return 0.0
-    with tempfile.TemporaryDirectory() as folder:
-        program = str(Path(folder) / "fma_peak")
-        _run([compiler, "-O3", "-march=native", "-std=c++17", str(HERE / "fma_peak.cpp"), "-o", program, "-pthread"])
-        return float(_run([program, str(threads)]))
 
 
 def training_flops(model: ModelSection) -> int:
@@ -103,13 +92,6 @@ def training_flops(model: ModelSection) -> int:
 
 def _convolves(operations: tuple[object, ...]) -> bool:
     return any(isinstance(operation, Convolution) for operation in operations)
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return done.stdout
 
 
 def table(seconds: dict[str, list[float]], peaks: list[float], flops: int) -> str:
@@ -137,16 +119,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     seconds: dict[str, list[float]] = {contender.name: [] for contender in CONTENDERS}
-    peaks = []
+    peaks: list[float] = []
+    kernels: dict[str, list[float]] = {precision: [] for precision in precisions()}
+    model = load_recipe("best").model
     for number in range(options.rounds):
         peaks.append(peak_gflops(options.threads))
+        for precision, speeds in kernels.items():
+            speeds.append(overall_gflops(pass_times(model, precision, BATCH, options.threads)))
         for contender in CONTENDERS:
             seconds[contender.name].append(epoch_seconds(contender, options.epochs, options.threads))
             print(f"round {number}: {contender.name}: {seconds[contender.name][-1]:.2f} s", file=sys.stderr, flush=True)
     versions = f"torch {torch.__version__}, Python {sys.version.split()[0]}"
     peak = f"float32 peak {statistics.median(peaks):.0f} GFLOP/s; {options.rounds} rounds"
     print(f"Measured on: {processor_name()}, {options.threads} threads, {versions}; {peak}\n")
-    print(table(seconds, peaks, training_flops(load_recipe("best").model)))
+    print(table(seconds, peaks, training_flops(model)))
+    for precision, speeds in kernels.items():
+        share = statistics.median(speed / one for speed, one in zip(speeds, peaks, strict=True))
+        speed = f"{statistics.median(speeds):.0f} GFLOP/s, {100 * share:.0f} % of the float32 peak"
+        print(f"\nConvolutions of `best` alone in {precision}: {speed}")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from kilonet.budget import budget_of
+from kilonet.native import native_objection
 from kilonet.recipe import load_recipe, parse_recipe
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import kernel_speed  # noqa: E402
 import readme  # noqa: E402
 import scaling  # noqa: E402
+import start_time  # noqa: E402
 import train_speed  # noqa: E402
 
 
@@ -56,6 +59,21 @@ def test_training_takes_so_many_operations() -> None:
     """Forward, input and weight gradients are two operations a MAC each, but for the first input's gradient."""
     model = load_recipe("best").model
     assert train_speed.training_flops(model) == 2 * (3 * 1_498_880 - 60_840) == 8_871_600
+
+
+@pytest.mark.skipif(native_objection(load_recipe("best")) is not None, reason="no native engine")
+def test_all_passes_of_the_convolutions_are_timed() -> None:
+    model = load_recipe("best").model
+    times = kernel_speed.pass_times(model, "float32", 32, 1)
+    assert sum(one.flops for one in times) == 32 * train_speed.training_flops(model)
+    assert [one.name for one in times] == ["forward", "weights"] + 6 * ["forward", "input", "weights"]
+    assert all(0.1 < one.gflops < 10_000 for one in times)
+
+
+@pytest.mark.skipif(native_objection(load_recipe("best")) is not None, reason="no native engine")
+def test_a_start_is_timed_from_its_beginning(tmp_path: Path) -> None:
+    cold, warm = start_time.first_step(str(tmp_path)), start_time.first_step(str(tmp_path))
+    assert 0 < warm[1] < warm[0] < cold[0]
 
 
 @pytest.mark.parametrize(("factor", "macs"), [(1, 1_498_880), (2, 2 * 60_840 + 4 * 1_437_840 + 2 * 200)])

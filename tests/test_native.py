@@ -33,6 +33,7 @@ pytestmark = pytest.mark.skipif(
 
 SMALL = ["conv 5", "mix 4", "maxpool 2", "conv 6 same", "conv 6 same residual", "conv 12 depthwise", "gap", "mix 5"]
 SMALL_INPUT = (2, 13, 12)
+TINY = ["conv 2", "gap"]
 COUNT = 60
 
 
@@ -156,6 +157,47 @@ def test_gradients_of_any_network(network: tuple[list[str], tuple[int, int, int]
     check_gradients(make_recipe(network[0], network[1]), 19)
 
 
+def step_in_bfloat16(layers: list[str], shape: tuple[int, int, int], size: int) -> dict[str, Tensor]:
+    """Take one step in bfloat16, which rounding to eight bits leaves near the exact one."""
+    plain = make_recipe(layers, shape, momentum=0.0, weight_decay=0.0, precision="bfloat16")
+    engine = native(plain)
+    train(engine, plain, 1, size)
+    exact = train_reference(plain, torch.float64, 1, size)
+    found, start = engine.network_state(), weights_for(plain)
+    assert 1e-4 < distance(found, exact.kept().state(), start) < 0.03
+    assert engine.take_totals().loss == pytest.approx(exact.loss, rel=1e-2)
+    return found
+
+
+@pytest.mark.parametrize("size", [3, 16, 21, 48])
+def test_a_step_in_bfloat16(size: int) -> None:
+    step_in_bfloat16(SMALL, SMALL_INPUT, size)
+
+
+@settings(max_examples=5, derandomize=True, deadline=None, database=None, phases=[Phase.generate])
+@given(networks())
+def test_a_step_of_any_network_in_bfloat16(network: tuple[list[str], tuple[int, int, int]]) -> None:
+    step_in_bfloat16(network[0], network[1], 19)
+
+
+def test_bfloat16_by_other_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor's instructions and the portable ones round alike; only the order of sums differs."""
+    found = step_in_bfloat16(SMALL, SMALL_INPUT, 21)
+    monkeypatch.setenv("KILONET_NATIVE_ISA", "generic")
+    portable = step_in_bfloat16(SMALL, SMALL_INPUT, 21)
+    assert distance(found, portable, weights_for(make_recipe(SMALL, SMALL_INPUT))) < 2e-3
+
+
+def test_bfloat16_is_for_processors_that_multiply_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe(TINY, (1, 4, 4), precision="bfloat16")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    assert "--precision float32" in (native_objection(recipe) or "")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert native_objection(recipe) is None
+    monkeypatch.setenv("KILONET_NATIVE_ISA", "avx2")
+    assert "bfloat16" in (native_objection(recipe) or "")
+
+
 @pytest.mark.parametrize(
     "changes",
     [{}, {"optimizer": "adamw", "weight_decay": 0.05, "ema": 0.8}, {"ema": 0.9, "label_smoothing": 0.1}],
@@ -207,8 +249,10 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[
     return float((flat[0] - flat[1]).norm() / (flat[1] - flat[2]).norm())
 
 
-def test_logits_of_any_count() -> None:
-    recipe = make_recipe(SMALL, SMALL_INPUT)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_logits_of_any_count(precision: str) -> None:
+    """Scoring is in float32, whatever the training is in."""
+    recipe = make_recipe(SMALL, SMALL_INPUT, precision=precision)
     engine = native(recipe)
     network = Network(recipe.model).eval()
     network.load(weights_for(recipe))
@@ -218,7 +262,11 @@ def test_logits_of_any_count() -> None:
             torch.testing.assert_close(engine.logits(pixels[:count]), network(pixels[:count]), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "ema": 0.9}], ids=["sgd", "adamw"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optimizer": "adamw", "ema": 0.9}, {"precision": "bfloat16"}],
+    ids=["sgd", "adamw", "bfloat16"],
+)
 def test_resumes_bit_for_bit_and_on_any_threads(changes: dict[str, Any]) -> None:
     recipe = make_recipe(SMALL, SMALL_INPUT, dropout=0.1, **changes)
     whole, half, rest = native(recipe), native(recipe, 1), native(recipe, 3)
@@ -296,11 +344,10 @@ def test_bad_arguments_are_refused() -> None:
         NativeEngine(recipe, pixels, labels + 99, weights_for(recipe), 1)
 
 
-TINY = ["conv 2", "gap"]
 OBJECTION = f"""
 from kilonet.native import native_objection
-from kilonet.recipe import ModelSection
-print(native_objection(ModelSection(input=(1, 4, 4), layers={tuple(TINY)!r})))
+from kilonet.recipe import parse_recipe
+print(native_objection(parse_recipe({{"model": {{"input": [1, 4, 4], "layers": {TINY!r}}}}}, "tiny", {{}})))
 """
 
 
@@ -318,22 +365,22 @@ def test_a_cache_that_others_may_write_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("KILONET_CACHE", str(tmp_path))
     folder = cache_folder()
     folder.chmod(0o770)
-    model = make_recipe(TINY, (1, 4, 4)).model
-    objection = native_objection(model)
+    recipe = make_recipe(TINY, (1, 4, 4))
+    objection = native_objection(recipe)
     assert objection is not None
     assert "0700" in objection
     folder.rmdir()
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     folder.symlink_to(tmp_path / "elsewhere")
-    assert "0700" in (native_objection(model) or "")
+    assert "0700" in (native_objection(recipe) or "")
 
 
 def test_a_compiler_that_fails_or_is_missing_is_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = make_recipe(TINY, (1, 4, 4)).model
+    recipe = make_recipe(TINY, (1, 4, 4))
     monkeypatch.setenv("CXX", str(tmp_path / "none"))
-    assert "no C++ compiler" in (native_objection(model) or "")
+    assert "no C++ compiler" in (native_objection(recipe) or "")
     script = tmp_path / "failing"
     script.write_text(
         "#!/bin/sh\n[ \"$1\" = --version ] && exit 0\necho noise >&2\necho 'a.cpp:1: error: bad' >&2\nexit 1\n"
@@ -341,7 +388,7 @@ def test_a_compiler_that_fails_or_is_missing_is_told_in_one_line(
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
     monkeypatch.setenv("KILONET_CACHE", str(tmp_path))
-    objection = native_objection(model) or ""
+    objection = native_objection(recipe) or ""
     assert objection.endswith("a.cpp:1: error: bad")
     assert "\n" not in objection
     assert not list((tmp_path / "native").iterdir())
@@ -349,16 +396,17 @@ def test_a_compiler_that_fails_or_is_missing_is_told_in_one_line(
 
 def test_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KILONET_NATIVE_ISA", "mmx")
-    assert "avx512, avx2, generic" in (native_objection(make_recipe(TINY, (1, 4, 4)).model) or "")
+    assert "avx512, avx2, generic" in (native_objection(make_recipe(TINY, (1, 4, 4))) or "")
 
 
 def test_instructions_that_the_processor_lacks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KILONET_NATIVE_ISA", "avx512")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    assert "does not have" in (native_objection(make_recipe(TINY, (1, 4, 4)).model) or "")
+    assert "does not have" in (native_objection(make_recipe(TINY, (1, 4, 4))) or "")
 
 
-def test_kernels_run_clean_under_sanitisers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("macros", [[], ["-DKILONET_BFLOAT16"]], ids=["float32", "bfloat16"])
+def test_kernels_run_clean_under_sanitisers(tmp_path: Path, macros: list[str]) -> None:
     compiler = next(path for name in ("c++", "g++", "clang++") if (path := shutil.which(name)))
     flags = ["-std=c++20", "-O1", "-g", "-w", "-pthread", "-march=native"]
     flags += ["-fno-strict-aliasing", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -375,6 +423,6 @@ def test_kernels_run_clean_under_sanitisers(tmp_path: Path) -> None:
         f"-I{Path(plan.__file__).parent}",
         str(Path(__file__).with_name("native_sanitised.cpp")),
     ]
-    subprocess.run([compiler, *flags, *sources, "-o", "trial"], cwd=tmp_path, check=True)
+    subprocess.run([compiler, *flags, *macros, *sources, "-o", "trial"], cwd=tmp_path, check=True)
     done = subprocess.run([tmp_path / "trial"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

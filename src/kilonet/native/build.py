@@ -24,10 +24,8 @@ from kilonet.errors import KilonetError
 from kilonet.native import plan
 from kilonet.recipe import ModelSection
 
-_FLAGS = (
-    "-std=c++20 -O3 -fno-strict-aliasing -ffp-contract=fast -fno-math-errno -fno-trapping-math "
-    "-w -fPIC -shared -pthread"
-)
+_FLAGS = "-std=c++20 -O3 -fno-strict-aliasing -ffp-contract=fast -fno-math-errno -fno-trapping-math -w -pthread"
+_LIBRARY_FLAGS = ["-fPIC", "-shared"]
 _INSTRUCTION_SETS = {
     "avx512": "-march=x86-64-v4 -mtune=native",
     "avx2": "-march=x86-64-v3 -mtune=native",
@@ -39,17 +37,35 @@ _INSTRUCTIONS = {
     "generic": (),
 }
 """What a processor must have for each set, in the words of `torch.cpu.get_capabilities`."""
-_SOURCES = ("vectors.hpp", "convolution.hpp", "elementwise.hpp", "threads.hpp", "trainer.hpp", "trainer.cpp")
+_SOURCES = (
+    "vectors.hpp",
+    "pairs.hpp",
+    "convolution.hpp",
+    "elementwise.hpp",
+    "threads.hpp",
+    "trainer.hpp",
+    "trainer.cpp",
+)
 _LONGEST_COMPILATION = 600
 
 
-def load_library(model: ModelSection) -> ctypes.CDLL:
+def multiplies_bfloat16() -> bool:
+    """Tell whether this processor multiplies bfloat16 by instructions that the native engine uses."""
+    narrowed = os.environ.get("KILONET_NATIVE_ISA")
+    return not narrowed and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+def load_library(model: ModelSection, precision: str) -> ctypes.CDLL:
     """Return the library of the network, compiled now if the cache does not hold it.
+
+    Args:
+        model: the network.
+        precision: `bfloat16` for convolutions that multiply that while training.
 
     Raises:
         KilonetError: no compiler, one that fails, or a cache folder that others could write; one line.
     """
-    compiler, flags = _compiler(), _flags()
+    compiler, flags = _compiler(), [*_flags(precision), *_LIBRARY_FLAGS]
     source = plan.source(model)
     path = cache_folder() / f"{_fingerprint(source, compiler, flags)}.so"
     if not path.exists():
@@ -89,17 +105,22 @@ def _compiler() -> str:
     raise KilonetError(f"no C++ compiler found ({wanted or 'c++, g++ or clang++'}); install one or set CXX")
 
 
-def _flags() -> list[str]:
+def _flags(precision: str) -> list[str]:
+    macros = ["-DKILONET_BFLOAT16"] if precision == "bfloat16" else []
+    return [*shlex.split(_FLAGS), *macros, *shlex.split(_target())]
+
+
+def _target() -> str:
+    """Return the flags of the instruction set."""
     wanted = os.environ.get("KILONET_NATIVE_ISA")
     if not wanted:
-        target = "-march=native" if platform.machine().lower() in ("x86_64", "amd64") else "-mcpu=native"
-        return [*shlex.split(_FLAGS), target]
+        return "-march=native" if platform.machine().lower() in ("x86_64", "amd64") else "-mcpu=native"
     if wanted not in _INSTRUCTION_SETS:
         raise KilonetError(f"KILONET_NATIVE_ISA = '{wanted}' is none of {', '.join(_INSTRUCTION_SETS)}")
     capabilities = torch.cpu.get_capabilities()
     if not all(capabilities.get(name, False) for name in _INSTRUCTIONS[wanted]):
         raise KilonetError(f"KILONET_NATIVE_ISA = '{wanted}', but this processor does not have these instructions")
-    return shlex.split(f"{_FLAGS} {_INSTRUCTION_SETS[wanted]}")
+    return _INSTRUCTION_SETS[wanted]
 
 
 def _fingerprint(source: str, compiler: str, flags: list[str]) -> str:
@@ -130,15 +151,31 @@ def _processor() -> str:
     return "\n".join([platform.machine(), platform.processor(), *sorted(telling)])
 
 
+def compile_program(model: ModelSection, precision: str, main: Path, folder: Path) -> Path:
+    """Compile a program that includes the network's `network.cpp`, with the library's flags, and return its path.
+
+    Raises:
+        KilonetError: no compiler, or one that fails; one line.
+    """
+    _lay_out(plan.source(model), folder)
+    program = folder / main.stem
+    _run([_compiler(), *_flags(precision), f"-I{folder}", "-o", str(program), str(main)])
+    return program
+
+
 def _compile(compiler: str, flags: list[str], source: str, path: Path) -> None:
     """Compile in a folder of this process alone and rename the result into place, whoever else does the same."""
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         folder = Path(name)
-        for file in _SOURCES:
-            (folder / file).write_text(_read(file), encoding="utf-8")
-        (folder / "network.cpp").write_text(source, encoding="utf-8")
+        _lay_out(source, folder)
         _run([compiler, *flags, "-o", "network.so", "network.cpp"], folder)
         (folder / "network.so").replace(path)
+
+
+def _lay_out(source: str, folder: Path) -> None:
+    for file in _SOURCES:
+        (folder / file).write_text(_read(file), encoding="utf-8")
+    (folder / "network.cpp").write_text(source, encoding="utf-8")
 
 
 def _run(command: list[str], folder: Path | None = None) -> str:

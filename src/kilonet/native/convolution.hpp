@@ -2,11 +2,12 @@
 //
 // Tensors are [channel][row][column] vectors of images, so every load is aligned and every multiplication is a vector
 // by one broadcast weight, whatever the channel count and kernel size. A tile of results stays in registers over the
-// whole reduction.
+// whole reduction. With bfloat16 a tensor is first rounded and paired, by channels for a sum over channels and by
+// columns for a sum over positions, so that one instruction multiplies and adds both values of a pair.
 #pragma once
 #include <algorithm>
 
-#include "vectors.hpp"
+#include "pairs.hpp"
 
 struct Convolution {
   int channels_in, channels_out, rows, columns, kernel, padding, groups;
@@ -24,12 +25,18 @@ struct Convolution {
   constexpr size_t gradient_pitch() const { return pitch_of((size_t)rows_out() * gradient_columns()); }
   constexpr int taps() const { return kernel * kernel; }
   constexpr size_t weights() const { return (size_t)channels_out * inputs() * taps(); }
+  // Whether its sums over channels are over pairs.
+  constexpr bool paired() const { return bfloat16 && groups == 1 && channels_in > 1 && channels_out > 1; }
+  // The most vectors that pairing its operands takes.
+  constexpr size_t pair_vectors() const { return channels_in * (input_pitch() + 13) + channels_out * (gradient_pitch() + 13); }
 };
 
 // One convolution over input rows of `stride` vectors; output row y sees the input rows from y - above on.
 struct Pass {
-  int inputs, rows, stride, outputs, rows_out, columns_out, kernel, above;
+  int channels, rows, stride, outputs, rows_out, columns_out, kernel, above;
   size_t pitch, pitch_out;
+  bool paired;
+  constexpr int inputs() const { return paired ? pairs_of(channels) : channels; }
 };
 
 struct Tile {
@@ -68,7 +75,7 @@ inline void correlate_tile(const Vector* input, const float* weights, int channe
   Vector sums[channels][columns] = {};
   const int first = P.above ? std::max(0, P.above - y) : 0;
   const int last = P.above ? std::min(P.kernel, P.rows + P.above - y) : P.kernel;
-  for (int i = 0; i < P.inputs; i++)
+  for (int i = 0; i < P.inputs(); i++)
     for (int ky = first; ky < last; ky++) {
       const Vector* row = input + i * P.pitch + (size_t)(y + ky - P.above) * P.stride + x;
       const float* taps = weights + (size_t)(i * P.kernel + ky) * P.kernel * P.outputs + channel;
@@ -77,7 +84,8 @@ inline void correlate_tile(const Vector* input, const float* weights, int channe
 #pragma GCC unroll 16
         for (int c = 0; c < channels; c++)
 #pragma GCC unroll 16
-          for (int j = 0; j < columns; j++) sums[c][j] += taps[kx * P.outputs + c] * row[kx + j];
+          for (int j = 0; j < columns; j++)
+            sums[c][j] = multiply_add<P.paired>(sums[c][j], taps[kx * P.outputs + c], row[kx + j]);
     }
 #pragma GCC unroll 16
   for (int c = 0; c < channels; c++) store.template row<columns>(channel + c, y, x, sums[c]);
@@ -88,7 +96,7 @@ inline void correlate_columns(const Vector* input, const float* weights, int y, 
   constexpr int channels = best_tile(P.outputs, P.columns_out).channels, rest = P.outputs % channels;
   // What the next columns will read for the first time.
   const Vector* ahead = input + (size_t)std::min(y + P.kernel - 1 - P.above, P.rows - 1) * P.stride + x + columns + P.kernel - 1;
-  for (int i = 0; i < P.inputs; i++)
+  for (int i = 0; i < P.inputs(); i++)
     for (int j = 0; j < columns; j++) __builtin_prefetch(ahead + i * P.pitch + j);
   for (int c = 0; c + channels <= P.outputs; c += channels)
     correlate_tile<P, channels, columns>(input, weights, c, y, x, store);
@@ -96,7 +104,11 @@ inline void correlate_columns(const Vector* input, const float* weights, int y, 
 }
 
 template <Pass P, class Store>
-inline void correlate(const Vector* input, const float* weights, Store store) {
+inline void correlate(const Vector* input, const float* weights, Vector* scratch, Store store) {
+  if constexpr (P.paired) {
+    pair_channels(P.channels, P.pitch, (size_t)P.rows * P.stride, input, scratch);
+    input = scratch;
+  }
   constexpr int columns = best_tile(P.outputs, P.columns_out).columns, rest = P.columns_out % columns;
   for (int y = 0; y < P.rows_out; y++) {
     for (int x = 0; x + columns <= P.columns_out; x += columns)
@@ -108,7 +120,8 @@ inline void correlate(const Vector* input, const float* weights, Store store) {
 // What a forward pass adds to its sums and where it puts them.
 struct Forward {
   const Vector* input;    // padded
-  const float* weights;   // [group][input][kernel row][kernel column][output]
+  const float* weights;   // [group][input][kernel row][kernel column][output], inputs paired if the pass is
+  Vector* scratch;        // for pairs
   const float* bias;      // by output channel
   Vector* output;
   Mask present;           // which lanes hold an image
@@ -167,7 +180,8 @@ struct NormGradient {
 // What the pass to the input's gradient reads and where it puts it.
 struct Backward {
   const Vector* gradient;  // of the output, with its border
-  const float* weights;    // [group][output][kernel row][kernel column][input], taps reversed
+  const float* weights;    // [group][output][kernel row][kernel column][input], taps reversed, outputs paired if the pass is
+  Vector* scratch;         // for pairs
   Vector* result;
   bool add;                // to what is there, for an input that is used twice
   NormGradient norm;       // the rest is for an input with a batch norm before it
@@ -219,38 +233,44 @@ struct StoreNormGradient {
   }
 };
 
-template <Convolution C, template <Pass> class Store>
+template <Convolution C, bool paired, template <Pass> class Store>
 void forward(const Forward& pass) {
   constexpr Pass P{C.inputs(), C.padded_rows(), C.padded_columns(), C.outputs(), C.rows_out(), C.columns_out(), C.kernel, 0,
-                   C.input_pitch(), C.output_pitch()};
+                   C.input_pitch(), C.output_pitch(), paired};
   for (int g = 0; g < C.groups; g++)
-    correlate<P>(pass.input + g * P.inputs * P.pitch, pass.weights + g * (C.weights() / C.groups),
+    correlate<P>(pass.input + g * P.channels * P.pitch, pass.weights + g * (C.weights() / C.groups), pass.scratch,
                  Store<P>{pass, g * P.outputs});
 }
 
 template <Convolution C, template <Pass> class Store>
 void input_gradient(const Backward& pass) {
   constexpr Pass P{C.outputs(), C.rows_out(), C.gradient_columns(), C.inputs(), C.rows, C.columns, C.kernel, C.border(),
-                   C.gradient_pitch(), pitch_of((size_t)C.rows * C.columns)};
+                   C.gradient_pitch(), pitch_of((size_t)C.rows * C.columns), C.paired()};
   for (int g = 0; g < C.groups; g++)
-    correlate<P>(pass.gradient + g * P.inputs * P.pitch, pass.weights + g * (C.weights() / C.groups),
+    correlate<P>(pass.gradient + g * P.channels * P.pitch, pass.weights + g * (C.weights() / C.groups), pass.scratch,
                  Store<P>{pass, g * P.outputs});
 }
 
 // How the gradient of the weights is cut into tiles of outputs x taps: all taps of an input for a small kernel,
 // several inputs for a 1x1 kernel, part of a row of taps for a large one. Positions are cut into bands of rows, so that
-// what a tile reads stays in the first cache while the next tiles read it again.
+// what a tile reads stays in the first cache while the next tiles read it again. Where columns are paired, a band is
+// paired first, the input at every column, as a tap may begin at any, and the gradient at every other.
 template <Convolution C>
 struct TapTiles {
   static constexpr bool pointwise = C.kernel == 1, small = C.kernel <= 3 && !pointwise;
   static constexpr int run = pointwise ? C.inputs() : small ? C.taps() : C.kernel;
   static constexpr int taps = small ? run : std::min(run, registers == 32 ? 6 : 3);
   static constexpr int outputs = std::max(1, std::min(C.outputs(), (registers - 4) / (taps + 1)));
+  static constexpr int step = bfloat16 ? 2 : 1, positions = bfloat16 ? pairs_of(C.columns_out()) : C.columns_out();
+  static constexpr int gradient_columns = bfloat16 ? positions : C.gradient_columns();
   static constexpr int row_bytes =
-      (outputs * C.gradient_columns() + (pointwise ? taps : 1) * C.padded_columns()) * (int)sizeof(Vector);
+      (outputs * gradient_columns + (pointwise ? taps : 1) * C.padded_columns()) * (int)sizeof(Vector);
   static constexpr int rows = std::min(C.rows_out(), std::max(1, first_cache / row_bytes));
+  static constexpr int input_rows = rows + C.kernel - 1;
+  static constexpr size_t input_pitch = bfloat16 ? pitch_of((size_t)input_rows * C.padded_columns()) : C.input_pitch();
+  static constexpr size_t gradient_pitch = bfloat16 ? pitch_of((size_t)rows * positions) : C.gradient_pitch();
   static constexpr size_t offset(int tap) {
-    if (pointwise) return tap * C.input_pitch();
+    if (pointwise) return tap * input_pitch;
     return small ? (tap / C.kernel) * C.padded_columns() + tap % C.kernel : tap;
   }
 };
@@ -258,7 +278,8 @@ struct TapTiles {
 // Adds to sums[output][tap] of `outputs` channels and `taps` taps, which lie `pitch` and one vectors apart.
 template <Convolution C, int outputs, int taps>
 inline void weight_gradient_tile(const Vector* input, const Vector* gradient, int rows, Vector* sums) {
-  constexpr size_t plane = C.gradient_pitch(), pitch = (size_t)C.inputs() * C.taps();
+  using T = TapTiles<C>;
+  constexpr size_t pitch = (size_t)C.inputs() * C.taps();
   Vector tile[outputs][taps];
 #pragma GCC unroll 16
   for (int c = 0; c < outputs; c++)
@@ -266,16 +287,16 @@ inline void weight_gradient_tile(const Vector* input, const Vector* gradient, in
     for (int t = 0; t < taps; t++) tile[c][t] = sums[c * pitch + t];
   for (int y = 0; y < rows; y++) {
     const Vector* row = input + (size_t)y * C.padded_columns();
-    const Vector* gradient_row = gradient + (size_t)y * C.gradient_columns();
-    for (int x = 0; x < C.columns_out(); x++) {
+    const Vector* gradient_row = gradient + (size_t)y * T::gradient_columns;
+    for (int x = 0; x < T::positions; x++) {
       Vector down[outputs];
 #pragma GCC unroll 16
-      for (int c = 0; c < outputs; c++) down[c] = gradient_row[c * plane + x];
+      for (int c = 0; c < outputs; c++) down[c] = gradient_row[c * T::gradient_pitch + x];
 #pragma GCC unroll 16
       for (int t = 0; t < taps; t++) {
-        Vector value = row[TapTiles<C>::offset(t) + x];
+        Vector value = row[T::offset(t) + T::step * x];
 #pragma GCC unroll 16
-        for (int c = 0; c < outputs; c++) tile[c][t] += down[c] * value;
+        for (int c = 0; c < outputs; c++) tile[c][t] = multiply_add<bfloat16>(tile[c][t], down[c], value);
       }
     }
   }
@@ -303,8 +324,8 @@ inline void weight_gradient_band(const Vector* input, const Vector* gradient, in
   constexpr int rest = C.outputs() % T::outputs;
   for (int c = 0; c < C.outputs(); c += T::outputs)
     for (int r = 0; r < runs; r++) {
-      const Vector* from = input + r / rows_of_taps * C.input_pitch() + (size_t)(r % rows_of_taps) * C.padded_columns();
-      const Vector* down = gradient + c * C.gradient_pitch();
+      const Vector* from = input + r / rows_of_taps * T::input_pitch + (size_t)(r % rows_of_taps) * C.padded_columns();
+      const Vector* down = gradient + c * T::gradient_pitch;
       Vector* to = sums + c * pitch + (size_t)r * T::run;
       if (c + T::outputs <= C.outputs()) {
         weight_gradient_run<C, T::outputs>(from, down, rows, to);
@@ -316,32 +337,43 @@ inline void weight_gradient_band(const Vector* input, const Vector* gradient, in
 
 // Adds to sums[output channel][input][kernel row][kernel column]; `gradient` has its border.
 template <Convolution C>
-void weight_gradient(const Vector* input, const Vector* gradient, Vector* sums) {
-  constexpr int band = TapTiles<C>::rows;
+void weight_gradient(const Vector* input, const Vector* gradient, Vector* scratch, Vector* sums) {
+  using T = TapTiles<C>;
   for (int g = 0; g < C.groups; g++)
-    for (int y = 0; y < C.rows_out(); y += band)
-      weight_gradient_band<C>(
-          input + g * C.inputs() * C.input_pitch() + (size_t)y * C.padded_columns(),
-          gradient + g * C.outputs() * C.gradient_pitch() + (size_t)y * C.gradient_columns() + C.border(),
-          std::min(band, C.rows_out() - y), sums + (size_t)g * (C.weights() / C.groups));
+    for (int y = 0; y < C.rows_out(); y += T::rows) {
+      const int rows = std::min(T::rows, C.rows_out() - y);
+      const Vector* from = input + g * C.inputs() * C.input_pitch() + (size_t)y * C.padded_columns();
+      const Vector* down =
+          gradient + g * C.outputs() * C.gradient_pitch() + (size_t)y * C.gradient_columns() + C.border();
+      if constexpr (bfloat16) {
+        Vector* down_pairs = scratch + C.inputs() * T::input_pitch;
+        pair_columns<1>(C.inputs(), rows + C.kernel - 1, C.padded_columns(), {from, C.input_pitch(), C.padded_columns()},
+                        {scratch, T::input_pitch, C.padded_columns()});
+        pair_columns<2>(C.outputs(), rows, C.columns_out(), {down, C.gradient_pitch(), C.gradient_columns()},
+                        {down_pairs, T::gradient_pitch, T::gradient_columns});
+        from = scratch, down = down_pairs;
+      }
+      weight_gradient_band<C>(from, down, rows, sums + (size_t)g * (C.weights() / C.groups));
+    }
 }
 
 // The kernels of one layer, behind pointers that hide its shape.
 struct Kernels {
   Convolution shape;
   void (*forward)(const Forward&);
+  void (*exact_forward)(const Forward&);  // of float32 values, never of pairs
   void (*input_gradient)(const Backward&);
-  void (*weight_gradient)(const Vector*, const Vector*, Vector*);
+  void (*weight_gradient)(const Vector* input, const Vector* gradient, Vector* scratch, Vector* sums);
 };
 
 // `To` says what follows the convolution, `Back` what the input's gradient becomes.
 template <Convolution C, template <Pass> class To, template <Pass> class Back>
 constexpr Kernels kernels() {
-  return {C, forward<C, To>, input_gradient<C, Back>, weight_gradient<C>};
+  return {C, forward<C, C.paired(), To>, forward<C, false, To>, input_gradient<C, Back>, weight_gradient<C>};
 }
 
 // For a layer whose input needs no gradient.
 template <Convolution C, template <Pass> class To>
 constexpr Kernels kernels() {
-  return {C, forward<C, To>, nullptr, weight_gradient<C>};
+  return {C, forward<C, C.paired(), To>, forward<C, false, To>, nullptr, weight_gradient<C>};
 }

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kilonet.engine import Totals, average_share
 from kilonet.errors import KilonetError
-from kilonet.native.build import load_library
+from kilonet.native.build import load_library, multiplies_bfloat16
 from kilonet.native.plan import stretches
 from kilonet.recipe import ModelSection, Recipe
 
@@ -38,12 +38,14 @@ class _Totals(ctypes.Structure):
     ]
 
 
-def native_objection(model: ModelSection) -> str | None:
-    """Say in one line why the native engine cannot train this network here, or return None; compiles it if need be."""
-    if not model.parameters:
+def native_objection(recipe: Recipe) -> str | None:
+    """Say in one line why the native engine cannot train a recipe here, or return None; compiles it if need be."""
+    if not recipe.model.parameters:
         return "the network has no weights to train"
+    if recipe.run.precision == "bfloat16" and not multiplies_bfloat16():
+        return "this processor has no bfloat16 instructions; use --precision float32"
     try:
-        load_library(model)
+        load_library(recipe.model, recipe.run.precision)
     except KilonetError as error:
         return str(error)
     return None
@@ -57,7 +59,6 @@ class NativeEngine:
 
     name = "native"
     device = "cpu"
-    precision = "float32"
 
     def __init__(
         self, recipe: Recipe, pixels: Tensor, labels: Tensor, weights: Mapping[str, Tensor], threads: int
@@ -65,7 +66,8 @@ class NativeEngine:
         """Start from weights.
 
         Args:
-            recipe: the network and its training.
+            recipe: the network and its training; with precision `bfloat16` the training's convolutions multiply that,
+                where the processor cannot by slow instructions; scoring is in float32 always.
             pixels: the training images, uint8 (N, C, H, W).
             labels: their classes, int64 (N,).
             weights: the network's initial values, named as in `Network.state()`.
@@ -74,7 +76,8 @@ class NativeEngine:
         Raises:
             KilonetError: the network cannot be compiled here, or a label is no class of it.
         """
-        self._library = _declare(load_library(recipe.model))
+        self.precision: str = "bfloat16" if recipe.run.precision == "bfloat16" else "float32"
+        self._library = _declare(load_library(recipe.model, self.precision))
         self._recipe = recipe
         self._pixels = _checked_pixels(pixels, recipe.model)
         self._labels = labels.to("cpu", torch.int64).contiguous()

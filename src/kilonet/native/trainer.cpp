@@ -38,7 +38,7 @@ Mask Trainer::Group::present() const {
 
 Trainer::Trainer(const Network& network, const Settings& settings)
     : network_(network), settings_(settings), threads_((int)settings.threads), scratch_(settings.threads) {
-  size_t vectors = 0, gradients = 0, biases = 0, norms = 0, widest = 0, padded = 0, weights = 0;
+  size_t vectors = 0, gradients = 0, biases = 0, norms = 0, widest = 0, padded = 0, pairs = 0, weights = 0;
   borders_.resize(network.tensor_count);
   for (int o = 0; o < network.operation_count; o++) {
     const Operation& operation = network.operations[o];
@@ -49,6 +49,7 @@ Trainer::Trainer(const Network& network, const Settings& settings)
     weights = std::max(weights, c.weights());
     borders_[operation.output] = c.border();
     padded = std::max(padded, c.channels_in * c.input_pitch());
+    if (bfloat16) pairs = std::max(pairs, c.pair_vectors());
   }
   for (int t = 0; t < network.tensor_count; t++) {
     const Shape& shape = network.tensors[t];
@@ -70,7 +71,7 @@ Trainer::Trainer(const Network& network, const Settings& settings)
   for (auto* values : {&scale_, &shift_, &mean_, &inverse_, &centre_, &slope_, &offset_, &incline_}) values->resize(norms);
   for (auto* values : {&packed_, &turned_, &gradient_}) values->resize(network.value_count);
   for (Scratch& scratch : scratch_)
-    scratch = {zeros<Vector>(padded), zeros<Vector>(2 * widest), zeros<Vector>(weights), zeros<Vector>(vectors),
+    scratch = {zeros<Vector>(padded), zeros<Vector>(pairs), zeros<Vector>(2 * widest), zeros<Vector>(weights), zeros<Vector>(vectors),
                zeros<uint8_t>(frame_bytes(network.tensors[0]))};
   plan_backward();
 }
@@ -180,8 +181,9 @@ void Trainer::convolve(const Operation& operation, Group& group) {
   Vector* sums = group.scratch.sums.get();
   std::fill_n(sums, 2 * shape(operation.output).channels, Vector{});
   const float* centre = operation.norm < 0 ? nullptr : &centre_[norm_offsets_[operation.norm]];
-  operation.kernels.forward({padded_input(operation, group), &packed_[operation.weights], &biases_[bias_[index]],
-                             tensor(group, operation.output), group.present(), centre, sums});
+  const auto forward = group.training ? operation.kernels.forward : operation.kernels.exact_forward;
+  forward({padded_input(operation, group), &packed_[operation.weights], group.scratch.pairs.get(), &biases_[bias_[index]],
+           tensor(group, operation.output), group.present(), centre, sums});
   if (operation.norm < 0 || !group.training) return;
   float* totals = &group.part->forward_sums[2 * norm_offsets_[operation.norm]];
   for (int c = 0; c < 2 * channels(operation.norm); c++) totals[c] += sum_of_lanes(sums[c]);
@@ -199,14 +201,15 @@ void Trainer::find_weight_gradient(const Operation& operation, Group& group) {
   const size_t count = operation.kernels.shape.weights();
   Vector* sums = group.scratch.weight_sums.get();
   std::fill_n(sums, count, Vector{});
-  operation.kernels.weight_gradient(padded_input(operation, group), down, sums);
+  operation.kernels.weight_gradient(padded_input(operation, group), down, group.scratch.pairs.get(), sums);
   float* result = &group.part->gradient[operation.weights];
   for (size_t i = 0; i < count; i++) result[i] += sum_of_lanes(sums[i]);
 }
 
 void Trainer::find_input_gradient(const Operation& operation, Group& group) {
   const int input = operation.input, channels = shape(input).channels;
-  Backward pass{gradient(group, operation.output), &turned_[operation.weights], gradient(group, input), operation.adds};
+  Backward pass{gradient(group, operation.output), &turned_[operation.weights], group.scratch.pairs.get(),
+                gradient(group, input), operation.adds};
   if (operation.folded < 0) return operation.kernels.input_gradient(pass);
   pass.norm = norm_gradient_of(operation.folded);
   pass.values = tensor(group, input);
@@ -250,7 +253,7 @@ void Trainer::apply_back(const Batch& batch, const Operation& operation, Group& 
 }
 
 // Orders a convolution's weights for the forward kernel and folds the batch norm before it into them.
-void Trainer::pack(const Operation& operation, const float* values) {
+void Trainer::pack(const Operation& operation, const float* values, bool paired) {
   const Convolution& c = operation.kernels.shape;
   const float* weights = values + operation.weights;
   float* packed = &packed_[operation.weights];
@@ -271,6 +274,7 @@ void Trainer::pack(const Operation& operation, const float* values) {
     }
     bias[o] = (float)moved;
   }
+  if (paired) pair_rows(c.channels_in, (size_t)c.taps() * c.channels_out, packed);
 }
 
 // Orders a convolution's weights for the kernel of the input's gradient: inputs and outputs swapped, taps reversed.
@@ -282,6 +286,7 @@ void Trainer::pack_turned(const Operation& operation) {
     for (int i = 0; i < c.inputs(); i++)
       for (int t = 0; t < c.taps(); t++)
         turned[((size_t)o * c.taps() + c.taps() - 1 - t) * c.inputs() + i] = *weights++;
+  if (c.paired()) pair_rows(c.channels_out, (size_t)c.taps() * c.channels_in, turned);
 }
 
 void Trainer::use_running_statistics(const float* values) {
@@ -431,7 +436,7 @@ void Trainer::step(const int64_t* indices, const float* transforms, int64_t coun
   }
   const auto pack_between = [&](int begin, int end) {
     for (int o = begin; o < end; o++)
-      if (network_.operations[o].kind == Kind::convolution) pack(network_.operations[o], settings_.values);
+      if (network_.operations[o].kind == Kind::convolution) pack(network_.operations[o], settings_.values, network_.operations[o].kernels.shape.paired());
   };
   int begin = 0;
   for (int barrier : barriers) {
@@ -475,7 +480,7 @@ void Trainer::step(const int64_t* indices, const float* transforms, int64_t coun
 void Trainer::logits(const uint8_t* pixels, int64_t count, const float* values, float* result) {
   use_running_statistics(values);
   for (int o = 0; o < network_.operation_count; o++)
-    if (network_.operations[o].kind == Kind::convolution) pack(network_.operations[o], values);
+    if (network_.operations[o].kind == Kind::convolution) pack(network_.operations[o], values, false);
   const Batch batch{pixels, nullptr, nullptr, count, 0};
   const int last = network_.tensor_count - 1, classes = shape(last).channels;
   threads_.share((int)batch.groups(), [&](int g, int thread) {

@@ -95,7 +95,7 @@ class Trainer {
  private:
   // What one thread needs for the group at hand.
   struct Scratch {
-    Array<Vector> padded, sums, weight_sums, tensors;
+    Array<Vector> padded, pairs, sums, weight_sums, tensors;
     Array<uint8_t> frames;
   };
   // What the groups of one part add up.
@@ -145,7 +145,7 @@ class Trainer {
   void apply(const Batch& batch, const Operation& operation, Group& group);
   void apply_back(const Batch& batch, const Operation& operation, Group& group);
   const Vector* padded_input(const Operation& operation, Group& group);
-  void pack(const Operation& operation, const float* values);
+  void pack(const Operation& operation, const float* values, bool paired);
   void pack_turned(const Operation& operation);
   void use_running_statistics(const float* values);
   void finish_statistics(int norm, int64_t count);

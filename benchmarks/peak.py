@@ -1,0 +1,44 @@
+"""What the processor can do: its float32 peak, against which shares are given."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("fma_peak.cpp")
+
+
+def peak_gflops(threads: int) -> float:
+    """Return the float32 peak, GFLOP/s: the faster of a register-resident loop and a 2048-square matrix product."""
+    return max(_matrix_product_gflops(threads), _register_gflops(threads))
+
+
+def _matrix_product_gflops(threads: int) -> float:
+    code = (
+        "import sys,time,torch;torch.set_num_threads(int(sys.argv[1]));a=torch.randn(2048,2048);a@a;t=[]\n"
+        "for _ in range(9):\n s=time.perf_counter();a@a;t.append(time.perf_counter()-s)\n"
+        "print(2*2048**3/sorted(t)[4]/1e9)"
+    )
+    return float(run([sys.executable, "-c", code, str(threads)]))
+
+
+def _register_gflops(threads: int) -> float:
+    compiler = os.environ.get("CXX") or shutil.which("c++")
+    if compiler is None:
+        return 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        program = str(Path(folder) / "fma_peak")
+        run([compiler, "-O3", "-march=native", "-std=c++17", str(SOURCE), "-o", program, "-pthread"])
+        return float(run([program, str(threads)]))
+
+
+def run(command: list[str], environment: Mapping[str, str] | None = None) -> str:
+    """Run a command, with some more in its environment, and return what it prints; end with its errors if it fails."""
+    variables = os.environ | (environment or {})
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return done.stdout
