@@ -9,11 +9,12 @@ STAMP := $(VENV)/.installed
 train: $(STAMP)
 	$(BIN)/kilonet train
 
+# A process for each core; the tests of a file stay together, as they share what is costly to make.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-full: $(STAMP)
-	$(BIN)/python -m pytest --run-slow
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --run-slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
