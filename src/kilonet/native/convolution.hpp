@@ -3,7 +3,8 @@
 // Tensors are [channel][row][column] vectors of images, so every load is aligned and every multiplication is a vector
 // by one broadcast weight, whatever the channel count and kernel size. A tile of results stays in registers over the
 // whole reduction. With bfloat16 a tensor is first rounded and paired, by channels for a sum over channels and by
-// columns for a sum over positions, so that one instruction multiplies and adds both values of a pair.
+// columns for a sum over positions, so that one instruction multiplies and adds both values of a pair. A tensor that no
+// other operation reads is kept in pairs of channels, and so is its gradient: half the memory to touch.
 #pragma once
 #include <algorithm>
 
@@ -31,11 +32,20 @@ struct Convolution {
   constexpr size_t pair_vectors() const { return channels_in * (input_pitch() + 13) + channels_out * (gradient_pitch() + 13); }
 };
 
+// Whether the tensor between two convolutions, the first one's batch norm folded into the second, is kept in pairs.
+constexpr bool keeps_pairs(Convolution before, Convolution after) { return before.groups == 1 && after.paired(); }
+
+// Whether a convolution's input and output, and their gradients, are kept in pairs.
+struct Storage {
+  bool input, output;
+};
+
 // One convolution over input rows of `stride` vectors; output row y sees the input rows from y - above on.
 struct Pass {
   int channels, rows, stride, outputs, rows_out, columns_out, kernel, above;
   size_t pitch, pitch_out;
-  bool paired;
+  bool paired;    // whether it multiplies pairs
+  Storage pairs;  // what is kept in pairs
   constexpr int inputs() const { return paired ? pairs_of(channels) : channels; }
 };
 
@@ -48,11 +58,12 @@ constexpr int tile_cost(int channels, int columns) {
   return channels && columns ? std::max({4 * channels * columns, 4 * (channels + columns), 32}) + channels + columns : 0;
 }
 
-// The tile that covers outputs x columns at the least cost without spilling registers.
-constexpr Tile best_tile(int outputs, int columns) {
+// The tile that covers outputs x columns at the least cost without spilling registers; of pairs of channels if `even`.
+constexpr Tile best_tile(int outputs, int columns, bool even) {
   Tile best{1, 1};
   long least = -1;
-  for (int c = 1; c <= std::min(outputs, 10); c++)
+  const int step = even ? 2 : 1;
+  for (int c = step; c <= std::min(outputs, 10); c += step)
     for (int x = 1; x <= std::min(columns, 10); x++) {
       if (c * x + x + 1 > registers) continue;
       long cost = (long)(outputs / c) * (columns / x) * tile_cost(c, x) + (outputs / c) * tile_cost(c, columns % x) +
@@ -71,7 +82,8 @@ inline void fetch_ahead(const Vector* place) {
 // Weights are [input][kernel row][kernel column][output].
 template <Pass P, int channels, int columns, class Store>
 inline void correlate_tile(const Vector* input, const float* weights, int channel, int y, int x, Store& store) {
-  for (int c = 0; c < channels; c++) store.template fetch<columns>(channel + c, y, x);
+  constexpr int step = P.pairs.output ? 2 : 1;
+  for (int c = 0; c < channels; c += step) store.template fetch<columns>((channel + c) / step, y, x);
   Vector sums[channels][columns] = {};
   const int first = P.above ? std::max(0, P.above - y) : 0;
   const int last = P.above ? std::min(P.kernel, P.rows + P.above - y) : P.kernel;
@@ -88,12 +100,18 @@ inline void correlate_tile(const Vector* input, const float* weights, int channe
             sums[c][j] = multiply_add<P.paired>(sums[c][j], taps[kx * P.outputs + c], row[kx + j]);
     }
 #pragma GCC unroll 16
-  for (int c = 0; c < channels; c++) store.template row<columns>(channel + c, y, x, sums[c]);
+  for (int c = 0; c < channels; c += step) {
+    if constexpr (P.pairs.output) {
+      store.template pair<columns>(channel + c, y, x, sums[c], c + 1 < channels ? sums[c + 1] : nullptr);
+    } else {
+      store.template row<columns>(channel + c, y, x, sums[c]);
+    }
+  }
 }
 
 template <Pass P, int columns, class Store>
 inline void correlate_columns(const Vector* input, const float* weights, int y, int x, Store& store) {
-  constexpr int channels = best_tile(P.outputs, P.columns_out).channels, rest = P.outputs % channels;
+  constexpr int channels = best_tile(P.outputs, P.columns_out, P.pairs.output).channels, rest = P.outputs % channels;
   // What the next columns will read for the first time.
   const Vector* ahead = input + (size_t)std::min(y + P.kernel - 1 - P.above, P.rows - 1) * P.stride + x + columns + P.kernel - 1;
   for (int i = 0; i < P.inputs(); i++)
@@ -105,11 +123,11 @@ inline void correlate_columns(const Vector* input, const float* weights, int y, 
 
 template <Pass P, class Store>
 inline void correlate(const Vector* input, const float* weights, Vector* scratch, Store store) {
-  if constexpr (P.paired) {
+  if constexpr (P.paired && !P.pairs.input) {
     pair_channels(P.channels, P.pitch, (size_t)P.rows * P.stride, input, scratch);
     input = scratch;
   }
-  constexpr int columns = best_tile(P.outputs, P.columns_out).columns, rest = P.columns_out % columns;
+  constexpr int columns = best_tile(P.outputs, P.columns_out, P.pairs.output).columns, rest = P.columns_out % columns;
   for (int y = 0; y < P.rows_out; y++) {
     for (int x = 0; x + columns <= P.columns_out; x += columns)
       correlate_columns<P, columns>(input, weights, y, x, store);
@@ -149,25 +167,37 @@ template <Pass P>
 struct StoreRectified {
   Forward to;
   int channel;
+  Vector* place(int plane, int y, int x) const { return to.output + plane * P.pitch_out + y * P.columns_out + x; }
   template <int columns>
   void fetch(int c, int y, int x) const {
-    fetch_ahead<columns, true>(to.output + (channel + c) * P.pitch_out + y * P.columns_out + x);
+    fetch_ahead<columns, true>(place(P.pairs.output ? c : channel + c, y, x));
   }
   template <int columns>
-  void row(int c, int y, int x, const Vector* values) {
-    Vector* output = to.output + (channel + c) * P.pitch_out + y * P.columns_out + x;
+  void rectify(int c, const Vector* values, Vector* results) {
     Vector sum{}, square{};
 #pragma GCC unroll 16
     for (int j = 0; j < columns; j++) {
       // Lanes without an image hold zero, which also stops every gradient there.
-      Vector value = only(to.present, rectified(values[j] + to.bias[channel + c]));
-      Vector distance = only(to.present, value - to.centre[channel + c]);
-      output[j] = value;
+      results[j] = only(to.present, rectified(values[j] + to.bias[c]));
+      const Vector distance = only(to.present, results[j] - to.centre[c]);
       sum += distance;
       square += distance * distance;
     }
-    to.sums[2 * (channel + c)] += sum;
-    to.sums[2 * (channel + c) + 1] += square;
+    to.sums[2 * c] += sum;
+    to.sums[2 * c + 1] += square;
+  }
+  template <int columns>
+  void row(int c, int y, int x, const Vector* values) {
+    rectify<columns>(channel + c, values, place(channel + c, y, x));
+  }
+  template <int columns>
+  void pair(int c, int y, int x, const Vector* first, const Vector* second) {
+    Vector results[2][columns] = {};
+    rectify<columns>(c, first, results[0]);
+    if (second) rectify<columns>(c + 1, second, results[1]);
+    Vector* output = place(c / 2, y, x);
+#pragma GCC unroll 16
+    for (int j = 0; j < columns; j++) output[j] = pair_of(results[0][j], results[1][j]);
   }
 };
 
@@ -211,41 +241,60 @@ template <Pass P>
 struct StoreNormGradient {
   Backward to;
   int channel;
-  template <int columns>
-  void fetch(int c, int y, int x) const {
-    fetch_ahead<columns, false>(to.values + (channel + c) * P.pitch_out + y * P.columns_out + x);
-    fetch_ahead<columns, true>(to.result + (channel + c) * to.pitch + y * (P.columns_out + 2 * to.border) + to.border + x);
+  const Vector* own(int plane, int y, int x) const { return to.values + plane * P.pitch_out + y * P.columns_out + x; }
+  Vector* place(int plane, int y, int x) const {
+    return to.result + plane * to.pitch + y * (P.columns_out + 2 * to.border) + to.border + x;
   }
   template <int columns>
-  void row(int c, int y, int x, const Vector* values) {
-    const Vector* own = to.values + (channel + c) * P.pitch_out + y * P.columns_out + x;
-    Vector* output = to.result + (channel + c) * to.pitch + y * (P.columns_out + 2 * to.border) + to.border + x;
-    const float slope = to.norm.slope[channel + c], incline = to.norm.incline[channel + c], offset = to.norm.offset[channel + c];
+  void fetch(int c, int y, int x) const {
+    const int plane = P.pairs.output ? c : channel + c;
+    fetch_ahead<columns, false>(own(plane, y, x));
+    fetch_ahead<columns, true>(place(plane, y, x));
+  }
+  template <int columns>
+  void open(int c, const Vector* gradient, const Vector* values, Vector* results) {
+    const float slope = to.norm.slope[c], incline = to.norm.incline[c], offset = to.norm.offset[c];
     Vector total{};
 #pragma GCC unroll 16
     for (int j = 0; j < columns; j++) {
-      const Vector value = own[j];
-      const Vector result = only(value > 0, slope * values[j] + (incline * value + offset));
-      output[j] = result;
+      const Vector value = values[j];
+      const Vector result = only(value > 0, slope * gradient[j] + (incline * value + offset));
+      results[j] = result;
       total += result;
     }
-    to.totals[channel + c] += total;
+    to.totals[c] += total;
+  }
+  template <int columns>
+  void row(int c, int y, int x, const Vector* gradient) {
+    open<columns>(channel + c, gradient, own(channel + c, y, x), place(channel + c, y, x));
+  }
+  template <int columns>
+  void pair(int c, int y, int x, const Vector* first, const Vector* second) {
+    const Vector* values = own(c / 2, y, x);
+    Vector* output = place(c / 2, y, x);
+    Vector halves[2][columns], results[2][columns] = {};
+#pragma GCC unroll 16
+    for (int j = 0; j < columns; j++) halves[0][j] = first_of(values[j]), halves[1][j] = second_of(values[j]);
+    open<columns>(c, first, halves[0], results[0]);
+    if (second) open<columns>(c + 1, second, halves[1], results[1]);
+#pragma GCC unroll 16
+    for (int j = 0; j < columns; j++) output[j] = pair_of(results[0][j], results[1][j]);
   }
 };
 
-template <Convolution C, bool paired, template <Pass> class Store>
+template <Convolution C, bool paired, Storage S, template <Pass> class Store>
 void forward(const Forward& pass) {
   constexpr Pass P{C.inputs(), C.padded_rows(), C.padded_columns(), C.outputs(), C.rows_out(), C.columns_out(), C.kernel, 0,
-                   C.input_pitch(), C.output_pitch(), paired};
+                   C.input_pitch(), C.output_pitch(), paired, S};
   for (int g = 0; g < C.groups; g++)
     correlate<P>(pass.input + g * P.channels * P.pitch, pass.weights + g * (C.weights() / C.groups), pass.scratch,
                  Store<P>{pass, g * P.outputs});
 }
 
-template <Convolution C, template <Pass> class Store>
+template <Convolution C, Storage S, template <Pass> class Store>
 void input_gradient(const Backward& pass) {
   constexpr Pass P{C.outputs(), C.rows_out(), C.gradient_columns(), C.inputs(), C.rows, C.columns, C.kernel, C.border(),
-                   C.gradient_pitch(), pitch_of((size_t)C.rows * C.columns), C.paired()};
+                   C.gradient_pitch(), pitch_of((size_t)C.rows * C.columns), C.paired(), {S.output, S.input}};
   for (int g = 0; g < C.groups; g++)
     correlate<P>(pass.gradient + g * P.channels * P.pitch, pass.weights + g * (C.weights() / C.groups), pass.scratch,
                  Store<P>{pass, g * P.outputs});
@@ -336,7 +385,7 @@ inline void weight_gradient_band(const Vector* input, const Vector* gradient, in
 }
 
 // Adds to sums[output channel][input][kernel row][kernel column]; `gradient` has its border.
-template <Convolution C>
+template <Convolution C, Storage S>
 void weight_gradient(const Vector* input, const Vector* gradient, Vector* scratch, Vector* sums) {
   using T = TapTiles<C>;
   for (int g = 0; g < C.groups; g++)
@@ -347,10 +396,12 @@ void weight_gradient(const Vector* input, const Vector* gradient, Vector* scratc
           gradient + g * C.outputs() * C.gradient_pitch() + (size_t)y * C.gradient_columns() + C.border();
       if constexpr (bfloat16) {
         Vector* down_pairs = scratch + C.inputs() * T::input_pitch;
-        pair_columns<1>(C.inputs(), rows + C.kernel - 1, C.padded_columns(), {from, C.input_pitch(), C.padded_columns()},
-                        {scratch, T::input_pitch, C.padded_columns()});
-        pair_columns<2>(C.outputs(), rows, C.columns_out(), {down, C.gradient_pitch(), C.gradient_columns()},
-                        {down_pairs, T::gradient_pitch, T::gradient_columns});
+        constexpr auto pair_input = S.input ? pair_columns_of_pairs<1> : pair_columns<1>;
+        constexpr auto pair_gradient = S.output ? pair_columns_of_pairs<2> : pair_columns<2>;
+        pair_input(C.inputs(), rows + C.kernel - 1, C.padded_columns(), {from, C.input_pitch(), C.padded_columns()},
+                   {scratch, T::input_pitch, C.padded_columns()});
+        pair_gradient(C.outputs(), rows, C.columns_out(), {down, C.gradient_pitch(), C.gradient_columns()},
+                      {down_pairs, T::gradient_pitch, T::gradient_columns});
         from = scratch, down = down_pairs;
       }
       weight_gradient_band<C>(from, down, rows, sums + (size_t)g * (C.weights() / C.groups));
@@ -367,13 +418,13 @@ struct Kernels {
 };
 
 // `To` says what follows the convolution, `Back` what the input's gradient becomes.
-template <Convolution C, template <Pass> class To, template <Pass> class Back>
+template <Convolution C, Storage S, template <Pass> class To, template <Pass> class Back>
 constexpr Kernels kernels() {
-  return {C, forward<C, C.paired(), To>, forward<C, false, To>, input_gradient<C, Back>, weight_gradient<C>};
+  return {C, forward<C, C.paired(), S, To>, forward<C, false, Storage{}, To>, input_gradient<C, S, Back>, weight_gradient<C, S>};
 }
 
 // For a layer whose input needs no gradient.
-template <Convolution C, template <Pass> class To>
+template <Convolution C, Storage S, template <Pass> class To>
 constexpr Kernels kernels() {
-  return {C, forward<C, C.paired(), To>, forward<C, false, To>, nullptr, weight_gradient<C>};
+  return {C, forward<C, C.paired(), S, To>, forward<C, false, Storage{}, To>, nullptr, weight_gradient<C, S>};
 }

@@ -19,6 +19,10 @@ constexpr bool bfloat16 = false;
 
 constexpr int pairs_of(int count) { return (count + 1) / 2; }
 
+inline Vector first_of(Vector pairs) { return (Vector)((Words)pairs << 16); }
+
+inline Vector second_of(Vector pairs) { return (Vector)((Words)pairs & 0xffff0000); }
+
 #ifdef __AVX512BF16__
 inline Vector pair_of(Vector first, Vector second) {
   typedef short Halves __attribute__((vector_size(64)));
@@ -40,10 +44,6 @@ inline Words rounded(Vector values) {
 inline Vector pair_of(Vector first, Vector second) {
   return (Vector)(rounded(first) >> 16 | (rounded(second) & 0xffff0000));
 }
-
-inline Vector first_of(Vector pairs) { return (Vector)((Words)pairs << 16); }
-
-inline Vector second_of(Vector pairs) { return (Vector)((Words)pairs & 0xffff0000); }
 
 inline Vector add_products(Vector sum, Vector factors, Vector values) {
   return sum + first_of(factors) * first_of(values) + second_of(factors) * second_of(values);
@@ -83,6 +83,23 @@ inline void pair_columns(int channels, int rows, int columns, Planes<const Vecto
       Vector* pairs = to.begin + c * to.pitch + (size_t)y * to.columns;
       for (int x = 0; x + 1 < columns; x += step) pairs[x / step] = pair_of(row[x], row[x + 1]);
       if ((columns - 1) % step == 0) pairs[(columns - 1) / step] = pair_of(row[columns - 1], Vector{});
+    }
+}
+
+// The same of channels that are kept in pairs.
+template <int step>
+inline void pair_columns_of_pairs(int channels, int rows, int columns, Planes<const Vector> from, Planes<Vector> to) {
+  for (int c = 0; c < channels; c += 2)
+    for (int y = 0; y < rows; y++) {
+      const Words* row = (const Words*)(from.begin + c / 2 * from.pitch + (size_t)y * from.columns);
+      Words* first = (Words*)(to.begin + c * to.pitch + (size_t)y * to.columns);
+      Words* second = c + 1 < channels ? first + to.pitch : first;
+      const auto regroup = [&](int x, Words own, Words right) {
+        second[x / step] = own >> 16 | (right & 0xffff0000);
+        first[x / step] = (own & 0xffff) | right << 16;
+      };
+      for (int x = 0; x + 1 < columns; x += step) regroup(x, row[x], row[x + 1]);
+      if ((columns - 1) % step == 0) regroup(columns - 1, row[columns - 1], Words{});
     }
 }
 

@@ -64,7 +64,7 @@ def source(model: ModelSection) -> str:
     roles = [f"{{Role::{value.role}, {value.begin}, {value.end}}}" for value in values]
     tables = (
         _table("Shape", "tensors", [f"{{{c}, {r}, {k}}}" for c, r, k in plan.tensors]),
-        "".join(f"{line}\n" for line in plan.convolutions),
+        "".join(f"{line}\n" for line in [*plan.convolutions, *plan.storages()]),
         _table("Operation", "operations", plan.operations),
         _table("Norm", "norms", plan.norms or ["{}"]),
         _table("Stretch", "stretches", roles),
@@ -100,6 +100,8 @@ class _Plan:
     operations: list[str] = field(default_factory=list)
     norms: list[str] = field(default_factory=list)
     convolutions: list[str] = field(default_factory=list)
+    folds: list[bool] = field(default_factory=list)
+    """By convolution: whether the batch norm of the one before is folded into it."""
     values: int = 0
     pending: _Pending | None = None
 
@@ -122,6 +124,12 @@ class _Plan:
             self.pending = None
             self._emit("norm", self.tensors[-1], norm=norm, residual=residual, drops=drops)
 
+    def storages(self) -> list[str]:
+        """Say of each convolution whether its input and output are kept in pairs; only a folded norm's tensor may be."""
+        count = len(self.folds)
+        kept = [f"keeps_pairs(convolution_{n - 1}, convolution_{n})" if self.folds[n] else "false" for n in range(count)]
+        return [f"constexpr Storage storage_{n}{{{kept[n]}, {[*kept, 'false'][n + 1]}}};" for n in range(count)]
+
     def _add_convolution(self, placed: PlacedLayer, convolution: Convolution) -> None:
         if convolution.padding or placed.layer.residual or not (self.pending and self.pending.folds):
             self.settle()
@@ -141,7 +149,7 @@ class _Plan:
         )
         stores = ["StoreRectified" if normed else "StoreLinear"]
         stores += [] if not self.convolutions else ["StoreGradient" if folded < 0 else "StoreNormGradient"]
-        kernels = f"kernels<{', '.join([name, *stores])}>()"
+        kernels = f"kernels<{', '.join([name, f'storage_{len(self.convolutions)}', *stores])}>()"
         self._emit(
             "convolution",
             placed.output_shape,
@@ -151,6 +159,7 @@ class _Plan:
             weights=self.values,
             kernels=kernels,
         )
+        self.folds.append(folded >= 0)
         self.convolutions.append(f"constexpr Convolution {name}{{{', '.join(map(str, numbers))}}};")
         self.values += convolution.parameters
         self.pending = None
