@@ -125,9 +125,11 @@ class _Plan:
             self._emit("norm", self.tensors[-1], norm=norm, residual=residual, drops=drops)
 
     def storages(self) -> list[str]:
-        """Say of each convolution whether its input and output are kept in pairs; only a folded norm's tensor may be."""
+        """Say of each convolution whether its input and output are kept in pairs, as a folded norm's tensor may be."""
         count = len(self.folds)
-        kept = [f"keeps_pairs(convolution_{n - 1}, convolution_{n})" if self.folds[n] else "false" for n in range(count)]
+        kept = [
+            f"keeps_pairs(convolution_{n - 1}, convolution_{n})" if self.folds[n] else "false" for n in range(count)
+        ]
         return [f"constexpr Storage storage_{n}{{{kept[n]}, {[*kept, 'false'][n + 1]}}};" for n in range(count)]
 
     def _add_convolution(self, placed: PlacedLayer, convolution: Convolution) -> None:
