@@ -40,9 +40,8 @@ def main() -> None:
         apart.append(command_seconds(1, options.seeds, options.epochs))
         inside.append(command_seconds(cores, options.seeds, options.epochs))
     ratio = statistics.median(one / other for one, other in zip(inside, apart, strict=True))
-    print(
-        f"{processor_name()}, {cores} cores, {options.rounds} rounds of {options.seeds} seeds, {options.epochs} epochs each"
-    )
+    extent = f"{options.rounds} rounds of {options.seeds} seeds, {options.epochs} epochs each"
+    print(f"{processor_name()}, {cores} cores, {extent}")
     print(f"- a process a core, one thread each: {statistics.median(apart):.1f} s")
     print(f"- one process after another, {cores} threads: {statistics.median(inside):.1f} s, {ratio:.2f} times as long")
 

@@ -197,7 +197,13 @@ void Trainer::open_gradient(const Operation& operation, Group& group) {
 
 void Trainer::find_weight_gradient(const Operation& operation, Group& group) {
   const Vector* down = gradient(group, operation.output);
-  if (operation.norm < 0) add_totals(shape(operation.output), down, &group.part->totals[bias_[&operation - network_.operations]]);
+  if (operation.norm < 0) {
+    // A max-pool hands every gradient to one place, so that the sums are there to be had from fewer vectors.
+    const Operation* next = &operation + 1;
+    const bool pooled = next < network_.operations + network_.operation_count && next->kind == Kind::max_pool;
+    const int number = pooled ? next->output : operation.output;
+    add_totals(shape(number), gradient(group, number), &group.part->totals[bias_[&operation - network_.operations]]);
+  }
   const size_t count = operation.kernels.shape.weights();
   Vector* sums = group.scratch.weight_sums.get();
   std::fill_n(sums, count, Vector{});
