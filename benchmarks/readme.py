@@ -55,7 +55,7 @@ def _accuracy_row(name: str) -> str:
 def _machine(run: dict[str, Any]) -> str:
     environment = run["environment"]
     threads = f"{environment['threads']} thread" + ("s" if environment["threads"] > 1 else "")
-    return f"{environment['processor']}, {threads}, {environment['engine']} engine"
+    return f"{environment['processor']}, {threads}, {environment['engine']} engine, {environment['precision']}"
 
 
 def stored_file(name: str) -> str:
