@@ -63,6 +63,11 @@ class Quantised:
     finetuned_accuracy: float | None
     """Of the integers after fine-tuning; None where calibration was good enough."""
 
+    @property
+    def accuracy(self) -> float:
+        """Of the network: the better of the two."""
+        return max(self.calibrated_accuracy, self.finetuned_accuracy or 0.0)
+
 
 def quantise(model: Model, images: Images) -> Quantised:
     """Return the integer network of a model: calibrated, and fine-tuned if that loses over 0.05 points.
