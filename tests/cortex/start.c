@@ -1,5 +1,6 @@
 /* The smallest start of a Cortex-M under an emulator: clears variables, paints the stack, classifies the images that are
- * linked in, and writes logits and the depth of the stack to the host by semihosting. */
+ * linked in, and writes to the host by semihosting: a line of logits an image, the depth of the stack in bytes, and how
+ * many instructions an image took, which is meaningful where the emulator's clock counts instructions. */
 #include "model.h"
 
 #include "images.h"
@@ -56,6 +57,32 @@ static void print_stack(uint32_t *lowest)
     print((int32_t)((uint8_t *)stack_top - (uint8_t *)lowest), '\n');
 }
 
+/* The system timer counts down 24 bits of a clock that stands in a fixed ratio to instructions. */
+#define TIMER ((volatile uint32_t *)0xE000E010u)
+#define LOOPS 500000u
+
+static uint32_t ticks_since(uint32_t start)
+{
+    return (start - TIMER[2]) & 0xFFFFFFu;
+}
+
+static void print_instructions(void)
+{
+    int32_t logits[KILONET_CLASSES];
+    uint32_t start, loop_ticks, image_ticks, loops = LOOPS;
+    TIMER[1] = 0xFFFFFFu;
+    TIMER[2] = 0;
+    TIMER[0] = 5;
+    start = TIMER[2];
+    __asm__ volatile(".syntax unified\n1: subs %0, #1\n bne 1b" : "+l"(loops) : : "cc");
+    loop_ticks = ticks_since(start);
+    start = TIMER[2];
+    kilonet_classify(images[0], logits);
+    image_ticks = ticks_since(start);
+    /* Two instructions a loop. */
+    print((int32_t)((uint64_t)image_ticks * (2 * LOOPS) / (loop_ticks ? loop_ticks : 1)), '\n');
+}
+
 void reset_handler(void)
 {
     uint32_t *word;
@@ -66,6 +93,7 @@ void reset_handler(void)
         *(volatile uint32_t *)word = PAINT;
     classify_all();
     print_stack(bss_end);
+    print_instructions();
     semihost(0x18, (const void *)finished[0]);
     for (;;) {
     }

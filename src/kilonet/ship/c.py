@@ -65,9 +65,15 @@ def memory_of(operation: IntegerOperation, shape: Shape) -> Memory:
 def memory_bytes(network: IntegerNetwork) -> int:
     """Return all bytes that classifying takes: pixels, logits, and what the operations keep. The stack is not in it."""
     kept = [memory_of(operation, shape) for operation, shape in network.placed]
-    own = sum(memory.pixel + memory.window + 4 * memory.sums + _STATE_BYTES for memory in kept)
-    shared = max(memory.scratch for memory in kept) + 4 * max(memory.results for memory in kept)
-    return prod(network.input_shape) + 4 * network.classes + own + shared
+    bytes_kept = sum(memory.pixel + memory.window for memory in kept)
+    scratch = max(memory.scratch for memory in kept)
+    sums = max(memory.results for memory in kept) + sum(memory.sums for memory in kept)
+    arrays = _aligned(bytes_kept) + _aligned(scratch) + 4 * sums + _STATE_BYTES * len(kept)
+    return prod(network.input_shape) + 4 * network.classes + arrays
+
+
+def _aligned(count: int) -> int:
+    return (count + 3) // 4 * 4
 
 
 def weight_bytes(network: IntegerNetwork) -> int:
