@@ -16,6 +16,7 @@ from kilonet.model import load
 from kilonet.ship import description
 from kilonet.ship.export import export_c
 from kilonet.ship.integer import IntegerConvolution, logits
+from kilonet.ship.quantise import Quantised
 from kilonet.ship.verify import verify
 
 
@@ -25,6 +26,13 @@ def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "best"
     export_c(load("best"), small.train, folder)
     return folder
+
+
+@pytest.fixture
+def _quantised_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choosing scales takes seconds and is not what the test is about."""
+    ready = Quantised(description.read(exported).network, 0.99, 0.99, None)
+    monkeypatch.setattr("kilonet.ship.export.quantise", lambda *_: ready)
 
 
 @pytest.fixture
@@ -102,6 +110,7 @@ def test_an_exported_folder_is_a_model(exported: Path, small: DataSet) -> None:
     refusal(error, "(N, 28, 28)")
 
 
+@pytest.mark.usefixtures("_quantised_once")
 def test_limits_are_held_and_nothing_is_written(
     small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,6 +128,7 @@ def test_limits_are_held_and_nothing_is_written(
     assert json.loads(answer.out)["ram"] <= 4096
 
 
+@pytest.mark.usefixtures("_quantised_once")
 def test_flash_is_not_promised_without_a_cross_compiler(
     small: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
