@@ -17,10 +17,11 @@ def load(source: str | Path) -> Classifier:
     Raises:
         KilonetError: nothing there, or what is there is damaged or cannot be run here.
     """
+    folder = Path(source)
+    if str(source) in model.packaged_models() or not folder.is_dir():
+        return model.load(source)
+    # Only a folder needs the leaf: whoever loads a trained model by name does not wait for it.
     from kilonet.ship.description import DESCRIPTION_FILE  # noqa: PLC0415
     from kilonet.ship.exported import ExportedModel  # noqa: PLC0415
 
-    folder = Path(source)
-    if str(source) not in model.packaged_models() and (folder / DESCRIPTION_FILE).is_file():
-        return ExportedModel(folder)
-    return model.load(source)
+    return ExportedModel(folder) if (folder / DESCRIPTION_FILE).is_file() else model.load(source)
