@@ -1,7 +1,8 @@
 """The C99 form: tables written from an integer network, beside a runtime that executes any of them.
 
-A pixel's channels lie side by side in memory, so weights are stored [output][row][column][input]. What the tables take
-is known exactly and counted here, for a machine with pointers of four bytes.
+A pixel's channels lie side by side in memory, so weights are stored [output][row][column][input], and once more in
+blocks for processors that multiply those; a microcontroller's compiler sees the first only. What the tables take there
+is known exactly and counted here.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from importlib.resources import files
 from math import prod
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.layers import MaxPooling, Shape
@@ -27,7 +29,9 @@ RUNTIME_FILES = ("kilonet_runtime.h", "kilonet_runtime.c", "main.c", "Makefile")
 LIBRARY_FILES = ("model.c", "kilonet_runtime.c")
 """What is compiled to classify from other code."""
 _STATE_BYTES = 12
-_LANES = " + KILONET_LANES - 1"
+_BLOCK = 16
+_FILLED = " + KILONET_BLOCK - 1"
+"""Room that only blocks need."""
 _OPERATION_BYTES = 68
 """Of the runtime's structures, where pointers take four bytes."""
 
@@ -111,7 +115,8 @@ class _Table:
 def _tables(operation: IntegerOperation) -> Iterator[_Table]:
     """Yield the tables that an operation needs; the runtime takes a missing one as a null pointer."""
     if isinstance(operation, IntegerConvolution):
-        yield _Table("weights", "int8_t", operation.weights.transpose(0, 2, 3, 1))
+        weights = operation.weights.transpose(0, 2, 3, 1)
+        yield _Table("weights", "int8_t", weights if operation.operation.groups == 1 else weights.reshape(-1))
         yield _Table("bias", "int32_t", operation.bias)
         if operation.skip is not None:
             yield _Table("skip", "int32_t", operation.skip)
@@ -162,8 +167,8 @@ def _tables_file(network: IntegerNetwork) -> str:
         *(_definition(table, number) for number, table in _numbered_tables(network)),
         f"static kilonet_state states[{len(kept)}];",
         f"static uint8_t memory[{sum(memory.pixel + memory.window for memory in kept)}];",
-        f"static int32_t sums[{sums}];",
-        *([f"static uint8_t scratch[{scratch}{_LANES}];"] if scratch else []),
+        f"static int32_t sums[{sums}{_FILLED}];",
+        *([f"static uint8_t scratch[{scratch}{_FILLED}];"] if scratch else []),
         f"\nstatic const kilonet_operation operations[{len(kept)}] = {{",
         *_entries(network, kept, results),
         "};\n",
@@ -180,9 +185,22 @@ def _numbered_tables(network: IntegerNetwork) -> Iterator[tuple[int, _Table]]:
 
 
 def _definition(table: _Table, number: int) -> str:
-    values = [_literal(int(value), table.bytes) for value in table.values.flatten()]
-    behind = _LANES if table.name == "weights" else ""
-    return f"static const {table.c_type} {table.name}_{number}[{len(values)}{behind}] = {{\n{_wrapped(values)}\n}};\n"
+    plain = _array(table, number, table.values)
+    if table.name != "weights" or table.values.ndim != 4:
+        return plain
+    return f"#if KILONET_BLOCK == {_BLOCK}\n{_array(table, number, _in_blocks(table.values))}#else\n{plain}#endif\n"
+
+
+def _array(table: _Table, number: int, values: NDArray[Any]) -> str:
+    literals = [_literal(int(value), table.bytes) for value in values.flatten()]
+    return f"static const {table.c_type} {table.name}_{number}[{len(literals)}] = {{\n{_wrapped(literals)}\n}};\n"
+
+
+def _in_blocks(weights: NDArray[Any]) -> NDArray[Any]:
+    """Order weights (out, rows, columns, in) as (out / 16, window / 4, out % 16, window % 4), in whole eights."""
+    flat = weights.reshape(len(weights), -1)
+    filled = np.pad(flat, ((0, -flat.shape[0] % _BLOCK), (0, -flat.shape[1] % 8)))
+    return filled.reshape(-1, _BLOCK, filled.shape[1] // 4, 4).transpose(0, 2, 1, 3)
 
 
 def _literal(value: int, size: int) -> str:
@@ -210,7 +228,7 @@ def _entries(network: IntegerNetwork, kept: list[Memory], sums: int) -> Iterator
         if memory.window:
             fields |= {"memory": f"memory + {place + memory.pixel}", "memory_size": str(memory.window)}
         if memory.sums:
-            fields["sums"] = f"sums + {sums}"
+            fields["sums"] = f"sums + {sums}{_FILLED}"
         fields |= _numbers(operation, shape)
         yield "    {" + ", ".join(f".{name} = {value}" for name, value in fields.items()) + "},"
         place += memory.pixel + memory.window

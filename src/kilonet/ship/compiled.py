@@ -15,7 +15,7 @@ from kilonet.errors import KilonetError
 from kilonet.layers import Shape
 from kilonet.ship.c import LIBRARY_FILES
 
-FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O3", "-fPIC", "-shared", "-DKILONET_LANES=32")
+FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O3", "-fPIC", "-shared")
 _LONGEST_COMPILATION = 300
 
 

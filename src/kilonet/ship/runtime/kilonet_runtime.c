@@ -3,10 +3,18 @@
  * pixels. So the oldest pixel in the ring is always the window's top left one. */
 #include "kilonet_runtime.h"
 
+#if KILONET_BLOCK > 1
+#include <immintrin.h>
+#endif
+
 static void copy(uint8_t *to, const uint8_t *from, uint32_t count)
 {
+#if KILONET_BLOCK > 1
+    __builtin_memcpy(to, from, count);
+#else
     while (count--)
         *to++ = *from++;
+#endif
 }
 
 /* floor(value / 2**shift), where C leaves to the compiler what >> does to negative numbers. */
@@ -40,51 +48,83 @@ static void requantise(const kilonet_operation *operation, const int32_t *restri
     }
 }
 
-static int32_t dot(const uint8_t *values, const int8_t *weights, uint32_t count)
+#if KILONET_BLOCK > 1
+static __m512i sum_fours(__m512i sum, const uint8_t *values, const int8_t *weights)
 {
-    int32_t sum = 0;
-    uint32_t i, lane;
-    for (i = 0; i < count; i += KILONET_LANES)
-        for (lane = 0; lane < KILONET_LANES; lane++)
-            sum += values[i + lane] * weights[i + lane];
-    return sum;
+    return _mm512_dpbusd_epi32(sum, _mm512_broadcastd_epi32(_mm_loadu_si32(values)), _mm512_loadu_si512(weights));
 }
 
-static int32_t dot_apart(const uint8_t *values, uint16_t apart, const int8_t *weights, uint32_t count)
+/* Two sums at a time, since each must wait for its last one. */
+static void sum_products(const uint8_t *values, const int8_t *weights, uint32_t count, uint16_t outputs, int32_t *sums)
 {
-    int32_t sum = 0;
-    for (; count--; values += apart)
-        sum += *values * *weights++;
-    return sum;
+    for (; outputs; outputs = outputs > KILONET_BLOCK ? (uint16_t)(outputs - KILONET_BLOCK) : 0, sums += KILONET_BLOCK) {
+        __m512i even = _mm512_setzero_si512(), odd = even;
+        uint32_t i;
+        for (i = 0; i < count; i += 8, weights += 8 * KILONET_BLOCK) {
+            even = sum_fours(even, values + i, weights);
+            odd = sum_fours(odd, values + i + 4, weights + 4 * KILONET_BLOCK);
+        }
+        _mm512_storeu_si512(sums, _mm512_add_epi32(even, odd));
+    }
+}
+#else
+static void sum_products(const uint8_t *values, const int8_t *weights, uint32_t count, uint16_t outputs, int32_t *sums)
+{
+    for (; outputs--; weights += count) {
+        int32_t sum = 0;
+        uint32_t i;
+        for (i = 0; i < count; i++)
+            sum += values[i] * weights[i];
+        *sums++ = sum;
+    }
+}
+#endif
+
+/* Each output sees one input channel; the window's pixels lie `inputs` apart. */
+static void sum_products_depthwise(const kilonet_operation *operation, const uint8_t *values, int32_t *sums)
+{
+    const uint32_t places = (uint32_t)operation->window * operation->window;
+    const int8_t *weights = operation->weights;
+    uint16_t output, repeated = 0;
+    for (output = 0; output < operation->outputs; output++) {
+        const uint8_t *value = values;
+        int32_t sum = 0;
+        uint32_t place;
+        for (place = 0; place < places; place++, value += operation->inputs)
+            sum += *value * *weights++;
+        sums[output] = sum;
+        if (++repeated == operation->multiple) {
+            repeated = 0;
+            values++;
+        }
+    }
 }
 
 static void convolve(const kilonet_operation *operation, const uint8_t *values, int32_t *restrict sums)
 {
-    const uint32_t places = (uint32_t)operation->window * operation->window;
-    const uint32_t count = operation->multiple ? places : places * operation->inputs;
-    const int8_t *weights = operation->weights;
-    uint16_t i, repeated = 0;
-    for (i = 0; i < operation->outputs; i++, weights += count) {
-        int32_t sum = operation->bias[i];
-        if (!operation->multiple) {
-            sum += dot(values, weights, count);
-        } else {
-            sum += dot_apart(values, operation->inputs, weights, count);
-            if (++repeated == operation->multiple) {
-                repeated = 0;
-                values++;
-            }
-        }
-        sums[i] = operation->relu && sum < 0 ? 0 : sum;
+    const uint32_t count = (uint32_t)operation->window * operation->window * operation->inputs;
+    const int32_t *restrict bias = operation->bias;
+    const uint16_t outputs = operation->outputs;
+    uint16_t i;
+    if (operation->multiple)
+        sum_products_depthwise(operation, values, sums);
+    else
+        sum_products(values, operation->weights, count, outputs, sums);
+    for (i = 0; i < outputs; i++) {
+        sums[i] += bias[i];
+        if (operation->relu && sums[i] < 0)
+            sums[i] = 0;
     }
 }
 
-/* Sets zeros behind a window, up to a whole number of lanes. */
+#if KILONET_BLOCK > 1
+/* Sets zeros behind a window, up to a whole eight. */
 static void fill_up(uint8_t *values, uint32_t count)
 {
-    for (; count % KILONET_LANES; count++)
+    for (; count % 8; count++)
         values[count] = 0;
 }
+#endif
 
 /* Copies the window out of the ring, row after row, so that its values lie side by side. */
 static void gather(const kilonet_operation *operation, uint8_t *values)
@@ -135,11 +175,13 @@ static int take_into_convolution(const kilonet_operation *operation, const uint8
         if (is_complete)
             gather(operation, scratch);
         taken = scratch;
-    } else if (KILONET_LANES > 1) {
-        copy(scratch, taken, operation->inputs);
-        taken = scratch;
     }
+#if KILONET_BLOCK > 1
+    if (operation->window == 1)
+        copy(scratch, taken, operation->inputs);
     fill_up(scratch, (uint32_t)operation->window * operation->window * operation->inputs);
+    taken = scratch;
+#endif
     if (is_complete) {
         const uint8_t middle = operation->window / 2;
         convolve(operation, taken, sums);

@@ -4,10 +4,11 @@
 
 #include <stdint.h>
 
-/* How many products a processor's vectors sum at once; 1 where it has none. Windows are filled up with zeros to a
- * multiple of it, and the weights that these meet are whatever comes next, so that nothing is stored for it but the end. */
-#ifndef KILONET_LANES
-#define KILONET_LANES 1
+/* A processor whose vectors sum four products of bytes for 16 outputs at once gets weights in that order. */
+#if defined(__AVX512VNNI__) && !defined(KILONET_PLAIN)
+#define KILONET_BLOCK 16
+#else
+#define KILONET_BLOCK 1
 #endif
 
 enum { KILONET_CONVOLUTION, KILONET_MAX_POOL, KILONET_AVERAGE_POOL };
@@ -23,7 +24,8 @@ typedef struct {
 } kilonet_state;
 
 typedef struct {
-    const int8_t *weights; /* [output][row][column][input], or [output][row][column] if depthwise */
+    const int8_t *weights; /* [output][row][column][input], or [output][row][column] if depthwise; but
+                            [output / 16][input / 4][output % 16][input % 4] of whole windows in blocks */
     const int32_t *bias; /* [output] */
     const int16_t *multiplier; /* [output] */
     const uint8_t *shift; /* [output] */
@@ -48,7 +50,8 @@ typedef struct {
 } kilonet_operation;
 
 /* Classifies one image. `pixels` is [channel][row][column]; `logits` gets one value a class. `scratch` holds the largest
- * window of a convolution, filled up to whole lanes, and `sums` as many values as the widest one has outputs. */
+ * window of a convolution, in blocks filled up to whole eights, and `sums` as many values as the widest has outputs, in
+ * whole blocks. */
 void kilonet_run(const kilonet_operation *operations, unsigned count, const uint8_t *pixels, uint8_t *scratch,
                  int32_t *sums, int32_t *logits);
 
