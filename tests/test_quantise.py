@@ -100,7 +100,7 @@ def test_calibration_repeats_to_the_bit(mnist: DataSet) -> None:
 
 def test_finetuning_mends_bad_biases_and_repeats_to_the_bit(small: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """A calibration that went wrong: every bias of two convolutions is off by a tenth of its channel's range."""
-    monkeypatch.setattr("kilonet.ship.finetune.EPOCHS", 3)
+    monkeypatch.setattr("kilonet.ship.finetune.EPOCHS", 2)
     model = load("best")
     steps = list(quantise.prepare(model, small.train))
     for number in (1, 2):
