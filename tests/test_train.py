@@ -19,6 +19,7 @@ from kilonet import train
 from kilonet.datasets import DataSet, Images
 from kilonet.engine import Totals
 from kilonet.errors import KilonetError, TrainingDiverged
+from kilonet.model import load
 from kilonet.progress import Silence
 from kilonet.recipe import Recipe, TrainSection
 from kilonet.runs import EpochMetrics, Run
@@ -67,7 +68,7 @@ def test_the_folder_changes_nothing(small: DataSet, finished: Run) -> None:
     run = fit(finished.result.recipe, small)
     assert run.result.model_sha256 == finished.result.model_sha256 == finished.model.sha256
     assert finished.folder is not None
-    assert kilonet.load(finished.folder).sha256 == run.result.model_sha256
+    assert load(finished.folder).sha256 == run.result.model_sha256
 
 
 def test_another_seed_gives_other_weights(small: DataSet, finished: Run) -> None:

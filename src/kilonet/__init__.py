@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from kilonet.datasets import DataSet, Images, load_data
     from kilonet.errors import KilonetError, TrainingDiverged
     from kilonet.evaluation import Evaluation, evaluate
-    from kilonet.model import Model, Predictions, load
+    from kilonet.loading import load
+    from kilonet.model import Model, Predictions
     from kilonet.recipe import Recipe, load_recipe
     from kilonet.runs import Result, Run, read_result
     from kilonet.train import fit, resume
@@ -38,7 +39,7 @@ _HOMES = {
     "budget_of": "budget",
     "evaluate": "evaluation",
     "fit": "train",
-    "load": "model",
+    "load": "loading",
     "load_data": "datasets",
     "load_recipe": "recipe",
     "read_result": "runs",

@@ -8,11 +8,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from kilonet.errors import KilonetError, TrainingDiverged
+from kilonet.errors import CheckFailed, KilonetError, TrainingDiverged
 from kilonet.flags import Positional, RecipeFlags, dispatch, recipe_flags
 
 if TYPE_CHECKING:
@@ -66,13 +66,13 @@ def evaluate(model: Positional, *, data: str = "mnist", json: bool = False) -> i
     """Score a model on the test set.
 
     Args:
-        model: a packaged model, a run folder or a model file.
+        model: a packaged model, a run folder, a model file or an exported folder.
         data: 'mnist', or a folder with the four IDX files of such a data set.
         json: print one JSON object instead of text.
     """
     from kilonet.datasets import load_data
     from kilonet.evaluation import evaluate as score
-    from kilonet.model import load
+    from kilonet.loading import load
 
     evaluation = score(load(model), load_data(data).test)
     _print(json, evaluation.as_json, lambda: str(evaluation))
@@ -83,11 +83,11 @@ def predict(model: Positional, files: Annotated[tuple[Path, ...], tyro.conf.Posi
     """Classify PNG or JPEG images.
 
     Args:
-        model: a packaged model, a run folder or a model file.
+        model: a packaged model, a run folder, a model file or an exported folder.
         files: 28x28 grey images, light ink on dark as in MNIST.
         json: print one JSON object instead of text.
     """
-    from kilonet.model import load
+    from kilonet.loading import load
     from kilonet.preprocess import read_images
 
     if not files:
@@ -136,6 +136,52 @@ def recipes(*, json: bool = False) -> int:
     return 0
 
 
+def export(
+    model: Positional,
+    *,
+    to: Literal["c"],
+    out: Path,
+    data: str = "mnist",
+    max_flash: int | None = None,
+    max_ram: int | None = None,
+    json: bool = False,
+) -> int:
+    """Write a model as integers in a form that ships.
+
+    Args:
+        model: a packaged model, a run folder or a model file.
+        to: the form: 'c' for C99 without floats, for a microcontroller.
+        out: the folder to write; one that holds other forms of the same model gets this one too.
+        data: 'mnist', or a folder with four IDX files: what the model was trained on, to choose scales on.
+        max_flash: fail if it takes more bytes of flash on a Cortex-M0.
+        max_ram: fail if it takes more bytes of RAM.
+        json: print one JSON object instead of text.
+    """
+    from kilonet.datasets import load_data
+    from kilonet.model import load
+    from kilonet.ship.export import EXPORTERS
+
+    exported = EXPORTERS[to](load(model), load_data(data).train, out, max_flash, max_ram)
+    _print(json, exported.as_json, lambda: str(exported))
+    return 0
+
+
+def verify(folder: Annotated[Path, tyro.conf.Positional], *, data: str = "mnist", json: bool = False) -> int:
+    """Hold every form in an exported folder against the integers.
+
+    Args:
+        folder: what 'kilonet export' wrote; its code is compiled and run.
+        data: 'mnist', or a folder with four IDX files, whose test images are classified.
+        json: print one JSON object instead of text.
+    """
+    from kilonet.datasets import load_data
+    from kilonet.ship.verify import verify as replay
+
+    verification = replay(folder, load_data(data).test)
+    _print(json, verification.as_json, lambda: str(verification))
+    return 0 if verification.passed else 1
+
+
 def _print(json: bool, as_json: Callable[[], Any], as_text: Callable[[], str]) -> None:
     print(json_module.dumps(as_json()) if json else as_text())
 
@@ -144,7 +190,7 @@ def _run_as_json(run: "Run") -> dict[str, Any]:
     return {"folder": str(run.folder), **run.result.model_dump(mode="json")}
 
 
-HANDLERS = {handler.__name__: handler for handler in (train, evaluate, predict, summary, recipes)}
+HANDLERS = {handler.__name__: handler for handler in (train, evaluate, predict, summary, recipes, export, verify)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
-    except TrainingDiverged as error:
+    except (TrainingDiverged, CheckFailed) as error:
         return _fail(str(error), 1)
     except KilonetError as error:
         return _fail(str(error), 2)

@@ -11,3 +11,7 @@ class KilonetError(Exception):
 
 class TrainingDiverged(KilonetError):
     """The loss is no longer a number, or training does no better than guessing; exits with status 1."""
+
+
+class CheckFailed(KilonetError):
+    """What was asked for is sound, but does not keep a limit that was given with it; exits with status 1."""

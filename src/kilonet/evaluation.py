@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from kilonet.datasets import Images
 from kilonet.errors import KilonetError
-from kilonet.model import Model
+from kilonet.model import Classifier
 from kilonet.statistics import wilson_interval
 
 WORST_IMAGES = 10
@@ -83,7 +83,7 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def evaluate(model: Model, images: Images) -> Evaluation:
+def evaluate(model: Classifier, images: Images) -> Evaluation:
     """Score a model on labelled images.
 
     Raises:

@@ -6,6 +6,7 @@ format version and the network's description; its tensors are the network's weig
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -42,14 +43,15 @@ class Predictions:
     """float32 (N, classes): each row sums to one."""
 
 
-class Model:
-    """A trained network. `section` describes it, `network` is the torch module, in evaluation mode."""
+class Classifier(ABC):
+    """Whatever gives logits of images can be asked for predictions and be scored."""
 
-    def __init__(self, section: ModelSection, state: Mapping[str, Tensor]) -> None:
-        self.section = section
-        self.network = initial_network(section, seed=0)
-        self.network.load(state)
-        self.network.eval()
+    section: ModelSection
+    """The network's description."""
+
+    @abstractmethod
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Score images: uint8 (N, channels, rows, columns) to float32 (N, classes)."""
 
     def predict(self, images: NDArray[np.uint8] | Tensor) -> Predictions:
         """Classify images.
@@ -62,6 +64,16 @@ class Model:
         """
         probabilities = self.logits(_checked_pixels(images, self.section)).softmax(1)
         return Predictions(probabilities.argmax(1).numpy(), probabilities.numpy())
+
+
+class Model(Classifier):
+    """A trained network. `section` describes it, `network` is the torch module, in evaluation mode."""
+
+    def __init__(self, section: ModelSection, state: Mapping[str, Tensor]) -> None:
+        self.section = section
+        self.network = initial_network(section, seed=0)
+        self.network.load(state)
+        self.network.eval()
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Score images: uint8 (N, channels, rows, columns) to float32 (N, classes)."""

@@ -1,0 +1,45 @@
+"""Accuracy of trained models as floats and as integers, on the test set: a line a model, and the mean.
+
+    python benchmarks/quantisation.py best seed runs/best-seed1
+
+Each is a packaged model, a run folder or a model file. Scales are chosen on the training images alone.
+"""
+
+import argparse
+
+import torch
+
+from kilonet.datasets import Images, load_data
+from kilonet.model import load
+from kilonet.ship.integer import logits
+from kilonet.ship.quantise import quantise
+from kilonet.statistics import mean_and_deviation
+
+
+def accuracy(scores: torch.Tensor, images: Images) -> float:
+    """Return the share of images, in per cent, whose highest logit is their label's."""
+    return 100 * (scores.argmax(1) == images.labels).double().mean().item()
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+")
+    data, drops = load_data("mnist"), []
+    print("| model | float32 | int8 | other predictions | fine-tuned |\n|---|---:|---:|---:|---|")
+    for name in parser.parse_args().models:
+        model = load(name)
+        quantised = quantise(model, data.train)
+        real = model.logits(data.test.pixels)
+        whole = torch.from_numpy(logits(quantised.network, data.test.pixels.numpy()))
+        before, after = accuracy(real, data.test), accuracy(whole, data.test)
+        others = int((real.argmax(1) != whole.argmax(1)).sum())
+        tuned = "no" if quantised.finetuned_accuracy is None else "yes"
+        print(f"| {name} | {before:.2f} % | {after:.2f} % | {others} | {tuned} |", flush=True)
+        drops.append(before - after)
+    mean, deviation = mean_and_deviation(drops)
+    print(f"\nLost: {mean:.3f} ± {deviation:.3f} points (n = {len(drops)})")
+
+
+if __name__ == "__main__":
+    main()

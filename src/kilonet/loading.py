@@ -1,0 +1,27 @@
+"""Loading whatever can classify: a trained model, or a folder that `kilonet export` wrote.
+
+It stands between the core and the leaf that ships, so that neither has to know of the other.
+"""
+
+from pathlib import Path
+
+from kilonet import model
+from kilonet.model import Classifier
+
+
+def load(source: str | Path) -> Classifier:
+    """Load a model by packaged name, from a run folder, from a model file or from an exported folder.
+
+    An exported folder runs its C, compiled now: load only folders that you trust.
+
+    Raises:
+        KilonetError: nothing there, or what is there is damaged or cannot be run here.
+    """
+    folder = Path(source)
+    if str(source) in model.packaged_models() or not folder.is_dir():
+        return model.load(source)
+    # Only a folder needs the leaf: whoever loads a trained model by name does not wait for it.
+    from kilonet.ship.description import DESCRIPTION_FILE  # noqa: PLC0415
+    from kilonet.ship.exported import ExportedModel  # noqa: PLC0415
+
+    return ExportedModel(folder) if (folder / DESCRIPTION_FILE).is_file() else model.load(source)

@@ -1,0 +1,253 @@
+"""The C99 form: tables written from an integer network, beside a runtime that executes any of them.
+
+A pixel's channels lie side by side in memory, so weights are stored [output][row][column][input], and once more in
+blocks for processors that multiply those; a microcontroller's compiler sees the first only. What the tables take there
+is known exactly and counted here.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilonet.layers import MaxPooling, Shape
+from kilonet.ship.integer import (
+    IntegerAveragePooling,
+    IntegerConvolution,
+    IntegerMaxPooling,
+    IntegerNetwork,
+    IntegerOperation,
+    Requantisation,
+    rounding_half,
+)
+
+RUNTIME_FILES = ("kilonet_runtime.h", "kilonet_runtime.c", "main.c", "Makefile")
+LIBRARY_FILES = ("model.c", "kilonet_runtime.c")
+"""What is compiled to classify from other code."""
+_STATE_BYTES = 12
+_BLOCK = 16
+_FILLED = " + KILONET_BLOCK - 1"
+"""Room that only blocks need."""
+_OPERATION_BYTES = 68
+"""Of the runtime's structures, where pointers take four bytes."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The bytes that one operation keeps while an image runs."""
+
+    pixel: int
+    """One pixel of its input, all channels."""
+    window: int
+    """A convolution's ring, or a max-pool's row of results."""
+    sums: int
+    """How many int32 an average pool adds up in."""
+    scratch: int
+    """A convolution's gathered window; shared by all operations."""
+    results: int
+    """How many int32 a convolution's results are; shared by all operations."""
+
+
+def memory_of(operation: IntegerOperation, shape: Shape) -> Memory:
+    """Return what an operation on an input of `shape` keeps."""
+    channels, _, columns = shape
+    match operation:
+        case IntegerConvolution():
+            kernel, width = operation.operation.kernel, columns + 2 * operation.operation.padding
+            ring = ((kernel - 1) * width + kernel) * channels if kernel > 1 else 0
+            return Memory(channels, ring, 0, kernel * kernel * channels, operation.operation.channels_out)
+        case IntegerMaxPooling(MaxPooling(size)):
+            return Memory(channels, columns // size * channels, 0, 0, 0)
+        case IntegerAveragePooling():
+            return Memory(channels, 0, channels, 0, 0)
+
+
+def memory_bytes(network: IntegerNetwork) -> int:
+    """Return all bytes that classifying takes: pixels, logits, and what the operations keep. The stack is not in it."""
+    kept = [memory_of(operation, shape) for operation, shape in network.placed]
+    bytes_kept = sum(memory.pixel + memory.window for memory in kept)
+    scratch = max(memory.scratch for memory in kept)
+    sums = max(memory.results for memory in kept) + sum(memory.sums for memory in kept)
+    arrays = _aligned(bytes_kept) + _aligned(scratch) + 4 * sums + _STATE_BYTES * len(kept)
+    return prod(network.input_shape) + 4 * network.classes + arrays
+
+
+def _aligned(count: int) -> int:
+    return (count + 3) // 4 * 4
+
+
+def weight_bytes(network: IntegerNetwork) -> int:
+    """Return the bytes of all weights."""
+    return sum(operation.weights.size for operation in network.operations if isinstance(operation, IntegerConvolution))
+
+
+def table_bytes(network: IntegerNetwork) -> int:
+    """Return the bytes of all other tables: biases, multipliers, shifts and the operations themselves."""
+    return sum(
+        _OPERATION_BYTES
+        + sum(table.values.size * table.bytes for table in _tables(operation) if table.name != "weights")
+        for operation in network.operations
+    )
+
+
+def sources(network: IntegerNetwork) -> dict[str, str]:
+    """Return the form's files, name to content."""
+    runtime = {name: (files("kilonet.ship") / "runtime" / name).read_text(encoding="utf-8") for name in RUNTIME_FILES}
+    return {**runtime, "model.h": _header(network), "model.c": _tables_file(network)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    name: str
+    c_type: str
+    values: NDArray[Any]
+
+    @property
+    def bytes(self) -> int:
+        """Of one entry."""
+        return int(self.c_type.removeprefix("u").removeprefix("int").removesuffix("_t")) // 8
+
+
+def _tables(operation: IntegerOperation) -> Iterator[_Table]:
+    """Yield the tables that an operation needs; the runtime takes a missing one as a null pointer."""
+    if isinstance(operation, IntegerConvolution):
+        weights = operation.weights.transpose(0, 2, 3, 1)
+        yield _Table("weights", "int8_t", weights if operation.operation.groups == 1 else weights.reshape(-1))
+        yield _Table("bias", "int32_t", operation.bias)
+        if operation.skip is not None:
+            yield _Table("skip", "int32_t", operation.skip)
+        if operation.operation.padding:
+            yield _Table("pad", "uint8_t", operation.pad)
+    if not isinstance(operation, IntegerMaxPooling):
+        yield from _requantisation_tables(operation.output)
+
+
+def _requantisation_tables(output: Requantisation) -> Iterator[_Table]:
+    yield _Table("multiplier", "int16_t", output.multiplier)
+    yield _Table("shift", "uint8_t", output.shift)
+    if not output.plain:
+        yield _Table("offset", "int64_t", output.offset - rounding_half(output.shift))
+
+
+def _header(network: IntegerNetwork) -> str:
+    channels, rows, columns = network.input_shape
+    return f"""/* Written by kilonet export. */
+#ifndef KILONET_MODEL_H
+#define KILONET_MODEL_H
+
+#include <stdint.h>
+
+#define KILONET_CHANNELS {channels}
+#define KILONET_ROWS {rows}
+#define KILONET_COLUMNS {columns}
+#define KILONET_PIXELS {channels * rows * columns}
+#define KILONET_CLASSES {network.classes}
+/* A logit divided by two to this power is about the float network's. */
+#define KILONET_FRACTION_BITS {network.fraction_bits}
+
+/* Classifies one image: pixels [channel][row][column] to one logit a class, the largest for the class that is seen.
+ * Working memory is static: one call at a time. */
+void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILONET_CLASSES]);
+
+#endif
+"""
+
+
+def _tables_file(network: IntegerNetwork) -> str:
+    kept = [memory_of(operation, shape) for operation, shape in network.placed]
+    scratch = max(memory.scratch for memory in kept)
+    results = max(memory.results for memory in kept)
+    sums = results + sum(memory.sums for memory in kept)
+    parts = [
+        '/* Written by kilonet export. */\n#include "model.h"\n\n#include "kilonet_runtime.h"\n',
+        *(_definition(table, number) for number, table in _numbered_tables(network)),
+        f"static kilonet_state states[{len(kept)}];",
+        f"static uint8_t memory[{sum(memory.pixel + memory.window for memory in kept)}];",
+        f"static int32_t sums[{sums}{_FILLED}];",
+        *([f"static uint8_t scratch[{scratch}{_FILLED}];"] if scratch else []),
+        f"\nstatic const kilonet_operation operations[{len(kept)}] = {{",
+        *_entries(network, kept, results),
+        "};\n",
+        "void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILONET_CLASSES])\n{",
+        f"    kilonet_run(operations, {len(kept)}, pixels, {'scratch' if scratch else '0'}, sums, logits);\n}}\n",
+    ]
+    return "\n".join(parts)
+
+
+def _numbered_tables(network: IntegerNetwork) -> Iterator[tuple[int, _Table]]:
+    for number, operation in enumerate(network.operations, 1):
+        for table in _tables(operation):
+            yield number, table
+
+
+def _definition(table: _Table, number: int) -> str:
+    plain = _array(table, number, table.values)
+    if table.name != "weights" or table.values.ndim != 4:
+        return plain
+    return f"#if KILONET_BLOCK == {_BLOCK}\n{_array(table, number, _in_blocks(table.values))}#else\n{plain}#endif\n"
+
+
+def _array(table: _Table, number: int, values: NDArray[Any]) -> str:
+    literals = [_literal(int(value), table.bytes) for value in values.flatten()]
+    return f"static const {table.c_type} {table.name}_{number}[{len(literals)}] = {{\n{_wrapped(literals)}\n}};\n"
+
+
+def _in_blocks(weights: NDArray[Any]) -> NDArray[Any]:
+    """Order weights (out, rows, columns, in) as (out / 16, window / 4, out % 16, window % 4), in whole eights."""
+    flat = weights.reshape(len(weights), -1)
+    filled = np.pad(flat, ((0, -flat.shape[0] % _BLOCK), (0, -flat.shape[1] % 8)))
+    return filled.reshape(-1, _BLOCK, filled.shape[1] // 4, 4).transpose(0, 2, 1, 3)
+
+
+def _literal(value: int, size: int) -> str:
+    # C has no literal for the smallest negative number: -2147483648 is the negative of what does not fit.
+    if size == 4 and value == -(1 << 31):
+        return "-2147483647 - 1"
+    return f"{value}LL" if size == 8 else str(value)
+
+
+def _wrapped(values: Iterable[str]) -> str:
+    lines, line = [], "   "
+    for value in values:
+        if len(line) + len(value) + 2 > 118:
+            lines.append(line)
+            line = "   "
+        line += f" {value},"
+    return "\n".join([*lines, line])
+
+
+def _entries(network: IntegerNetwork, kept: list[Memory], sums: int) -> Iterator[str]:
+    place = 0
+    for number, ((operation, shape), memory) in enumerate(zip(network.placed, kept, strict=True), 1):
+        fields = {table.name: f"{table.name}_{number}" for table in _tables(operation)}
+        fields |= {"state": f"states + {number - 1}", "pixel": f"memory + {place}"}
+        if memory.window:
+            fields |= {"memory": f"memory + {place + memory.pixel}", "memory_size": str(memory.window)}
+        if memory.sums:
+            fields["sums"] = f"sums + {sums}{_FILLED}"
+        fields |= _numbers(operation, shape)
+        yield "    {" + ", ".join(f".{name} = {value}" for name, value in fields.items()) + "},"
+        place += memory.pixel + memory.window
+        sums += memory.sums
+
+
+def _numbers(operation: IntegerOperation, shape: Shape) -> dict[str, str]:
+    channels, rows, columns = shape
+    outputs = operation.output_shape(shape)[0]
+    fields: dict[str, Any] = {"inputs": channels, "outputs": outputs, "rows": rows, "columns": columns}
+    match operation:
+        case IntegerConvolution():
+            kernel = operation.operation
+            multiple = outputs // channels if kernel.groups > 1 else 0
+            fields |= {"kind": "KILONET_CONVOLUTION", "window": kernel.kernel, "padding": kernel.padding}
+            fields |= {"multiple": multiple, "row_size": (columns + 2 * kernel.padding) * channels}
+            fields["relu"] = int(operation.relu)
+        case IntegerMaxPooling(MaxPooling(size)):
+            fields |= {"kind": "KILONET_MAX_POOL", "window": size}
+        case IntegerAveragePooling():
+            fields["kind"] = "KILONET_AVERAGE_POOL"
+    return {name: str(value) for name, value in fields.items()}

@@ -1,0 +1,119 @@
+"""`kilonet export`: from a trained model to a folder with one of its forms and its description."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kilonet.datasets import Images
+from kilonet.errors import KilonetError
+from kilonet.files import write_atomically
+from kilonet.model import Model
+from kilonet.ship import c, description
+from kilonet.ship.description import Export
+from kilonet.ship.footprint import Footprint, footprint_of
+from kilonet.ship.integer import IntegerNetwork, Pixels, logits
+from kilonet.ship.quantise import Quantised, quantise
+
+STORED_IMAGES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """What was written where. `str()` gives the lines that `kilonet export` prints."""
+
+    folder: Path
+    files: tuple[str, ...]
+    quantised: Quantised
+    footprint: Footprint
+
+    def as_json(self) -> dict[str, object]:
+        """Return the figures by name."""
+        return {
+            "folder": str(self.folder),
+            "files": list(self.files),
+            **self.footprint.as_json(),
+            "holdout_float_accuracy": self.quantised.float_accuracy,
+            "holdout_integer_accuracy": self.quantised.accuracy,
+            "finetuned": self.quantised.finetuned_accuracy is not None,
+        }
+
+    def __str__(self) -> str:
+        """Return the report."""
+        before, after = (100 * value for value in (self.quantised.float_accuracy, self.quantised.accuracy))
+        return "\n".join(
+            [
+                f"Integers: {after:.2f}% of the held-out training images, {before:.2f}% as floats",
+                str(self.footprint),
+                f"Wrote {', '.join(self.files)} to {self.folder}",
+                f"Next: kilonet verify {self.folder}",
+            ]
+        )
+
+
+def export_c(
+    model: Model, images: Images, folder: Path, max_flash: int | None = None, max_ram: int | None = None
+) -> Exported:
+    """Write the C form of a model.
+
+    Args:
+        model: the trained network.
+        images: its training images, to choose scales on.
+        folder: where to; made if it is missing.
+        max_flash: the most bytes of flash it may take on a Cortex-M0.
+        max_ram: the most bytes of RAM.
+
+    Raises:
+        CheckFailed: a limit is exceeded; nothing is written.
+        KilonetError: images of another size, or a folder that cannot be written or holds another model.
+    """
+    check_folder(folder, model)
+    quantised = quantise(model, images)
+    sources = c.sources(quantised.network)
+    footprint = footprint_of(quantised.network, sources)
+    footprint.check(max_flash, max_ram)
+    for name, content in sources.items():
+        write_atomically(folder / name, content.encode())
+    add_form(folder, "c", footprint.as_json(), of_model(model, images, quantised.network))
+    return Exported(folder, (*sources, description.DESCRIPTION_FILE), quantised, footprint)
+
+
+def check_folder(folder: Path, model: Model) -> None:
+    """Make the folder of an export, or see that it can take another form of the same model.
+
+    Raises:
+        KilonetError: it cannot be made, holds something else, or holds another model.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(folder.iterdir())
+    except OSError as error:
+        raise KilonetError(f"{folder} cannot be made: {error.strerror}") from None
+    if not is_empty and description.read(folder).model_sha256 != model.sha256:
+        raise KilonetError(f"{folder} holds another model's export; choose another folder or empty it")
+
+
+def of_model(model: Model, images: Images, network: IntegerNetwork) -> Export:
+    """Describe a model's export, with vectors stored and no form yet."""
+    pixels = _vectors(images)
+    return Export(model.section, model.sha256, network, pixels, logits(network, pixels), {})
+
+
+def add_form(folder: Path, form: str, figures: dict[str, int | None], export: Export) -> None:
+    """Write the folder's description: the forms that it has, and this one with its figures."""
+    forms = description.read(folder).forms if (folder / description.DESCRIPTION_FILE).exists() else {}
+    description.write(folder, dataclasses.replace(export, forms={**forms, form: figures}))
+
+
+def _vectors(images: Images) -> Pixels:
+    """Return a few training images, and what tries the ends of the range: black, white and noise."""
+    few: Pixels = images.pixels[:STORED_IMAGES].numpy()
+    extremes = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, *few.shape[1:]).numpy()
+    noise = np.random.RandomState(0).randint(0, 256, (2, *few.shape[1:]), dtype=np.uint8)
+    return np.concatenate([few, extremes, noise])
+
+
+EXPORTERS = {"c": export_c}
+"""By the name that `kilonet export --to` knows."""

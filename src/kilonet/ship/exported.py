@@ -1,0 +1,32 @@
+"""An exported folder as a model: what Python users try before they ship it."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kilonet.errors import KilonetError
+from kilonet.model import Classifier
+from kilonet.ship import description
+from kilonet.ship.compiled import CompiledC
+
+
+class ExportedModel(Classifier):
+    """Runs the compiled C of an exported folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read, compile and load: this runs code from the folder, so load only folders that you trust.
+
+        Raises:
+            KilonetError: a damaged description, no C in the folder, or no C compiler.
+        """
+        export = description.read(folder)
+        if "c" not in export.forms:
+            raise KilonetError(f"{folder}: no C form in this folder; 'kilonet export --to c' writes one")
+        self.section = export.section
+        self._scale = 2.0**-export.network.fraction_bits
+        self._compiled = CompiledC(folder, self.section.input_shape, self.section.classes)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Score images: uint8 (N, channels, rows, columns) to float32 (N, classes), the integer logits scaled."""
+        return torch.from_numpy(self._compiled.logits(pixels.numpy())).float() * self._scale

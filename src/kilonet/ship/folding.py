@@ -1,0 +1,209 @@
+"""A trained network as few steps over real numbers: normalisation and batch norm folded away.
+
+Along the way a tensor is kept as `r` with value = a * r + b per channel. The input starts as pixels (a and b are the
+normalisation), and a batch norm after a ReLU sets a and b anew instead of touching the values. The next convolution
+takes a into its weights and b into its bias, which is exact while it pads nothing and is no residual layer. A max-pool
+may stand between where no a is negative, and so may a mean. Everywhere else the step that made r applies a and b.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kilonet.layers import BatchNorm, Convolution, GlobalAveragePooling, MaxPooling, PlacedLayer
+from kilonet.model import Model
+
+_EPSILON = 1e-5
+"""Of torch's batch norm."""
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedConvolution:
+    """y = scale * relu(convolution(r) + bias) + skip * r + shift, without what is absent. Tensors are float64."""
+
+    operation: Convolution
+    weights: Tensor
+    """(channels out, channels in / groups, kernel, kernel)."""
+    bias: Tensor
+    """(channels out,), for a map that is padded with `pad`."""
+    pad: Tensor
+    """(channels in,): the r whose value is zero."""
+    relu: bool
+    scale: Tensor
+    """(channels out,)."""
+    shift: Tensor
+    """(channels out,)."""
+    skip: Tensor | None
+    """(channels out,): multiplier of the residual input."""
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedAverage:
+    """y = scale * mean(r) + shift, float64 (channels,)."""
+
+    scale: Tensor
+    shift: Tensor
+
+
+FoldedStep = FoldedConvolution | FoldedAverage | MaxPooling
+
+
+@dataclass(frozen=True, eq=False)
+class _Affine:
+    """value = a * r + b, per channel."""
+
+    a: Tensor
+    b: Tensor
+
+
+def fold(model: Model) -> tuple[FoldedStep, ...]:
+    """Return the steps from pixels (0 to 255) to logits; the last is never a max-pool."""
+    section = model.section
+    state = {name: tensor.double() for name, tensor in model.network.state().items()}
+    ones = torch.ones(section.input_shape[0], dtype=torch.float64)
+    affine = _Affine(ones / (255 * section.deviation), -ones * section.mean / section.deviation)
+    steps: list[FoldedStep] = []
+    for number, placed in enumerate(section.placed):
+        prefix = f"layers.{number}.layer" if placed.layer.residual else f"layers.{number}"
+        weights = {name.removeprefix(f"{prefix}."): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        step, affine = _fold_layer(placed, weights, affine, section.placed[number + 1 :])
+        steps.append(step)
+    if isinstance(steps[-1], MaxPooling):
+        steps.append(_as_convolution(affine))
+    return tuple(steps)
+
+
+def _fold_layer(
+    placed: PlacedLayer, weights: dict[str, Tensor], before: _Affine, rest: Sequence[PlacedLayer]
+) -> tuple[FoldedStep, _Affine]:
+    match placed.operations[0]:
+        case Convolution() as operation:
+            return _fold_convolution(operation, placed, weights, before, rest)
+        case GlobalAveragePooling():
+            kept, own = _divided(before, rest)
+            return FoldedAverage(own.a, own.b), kept
+        case MaxPooling() as operation:
+            return operation, before
+        case other:
+            raise TypeError(other)
+
+
+def _fold_convolution(
+    operation: Convolution,
+    placed: PlacedLayer,
+    tensors: dict[str, Tensor],
+    before: _Affine,
+    rest: Sequence[PlacedLayer],
+) -> tuple[FoldedConvolution, _Affine]:
+    weights = tensors["convolution.weight"]
+    a, b = (per_weight(values, operation) for values in (before.a, before.b))
+    normalised = any(isinstance(other, BatchNorm) for other in placed.operations)
+    after = _batch_norm(tensors) if normalised else _identity(operation.channels_out)
+    kept, own = _divided(after, [] if placed.layer.residual else rest)
+    step = FoldedConvolution(
+        operation,
+        weights * a,
+        (weights * b).sum(dim=(1, 2, 3)),
+        pad=-before.b / before.a if operation.padding else torch.zeros_like(before.a),
+        relu=normalised,
+        scale=own.a,
+        shift=own.b + before.b if placed.layer.residual else own.b,
+        skip=before.a if placed.layer.residual else None,
+    )
+    return step, kept
+
+
+def _divided(affine: _Affine, rest: Sequence[PlacedLayer]) -> tuple[_Affine, _Affine]:
+    """Return what the coming layers take over and what the step at hand must apply itself."""
+    identity = _identity(len(affine.a))
+    return (affine, identity) if _taken_over(affine, rest) else (identity, affine)
+
+
+def _taken_over(affine: _Affine, rest: Sequence[PlacedLayer]) -> bool:
+    pools = 0
+    for placed in rest:
+        match placed.operations[0]:
+            case MaxPooling():
+                if (affine.a < 0).any():
+                    return False
+                pools += 1
+            case Convolution(padding=padding):
+                return padding == 0 and not placed.layer.residual
+            case _:
+                return True
+    # A network that ends in a max-pool gets a convolution of its own, see `fold`.
+    return pools > 0
+
+
+def _batch_norm(tensors: dict[str, Tensor]) -> _Affine:
+    a = tensors["batch_norm.weight"] / torch.sqrt(tensors["batch_norm.running_var"] + _EPSILON)
+    return _Affine(a, tensors["batch_norm.bias"] - tensors["batch_norm.running_mean"] * a)
+
+
+def _identity(channels: int) -> _Affine:
+    return _Affine(torch.ones(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64))
+
+
+def _as_convolution(affine: _Affine) -> FoldedConvolution:
+    channels = len(affine.a)
+    operation = Convolution(channels, channels, 1, groups=channels)
+    identity = _identity(channels)
+    weights = affine.a.view(-1, 1, 1, 1)
+    return FoldedConvolution(operation, weights, affine.b, identity.b, False, identity.a, identity.b, None)
+
+
+def per_weight(values: Tensor, operation: Convolution) -> Tensor:
+    """Spread a value per input channel over the weights: (in,) to (out or 1, in / groups, 1, 1)."""
+    if operation.groups == 1:
+        return values.view(1, -1, 1, 1)
+    per_group = values.view(operation.groups, -1)
+    return per_group.repeat_interleave(operation.channels_out // operation.groups, 0)[:, :, None, None]
+
+
+def convolve(step: FoldedConvolution, weights: Tensor, bias: Tensor, pad: Tensor, values: Tensor) -> Tensor:
+    """Convolve values (N, in, rows, columns), padded with `pad` (in,), by the step's kind of convolution."""
+    operation = step.operation
+    if operation.padding:
+        margin = [operation.padding] * 4
+        values = functional.pad(values - pad.view(1, -1, 1, 1), margin) + pad.view(1, -1, 1, 1)
+    return functional.conv2d(values, weights, bias, groups=operation.groups)
+
+
+def sums(step: FoldedConvolution, values: Tensor) -> Tensor:
+    """Return what the step's convolution gives before ReLU and scale."""
+    dtype = values.dtype
+    return convolve(step, step.weights.to(dtype), step.bias.to(dtype), step.pad.to(dtype), values)
+
+
+def forward(steps: Sequence[FoldedStep], pixels: Tensor) -> Iterator[Tensor]:
+    """Execute the steps on real values, (N, channels, rows, columns); yields each step's result."""
+    values = pixels
+    for step in steps:
+        values = _forward_step(step, values)
+        yield values
+
+
+def _forward_step(step: FoldedStep, values: Tensor) -> Tensor:
+    match step:
+        case MaxPooling(size):
+            return functional.max_pool2d(values, size)
+        case FoldedAverage(scale, shift):
+            return _affine(values.mean(dim=(2, 3), keepdim=True), scale, shift)
+        case FoldedConvolution():
+            return finish(step, sums(step, values), values)
+
+
+def finish(step: FoldedConvolution, summed: Tensor, values: Tensor) -> Tensor:
+    """Apply what follows a step's convolution: ReLU, scale, residual input, shift."""
+    if step.relu:
+        summed = summed.relu()
+    result = _affine(summed, step.scale, step.shift)
+    return result if step.skip is None else result + _affine(values, step.skip, torch.zeros_like(step.skip))
+
+
+def _affine(values: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    spread = (1, -1, 1, 1)
+    return values * scale.to(values.dtype).view(spread) + shift.to(values.dtype).view(spread)

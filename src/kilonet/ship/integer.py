@@ -1,0 +1,249 @@
+"""The integer network, and the reference that executes docs/INTEGER.md to the bit.
+
+Every form that is shipped (C99, JavaScript, ...) is written from an `IntegerNetwork` and must give the same logits as
+`logits` here. NumPy alone: whoever reads this file has read the specification's arithmetic.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilonet.errors import KilonetError
+from kilonet.layers import Convolution, MaxPooling, Shape
+
+SPECIFICATION = 1
+"""Version of docs/INTEGER.md that this module executes."""
+
+MAXIMUM_MULTIPLIER = (1 << 15) - 1
+MAXIMUM_SHIFT = 40
+# Doubles hold every integer up to here, so that JavaScript's numbers will do.
+EXACT = 1 << 53
+_INT32 = (1 << 31) - 1
+_PIXEL = 255
+_BATCH = 50
+
+Pixels = NDArray[np.uint8]
+Sums = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Requantisation:
+    """From a channel's sum `v` to its output: floor((v * multiplier + offset) / 2**shift).
+
+    The result is clamped to 0 to 255, except in a network's last operation, whose results are the logits. `offset`
+    holds the rounding half, 2**(shift - 1), and whatever the affine step adds.
+    """
+
+    multiplier: NDArray[np.int32]
+    """int32 (channels,), within 15 bits and a sign."""
+    shift: NDArray[np.int32]
+    """int32 (channels,), from 0 to 40."""
+    offset: NDArray[np.int64]
+    """int64 (channels,)."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether every offset is the rounding half and nothing else."""
+        return bool(np.array_equal(self.offset, rounding_half(self.shift)))
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerConvolution:
+    """A convolution with what follows it up to the next uint8: bias, ReLU, affine step, residual sum."""
+
+    operation: Convolution
+    """Kernel, padding, groups and channels."""
+    weights: NDArray[np.int8]
+    """int8 (channels out, channels in / groups, kernel, kernel), from -127 to 127."""
+    bias: NDArray[np.int32]
+    """int32 (channels out,), added to the sum of products."""
+    pad: NDArray[np.uint8]
+    """uint8 (channels in,): what stands outside the map when the operation pads."""
+    relu: bool
+    """Whether a negative sum becomes zero before it is multiplied."""
+    output: Requantisation
+    skip: NDArray[np.int32] | None = None
+    """int32 (channels out,): multiplier of the residual input, before the offset is added and shifted; or None."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation."""
+        return self.operation.output_shape(shape)
+
+
+@dataclass(frozen=True)
+class IntegerMaxPooling:
+    """The maximum over windows that do not overlap; rows and columns left over are dropped."""
+
+    operation: MaxPooling
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation."""
+        return self.operation.output_shape(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerAveragePooling:
+    """The sum of each channel's map, requantised; the division is in the multiplier."""
+
+    output: Requantisation
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation."""
+        return shape[0], 1, 1
+
+
+IntegerOperation = IntegerConvolution | IntegerMaxPooling | IntegerAveragePooling
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerNetwork:
+    """A whole network. Its last operation, never a max-pool, gives int32 logits; all others give uint8.
+
+    Raises:
+        KilonetError: it could overflow what the specification promises to fit.
+    """
+
+    input_shape: Shape
+    """(channels, rows, columns) of the uint8 pixels."""
+    operations: tuple[IntegerOperation, ...]
+    fraction_bits: int
+    """A logit of the float network is about the integer logit / 2**fraction_bits."""
+
+    def __post_init__(self) -> None:
+        """Prove by its worst case that no accumulator, product or logit leaves its width."""
+        if isinstance(self.operations[-1], IntegerMaxPooling):
+            raise KilonetError("an integer network must end in a convolution or an average pool")
+        for number, (operation, shape) in enumerate(self.placed, 1):
+            if objection := _objection(operation, shape, is_last=operation is self.operations[-1]):
+                raise KilonetError(f"integer operation {number}: {objection}")
+
+    @property
+    def placed(self) -> Iterator[tuple[IntegerOperation, Shape]]:
+        """The operations in order, each with its input's shape."""
+        shape = self.input_shape
+        for operation in self.operations:
+            yield operation, shape
+            shape = operation.output_shape(shape)
+
+    @property
+    def classes(self) -> int:
+        """The number of logits."""
+        *_, (last, shape) = self.placed
+        return last.output_shape(shape)[0]
+
+
+def rounding_half(shift: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return what makes floor(v / 2**shift) round to nearest, halves upwards: int (C,) to int64 (C,)."""
+    return (np.int64(1) << shift.astype(np.int64)) >> 1
+
+
+def logits(network: IntegerNetwork, pixels: Pixels) -> NDArray[np.int32]:
+    """Execute the network: uint8 (N, channels, rows, columns) to int32 (N, classes).
+
+    Raises:
+        KilonetError: pixels of another shape or dtype.
+    """
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != network.input_shape:
+        raise KilonetError(f"pixels must be uint8 (N, *{network.input_shape}), not {pixels.dtype} {pixels.shape}")
+    result = np.empty((len(pixels), network.classes), np.int32)
+    *hidden, last = network.operations
+    for start in range(0, len(pixels), _BATCH):
+        values = pixels[start : start + _BATCH].transpose(0, 2, 3, 1)
+        for operation in hidden:
+            values = execute(operation, values)
+        result[start : start + _BATCH] = results(last, values).reshape(len(values), -1)
+    return result
+
+
+def execute(operation: IntegerOperation, values: Pixels) -> Pixels:
+    """Execute one operation but the last: uint8 (N, rows, columns, channels) to the like."""
+    if isinstance(operation, IntegerMaxPooling):
+        size = operation.operation.size
+        count, rows, columns, channels = values.shape
+        kept = values[:, : rows // size * size, : columns // size * size]
+        pooled: Pixels = kept.reshape(count, rows // size, size, columns // size, size, channels).max(axis=(2, 4))
+        return pooled
+    return results(operation, values).clip(0, _PIXEL).astype(np.uint8)
+
+
+def results(operation: IntegerOperation, values: Pixels) -> Sums:
+    """Return what an operation requantises to, before it is clamped: int64 (N, rows, columns, channels).
+
+    Raises:
+        TypeError: a max-pool requantises nothing.
+    """
+    match operation:
+        case IntegerConvolution():
+            sums = convolution_sums(operation, values) + operation.bias
+            sums = np.maximum(sums, 0) if operation.relu else sums
+            skipped = 0 if operation.skip is None else values * operation.skip.astype(np.int64)
+        case IntegerAveragePooling():
+            sums, skipped = values.sum(axis=(1, 2), keepdims=True, dtype=np.int64), 0
+        case IntegerMaxPooling():
+            raise TypeError("a max-pool requantises nothing")
+    output = operation.output
+    requantised: Sums = (sums * output.multiplier + skipped + output.offset) >> output.shift
+    return requantised
+
+
+def convolution_sums(operation: IntegerConvolution, values: Pixels) -> Sums:
+    """Return the sums of products without bias: uint8 (N, rows, columns, in) to int64 (N, rows, columns, out)."""
+    # A product is at most 255 * 127 and an accumulator stays within 2**31, so that float64 sums are exact in any order
+    # of summation, and float32 sums are exact where no partial sum can pass 2**24. Floats reach the BLAS, ints do not.
+    exact = np.float32 if _largest_sum(operation) < 1 << 24 else np.float64
+    patches = _patches(operation, values.astype(exact))
+    groups, outputs = operation.operation.groups, operation.operation.channels_out
+    weights: NDArray[Any] = operation.weights.astype(exact).reshape(groups, outputs // groups, -1, patches.shape[3])
+    sums: NDArray[Any]
+    if groups == 1:
+        sums = patches.reshape(*patches.shape[:3], -1) @ weights[0].transpose(2, 1, 0).reshape(-1, outputs)
+    else:
+        grouped: NDArray[Any] = patches.reshape(*patches.shape[:4], groups, -1)
+        sums = np.einsum("nrckgi,goik->nrcgo", grouped, weights, optimize=True)
+    return sums.reshape(*patches.shape[:3], outputs).astype(np.int64)
+
+
+def _patches(operation: IntegerConvolution, values: NDArray[Any]) -> NDArray[Any]:
+    """Return what each output sees: (N, rows, columns, in) to (N, rows out, columns out, kernel squared, in)."""
+    kernel, margin = operation.operation.kernel, operation.operation.padding
+    count, rows, columns, channels = values.shape
+    padded = np.empty((count, rows + 2 * margin, columns + 2 * margin, channels), values.dtype)
+    padded[:] = operation.pad
+    padded[:, margin : margin + rows, margin : margin + columns] = values
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))
+    windows = windows.transpose(0, 1, 2, 4, 5, 3)
+    return windows.reshape(*windows.shape[:3], kernel * kernel, channels)
+
+
+def _largest_sum(operation: IntegerConvolution) -> int:
+    """Return the largest magnitude that a partial sum can have, bias included."""
+    magnitudes = np.abs(operation.weights.astype(np.int64)).sum(axis=(1, 2, 3)) * _PIXEL
+    return int((magnitudes + np.abs(operation.bias.astype(np.int64))).max())
+
+
+def _objection(operation: IntegerOperation, shape: Shape, *, is_last: bool) -> str | None:
+    """Say what the operation could overflow, or return None."""
+    if isinstance(operation, IntegerMaxPooling):
+        return None
+    largest, skip = _PIXEL * prod(shape[1:]), 0
+    if isinstance(operation, IntegerConvolution):
+        largest = _largest_sum(operation)
+        skip = 0 if operation.skip is None else int(np.abs(operation.skip.astype(np.int64)).max()) * _PIXEL
+    output = operation.output
+    if largest > _INT32:
+        return "a sum could pass 32 bits"
+    if (
+        np.abs(output.multiplier).max() > MAXIMUM_MULTIPLIER
+        or not 0 <= output.shift.min() <= output.shift.max() <= MAXIMUM_SHIFT
+    ):
+        return f"a multiplier is over {MAXIMUM_MULTIPLIER} or a shift is not from 0 to {MAXIMUM_SHIFT}"
+    products = largest * np.abs(output.multiplier.astype(np.int64)) + skip + np.abs(output.offset)
+    if products.max() >= EXACT:
+        return "a product could pass 53 bits"
+    if is_last and (products >> output.shift).max() > _INT32:
+        return "a logit could pass 32 bits"
+    return None

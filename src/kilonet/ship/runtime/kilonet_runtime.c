@@ -1,0 +1,285 @@
+/* Pixels flow through the operations one at a time, as deep as they get, and memory holds only what windows still need.
+ * A convolution keeps a ring of exactly the pixels from its window's first to its last: kernel - 1 rows and kernel
+ * pixels. So the oldest pixel in the ring is always the window's top left one. */
+#include "kilonet_runtime.h"
+
+#if KILONET_BLOCK > 1
+#include <immintrin.h>
+#endif
+
+static void copy(uint8_t *to, const uint8_t *from, uint32_t count)
+{
+#if KILONET_BLOCK > 1
+    __builtin_memcpy(to, from, count);
+#else
+    while (count--)
+        *to++ = *from++;
+#endif
+}
+
+/* floor(value / 2**shift), where C leaves to the compiler what >> does to negative numbers. */
+static int64_t floor_shift(int64_t value, uint8_t shift)
+{
+    const int64_t sign = -(int64_t)(value < 0);
+    return ((value ^ sign) >> shift) ^ sign;
+}
+
+/* Turns the sums of all channels into the next operation's pixel or, in the last one, into logits. */
+static void requantise(const kilonet_operation *operation, const int32_t *restrict sums, const uint8_t *skipped,
+                       uint8_t *restrict pixel, int32_t *restrict logits)
+{
+    const int16_t *restrict multiplier = operation->multiplier;
+    const uint8_t *restrict shift = operation->shift;
+    const int64_t *restrict offset = operation->offset;
+    const int32_t *restrict skip = operation->skip;
+    const uint16_t outputs = operation->outputs;
+    uint16_t i;
+    for (i = 0; i < outputs; i++) {
+        int64_t value = (int64_t)sums[i] * multiplier[i] + (((int64_t)1 << shift[i]) >> 1);
+        if (skip)
+            value += (int64_t)skip[i] * skipped[i];
+        if (offset)
+            value += offset[i];
+        value = floor_shift(value, shift[i]);
+        if (logits)
+            logits[i] = (int32_t)value;
+        else
+            pixel[i] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
+    }
+}
+
+#if KILONET_BLOCK > 1
+static __m512i sum_fours(__m512i sum, const uint8_t *values, const int8_t *weights)
+{
+    return _mm512_dpbusd_epi32(sum, _mm512_broadcastd_epi32(_mm_loadu_si32(values)), _mm512_loadu_si512(weights));
+}
+
+/* Two sums at a time, since each must wait for its last one. */
+static void sum_products(const uint8_t *values, const int8_t *weights, uint32_t count, uint16_t outputs, int32_t *sums)
+{
+    for (; outputs; outputs = outputs > KILONET_BLOCK ? (uint16_t)(outputs - KILONET_BLOCK) : 0, sums += KILONET_BLOCK) {
+        __m512i even = _mm512_setzero_si512(), odd = even;
+        uint32_t i;
+        for (i = 0; i < count; i += 8, weights += 8 * KILONET_BLOCK) {
+            even = sum_fours(even, values + i, weights);
+            odd = sum_fours(odd, values + i + 4, weights + 4 * KILONET_BLOCK);
+        }
+        _mm512_storeu_si512(sums, _mm512_add_epi32(even, odd));
+    }
+}
+#else
+static void sum_products(const uint8_t *values, const int8_t *weights, uint32_t count, uint16_t outputs, int32_t *sums)
+{
+    for (; outputs--; weights += count) {
+        int32_t sum = 0;
+        uint32_t i;
+        for (i = 0; i < count; i++)
+            sum += values[i] * weights[i];
+        *sums++ = sum;
+    }
+}
+#endif
+
+/* Each output sees one input channel; the window's pixels lie `inputs` apart. */
+static void sum_products_depthwise(const kilonet_operation *operation, const uint8_t *values, int32_t *sums)
+{
+    const uint32_t places = (uint32_t)operation->window * operation->window;
+    const int8_t *weights = operation->weights;
+    uint16_t output, repeated = 0;
+    for (output = 0; output < operation->outputs; output++) {
+        const uint8_t *value = values;
+        int32_t sum = 0;
+        uint32_t place;
+        for (place = 0; place < places; place++, value += operation->inputs)
+            sum += *value * *weights++;
+        sums[output] = sum;
+        if (++repeated == operation->multiple) {
+            repeated = 0;
+            values++;
+        }
+    }
+}
+
+static void convolve(const kilonet_operation *operation, const uint8_t *values, int32_t *restrict sums)
+{
+    const uint32_t count = (uint32_t)operation->window * operation->window * operation->inputs;
+    const int32_t *restrict bias = operation->bias;
+    const uint16_t outputs = operation->outputs;
+    uint16_t i;
+    if (operation->multiple)
+        sum_products_depthwise(operation, values, sums);
+    else
+        sum_products(values, operation->weights, count, outputs, sums);
+    for (i = 0; i < outputs; i++) {
+        sums[i] += bias[i];
+        if (operation->relu && sums[i] < 0)
+            sums[i] = 0;
+    }
+}
+
+#if KILONET_BLOCK > 1
+/* Sets zeros behind a window, up to a whole eight. */
+static void fill_up(uint8_t *values, uint32_t count)
+{
+    for (; count % 8; count++)
+        values[count] = 0;
+}
+#endif
+
+/* Copies the window out of the ring, row after row, so that its values lie side by side. */
+static void gather(const kilonet_operation *operation, uint8_t *values)
+{
+    const uint32_t width = (uint32_t)operation->window * operation->inputs;
+    uint32_t start = operation->state->head;
+    uint8_t row;
+    for (row = 0; row < operation->window; row++, values += width) {
+        const uint32_t left = operation->memory_size - start;
+        const uint32_t first = left < width ? left : width;
+        copy(values, operation->memory + start, first);
+        copy(values + first, operation->memory, width - first);
+        start += operation->row_size;
+        if (start >= operation->memory_size)
+            start -= operation->memory_size;
+    }
+}
+
+/* Moves to the next place of the input map; tells whether a row has ended. */
+static int advance(kilonet_state *state, uint32_t columns)
+{
+    if (++state->column < columns)
+        return 0;
+    state->column = 0;
+    state->row++;
+    return 1;
+}
+
+static int is_padding(const kilonet_operation *operation)
+{
+    const kilonet_state *state = operation->state;
+    const uint8_t padding = operation->padding;
+    return state->row < padding || state->row >= (uint32_t)operation->rows + padding || state->column < padding ||
+           state->column >= (uint32_t)operation->columns + padding;
+}
+
+static int take_into_convolution(const kilonet_operation *operation, const uint8_t *taken, uint8_t *scratch,
+                                 int32_t *sums, uint8_t *pixel, int32_t *logits)
+{
+    kilonet_state *state = operation->state;
+    const int is_complete = state->row + 1u >= operation->window && state->column + 1u >= operation->window;
+    advance(state, operation->columns + 2u * operation->padding);
+    if (operation->window > 1) {
+        copy(operation->memory + state->head, taken, operation->inputs);
+        state->head += operation->inputs;
+        if (state->head == operation->memory_size)
+            state->head = 0;
+        if (is_complete)
+            gather(operation, scratch);
+        taken = scratch;
+    }
+#if KILONET_BLOCK > 1
+    if (operation->window == 1)
+        copy(scratch, taken, operation->inputs);
+    fill_up(scratch, (uint32_t)operation->window * operation->window * operation->inputs);
+    taken = scratch;
+#endif
+    if (is_complete) {
+        const uint8_t middle = operation->window / 2;
+        convolve(operation, taken, sums);
+        taken += ((uint32_t)middle * operation->window + middle) * operation->inputs;
+        requantise(operation, sums, taken, pixel, logits);
+    }
+    return is_complete;
+}
+
+static int take_into_max_pool(const kilonet_operation *operation, uint8_t *pixel)
+{
+    kilonet_state *state = operation->state;
+    const uint8_t last = (uint8_t)(operation->window - 1);
+    const int is_first = state->row_in_window == 0 && state->column_in_window == 0;
+    const int is_inside = state->head < operation->memory_size;
+    const int is_complete = is_inside && state->row_in_window == last && state->column_in_window == last;
+    uint8_t *largest = operation->memory + state->head;
+    uint16_t channel;
+    for (channel = 0; is_inside && channel < operation->inputs; channel++) {
+        if (is_first || operation->pixel[channel] > largest[channel])
+            largest[channel] = operation->pixel[channel];
+        if (is_complete)
+            pixel[channel] = largest[channel];
+    }
+    if (state->column_in_window++ == last) {
+        state->column_in_window = 0;
+        state->head += operation->inputs;
+    }
+    if (advance(state, operation->columns)) {
+        state->column_in_window = 0;
+        state->head = 0;
+        state->row_in_window = state->row_in_window == last ? 0 : (uint8_t)(state->row_in_window + 1);
+    }
+    return is_complete;
+}
+
+static int take_into_average_pool(const kilonet_operation *operation, uint8_t *pixel, int32_t *logits)
+{
+    kilonet_state *state = operation->state;
+    const int is_first = state->row == 0 && state->column == 0;
+    const int is_complete = advance(state, operation->columns) && state->row == operation->rows;
+    uint16_t channel;
+    for (channel = 0; channel < operation->inputs; channel++) {
+        operation->sums[channel] = (is_first ? 0 : operation->sums[channel]) + operation->pixel[channel];
+    }
+    if (is_complete)
+        requantise(operation, operation->sums, 0, pixel, logits);
+    return is_complete;
+}
+
+/* Lets an operation take a pixel of its input, or of its padding; tells whether it has given one of its output. */
+static int take(const kilonet_operation *operation, const uint8_t *taken, uint8_t *scratch, int32_t *sums,
+                uint8_t *pixel, int32_t *logits)
+{
+    if (operation->kind == KILONET_CONVOLUTION)
+        return take_into_convolution(operation, taken, scratch, sums, pixel, logits);
+    if (operation->kind == KILONET_MAX_POOL)
+        return take_into_max_pool(operation, pixel);
+    return take_into_average_pool(operation, pixel, logits);
+}
+
+static void reset(kilonet_state *state)
+{
+    state->head = 0;
+    state->row = state->column = 0;
+    state->row_in_window = state->column_in_window = state->waiting = 0;
+}
+
+void kilonet_run(const kilonet_operation *operations, unsigned count, const uint8_t *pixels, uint8_t *scratch,
+                 int32_t *sums, int32_t *logits)
+{
+    const uint32_t places = (uint32_t)operations->rows * operations->columns;
+    const kilonet_operation *operation = operations;
+    const kilonet_operation *const last = operations + count - 1;
+    for (; operation <= last; operation++)
+        reset(operation->state);
+    operation = operations;
+    for (;;) {
+        const uint8_t *taken = operation->pixel;
+        const int is_last = operation == last;
+        if (is_padding(operation)) {
+            taken = operation->pad;
+        } else if (operation->state->waiting) {
+            operation->state->waiting = 0;
+        } else if (operation != operations) {
+            operation--;
+            continue;
+        } else {
+            uint16_t channel;
+            for (channel = 0; channel < operation->inputs; channel++)
+                operation->pixel[channel] = pixels[channel * places];
+            pixels++;
+        }
+        if (take(operation, taken, scratch, sums, is_last ? 0 : operation[1].pixel, is_last ? logits : 0)) {
+            if (is_last)
+                return;
+            operation++;
+            operation->state->waiting = 1;
+        }
+    }
+}

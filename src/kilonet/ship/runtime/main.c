@@ -1,0 +1,70 @@
+/* Classifies a binary PGM image (P5, 255 grey levels, light ink on dark) of the network's size and prints the class and
+ * its logits. The channels of an image of several stand one below the other. */
+#include "model.h"
+
+#include <stdio.h>
+
+#define HEIGHT (KILONET_CHANNELS * KILONET_ROWS)
+
+/* Reads a number of the header and the one character that must follow it; comments run from # to the line's end. */
+static long header_number(FILE *file)
+{
+    long number = 0;
+    int digits = 0;
+    int character = getc(file);
+    while (character == '#' || character == ' ' || character == '\t' || character == '\r' || character == '\n') {
+        if (character == '#')
+            while (character != '\n' && character != EOF)
+                character = getc(file);
+        character = getc(file);
+    }
+    for (; character >= '0' && character <= '9' && digits < 6; character = getc(file), digits++)
+        number = 10 * number + (character - '0');
+    if (character != ' ' && character != '\t' && character != '\r' && character != '\n')
+        return -1;
+    return digits > 0 ? number : -1;
+}
+
+static const char *read_image(FILE *file, uint8_t *pixels)
+{
+    if (getc(file) != 'P' || getc(file) != '5')
+        return "not a binary PGM file (P5)";
+    if (header_number(file) != KILONET_COLUMNS || header_number(file) != HEIGHT)
+        return "not an image of the network's size";
+    if (header_number(file) != 255)
+        return "not an image of 255 grey levels";
+    if (fread(pixels, 1, KILONET_PIXELS, file) != KILONET_PIXELS)
+        return "truncated";
+    if (getc(file) != EOF)
+        return "longer than its image";
+    return 0;
+}
+
+int main(int count, char **arguments)
+{
+    static uint8_t pixels[KILONET_PIXELS];
+    static int32_t logits[KILONET_CLASSES];
+    const char *complaint;
+    FILE *file;
+    int class_, best = 0;
+    if (count != 2) {
+        fprintf(stderr, "usage: classify IMAGE.pgm\n");
+        return 2;
+    }
+    file = fopen(arguments[1], "rb");
+    complaint = file ? read_image(file, pixels) : "cannot be opened";
+    if (file)
+        fclose(file);
+    if (complaint) {
+        fprintf(stderr, "%s: %s\n", arguments[1], complaint);
+        return 2;
+    }
+    kilonet_classify(pixels, logits);
+    for (class_ = 1; class_ < KILONET_CLASSES; class_++)
+        if (logits[class_] > logits[best])
+            best = class_;
+    printf("%d\n", best);
+    for (class_ = 0; class_ < KILONET_CLASSES; class_++)
+        printf("%d: %ld\n", class_, (long)logits[class_]);
+    return 0;
+}

@@ -1,0 +1,253 @@
+"""The C form: bit-equal to the reference everywhere it runs, and as small as it says."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from helpers import model_section
+from kilonet.datasets import DataSet, Images
+from kilonet.model import Model, load
+from kilonet.ship import c
+from kilonet.ship.compiled import CompiledC
+from kilonet.ship.footprint import footprint_of
+from kilonet.ship.integer import IntegerNetwork, logits
+from kilonet.ship.prepared import to_integers
+from kilonet.ship.quantise import prepare
+from strategies import images_for, model_of, models
+
+STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion", "-Wshadow")
+SANITIZERS = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+CORTEX = Path(__file__).parent / "cortex"
+
+needs_cross_compiler = pytest.mark.skipif(not shutil.which("arm-none-eabi-gcc"), reason="no arm-none-eabi-gcc here")
+needs_emulator = pytest.mark.skipif(not shutil.which("qemu-system-arm"), reason="no qemu-system-arm here")
+
+
+def integers(model: Model, pixels: torch.Tensor) -> IntegerNetwork:
+    labels = torch.zeros(len(pixels), dtype=torch.int64)
+    return to_integers(model.section, prepare(model, Images(pixels, labels)))
+
+
+@pytest.fixture(scope="module")
+def best(mnist: DataSet) -> IntegerNetwork:
+    return integers(load("best"), mnist.train.pixels)
+
+
+@pytest.fixture(scope="module")
+def runtime(best: IntegerNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runtime under sanitizers, which is the same for every network."""
+    folder = write(best, tmp_path_factory.mktemp("runtime"))
+    run("gcc", *STRICT, *SANITIZERS, "-c", "kilonet_runtime.c", folder=folder)
+    return folder / "kilonet_runtime.o"
+
+
+def write(network: IntegerNetwork, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in c.sources(network).items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return folder
+
+
+def run(*command: str | Path, folder: Path, status: int = 0) -> str:
+    done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == status, done.stderr + done.stdout
+    return done.stdout + done.stderr
+
+
+def pgm(image: NDArray[np.uint8], head: bytes | None = None) -> bytes:
+    return (b"P5\n%d %d\n255\n" % (image.shape[1], image.shape[0]) if head is None else head) + image.tobytes()
+
+
+def test_all_test_images_give_the_reference_s_logits(best: IntegerNetwork, mnist: DataSet, tmp_path: Path) -> None:
+    pixels = mnist.test.pixels.numpy()
+    compiled = CompiledC(write(best, tmp_path), best.input_shape, best.classes)
+    assert int((compiled.logits(pixels) != logits(best, pixels)).sum()) == 0
+
+
+@hypothesis.settings(max_examples=30, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.given(models)
+def test_random_networks_give_the_reference_s_logits_under_sanitizers(
+    tmp_path: Path, runtime: Path, model: Model
+) -> None:
+    pixels = images_for(model.section, 1, 12)
+    network = integers(model, pixels)
+    folder = write(network, tmp_path)
+    found = sanitized_logits(folder, runtime, network, pixels.numpy())
+    assert np.array_equal(found, logits(network, pixels.numpy()))
+
+
+def sanitized_logits(
+    folder: Path, runtime: Path, network: IntegerNetwork, pixels: NDArray[np.uint8]
+) -> NDArray[np.int32]:
+    """Run the C as a program of its own under ASan and UBSan: raw images on stdin, raw logits on stdout."""
+    (folder / "pipe.c").write_text(
+        '#include "model.h"\n#include <stdio.h>\n'
+        "int main(void)\n{\n"
+        "    static uint8_t pixels[KILONET_PIXELS];\n    static int32_t logits[KILONET_CLASSES];\n"
+        "    while (fread(pixels, 1, sizeof pixels, stdin) == sizeof pixels) {\n"
+        "        kilonet_classify(pixels, logits);\n        fwrite(logits, 1, sizeof logits, stdout);\n    }\n"
+        "    return 0;\n}\n",
+        encoding="utf-8",
+    )
+    run("gcc", *STRICT, *SANITIZERS, "-o", "pipe", "pipe.c", "model.c", runtime, folder=folder)
+    done = subprocess.run([folder / "pipe"], input=pixels.tobytes(), capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr.decode()
+    return np.frombuffer(done.stdout, np.int32).reshape(-1, network.classes)
+
+
+def test_real_images_are_clean_under_sanitizers(
+    best: IntegerNetwork, mnist: DataSet, runtime: Path, tmp_path: Path
+) -> None:
+    pixels = mnist.test.pixels[:100].numpy()
+    assert np.array_equal(sanitized_logits(write(best, tmp_path), runtime, best, pixels), logits(best, pixels))
+
+
+def wide_network() -> IntegerNetwork:
+    """Every kind of layer, over several channels of input, with each table of the runtime in use."""
+    layers = ("conv 4 same", "conv 4 same residual", "maxpool 2", "conv 8 depthwise", "mix 6", "gap", "conv 3 1x1")
+    model = model_of(model_section(*layers, input=(3, 11, 13)), 5)
+    network = integers(model, images_for(model.section, 5, 100))
+    source = c.sources(network)["model.c"]
+    assert all(f".{table} = " in source for table in ("skip", "pad", "offset", "sums", "memory"))
+    return network
+
+
+@pytest.mark.parametrize("target", ["-march=native", "-DKILONET_PLAIN"])
+@pytest.mark.parametrize("level", ["-Os", "-O3"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_compilers_agree_and_have_no_complaint(compiler: str, level: str, target: str, tmp_path: Path) -> None:
+    if not shutil.which(compiler):
+        pytest.skip(f"no {compiler} here")
+    network = wide_network()
+    folder = write(network, tmp_path)
+    run(compiler, *STRICT, "-c", "main.c", folder=folder)
+    flags = (level, target, "-fPIC", "-shared")
+    run(compiler, *STRICT, *flags, "-o", "library.so", *c.LIBRARY_FILES, folder=folder)
+    import ctypes
+
+    library = ctypes.CDLL(str(folder / "library.so"))
+    pixels = images_for(model_section("gap", "mix 3", input=(3, 11, 13)), 6, 40).numpy()
+    found = np.zeros((len(pixels), network.classes), np.int32)
+    for image, row in zip(pixels, found, strict=True):
+        library.kilonet_classify(ctypes.c_void_p(image.ctypes.data), ctypes.c_void_p(row.ctypes.data))
+    assert np.array_equal(found, logits(network, pixels))
+
+
+def test_no_heap_no_float_no_library_no_recursion(best: IntegerNetwork, tmp_path: Path) -> None:
+    folder = write(best, tmp_path)
+    text = "".join(
+        (folder / name).read_text() for name in ("kilonet_runtime.c", "kilonet_runtime.h", "model.c", "model.h")
+    )
+    included = {"<stdint.h>", "<immintrin.h>", '"model.h"', '"kilonet_runtime.h"'}
+    assert set(re.findall(r"#include (\S+)", text)) == included
+    # The processor's own instructions are for one that has them, and no microcontroller has.
+    assert "immintrin" not in run("gcc", *STRICT, "-DKILONET_PLAIN", "-E", *c.LIBRARY_FILES, folder=folder)
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    assert not re.search(r"\b(float|double|malloc|calloc|alloca|free)\b", text)
+    run("gcc", *STRICT, "-Os", "-c", *c.LIBRARY_FILES, "-fcallgraph-info", folder=folder)
+    calls = re.findall(r'sourcename: "(\S+)" targetname: "(\S+)"', (folder / "kilonet_runtime.ci").read_text())
+    import graphlib
+
+    graph: dict[str, set[str]] = {}
+    for caller, callee in calls:
+        graph.setdefault(caller, set()).add(callee)
+    graphlib.TopologicalSorter(graph).prepare()
+    undefined = run("nm", "-u", "kilonet_runtime.o", "model.o", folder=folder)
+    assert set(re.findall(r"U (\S+)", undefined)) <= {"kilonet_run", "_GLOBAL_OFFSET_TABLE_"}
+
+
+def test_the_example_classifies_a_pgm_image(best: IntegerNetwork, mnist: DataSet, tmp_path: Path) -> None:
+    folder = write(best, tmp_path)
+    environment = {
+        **os.environ,
+        "CFLAGS": "-O1 -fsanitize=address,undefined",
+        "LDFLAGS": "-fsanitize=address,undefined",
+    }
+    subprocess.run(["make", "-s"], cwd=folder, env=environment, check=True, timeout=120)
+    for number in range(5):
+        image = mnist.test.pixels[number, 0].numpy()
+        (folder / "digit.pgm").write_bytes(pgm(image, b"P5 # drawn\n28\t28 255\n" if number else None))
+        expected = logits(best, image[None, None])[0]
+        lines = run(folder / "classify", "digit.pgm", folder=folder).splitlines()
+        assert lines == [str(expected.argmax()), *(f"{label}: {logit}" for label, logit in enumerate(expected))]
+    whole = pgm(mnist.test.pixels[0, 0].numpy())
+    broken = [
+        (whole[:-1], "truncated"),
+        (whole + b"\0", "longer"),
+        (whole.replace(b"P5", b"P2"), "not a binary PGM"),
+        (whole.replace(b"28 28", b"28 27"), "size"),
+        (whole.replace(b"28 28", b"99999999999999999999 28"), "size"),
+        (whole.replace(b"28 28", b"-28 28"), "size"),
+        (whole.replace(b"\n255\n", b"\n256\n"), "grey"),
+        (b"P5", "size"),
+        (b"", "not a binary PGM"),
+        (b"P5 #", "size"),
+    ]
+    for content, words in broken:
+        (folder / "digit.pgm").write_bytes(content)
+        message = run(folder / "classify", "digit.pgm", folder=folder, status=2)
+        assert words in message
+        assert len(message.splitlines()) == 1
+    assert "cannot be opened" in run(folder / "classify", "none.pgm", folder=folder, status=2)
+    assert "usage" in run(folder / "classify", folder=folder, status=2)
+
+
+@needs_cross_compiler
+def test_the_footprint_is_what_the_linker_says(best: IntegerNetwork, tmp_path: Path) -> None:
+    found = footprint_of(best, c.sources(best))
+    assert found.code is not None
+    assert found.flash <= 12 << 10
+    assert found.ram <= 4 << 10
+    assert found.weights == 7510
+    folder = write(best, tmp_path)
+    for name in c.LIBRARY_FILES:
+        run("arm-none-eabi-gcc", "-mcpu=cortex-m0", "-mthumb", "-Os", "-std=c99", "-c", name, folder=folder)
+    _, model, runtime = (
+        line.split() for line in run("arm-none-eabi-size", "model.o", "kilonet_runtime.o", folder=folder).splitlines()
+    )
+    variables = int(model[1]) + int(model[2]) + int(runtime[1]) + int(runtime[2])
+    assert variables + 784 + 40 == found.ram
+    # Tables are aligned to four bytes; the rest is the entry's few instructions.
+    assert found.weights + found.tables <= int(model[0]) <= found.weights + found.tables + 100
+
+
+@needs_cross_compiler
+@needs_emulator
+@pytest.mark.parametrize("board", [("microbit", "cortex-m0"), ("mps2-an386", "cortex-m4")], ids=lambda board: board[1])
+def test_a_cortex_gives_the_reference_s_logits(
+    board: tuple[str, str],
+    best: IntegerNetwork,
+    mnist: DataSet,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, pixels = write(best, tmp_path), mnist.test.pixels[:20].numpy()
+    expected = logits(best, pixels)
+    *lines, stack, instructions = emulated(folder, pixels, *board)
+    assert [list(map(int, line.split())) for line in lines] == expected.tolist()
+    with capsys.disabled():
+        print(f"\n{board[1]}: {int(instructions):,} instructions an image, {stack} bytes of stack")
+    assert int(stack) < 512
+    assert 1_498_880 < int(instructions) < 15 * 1_498_880, "instructions an image, against multiply-accumulates"
+
+
+def emulated(folder: Path, pixels: NDArray[np.uint8], machine: str, processor: str) -> list[str]:
+    rows = ",\n".join("{" + ",".join(map(str, image.flatten())) + "}" for image in pixels)
+    (folder / "images.h").write_text(
+        f"#define IMAGES {len(pixels)}\nstatic const uint8_t images[IMAGES][KILONET_PIXELS] = {{\n{rows}}};\n",
+        encoding="utf-8",
+    )
+    flags = (f"-mcpu={processor}", "-mthumb", "-Os", "-std=gnu99", "-ffreestanding", "-nostdlib", "-I.")
+    sources = (CORTEX / "start.c", *c.LIBRARY_FILES)
+    run("arm-none-eabi-gcc", *flags, "-T", CORTEX / "link.ld", "-o", "image.elf", *sources, "-lgcc", folder=folder)
+    emulator = ("qemu-system-arm", "-M", machine, "-nographic", "-semihosting-config", "enable=on,target=native")
+    # One instruction a nanosecond of the emulated clock.
+    return run(*emulator, "-icount", "shift=0", "-kernel", "image.elf", folder=folder).splitlines()

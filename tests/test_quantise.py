@@ -1,0 +1,137 @@
+"""From trained models to integers: folding, ranges and what is left of the accuracy."""
+
+import dataclasses
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from helpers import model_section, refusal, some_pixels
+from kilonet.datasets import DataSet, Images
+from kilonet.errors import KilonetError
+from kilonet.model import Model, load
+from kilonet.ship import folding, quantise
+from kilonet.ship.finetune import finetune
+from kilonet.ship.integer import IntegerConvolution, IntegerNetwork, logits
+from kilonet.ship.prepared import PreparedConvolution, to_integers
+from strategies import images_for, model_of, models
+
+
+def unlabelled(pixels: torch.Tensor) -> Images:
+    return Images(pixels, torch.zeros(len(pixels), dtype=torch.int64))
+
+
+def integers(model: Model, pixels: torch.Tensor) -> IntegerNetwork:
+    return to_integers(model.section, quantise.prepare(model, unlabelled(pixels)))
+
+
+def accuracy(scores: NDArray[Any], images: Images) -> float:
+    return float((scores.argmax(1) == images.labels.numpy()).mean())
+
+
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(models)
+def test_folding_changes_nothing(model: Model) -> None:
+    pixels = images_for(model.section, 1, 20)
+    *_, found = folding.forward(folding.fold(model), pixels.double())
+    expected = model.logits(pixels)
+    torch.testing.assert_close(found.flatten(1).float(), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(models)
+def test_the_integers_are_close_to_the_floats(model: Model) -> None:
+    pixels = images_for(model.section, 1, 100)
+    network = integers(model, pixels)
+    expected = model.logits(pixels).numpy()
+    found = logits(network, pixels.numpy()) / 2.0**network.fraction_bits
+    error = np.sqrt(((found - expected) ** 2).mean())
+    # Over 400 such networks the median was 0.003 and the largest 0.098.
+    assert error <= 0.12 * np.sqrt((expected**2).mean()) + 1e-6
+
+
+@pytest.mark.parametrize("name", ["best", "seed"])
+def test_packaged_models_lose_at_most_a_twentieth_of_a_point(name: str, mnist: DataSet) -> None:
+    model = load(name)
+    quantised = quantise.quantise(model, mnist.train)
+    before = accuracy(model.logits(mnist.test.pixels).numpy(), mnist.test)
+    after = accuracy(logits(quantised.network, mnist.test.pixels.numpy()), mnist.test)
+    assert after >= before - 0.0005
+    assert after >= 0.994
+
+
+def test_batch_norm_costs_the_reference_network_nothing() -> None:
+    """Where batch norm folds, no channel needs an offset, and weights are all there is."""
+    section = model_section("conv 4", "conv 6", "mix 4", "maxpool 2", "conv 5", "gap", "mix 3", input=(1, 12, 12))
+    model = model_of(section, 0)
+    for module in model.network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.abs_()
+    network = integers(model, images_for(section, 0, 100))
+    outputs = [operation.output for operation in network.operations if hasattr(operation, "output")]
+    assert all(output.plain for output in outputs)
+
+
+def test_padding_stands_for_zero_in_every_channel() -> None:
+    section = model_section("mix 4", "conv 4 same", "conv 4 same residual", "gap", "mix 3", input=(2, 6, 6), mean=0.5)
+    model = model_of(section, 3)
+    pixels = images_for(section, 3, 100)
+    first, second, third, *_ = integers(model, pixels).operations
+    assert isinstance(second, IntegerConvolution)
+    assert isinstance(third, IntegerConvolution)
+    assert third.skip is not None
+    # A signed range has its zero inside; `mix` gives one.
+    assert ((second.pad > 0) & (second.pad < 255)).all()
+    assert isinstance(first, IntegerConvolution)
+
+
+def test_calibration_repeats_to_the_bit(mnist: DataSet) -> None:
+    model = load("best")
+    first, second = (integers(model, mnist.train.pixels[:500]) for _ in range(2))
+    for one, other in zip(first.operations, second.operations, strict=True):
+        if isinstance(one, IntegerConvolution) and isinstance(other, IntegerConvolution):
+            assert np.array_equal(one.weights, other.weights)
+            assert np.array_equal(one.bias, other.bias)
+            assert np.array_equal(one.output.multiplier, other.output.multiplier)
+
+
+def test_finetuning_mends_bad_biases_and_repeats_to_the_bit(small: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A calibration that went wrong: every bias of two convolutions is off by a tenth of its channel's range."""
+    monkeypatch.setattr("kilonet.ship.finetune.EPOCHS", 2)
+    model = load("best")
+    steps = list(quantise.prepare(model, small.train))
+    for number in (1, 2):
+        step = steps[number]
+        assert isinstance(step, PreparedConvolution)
+        steps[number] = dataclasses.replace(step, bias=step.bias + 25.5 / step.output.multiplier)
+    pixels = small.test.pixels.numpy()
+    before = accuracy(logits(to_integers(model.section, steps), pixels), small.test)
+    tuned = [to_integers(model.section, finetune(model, steps, small.train)) for _ in range(2)]
+    after = [logits(network, pixels) for network in tuned]
+    assert np.array_equal(after[0], after[1])
+    assert accuracy(after[0], small.test) > before + 0.05
+
+
+def test_finetuning_happens_only_when_the_drop_asks_for_it(small: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load("best")
+    assert quantise.quantise(model, small.train).finetuned_accuracy is None
+    monkeypatch.setattr("kilonet.ship.finetune.EPOCHS", 1)
+    monkeypatch.setattr("kilonet.ship.quantise.TOLERATED_DROP", -1.0)
+    forced = quantise.quantise(model, small.train)
+    assert forced.finetuned_accuracy is not None
+    assert forced.finetuned_accuracy > 0.95
+
+
+def test_images_of_another_size_are_refused() -> None:
+    with pytest.raises(KilonetError) as error:
+        quantise.quantise(load("best"), unlabelled(some_pixels(12, (1, 8, 8))))
+    refusal(error, "(1, 8, 8)", "(1, 28, 28)")
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(KilonetError) as error:
+        quantise.quantise(load("best"), unlabelled(some_pixels(3)))
+    refusal(error, "too few")

@@ -1,0 +1,241 @@
+"""Exported folders: written whole, replayed, refused when damaged, and loaded as models."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kilonet
+from helpers import command, python, refusal
+from kilonet.datasets import DataSet
+from kilonet.errors import CheckFailed, KilonetError
+from kilonet.model import load
+from kilonet.ship import description
+from kilonet.ship.export import export_c
+from kilonet.ship.integer import IntegerConvolution, logits
+from kilonet.ship.quantise import Quantised
+from kilonet.ship.verify import verify
+
+
+@pytest.fixture(scope="module")
+def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`best` with scales from 2,000 images. Nobody changes its files."""
+    folder = tmp_path_factory.mktemp("export") / "best"
+    export_c(load("best"), small.train, folder)
+    return folder
+
+
+@pytest.fixture
+def _quantised_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choosing scales takes seconds and is not what the test is about."""
+    ready = Quantised(description.read(exported).network, 0.99, 0.99, None)
+    monkeypatch.setattr("kilonet.ship.export.quantise", lambda *_: ready)
+
+
+@pytest.fixture
+def copied(exported: Path, tmp_path: Path) -> Path:
+    """The test's own copy."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for file in exported.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def test_the_folder_holds_what_a_project_needs(exported: Path) -> None:
+    names = {"model.h", "model.c", "kilonet_runtime.h", "kilonet_runtime.c", "main.c", "Makefile", "model.json"}
+    assert {file.name for file in exported.iterdir()} == names
+
+
+def test_the_description_brings_the_network_back(exported: Path, small: DataSet) -> None:
+    export = description.read(exported)
+    assert export.section == load("best").section
+    assert export.model_sha256 == load("best").sha256
+    assert len(export.pixels) == 12
+    assert np.array_equal(logits(export.network, export.pixels), export.logits)
+    wanted = load("best").logits(small.test.pixels).numpy()
+    found = logits(export.network, small.test.pixels.numpy()) / 2.0**export.network.fraction_bits
+    assert np.abs(found - wanted).mean() < 0.1
+
+
+def test_an_export_repeats_to_the_byte(exported: Path, small: DataSet, tmp_path: Path) -> None:
+    export_c(load("best"), small.train, tmp_path / "again")
+    for file in exported.iterdir():
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_verify_finds_no_difference(exported: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = command(capsys, "verify", exported, "--data", small_folder)
+    assert answer.status == 0, answer
+    assert "DIFFERS" not in answer.out
+    assert [line.split()[0] for line in answer.out.splitlines()[-2:]] == ["reference", "c"]
+    found = json.loads(command(capsys, "verify", exported, "--data", small_folder, "--json").out)
+    assert found["passed"]
+    reference, c = found["rows"]
+    assert (c["differing_logits"], c["differing_predictions"], c["accuracy"]) == (0, 0, reference["accuracy"])
+    assert c["accuracy"] > 0.98
+    assert c["ram"] <= 4096
+
+
+def test_verify_sees_one_changed_weight(copied: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (copied / "model.c").read_text()
+    place = text.index("{\n", text.index("weights_2")) + len("{\n    ")
+    first = text[place : text.index(",", place)]
+    (copied / "model.c").write_text(text[:place] + str(int(first) // 2) + text[place + len(first) :])
+    answer = command(capsys, "verify", copied, "--data", small_folder)
+    assert answer.status == 1
+    assert answer.out.splitlines()[-1].endswith("DIFFERS")
+
+
+def test_verify_sees_a_changed_vector(copied: Path, small: DataSet) -> None:
+    table = json.loads((copied / "model.json").read_text())
+    table["vectors"][0]["logits"][3] += 1
+    (copied / "model.json").write_text(json.dumps(table))
+    assert not verify(copied, small.test).passed
+
+
+def test_an_exported_folder_is_a_model(exported: Path, small: DataSet) -> None:
+    model = kilonet.load(exported)
+    found = model.predict(small.test.pixels)
+    export = description.read(exported)
+    expected = logits(export.network, small.test.pixels.numpy())
+    assert np.array_equal(found.classes, expected.argmax(1))
+    np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-5)
+    assert kilonet.evaluate(model, small.test).accuracy == (expected.argmax(1) == small.test.labels.numpy()).mean()
+    with pytest.raises(KilonetError) as error:
+        model.predict(np.zeros((2, 27, 28), np.uint8))
+    refusal(error, "(N, 28, 28)")
+
+
+@pytest.mark.usefixtures("_quantised_once")
+def test_limits_are_held_and_nothing_is_written(
+    small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("export", "best", "--to", "c", "--data", small_folder)
+    answer = command(capsys, *words, "--out", tmp_path / "a", "--max-ram", "2800")
+    assert (answer.status, answer.out) == (1, "")
+    assert answer.err.startswith("kilonet: error: the network takes 2,8")
+    assert len(answer.err.splitlines()) == 1
+    assert not list((tmp_path / "a").iterdir())
+    answer = command(capsys, *words, "--out", tmp_path / "b", "--max-flash", "8000")
+    assert answer.status == 1
+    assert "--max-flash" in answer.err
+    answer = command(capsys, *words, "--out", tmp_path / "c", "--max-ram", "4096", "--json")
+    assert answer.status == 0
+    assert json.loads(answer.out)["ram"] <= 4096
+
+
+@pytest.mark.usefixtures("_quantised_once")
+def test_flash_is_not_promised_without_a_cross_compiler(
+    small: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kilonet.ship.footprint.CROSS_COMPILER", "no-such-compiler")
+    exported = export_c(load("best"), small.train, tmp_path)
+    assert exported.footprint.code is None
+    assert "no-such-compiler" in str(exported)
+    with pytest.raises(CheckFailed) as error:
+        export_c(load("best"), small.train, tmp_path, max_flash=20_000)
+    refusal(error, "no-such-compiler")
+
+
+def test_malformed_input_is_refused_in_one_line(
+    copied: Path, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = ("export", "best", "--to", "c", "--data", small_folder)
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("years of work")
+    command(capsys, "export", "nothing", "--to", "c", "--out", tmp_path / "x").refused("no model 'nothing'")
+    command(capsys, "export", "best", "--to", "pdf", "--out", tmp_path / "x").refused("pdf")
+    command(capsys, "export", "best", "--to", "c").refused("--out")
+    command(capsys, *export, "--out", tmp_path / "file").refused(tmp_path / "file")
+    command(capsys, *export, "--out", tmp_path / "full").refused("model.json")
+    command(capsys, "export", "seed", *export[2:], "--out", copied).refused("another model")
+    command(capsys, *export, "--out", tmp_path / "x", "--max-ram", "some").refused("some")
+    command(capsys, "export", "best", "--to", "c", "--out", tmp_path / "x", "--data", "nowhere").refused("nowhere")
+    command(capsys, "verify", tmp_path / "nowhere").refused("nowhere")
+    command(capsys, "verify", tmp_path / "full").refused("model.json")
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "years of work"
+
+
+def _change(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(table: dict[str, Any]) -> None:
+        table[key] = value
+
+    return change
+
+
+def _operation(number: int, key: str, change: Callable[[Any], Any]) -> Callable[[dict[str, Any]], None]:
+    def changed(table: dict[str, Any]) -> None:
+        table["operations"][number][key] = change(table["operations"][number][key])
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (_change("specification", 2), "specification"),
+        (_change("format", "other"), "format"),
+        (_change("operations", []), "one value a class"),
+        (_change("fraction_bits", 99), "fraction_bits"),
+        (_change("surprise", 1), "surprise"),
+        (_change("forms", {"c": "small"}), "forms"),
+        (_change("vectors", [{"pixels": "AAAA", "logits": [0] * 10}]), "3 pixels"),
+        (_change("vectors", [{"pixels": "not base64", "logits": [0] * 10}]), "base64"),
+        (_operation(0, "weights", lambda weights: weights[1:]), "numbers"),
+        (_operation(0, "weights", lambda weights: [-128, *weights[1:]]), "weights"),
+        (_operation(0, "bias", lambda bias: [2**31 - 1, *bias[1:]]), "32 bits"),
+        (_operation(1, "channels_in", lambda _: 11), "fit"),
+        (_operation(1, "kernel", lambda _: 300), "numbers"),
+        (_operation(1, "output", lambda _: None), "output"),
+        (_operation(3, "size", lambda _: 100), "nothing"),
+        (_operation(0, "kind", lambda _: "sigmoid"), "kind"),
+    ],
+)
+def test_a_damaged_description_is_refused(damage: Callable[[dict[str, Any]], None], word: str, copied: Path) -> None:
+    table = json.loads((copied / "model.json").read_text())
+    damage(table)
+    (copied / "model.json").write_text(json.dumps(table))
+    with pytest.raises(KilonetError) as error:
+        description.read(copied)
+    refusal(error, "model.json", word)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null", b"[" * 100_000])
+def test_what_is_no_json_is_refused(content: bytes, copied: Path) -> None:
+    (copied / "model.json").write_bytes(content)
+    with pytest.raises(KilonetError) as error:
+        description.read(copied)
+    refusal(error, "model.json")
+
+
+def test_c_that_does_not_compile_is_refused(copied: Path, small: DataSet) -> None:
+    (copied / "model.c").write_text("int broken(\n")
+    with pytest.raises(KilonetError) as error:
+        verify(copied, small.test)
+    refusal(error, "failed")
+    (copied / "model.c").unlink()
+    with pytest.raises(KilonetError) as error:
+        kilonet.load(copied)
+    refusal(error, "model.c")
+
+
+def test_no_compiler_is_said(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(KilonetError) as error:
+        kilonet.load(exported)
+    refusal(error, "no-such-compiler", "CC")
+
+
+def test_loading_a_model_imports_nothing_of_shipping_at_import() -> None:
+    script = "import sys, kilonet, kilonet.model, kilonet.train; print(any('ship' in name for name in sys.modules))"
+    assert python(script).out.strip() == "False"
+
+
+def test_the_reference_network_needs_no_affine_step(exported: Path) -> None:
+    operations = description.read(exported).network.operations
+    assert all(operation.output.plain for operation in operations if isinstance(operation, IntegerConvolution))
