@@ -16,7 +16,7 @@ from torch.nn import functional
 from kilonet.layers import BatchNorm, Convolution, GlobalAveragePooling, MaxPooling, PlacedLayer
 from kilonet.model import Model
 
-_EPSILON = 1e-5
+BATCH_NORM_EPSILON = 1e-5
 """Of torch's batch norm."""
 
 
@@ -139,7 +139,7 @@ def _taken_over(affine: _Affine, rest: Sequence[PlacedLayer]) -> bool:
 
 
 def _batch_norm(tensors: dict[str, Tensor]) -> _Affine:
-    a = tensors["batch_norm.weight"] / torch.sqrt(tensors["batch_norm.running_var"] + _EPSILON)
+    a = tensors["batch_norm.weight"] / torch.sqrt(tensors["batch_norm.running_var"] + BATCH_NORM_EPSILON)
     return _Affine(a, tensors["batch_norm.bias"] - tensors["batch_norm.running_mean"] * a)
 
 

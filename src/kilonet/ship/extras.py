@@ -1,0 +1,19 @@
+"""Libraries that only some shipped forms need: imported where they are used, and named when they are missing."""
+
+import contextlib
+from collections.abc import Iterator
+
+from kilonet.errors import KilonetError
+
+
+@contextlib.contextmanager
+def needed_from(extra: str) -> Iterator[None]:
+    """Import within this context what comes with `kilonet[extra]`.
+
+    Raises:
+        KilonetError: a library is not installed; the message says how to get it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise KilonetError(f"{error.name} is not installed; get it by: pip install 'kilonet[{extra}]'") from None

@@ -1,0 +1,141 @@
+"""A trained network as two ONNX files: float, read off the list of layers, and int8, read off the integer network.
+
+Both take uint8 pixels in batches of any size and give float32 logits in the same unit. docs/ONNX.md says how the
+integers of docs/INTEGER.md are written in QuantizeLinear and DequantizeLinear, and where floats may round differently.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from kilonet.files import write_atomically
+from kilonet.layers import (
+    BatchNorm,
+    Convolution,
+    Dropout,
+    GlobalAveragePooling,
+    MaxPooling,
+    Operation,
+    PlacedLayer,
+    ReLU,
+)
+from kilonet.model import Model
+from kilonet.ship.extras import needed_from
+from kilonet.ship.folding import BATCH_NORM_EPSILON
+from kilonet.ship.integer import SPECIFICATION, IntegerNetwork
+from kilonet.ship.onnx_graph import LOGITS, OPSET, PIXELS, Graph
+from kilonet.ship.onnx_int8 import add_operation
+
+with needed_from("onnx"):
+    from onnx import ModelProto, TensorProto
+
+FLOAT_FILE = "model.onnx"
+INT8_FILE = "model-int8.onnx"
+
+_USE = f"Feed uint8 images to '{PIXELS}'; they are normalised inside. The class is the argmax of '{LOGITS}'."
+
+
+def write_onnx(model: Model, network: IntegerNetwork, folder: Path, accuracy: float | None = None) -> tuple[Path, Path]:
+    """Write `model.onnx` and `model-int8.onnx` into a folder and return their paths.
+
+    Args:
+        model: the trained network.
+        network: its integer network.
+        folder: where to; it must exist.
+        accuracy: of the trained network on its test set, a fraction, where it is known; kept in the files.
+
+    Raises:
+        KilonetError: a file cannot be written.
+    """
+    files = {
+        folder / FLOAT_FILE: float_graph(model, accuracy),
+        folder / INT8_FILE: int8_graph(model, network, accuracy),
+    }
+    for path, graph in files.items():
+        write_atomically(path, graph.SerializeToString(deterministic=True))
+    return folder / FLOAT_FILE, folder / INT8_FILE
+
+
+def float_graph(model: Model, accuracy: float | None = None) -> ModelProto:
+    """Return the trained network as it is, a node for every operation of its list of layers."""
+    section, graph = model.section, Graph()
+    values = _normalise(graph, section.mean, section.deviation)
+    state = model.network.state()
+    for number, placed in enumerate(section.placed):
+        prefix = f"layers.{number}.layer." if placed.layer.residual else f"layers.{number}."
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        values = _add_layer(graph, placed, f"{number + 1} {placed.layer}", tensors, values)
+    graph.node("Flatten", [values], LOGITS, axis=1)
+    about = f"Float network, ONNX opset {OPSET}. {_USE}"
+    return graph.finish(
+        "float", section.input_shape, section.classes, about=about, properties=_properties(model, accuracy)
+    )
+
+
+def int8_graph(model: Model, network: IntegerNetwork, accuracy: float | None = None) -> ModelProto:
+    """Return the integer network as pairs of QuantizeLinear and DequantizeLinear; logits are in the float's unit."""
+    graph = Graph()
+    values = PIXELS
+    last = len(network.operations)
+    for number, operation in enumerate(network.operations, 1):
+        values = add_operation(graph, operation, str(number), values, network.fraction_bits if number == last else None)
+    graph.node("Flatten", [values], LOGITS, axis=1)
+    about = f"Integer network (8-bit weights and activations) with QDQ pairs, ONNX opset {OPSET}. {_USE}"
+    properties = {
+        **_properties(model, accuracy),
+        "kilonet.integer_specification": str(SPECIFICATION),
+        "kilonet.fraction_bits": str(network.fraction_bits),
+    }
+    return graph.finish("int8", network.input_shape, network.classes, about=about, properties=properties)
+
+
+def _properties(model: Model, accuracy: float | None) -> dict[str, str]:
+    known = {} if accuracy is None else {"kilonet.float_test_accuracy": f"{accuracy:.6g}"}
+    return {
+        "kilonet.layers": json.dumps([str(placed.layer) for placed in model.section.placed]),
+        "kilonet.input": json.dumps(model.section.input_shape),
+        "kilonet.parameters": str(model.section.parameters),
+        "kilonet.model_sha256": model.sha256,
+        **known,
+    }
+
+
+def _normalise(graph: Graph, mean: float, deviation: float) -> str:
+    """Write what the trained network does to its pixels, in the same order, so that the floats are the same."""
+    values = graph.node("Cast", [PIXELS], "pixels as float", to=TensorProto.FLOAT)
+    centred = graph.node("Sub", [values, graph.constant("mean", np.float32(255 * mean))], "centred")
+    return graph.node("Div", [centred, graph.constant("deviation", np.float32(255 * deviation))], "normalised")
+
+
+def _add_layer(graph: Graph, placed: PlacedLayer, name: str, tensors: Mapping[str, Tensor], before: str) -> str:
+    values = before
+    for operation in placed.operations:
+        values = _add_float(graph, operation, name, tensors, values)
+    return graph.node("Add", [before, values], f"{name}: sum") if placed.layer.residual else values
+
+
+def _add_float(graph: Graph, operation: Operation, name: str, tensors: Mapping[str, Tensor], values: str) -> str:
+    def constant(key: str) -> str:
+        return graph.constant(f"{name}: {key}", tensors[key].detach().numpy())
+
+    match operation:
+        case Convolution(_, _, kernel, padding, groups):
+            weights = constant("convolution.weight")
+            attributes = {"kernel_shape": [kernel] * 2, "pads": [padding] * 4, "group": groups}
+            return graph.node("Conv", [values, weights], f"{name}: convolution", **attributes)
+        case ReLU():
+            return graph.node("Relu", [values], f"{name}: relu")
+        case BatchNorm():
+            numbers = [constant(f"batch_norm.{key}") for key in ("weight", "bias", "running_mean", "running_var")]
+            return graph.node(
+                "BatchNormalization", [values, *numbers], f"{name}: batch norm", epsilon=BATCH_NORM_EPSILON
+            )
+        case Dropout():
+            return values
+        case MaxPooling(size):
+            return graph.node("MaxPool", [values], f"{name}: maximum", kernel_shape=[size] * 2, strides=[size] * 2)
+        case GlobalAveragePooling():
+            return graph.node("GlobalAveragePool", [values], f"{name}: mean")

@@ -1,0 +1,152 @@
+"""The operations of the integer network in ONNX, as pairs of QuantizeLinear and DequantizeLinear.
+
+An activation's uint8 counts in steps of one (scale 1), as it does in docs/INTEGER.md: a channel's multiplier
+m / 2^shift is the scale of its weights and bias, both integers that are kept as they are. So what a runtime that fuses
+the pairs computes is the integer sum times m / 2^shift, rounded, which is the specification but for floats.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilonet.ship.integer import (
+    IntegerAveragePooling,
+    IntegerConvolution,
+    IntegerMaxPooling,
+    IntegerOperation,
+    Requantisation,
+    rounding_half,
+)
+from kilonet.ship.onnx_graph import Graph
+
+WEIGHT_ZERO = 128
+"""Weights are stored as uint8, moved by this: onnxruntime multiplies uint8 by int8 with sums that saturate at 16 bits on
+x86 processors without VNNI, and uint8 by uint8 exactly on every processor."""
+
+Reals = NDArray[np.float64]
+
+
+def add_operation(graph: Graph, operation: IntegerOperation, number: str, values: str, bits: int | None) -> str:
+    """Add an operation to a graph and return the name of its result.
+
+    Args:
+        graph: the graph.
+        operation: of the integer network.
+        number: what its nodes' names start with.
+        values: the name of its input, uint8 (batch, channels, rows, columns).
+        bits: for the last operation, whose result is float32, the fraction bits of its logits; for all others, whose
+            result is uint8, None.
+    """
+    match operation:
+        case IntegerMaxPooling():
+            size = [operation.operation.size] * 2
+            return graph.node("MaxPool", [values], f"{number} maximum", kernel_shape=size, strides=size)
+        case IntegerAveragePooling():
+            result = _add_average(graph, operation, number, values, 0 if bits is None else bits)
+        case IntegerConvolution():
+            result = _add_convolution(graph, operation, number, values, 0 if bits is None else bits)
+    if bits is not None:
+        return result
+    step, zero = graph.constant("one step", np.float32(1)), graph.constant("zero", np.uint8(0))
+    return graph.node("QuantizeLinear", [result, step, zero], f"{number} quantised")
+
+
+def _add_average(graph: Graph, operation: IntegerAveragePooling, number: str, values: str, bits: int) -> str:
+    real = _dequantise(graph, number, values, np.zeros(len(operation.output.shift), np.uint8))
+    axes = graph.constant("rows and columns", np.array([2, 3], np.int64))
+    summed = graph.node("ReduceSum", [real, axes], f"{number} sum", keepdims=1)
+    scale = operation.output.multiplier * _unit(operation.output, bits)
+    scaled = graph.node("Mul", [summed, _per_channel(graph, f"{number} scale", scale)], f"{number} scaled")
+    return _add_offset(graph, number, scaled, _offset(operation.output, bits))
+
+
+def _add_convolution(graph: Graph, operation: IntegerConvolution, number: str, values: str, bits: int) -> str:
+    padded = operation.operation.padding > 0
+    zero = operation.pad if padded else np.zeros_like(operation.pad)
+    real = _dequantise(graph, number, values, zero)
+    result = _add_sums(graph, operation, number, real, zero, bits)
+    unit = _unit(operation.output, bits)
+    if operation.relu:
+        result = graph.node("Relu", [result], f"{number} relu")
+        if (operation.output.multiplier < 0).any():
+            signs = _per_channel(graph, f"{number} sign", _signs(operation.output))
+            result = graph.node("Mul", [result, signs], f"{number} signed")
+    offset = _offset(operation.output, bits)
+    if operation.skip is not None:
+        factor = _per_channel(graph, f"{number} skip", operation.skip * unit)
+        skipped = graph.node("Mul", [real, factor], f"{number} skipped")
+        result = graph.node("Add", [result, skipped], f"{number} residual")
+        offset = offset + operation.skip * unit * zero
+    return _add_offset(graph, number, result, offset)
+
+
+def _add_sums(
+    graph: Graph, operation: IntegerConvolution, number: str, real: str, zero: NDArray[np.uint8], bits: int
+) -> str:
+    """Add the convolution of `real`, whose values are q - zero, with the magnitude of the multiplier in its scale."""
+    output, shape = operation.output, operation.operation
+    # A sum that counts for nothing may have any scale but zero, which divides in some runtimes.
+    used = output.multiplier != 0
+    scale = np.where(used, np.abs(output.multiplier), 1) * _unit(output, bits)
+    # Only ReLU tells a sum from its negative; without it the sign of the multiplier goes to the weights.
+    sign = used if operation.relu else _signs(output)
+    weights = operation.weights * sign.reshape(-1, 1, 1, 1).astype(np.int16)
+    bias = (operation.bias + _moved(operation, zero)) * sign
+    scales = graph.constant(f"{number} scale", scale.astype(np.float32))
+    factors = [
+        _dequantise_constant(graph, f"{number} weights", (weights + WEIGHT_ZERO).astype(np.uint8), WEIGHT_ZERO, scales),
+        _dequantise_constant(graph, f"{number} bias", bias.astype(np.int32), 0, scales),
+    ]
+    attributes = {"kernel_shape": [shape.kernel] * 2, "pads": [shape.padding] * 4, "group": shape.groups}
+    return graph.node("Conv", [real, *factors], f"{number} convolution", **attributes)
+
+
+def _moved(operation: IntegerConvolution, zero: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return what a convolution of q has more than one of q - zero: int64 (channels out,)."""
+    groups = operation.operation.groups
+    sums = operation.weights.astype(np.int64).sum(axis=(2, 3)).reshape(groups, -1, operation.weights.shape[1])
+    moved: NDArray[np.int64] = (sums @ zero.astype(np.int64).reshape(groups, -1, 1)).reshape(-1)
+    return moved
+
+
+def _dequantise(graph: Graph, number: str, values: str, zero: NDArray[np.uint8]) -> str:
+    """Add what turns uint8 q into float q - zero, given zero per channel."""
+    name = f"{number} input"
+    if (zero == zero[0]).all():
+        # One zero for all is what runtimes fuse into integer kernels.
+        inputs = [graph.constant("one step", np.float32(1)), graph.constant(f"zero {zero[0]}", zero[0])]
+        return graph.node("DequantizeLinear", [values, *inputs], name)
+    ones = np.ones(len(zero), np.float32)
+    inputs = [graph.constant(f"{number} input scale", ones), graph.constant(f"{number} input zero", zero)]
+    return graph.node("DequantizeLinear", [values, *inputs], name, axis=1)
+
+
+def _dequantise_constant(graph: Graph, name: str, values: NDArray[Any], zero: int, scales: str) -> str:
+    """Add what turns stored integers into floats, given their zero and the name of a scale for each of the first axis."""
+    zeros = graph.constant(f"{len(values)} zeros of {values.dtype}", np.full(len(values), zero, values.dtype))
+    return graph.node("DequantizeLinear", [graph.constant(name, values), scales, zeros], f"{name} as float", axis=0)
+
+
+def _unit(output: Requantisation, bits: int) -> Reals:
+    """Return what one unit before the shift counts for in the result: 2^-(shift + bits), float64 (channels,)."""
+    return np.ldexp(1.0, -(output.shift + bits))
+
+
+def _signs(output: Requantisation) -> NDArray[np.int64]:
+    return np.sign(output.multiplier).astype(np.int64)
+
+
+def _offset(output: Requantisation, bits: int) -> Reals:
+    """Return the offset without its rounding half, which QuantizeLinear has of itself: float64 (channels,)."""
+    return (output.offset - rounding_half(output.shift)) * _unit(output, bits)
+
+
+def _add_offset(graph: Graph, number: str, values: str, offset: Reals) -> str:
+    if not offset.any():
+        return values
+    return graph.node("Add", [values, _per_channel(graph, f"{number} offset", offset)], f"{number} shifted")
+
+
+def _per_channel(graph: Graph, name: str, values: NDArray[Any]) -> str:
+    return graph.constant(name, values.astype(np.float32).reshape(1, -1, 1, 1))

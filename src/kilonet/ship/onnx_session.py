@@ -1,0 +1,107 @@
+"""Running an exported ONNX file in onnxruntime, having made sure that it is one of ours and needs nothing else."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilonet.errors import KilonetError
+from kilonet.files import read_bounded
+from kilonet.ship.extras import needed_from
+from kilonet.ship.onnx_graph import LOGITS, PIXELS
+
+with needed_from("onnx"):
+    import onnx
+    import onnxruntime
+    from google.protobuf.message import DecodeError
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+MAXIMUM_BYTES = 64 << 20
+_BATCH = 1000
+_NOTHING = 4
+"""Of what onnxruntime would write to the terminal: its errors are raised as well."""
+_ONNXRUNTIME_ERRORS = (
+    states.Fail,
+    states.InvalidArgument,
+    states.InvalidGraph,
+    states.InvalidProtobuf,
+    states.NotImplemented,
+    states.RuntimeException,
+)
+
+
+class OnnxSession:
+    """An exported file, loaded and run by one thread of the CPU."""
+
+    def __init__(self, path: Path) -> None:
+        """Load a file.
+
+        Raises:
+            KilonetError: it is missing, damaged, takes or gives something else than our graphs, or refers to data
+                outside itself.
+        """
+        model = _read(path)
+        self._session = _start(path, model)
+        self._shape = tuple(_dimensions(model.graph.input[0])[1:])
+        self.classes: int = int(_dimensions(model.graph.output[0])[1])
+        self.properties = {entry.key: entry.value for entry in model.metadata_props}
+        """What the file says of itself, see `Graph.finish`."""
+
+    def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Score images: uint8 (N, channels, rows, columns) to float32 (N, classes).
+
+        Raises:
+            KilonetError: pixels of another shape or dtype.
+        """
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != self._shape:
+            raise KilonetError(f"pixels must be uint8 (N, *{self._shape}), not {pixels.dtype} {pixels.shape}")
+        parts = [self._session.run([LOGITS], {PIXELS: part})[0] for part in _batches(pixels)]
+        return np.concatenate([np.empty((0, self.classes), np.float32), *parts])
+
+
+def _batches(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    return [pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH)]
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    content = read_bounded(path, MAXIMUM_BYTES, "an ONNX file of Kilonet")
+    try:
+        model = onnx.load_model_from_string(content)
+        onnx.checker.check_model(model, full_check=True)
+    except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise KilonetError(f"{path}: not a usable ONNX file: {_first_line(error)}") from None
+    if objection := _objection(model.graph):
+        raise KilonetError(f"{path}: not an ONNX file of Kilonet: {objection}")
+    return model
+
+
+def _objection(graph: onnx.GraphProto) -> str | None:
+    if [value.name for value in graph.input] != [PIXELS] or [value.name for value in graph.output] != [LOGITS]:
+        return f"its input and output are not '{PIXELS}' and '{LOGITS}'"
+    pixels, logits = graph.input[0], graph.output[0]
+    if pixels.type.tensor_type.elem_type != onnx.TensorProto.UINT8 or len(_dimensions(pixels)) != 4:
+        return f"'{PIXELS}' is not uint8 (batch, channels, rows, columns)"
+    if logits.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(_dimensions(logits)) != 2:
+        return f"'{LOGITS}' is not float32 (batch, classes)"
+    if any(tensor.external_data for tensor in graph.initializer):
+        return "it refers to data outside the file"
+    return None
+
+
+def _dimensions(value: onnx.ValueInfoProto) -> list[int]:
+    """Return a tensor's shape; a dimension that depends on the batch is 0."""
+    return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+
+
+def _start(path: Path, model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = _NOTHING
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except _ONNXRUNTIME_ERRORS as error:
+        raise KilonetError(f"{path}: onnxruntime cannot run it: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
