@@ -139,7 +139,7 @@ def recipes(*, json: bool = False) -> int:
 def export(
     model: Positional,
     *,
-    to: Literal["c"],
+    to: Literal["c", "onnx"],
     out: Path,
     data: str = "mnist",
     max_flash: int | None = None,
@@ -150,7 +150,7 @@ def export(
 
     Args:
         model: a packaged model, a run folder or a model file.
-        to: the form: 'c' for C99 without floats, for a microcontroller.
+        to: the form: 'c' for C99 without floats, for a microcontroller; 'onnx' for a float and an int8 ONNX file.
         out: the folder to write; one that holds other forms of the same model gets this one too.
         data: 'mnist', or a folder with four IDX files: what the model was trained on, to choose scales on.
         max_flash: fail if it takes more bytes of flash on a Cortex-M0.
@@ -161,7 +161,7 @@ def export(
     from kilonet.model import load
     from kilonet.ship.export import EXPORTERS
 
-    exported = EXPORTERS[to](load(model), load_data(data).train, out, max_flash, max_ram)
+    exported = EXPORTERS[to](load(model), load_data(data), out, max_flash, max_ram)
     _print(json, exported.as_json, lambda: str(exported))
     return 0
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kilonet.datasets import Images
+from kilonet.datasets import DataSet, Images
 from kilonet.errors import KilonetError
 from kilonet.files import write_atomically
-from kilonet.model import Model
+from kilonet.model import MODEL_FILE, Model
 from kilonet.ship import c, description
 from kilonet.ship.description import Export
 from kilonet.ship.footprint import Footprint, footprint_of
@@ -27,14 +27,15 @@ class Exported:
     folder: Path
     files: tuple[str, ...]
     quantised: Quantised
-    footprint: Footprint
+    footprint: Footprint | None = None
+    """Of the forms that run on a microcontroller."""
 
     def as_json(self) -> dict[str, object]:
         """Return the figures by name."""
         return {
             "folder": str(self.folder),
             "files": list(self.files),
-            **self.footprint.as_json(),
+            **({} if self.footprint is None else self.footprint.as_json()),
             "holdout_float_accuracy": self.quantised.float_accuracy,
             "holdout_integer_accuracy": self.quantised.accuracy,
             "finetuned": self.quantised.finetuned_accuracy is not None,
@@ -46,7 +47,7 @@ class Exported:
         return "\n".join(
             [
                 f"Integers: {after:.2f}% of the held-out training images, {before:.2f}% as floats",
-                str(self.footprint),
+                *([] if self.footprint is None else [str(self.footprint)]),
                 f"Wrote {', '.join(self.files)} to {self.folder}",
                 f"Next: kilonet verify {self.folder}",
             ]
@@ -54,13 +55,13 @@ class Exported:
 
 
 def export_c(
-    model: Model, images: Images, folder: Path, max_flash: int | None = None, max_ram: int | None = None
+    model: Model, data: DataSet, folder: Path, max_flash: int | None = None, max_ram: int | None = None
 ) -> Exported:
     """Write the C form of a model.
 
     Args:
         model: the trained network.
-        images: its training images, to choose scales on.
+        data: what it was trained on; scales are chosen on the training images.
         folder: where to; made if it is missing.
         max_flash: the most bytes of flash it may take on a Cortex-M0.
         max_ram: the most bytes of RAM.
@@ -70,14 +71,45 @@ def export_c(
         KilonetError: images of another size, or a folder that cannot be written or holds another model.
     """
     check_folder(folder, model)
-    quantised = quantise(model, images)
+    quantised = quantise(model, data.train)
     sources = c.sources(quantised.network)
     footprint = footprint_of(quantised.network, sources)
     footprint.check(max_flash, max_ram)
     for name, content in sources.items():
         write_atomically(folder / name, content.encode())
-    add_form(folder, "c", footprint.as_json(), of_model(model, images, quantised.network))
+    add_form(folder, "c", footprint.as_json(), of_model(model, data.train, quantised.network))
     return Exported(folder, (*sources, description.DESCRIPTION_FILE), quantised, footprint)
+
+
+def export_onnx(
+    model: Model, data: DataSet, folder: Path, max_flash: int | None = None, max_ram: int | None = None
+) -> Exported:
+    """Write the ONNX forms of a model, float and int8, and its model file, which `verify` holds the floats against.
+
+    Args:
+        model: the trained network.
+        data: what it was trained on: scales are chosen on the training images, the files tell the test accuracy.
+        folder: where to; made if it is missing.
+        max_flash: must be None: the forms are for machines that count no bytes.
+        max_ram: the same.
+
+    Raises:
+        KilonetError: a limit is given, a library of the extra `onnx` is missing, images of another size, or a folder
+            that cannot be written or holds another model.
+    """
+    if max_flash is not None or max_ram is not None:
+        raise KilonetError("--max-flash and --max-ram are limits of microcontrollers: give them with --to c")
+    # Only here, so that the other forms need none of its libraries.
+    from kilonet.ship.onnx import write_onnx  # noqa: PLC0415
+
+    check_folder(folder, model)
+    quantised = quantise(model, data.train)
+    sizes = write_onnx(model, quantised.network, folder, data.test)
+    model.save(folder / MODEL_FILE)
+    export = of_model(model, data.train, quantised.network)
+    for form, size in zip(("onnx", "onnx-int8"), sizes.values(), strict=True):
+        add_form(folder, form, {"bytes": size}, export)
+    return Exported(folder, (*sizes, MODEL_FILE, description.DESCRIPTION_FILE), quantised)
 
 
 def check_folder(folder: Path, model: Model) -> None:
@@ -115,5 +147,5 @@ def _vectors(images: Images) -> Pixels:
     return np.concatenate([few, extremes, noise])
 
 
-EXPORTERS = {"c": export_c}
+EXPORTERS = {"c": export_c, "onnx": export_onnx}
 """By the name that `kilonet export --to` knows."""

@@ -6,14 +6,18 @@ from collections.abc import Iterator
 from kilonet.errors import KilonetError
 
 
+class NotInstalled(KilonetError):
+    """Something that a form needs is not on this machine; the message says how to get it."""
+
+
 @contextlib.contextmanager
 def needed_from(extra: str) -> Iterator[None]:
     """Import within this context what comes with `kilonet[extra]`.
 
     Raises:
-        KilonetError: a library is not installed; the message says how to get it.
+        NotInstalled: a library is missing.
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        raise KilonetError(f"{error.name} is not installed; get it by: pip install 'kilonet[{extra}]'") from None
+        raise NotInstalled(f"{error.name} is not installed; get it by: pip install 'kilonet[{extra}]'") from None

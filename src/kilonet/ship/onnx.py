@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from kilonet.datasets import Images
+from kilonet.evaluation import evaluate
 from kilonet.files import write_atomically
 from kilonet.layers import (
     BatchNorm,
@@ -25,7 +27,7 @@ from kilonet.layers import (
 from kilonet.model import Model
 from kilonet.ship.extras import needed_from
 from kilonet.ship.folding import BATCH_NORM_EPSILON
-from kilonet.ship.integer import SPECIFICATION, IntegerNetwork
+from kilonet.ship.integer import SPECIFICATION, IntegerNetwork, logits
 from kilonet.ship.onnx_graph import LOGITS, OPSET, PIXELS, Graph
 from kilonet.ship.onnx_int8 import add_operation
 
@@ -38,29 +40,36 @@ INT8_FILE = "model-int8.onnx"
 _USE = f"Feed uint8 images to '{PIXELS}'; they are normalised inside. The class is the argmax of '{LOGITS}'."
 
 
-def write_onnx(model: Model, network: IntegerNetwork, folder: Path, accuracy: float | None = None) -> tuple[Path, Path]:
-    """Write `model.onnx` and `model-int8.onnx` into a folder and return their paths.
+def write_onnx(model: Model, network: IntegerNetwork, folder: Path, test: Images) -> dict[str, int]:
+    """Write `model.onnx` and `model-int8.onnx` into a folder and return their sizes in bytes by name.
 
     Args:
         model: the trained network.
         network: its integer network.
         folder: where to; it must exist.
-        accuracy: of the trained network on its test set, a fraction, where it is known; kept in the files.
+        test: its test images, whose accuracy the files tell.
 
     Raises:
-        KilonetError: a file cannot be written.
+        KilonetError: the test images are not the model's, or a file cannot be written.
     """
+    trained = evaluate(model, test).accuracy
+    integers = float((logits(network, test.pixels.numpy()).argmax(1) == test.labels.numpy()).mean())
     files = {
-        folder / FLOAT_FILE: float_graph(model, accuracy),
-        folder / INT8_FILE: int8_graph(model, network, accuracy),
+        FLOAT_FILE: float_graph(model, trained).SerializeToString(deterministic=True),
+        INT8_FILE: int8_graph(model, network, integers).SerializeToString(deterministic=True),
     }
-    for path, graph in files.items():
-        write_atomically(path, graph.SerializeToString(deterministic=True))
-    return folder / FLOAT_FILE, folder / INT8_FILE
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    return {name: len(content) for name, content in files.items()}
 
 
 def float_graph(model: Model, accuracy: float | None = None) -> ModelProto:
-    """Return the trained network as it is, a node for every operation of its list of layers."""
+    """Return the trained network as it is, a node for every operation of its list of layers.
+
+    Args:
+        model: the trained network.
+        accuracy: of the graph on the test images, a fraction, where it is known; kept in the file.
+    """
     section, graph = model.section, Graph()
     values = _normalise(graph, section.mean, section.deviation)
     state = model.network.state()
@@ -76,7 +85,13 @@ def float_graph(model: Model, accuracy: float | None = None) -> ModelProto:
 
 
 def int8_graph(model: Model, network: IntegerNetwork, accuracy: float | None = None) -> ModelProto:
-    """Return the integer network as pairs of QuantizeLinear and DequantizeLinear; logits are in the float's unit."""
+    """Return the integer network as pairs of QuantizeLinear and DequantizeLinear; logits are in the float's unit.
+
+    Args:
+        model: the trained network, for what the file says of it.
+        network: its integer network.
+        accuracy: of the integer network on the test images, a fraction, where it is known; kept in the file.
+    """
     graph = Graph()
     values = PIXELS
     last = len(network.operations)
@@ -93,7 +108,7 @@ def int8_graph(model: Model, network: IntegerNetwork, accuracy: float | None = N
 
 
 def _properties(model: Model, accuracy: float | None) -> dict[str, str]:
-    known = {} if accuracy is None else {"kilonet.float_test_accuracy": f"{accuracy:.6g}"}
+    known = {} if accuracy is None else {"kilonet.test_accuracy": f"{accuracy:.6g}"}
     return {
         "kilonet.layers": json.dumps([str(placed.layer) for placed in model.section.placed]),
         "kilonet.input": json.dumps(model.section.input_shape),

@@ -21,8 +21,8 @@ from kilonet.ship.integer import (
 from kilonet.ship.onnx_graph import Graph
 
 WEIGHT_ZERO = 128
-"""Weights are stored as uint8, moved by this: onnxruntime multiplies uint8 by int8 with sums that saturate at 16 bits on
-x86 processors without VNNI, and uint8 by uint8 exactly on every processor."""
+"""Weights are stored as uint8, moved by this: onnxruntime multiplies uint8 by uint8 exactly on every processor, but
+uint8 by int8 with sums that saturate at 16 bits on x86 processors without VNNI."""
 
 Reals = NDArray[np.float64]
 
@@ -65,7 +65,7 @@ def _add_convolution(graph: Graph, operation: IntegerConvolution, number: str, v
     padded = operation.operation.padding > 0
     zero = operation.pad if padded else np.zeros_like(operation.pad)
     real = _dequantise(graph, number, values, zero)
-    result = _add_sums(graph, operation, number, real, zero, bits)
+    result = _add_sums(graph, operation, number, real, zero=zero, bits=bits)
     unit = _unit(operation.output, bits)
     if operation.relu:
         result = graph.node("Relu", [result], f"{number} relu")
@@ -82,7 +82,7 @@ def _add_convolution(graph: Graph, operation: IntegerConvolution, number: str, v
 
 
 def _add_sums(
-    graph: Graph, operation: IntegerConvolution, number: str, real: str, zero: NDArray[np.uint8], bits: int
+    graph: Graph, operation: IntegerConvolution, number: str, real: str, *, zero: NDArray[np.uint8], bits: int
 ) -> str:
     """Add the convolution of `real`, whose values are q - zero, with the magnitude of the multiplier in its scale."""
     output, shape = operation.output, operation.operation
@@ -123,7 +123,7 @@ def _dequantise(graph: Graph, number: str, values: str, zero: NDArray[np.uint8])
 
 
 def _dequantise_constant(graph: Graph, name: str, values: NDArray[Any], zero: int, scales: str) -> str:
-    """Add what turns stored integers into floats, given their zero and the name of a scale for each of the first axis."""
+    """Add what turns stored integers into floats, given their zero and the name of the scales along the first axis."""
     zeros = graph.constant(f"{len(values)} zeros of {values.dtype}", np.full(len(values), zero, values.dtype))
     return graph.node("DequantizeLinear", [graph.constant(name, values), scales, zeros], f"{name} as float", axis=0)
 

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from kilonet.errors import KilonetError
 from kilonet.files import read_bounded
+from kilonet.layers import Shape
 from kilonet.ship.extras import needed_from
 from kilonet.ship.onnx_graph import LOGITS, PIXELS
 
@@ -33,30 +34,40 @@ _ONNXRUNTIME_ERRORS = (
 class OnnxSession:
     """An exported file, loaded and run by one thread of the CPU."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, input_shape: Shape, classes: int) -> None:
         """Load a file.
 
+        Args:
+            path: the file.
+            input_shape: what it must take: channels, rows, columns.
+            classes: how many logits it must give.
+
         Raises:
-            KilonetError: it is missing, damaged, takes or gives something else than our graphs, or refers to data
-                outside itself.
+            KilonetError: it is missing, damaged, takes or gives something else, or refers to data outside itself.
         """
+        self._path, self._shape, self._classes = path, input_shape, classes
         model = _read(path)
+        if objection := _objection(model.graph, input_shape, classes):
+            raise KilonetError(f"{path}: not the ONNX file of this model: {objection}")
         self._session = _start(path, model)
-        self._shape = tuple(_dimensions(model.graph.input[0])[1:])
-        self.classes: int = int(_dimensions(model.graph.output[0])[1])
-        self.properties = {entry.key: entry.value for entry in model.metadata_props}
-        """What the file says of itself, see `Graph.finish`."""
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Score images: uint8 (N, channels, rows, columns) to float32 (N, classes).
 
         Raises:
-            KilonetError: pixels of another shape or dtype.
+            KilonetError: pixels of another shape or dtype, or a graph that does not run.
         """
         if pixels.dtype != np.uint8 or pixels.shape[1:] != self._shape:
             raise KilonetError(f"pixels must be uint8 (N, *{self._shape}), not {pixels.dtype} {pixels.shape}")
-        parts = [self._session.run([LOGITS], {PIXELS: part})[0] for part in _batches(pixels)]
-        return np.concatenate([np.empty((0, self.classes), np.float32), *parts])
+        parts = [self._run(part) for part in _batches(pixels)]
+        return np.concatenate([np.empty((0, self._classes), np.float32), *parts])
+
+    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        try:
+            logits: NDArray[np.float32] = self._session.run([LOGITS], {PIXELS: pixels})[0]
+        except _ONNXRUNTIME_ERRORS as error:
+            raise KilonetError(f"{self._path}: onnxruntime cannot run it: {_first_line(error)}") from None
+        return logits
 
 
 def _batches(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
@@ -70,27 +81,25 @@ def _read(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(model, full_check=True)
     except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise KilonetError(f"{path}: not a usable ONNX file: {_first_line(error)}") from None
-    if objection := _objection(model.graph):
-        raise KilonetError(f"{path}: not an ONNX file of Kilonet: {objection}")
     return model
 
 
-def _objection(graph: onnx.GraphProto) -> str | None:
+def _objection(graph: onnx.GraphProto, input_shape: Shape, classes: int) -> str | None:
     if [value.name for value in graph.input] != [PIXELS] or [value.name for value in graph.output] != [LOGITS]:
         return f"its input and output are not '{PIXELS}' and '{LOGITS}'"
-    pixels, logits = graph.input[0], graph.output[0]
-    if pixels.type.tensor_type.elem_type != onnx.TensorProto.UINT8 or len(_dimensions(pixels)) != 4:
-        return f"'{PIXELS}' is not uint8 (batch, channels, rows, columns)"
-    if logits.type.tensor_type.elem_type != onnx.TensorProto.FLOAT or len(_dimensions(logits)) != 2:
-        return f"'{LOGITS}' is not float32 (batch, classes)"
+    pixels, logits = graph.input[0].type.tensor_type, graph.output[0].type.tensor_type
+    if pixels.elem_type != onnx.TensorProto.UINT8 or _dimensions(pixels) != [0, *input_shape]:
+        return f"'{PIXELS}' is not uint8 (batch, {', '.join(map(str, input_shape))})"
+    if logits.elem_type != onnx.TensorProto.FLOAT or _dimensions(logits) != [0, classes]:
+        return f"'{LOGITS}' is not float32 (batch, {classes})"
     if any(tensor.external_data for tensor in graph.initializer):
         return "it refers to data outside the file"
     return None
 
 
-def _dimensions(value: onnx.ValueInfoProto) -> list[int]:
-    """Return a tensor's shape; a dimension that depends on the batch is 0."""
-    return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+def _dimensions(tensor: onnx.TypeProto.Tensor) -> list[int]:
+    """Return a tensor's shape; a dimension that is not fixed, such as the batch, is 0."""
+    return [dimension.dim_value for dimension in tensor.shape.dim]
 
 
 def _start(path: Path, model: onnx.ModelProto) -> onnxruntime.InferenceSession:

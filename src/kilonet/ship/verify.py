@@ -1,20 +1,23 @@
 """`kilonet verify`: every exported form against the reference, on the stored vectors and the whole test set."""
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from kilonet.datasets import Images
 from kilonet.errors import KilonetError
 from kilonet.ship import description
 from kilonet.ship.description import Export
-from kilonet.ship.forms import EXACT, OPENERS
-from kilonet.ship.integer import logits
+from kilonet.ship.extras import NotInstalled
+from kilonet.ship.forms import FORMS, TOLERANCE, Allowance, Form, trained_model
+from kilonet.ship.integer import Pixels, logits
 
 _MICROSECONDS = 1e6
 
@@ -27,7 +30,8 @@ class Row:
     accuracy: float
     """A fraction of the test images."""
     differing_logits: int
-    """Of the test images and the stored vectors together, against the reference."""
+    """Of the test images and the stored vectors together, against the reference; where a form computes in floats, those
+    that are off by `TOLERANCE` or more."""
     differing_predictions: int
     """Of the test images."""
     flash: int | None
@@ -46,6 +50,8 @@ class Verification:
     images: int
     vectors: int
     rows: tuple[Row, ...]
+    not_run: dict[str, str]
+    """Why a form could not be run on this machine, by its name."""
 
     @property
     def passed(self) -> bool:
@@ -63,7 +69,18 @@ class Verification:
         widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
         head = f"{self.images:,} test images and {self.vectors} stored vectors; logits and predictions: how many differ"
-        return "\n".join([head, "", lines[0], "-" * max(map(len, lines)), *lines[1:]])
+        notes = [f"{form}: not run: {reason}" for form, reason in self.not_run.items()]
+        return "\n".join([head, "", lines[0], "-" * max(map(len, lines)), *lines[1:], *notes])
+
+
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """Logits of the test images and of the stored vectors, (N, classes) each."""
+
+    images: NDArray[Any]
+    vectors: NDArray[Any]
+    microseconds: float = 0.0
+    """An image of the test set."""
 
 
 def verify(folder: Path, images: Images) -> Verification:
@@ -74,38 +91,89 @@ def verify(folder: Path, images: Images) -> Verification:
         images: the test set.
 
     Raises:
-        KilonetError: no such folder, a damaged description, images of another size, or a form that cannot be run here.
+        KilonetError: no such folder, a damaged description or form, images of another size, or no form at all that can
+            be run here.
     """
     export = description.read(folder)
     if tuple(images.pixels.shape[1:]) != export.section.input_shape:
         raise KilonetError(f"the images are {tuple(images.pixels.shape[1:])}, not {export.section.input_shape}")
-    return Verification(len(images), len(export.pixels), tuple(_rows(folder, export, images)))
+    forms, not_run = _open_forms(folder, export)
+    rows = tuple(_rows(folder, export, forms, images))
+    return Verification(len(images), len(export.pixels), rows, not_run)
 
 
-def _rows(folder: Path, export: Export, images: Images) -> Iterator[Row]:
-    wanted, seconds = _timed(lambda pixels: logits(export.network, pixels), images)
-    stored = int((logits(export.network, export.pixels) != export.logits).sum())
-    yield Row("reference", _accuracy(wanted, images), stored, 0, None, None, seconds, passed=stored == 0)
-    for name, figures in export.forms.items():
-        if name not in OPENERS:
+def _open_forms(folder: Path, export: Export) -> tuple[dict[str, Form], dict[str, str]]:
+    forms: dict[str, Form] = {}
+    not_run: dict[str, str] = {}
+    for name in export.forms:
+        if name not in FORMS:
             raise KilonetError(f"{folder}: its form '{name}' is none that this Kilonet knows")
-        form = OPENERS[name](folder, export)
-        found, seconds = _timed(form.logits, images)
-        differing = int((found != wanted).sum()) + int((form.logits(export.pixels) != export.logits).sum())
-        predictions = int((found.argmax(1) != wanted.argmax(1)).sum())
-        passed = differing == 0 or name not in EXACT
-        bytes_of = (figures.get("flash"), figures.get("ram"))
-        yield Row(name, _accuracy(found, images), differing, predictions, *bytes_of, seconds, passed)
+        try:
+            forms[name] = FORMS[name].open(folder, export)
+        except NotInstalled as error:
+            not_run[name] = str(error)
+    if not_run and not forms:
+        raise KilonetError(next(iter(not_run.values())))
+    return forms, not_run
 
 
-def _timed(classify: Any, images: Images) -> tuple[NDArray[np.int32], float]:
+def _rows(folder: Path, export: Export, forms: dict[str, Form], images: Images) -> Iterator[Row]:
+    reference = _score(lambda pixels: logits(export.network, pixels), export, images)
+    stored = int((reference.vectors != export.logits).sum())
+    seconds = reference.microseconds
+    yield Row("reference", _accuracy(reference, images), stored, 0, None, None, seconds, passed=stored == 0)
+    for name, form in forms.items():
+        allowance = FORMS[name].allowance
+        found = _score(form.logits, export, images)
+        wanted = _wanted(folder, export, images, reference, allowance)
+        differing, predictions = _differing_logits(found, wanted, allowance), _differing_predictions(found, wanted)
+        passed = _is_allowed(differing, predictions, found, allowance)
+        bytes_of = (export.forms[name].get("flash"), export.forms[name].get("ram"))
+        accuracy = _accuracy(found, images)
+        yield Row(name, accuracy, differing, predictions, *bytes_of, found.microseconds, passed)
+
+
+def _score(classify: Callable[[Pixels], NDArray[Any]], export: Export, images: Images) -> _Scores:
     start = time.perf_counter()
     found = classify(images.pixels.numpy())
-    return found, (time.perf_counter() - start) * _MICROSECONDS / len(images)
+    seconds = time.perf_counter() - start
+    return _Scores(found, classify(export.pixels), seconds * _MICROSECONDS / len(images))
 
 
-def _accuracy(scores: NDArray[np.int32], images: Images) -> float:
-    return float((scores.argmax(1) == images.labels.numpy()).mean())
+def _wanted(folder: Path, export: Export, images: Images, reference: _Scores, allowance: Allowance | None) -> _Scores:
+    """Return what a form must give, in its own unit."""
+    if allowance is None:
+        return reference
+    if allowance.trained:
+        model = trained_model(folder, export)
+        return _score(lambda pixels: model.logits(torch.tensor(pixels)).numpy(), export, images)
+    unit = 2.0**-export.network.fraction_bits
+    return _Scores(reference.images * unit, reference.vectors * unit)
+
+
+def _differing_logits(found: _Scores, wanted: _Scores, allowance: Allowance | None) -> int:
+    if allowance is None:
+        return int((found.images != wanted.images).sum() + (found.vectors != wanted.vectors).sum())
+    pairs = ((found.images, wanted.images), (found.vectors, wanted.vectors))
+    # Written so that what is not a number differs.
+    return sum(int((~(np.abs(one - other) < TOLERANCE)).sum()) for one, other in pairs)
+
+
+def _differing_predictions(found: _Scores, wanted: _Scores) -> int:
+    return int((found.images.argmax(1) != wanted.images.argmax(1)).sum())
+
+
+def _is_allowed(differing: int, predictions: int, found: _Scores, allowance: Allowance | None) -> bool:
+    if allowance is None:
+        return differing == 0
+    logits_of_all = found.images.size + found.vectors.size
+    return differing <= allowance.logits * logits_of_all and predictions <= math.ceil(
+        allowance.predictions * len(found.images)
+    )
+
+
+def _accuracy(scores: _Scores, images: Images) -> float:
+    return float((scores.images.argmax(1) == images.labels.numpy()).mean())
 
 
 def _cells(row: Row) -> tuple[str, ...]:
