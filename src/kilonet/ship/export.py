@@ -27,15 +27,12 @@ class Exported:
     folder: Path
     files: tuple[str, ...]
     quantised: Quantised
-    footprint: Footprint | None = None
-    """Of the forms that run on a microcontroller."""
 
     def as_json(self) -> dict[str, object]:
         """Return the figures by name."""
         return {
             "folder": str(self.folder),
             "files": list(self.files),
-            **({} if self.footprint is None else self.footprint.as_json()),
             "holdout_float_accuracy": self.quantised.float_accuracy,
             "holdout_integer_accuracy": self.quantised.accuracy,
             "finetuned": self.quantised.finetuned_accuracy is not None,
@@ -47,21 +44,39 @@ class Exported:
         return "\n".join(
             [
                 f"Integers: {after:.2f}% of the held-out training images, {before:.2f}% as floats",
-                *([] if self.footprint is None else [str(self.footprint)]),
+                *self._figures(),
                 f"Wrote {', '.join(self.files)} to {self.folder}",
                 f"Next: kilonet verify {self.folder}",
             ]
         )
 
+    def _figures(self) -> tuple[str, ...]:
+        """Return lines of what is particular to the form."""
+        return ()
+
+
+@dataclass(frozen=True, eq=False)
+class ExportedC(Exported):
+    """The C form with what it takes on a microcontroller."""
+
+    footprint: Footprint
+
+    def as_json(self) -> dict[str, object]:
+        """Return the figures by name."""
+        return {**super().as_json(), **self.footprint.as_json()}
+
+    def _figures(self) -> tuple[str, ...]:
+        return (str(self.footprint),)
+
 
 def export_c(
-    model: Model, data: DataSet, folder: Path, max_flash: int | None = None, max_ram: int | None = None
-) -> Exported:
+    model: Model, images: Images, folder: Path, max_flash: int | None = None, max_ram: int | None = None
+) -> ExportedC:
     """Write the C form of a model.
 
     Args:
         model: the trained network.
-        data: what it was trained on; scales are chosen on the training images.
+        images: its training images, to choose scales on.
         folder: where to; made if it is missing.
         max_flash: the most bytes of flash it may take on a Cortex-M0.
         max_ram: the most bytes of RAM.
@@ -71,14 +86,14 @@ def export_c(
         KilonetError: images of another size, or a folder that cannot be written or holds another model.
     """
     check_folder(folder, model)
-    quantised = quantise(model, data.train)
+    quantised = quantise(model, images)
     sources = c.sources(quantised.network)
     footprint = footprint_of(quantised.network, sources)
     footprint.check(max_flash, max_ram)
     for name, content in sources.items():
         write_atomically(folder / name, content.encode())
-    add_form(folder, "c", footprint.as_json(), of_model(model, data.train, quantised.network))
-    return Exported(folder, (*sources, description.DESCRIPTION_FILE), quantised, footprint)
+    add_form(folder, "c", footprint.as_json(), of_model(model, images, quantised.network))
+    return ExportedC(folder, (*sources, description.DESCRIPTION_FILE), quantised, footprint)
 
 
 def export_onnx(
@@ -147,5 +162,9 @@ def _vectors(images: Images) -> Pixels:
     return np.concatenate([few, extremes, noise])
 
 
-EXPORTERS = {"c": export_c, "onnx": export_onnx}
+def _export_c(model: Model, data: DataSet, folder: Path, max_flash: int | None, max_ram: int | None) -> Exported:
+    return export_c(model, data.train, folder, max_flash, max_ram)
+
+
+EXPORTERS = {"c": _export_c, "onnx": export_onnx}
 """By the name that `kilonet export --to` knows."""
