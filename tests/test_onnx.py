@@ -139,8 +139,8 @@ def test_another_runtime_agrees(best: Best, mnist: DataSet) -> None:
     for graph, expected in zip(
         graphs, (best.model.logits(mnist.test.pixels[:3]), wanted(best.network, pixels)), strict=True
     ):
-        (found,) = ReferenceEvaluator(graph).run(None, {"pixels": pixels})
-        np.testing.assert_allclose(np.asarray(found), np.asarray(expected), atol=1e-4)
+        found: Any = ReferenceEvaluator(graph).run(None, {"pixels": pixels})
+        np.testing.assert_allclose(found[0], np.asarray(expected), atol=1e-4)
 
 
 @hypothesis.settings(max_examples=40)
