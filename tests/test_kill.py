@@ -166,12 +166,11 @@ def children(parent: int) -> list[Path]:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found under /proc")
 def test_the_processes_of_seeds_end_with_their_parent(recipe: Path, tmp_path: Path) -> None:
     folders = [tmp_path / "seeds" / f"seed{seed}" for seed in range(2)]
-    training = start(recipe, "--seeds", 2, "--epochs", 1000, "--out", tmp_path / "seeds")
-    wait_until(lambda: all(folder.exists() for folder in folders[: len(os.sched_getaffinity(0))]), training, 60)
-    workers = children(training.pid)
-    training.kill()
-    # Not `communicate`: workers that live on hold the other end of the pipe.
-    training.wait()
+    # Leaving the block closes the pipe without reading it: workers that live on would hold its other end.
+    with start(recipe, "--seeds", 2, "--epochs", 1000, "--out", tmp_path / "seeds") as training:
+        wait_until(lambda: all(folder.exists() for folder in folders[: len(os.sched_getaffinity(0))]), training, 60)
+        workers = children(training.pid)
+        training.kill()
     assert workers
     end = time.monotonic() + 30
     while time.monotonic() < end and any(worker.exists() for worker in workers):
