@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.datasets import Images
-from kilonet.errors import KilonetError
+from kilonet.errors import CannotRunHere, KilonetError
 from kilonet.ship import description
 from kilonet.ship.description import Export
 from kilonet.ship.forms import EXACT, OPENERS
@@ -46,6 +46,8 @@ class Verification:
     images: int
     vectors: int
     rows: tuple[Row, ...]
+    left_out: tuple[str, ...]
+    """A line for each form that cannot be run on this machine."""
 
     @property
     def passed(self) -> bool:
@@ -63,7 +65,7 @@ class Verification:
         widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
         head = f"{self.images:,} test images and {self.vectors} stored vectors; logits and predictions: how many differ"
-        return "\n".join([head, "", lines[0], "-" * max(map(len, lines)), *lines[1:]])
+        return "\n".join([head, "", lines[0], "-" * max(map(len, lines)), *lines[1:], *self.left_out])
 
 
 def verify(folder: Path, images: Images) -> Verification:
@@ -74,22 +76,28 @@ def verify(folder: Path, images: Images) -> Verification:
         images: the test set.
 
     Raises:
-        KilonetError: no such folder, a damaged description, images of another size, or a form that cannot be run here.
+        KilonetError: no such folder, a damaged description, images of another size, or a form that does not run.
     """
     export = description.read(folder)
     if tuple(images.pixels.shape[1:]) != export.section.input_shape:
         raise KilonetError(f"the images are {tuple(images.pixels.shape[1:])}, not {export.section.input_shape}")
-    return Verification(len(images), len(export.pixels), tuple(_rows(folder, export, images)))
+    left_out: list[str] = []
+    rows = tuple(_rows(folder, export, images, left_out))
+    return Verification(len(images), len(export.pixels), rows, tuple(left_out))
 
 
-def _rows(folder: Path, export: Export, images: Images) -> Iterator[Row]:
+def _rows(folder: Path, export: Export, images: Images, left_out: list[str]) -> Iterator[Row]:
     wanted, seconds = _timed(lambda pixels: logits(export.network, pixels), images)
     stored = int((logits(export.network, export.pixels) != export.logits).sum())
     yield Row("reference", _accuracy(wanted, images), stored, 0, None, None, seconds, passed=stored == 0)
     for name, figures in export.forms.items():
         if name not in OPENERS:
             raise KilonetError(f"{folder}: its form '{name}' is none that this Kilonet knows")
-        form = OPENERS[name](folder, export)
+        try:
+            form = OPENERS[name](folder, export)
+        except CannotRunHere as error:
+            left_out.append(f"{name}: not run here: {error}")
+            continue
         found, seconds = _timed(form.logits, images)
         differing = int((found != wanted).sum()) + int((form.logits(export.pixels) != export.logits).sum())
         predictions = int((found.argmax(1) != wanted.argmax(1)).sum())
