@@ -1,8 +1,8 @@
 """The C99 form: tables written from an integer network, beside a runtime that executes any of them.
 
 A pixel's channels lie side by side in memory, so weights are stored [output][row][column][input], and once more in
-blocks for processors whose vectors multiply those; a microcontroller's compiler sees the first only. What the tables take there
-is known exactly and counted here.
+blocks for processors whose vectors multiply those; a microcontroller's compiler sees the first only. What the tables
+take there is known exactly and counted here.
 """
 
 from collections.abc import Iterable, Iterator
