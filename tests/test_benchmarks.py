@@ -6,11 +6,15 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kilonet.budget import budget_of
+from kilonet.datasets import DataSet
+from kilonet.model import load
 from kilonet.native import native_objection
 from kilonet.recipe import load_recipe, parse_recipe
+from kilonet.ship.export import export_c, export_onnx
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -87,3 +91,21 @@ def test_the_readme_s_recipe_is_one() -> None:
     example = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
     recipe = parse_recipe(tomllib.loads(example), "README.md", {})
     assert recipe.model.parameters <= 8000
+
+
+@pytest.mark.skipif(native_objection(load_recipe("best")) is not None, reason="no native engine")
+def test_all_that_classifies_is_checked_and_timed(small: DataSet, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    import inference
+
+    model, pixels = load("best"), small.test.pixels[:100].numpy()
+    export_c(model, small.train, tmp_path)
+    export_onnx(model, small, tmp_path)
+    contenders = inference.open_contenders(model, tmp_path, small.train)
+    assert list(contenders) == ["exported C", "onnxruntime, float", "onnxruntime, int8", "torch eager", "native engine"]
+    inference.check(contenders, model, pixels)
+    with pytest.raises(SystemExit, match=r"nonsense: .* of 100 predictions"):
+        inference.check({"nonsense": lambda images: np.zeros((len(images), 10))}, model, pixels)
+    times = inference.measure(contenders, pixels, batch=50, rounds=2)
+    assert all(len(rounds) == 2 and min(rounds) > 1 for columns in times.values() for rounds in columns)
+    assert len(inference.table(times, 50).splitlines()) == 2 + len(contenders)

@@ -13,7 +13,7 @@ from helpers import command, python, refusal
 from kilonet.datasets import DataSet
 from kilonet.errors import CheckFailed, KilonetError
 from kilonet.model import load
-from kilonet.ship import description
+from kilonet.ship import c, description
 from kilonet.ship.export import export_c
 from kilonet.ship.integer import IntegerConvolution, logits
 from kilonet.ship.quantise import Quantised
@@ -46,7 +46,7 @@ def copied(exported: Path, tmp_path: Path) -> Path:
 
 
 def test_the_folder_holds_what_a_project_needs(exported: Path) -> None:
-    names = {"model.h", "model.c", "kilonet_runtime.h", "kilonet_runtime.c", "main.c", "Makefile", "model.json"}
+    names = {*c.RUNTIME_FILES, "model.h", "model.c", "model.json"}
     assert {file.name for file in exported.iterdir()} == names
 
 

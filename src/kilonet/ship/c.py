@@ -1,8 +1,8 @@
 """The C99 form: tables written from an integer network, beside a runtime that executes any of them.
 
 A pixel's channels lie side by side in memory, so weights are stored [output][row][column][input], and once more in
-blocks for processors that multiply those; a microcontroller's compiler sees the first only. What the tables take there
-is known exactly and counted here.
+blocks for processors whose vectors multiply those; a microcontroller's compiler sees the first only. What the tables
+take there is known exactly and counted here.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,13 +25,13 @@ from kilonet.ship.integer import (
     rounding_half,
 )
 
-RUNTIME_FILES = ("kilonet_runtime.h", "kilonet_runtime.c", "main.c", "Makefile")
-LIBRARY_FILES = ("model.c", "kilonet_runtime.c")
+RUNTIME_FILES = ("kilonet_runtime.h", "kilonet_runtime.c", "kilonet_vectors.c", "main.c", "Makefile")
+LIBRARY_FILES = ("model.c", "kilonet_runtime.c", "kilonet_vectors.c")
 """What is compiled to classify from other code."""
 _STATE_BYTES = 12
 _BLOCK = 16
-_FILLED = " + KILONET_BLOCK - 1"
-"""Room that only blocks need."""
+_BEYOND = 4
+"""KILONET_BEYOND of the runtime."""
 _OPERATION_BYTES = 68
 """Of the runtime's structures, where pointers take four bytes."""
 
@@ -50,30 +50,38 @@ class Memory:
     """A convolution's gathered window; shared by all operations."""
     results: int
     """How many int32 a convolution's results are; shared by all operations."""
+    map: int
+    """Its input with padding; kept, twice over for all operations, only where vectors execute it."""
 
 
 def memory_of(operation: IntegerOperation, shape: Shape) -> Memory:
     """Return what an operation on an input of `shape` keeps."""
-    channels, _, columns = shape
+    channels, rows, columns = shape
     match operation:
         case IntegerConvolution():
-            kernel, width = operation.operation.kernel, columns + 2 * operation.operation.padding
-            ring = ((kernel - 1) * width + kernel) * channels if kernel > 1 else 0
-            return Memory(channels, ring, 0, kernel * kernel * channels, operation.operation.channels_out)
+            kernel, around = operation.operation.kernel, 2 * operation.operation.padding
+            ring = ((kernel - 1) * (columns + around) + kernel) * channels if kernel > 1 else 0
+            whole = (rows + around) * (columns + around) * channels
+            return Memory(channels, ring, 0, kernel * kernel * channels, operation.operation.channels_out, whole)
         case IntegerMaxPooling(MaxPooling(size)):
-            return Memory(channels, columns // size * channels, 0, 0, 0)
+            return Memory(channels, columns // size * channels, 0, 0, 0, prod(shape))
         case IntegerAveragePooling():
-            return Memory(channels, 0, channels, 0, 0)
+            return Memory(channels, 0, channels, 0, 0, prod(shape))
 
 
 def memory_bytes(network: IntegerNetwork) -> int:
     """Return all bytes that classifying takes: pixels, logits, and what the operations keep. The stack is not in it."""
     kept = [memory_of(operation, shape) for operation, shape in network.placed]
     bytes_kept = sum(memory.pixel + memory.window for memory in kept)
-    scratch = max(memory.scratch for memory in kept)
+    scratch = _scratch_bytes(kept)
     sums = max(memory.results for memory in kept) + sum(memory.sums for memory in kept)
     arrays = _aligned(bytes_kept) + _aligned(scratch) + 4 * sums + _STATE_BYTES * len(kept)
     return prod(network.input_shape) + 4 * network.classes + arrays
+
+
+def _scratch_bytes(kept: list[Memory]) -> int:
+    # C has no array of nothing.
+    return max(1, *(memory.scratch for memory in kept))
 
 
 def _aligned(count: int) -> int:
@@ -105,6 +113,8 @@ class _Table:
     name: str
     c_type: str
     values: NDArray[Any]
+    in_blocks: NDArray[Any] | None = None
+    """The same where KILONET_BLOCK is 16, if it differs."""
 
     @property
     def bytes(self) -> int:
@@ -115,8 +125,7 @@ class _Table:
 def _tables(operation: IntegerOperation) -> Iterator[_Table]:
     """Yield the tables that an operation needs; the runtime takes a missing one as a null pointer."""
     if isinstance(operation, IntegerConvolution):
-        weights = operation.weights.transpose(0, 2, 3, 1)
-        yield _Table("weights", "int8_t", weights if operation.operation.groups == 1 else weights.reshape(-1))
+        yield _Table("weights", "int8_t", operation.weights.transpose(0, 2, 3, 1), _in_blocks(operation))
         yield _Table("bias", "int32_t", operation.bias)
         if operation.skip is not None:
             yield _Table("skip", "int32_t", operation.skip)
@@ -159,7 +168,7 @@ void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILON
 
 def _tables_file(network: IntegerNetwork) -> str:
     kept = [memory_of(operation, shape) for operation, shape in network.placed]
-    scratch = max(memory.scratch for memory in kept)
+    scratch = f"KILONET_BLOCK == 1 ? {_scratch_bytes(kept)} : {2 * (max(memory.map for memory in kept) + _BEYOND)}"
     results = max(memory.results for memory in kept)
     sums = results + sum(memory.sums for memory in kept)
     parts = [
@@ -167,13 +176,13 @@ def _tables_file(network: IntegerNetwork) -> str:
         *(_definition(table, number) for number, table in _numbered_tables(network)),
         f"static kilonet_state states[{len(kept)}];",
         f"static uint8_t memory[{sum(memory.pixel + memory.window for memory in kept)}];",
-        f"static int32_t sums[{sums}{_FILLED}];",
-        *([f"static uint8_t scratch[{scratch}{_FILLED}];"] if scratch else []),
+        f"static int32_t sums[{sums}];",
+        f"static uint8_t scratch[{scratch}];",
         f"\nstatic const kilonet_operation operations[{len(kept)}] = {{",
         *_entries(network, kept, results),
         "};\n",
         "void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILONET_CLASSES])\n{",
-        f"    kilonet_run(operations, {len(kept)}, pixels, {'scratch' if scratch else '0'}, sums, logits);\n}}\n",
+        f"    kilonet_run(operations, {len(kept)}, pixels, scratch, sums, logits);\n}}\n",
     ]
     return "\n".join(parts)
 
@@ -186,9 +195,9 @@ def _numbered_tables(network: IntegerNetwork) -> Iterator[tuple[int, _Table]]:
 
 def _definition(table: _Table, number: int) -> str:
     plain = _array(table, number, table.values)
-    if table.name != "weights" or table.values.ndim != 4:
+    if table.in_blocks is None:
         return plain
-    return f"#if KILONET_BLOCK == {_BLOCK}\n{_array(table, number, _in_blocks(table.values))}#else\n{plain}#endif\n"
+    return f"#if KILONET_BLOCK == {_BLOCK}\n{_array(table, number, table.in_blocks)}#else\n{plain}#endif\n"
 
 
 def _array(table: _Table, number: int, values: NDArray[Any]) -> str:
@@ -196,11 +205,24 @@ def _array(table: _Table, number: int, values: NDArray[Any]) -> str:
     return f"static const {table.c_type} {table.name}_{number}[{len(literals)}] = {{\n{_wrapped(literals)}\n}};\n"
 
 
-def _in_blocks(weights: NDArray[Any]) -> NDArray[Any]:
-    """Order weights (out, rows, columns, in) as (out / 16, window / 4, out % 16, window % 4), in whole eights."""
-    flat = weights.reshape(len(weights), -1)
-    filled = np.pad(flat, ((0, -flat.shape[0] % _BLOCK), (0, -flat.shape[1] % 8)))
-    return filled.reshape(-1, _BLOCK, filled.shape[1] // 4, 4).transpose(0, 2, 1, 3)
+def _in_blocks(operation: IntegerConvolution) -> NDArray[np.int8]:
+    """Order weights as kilonet_runtime.h says; a depthwise convolution becomes a dense one, mostly of zeros."""
+    weights = _dense(operation).transpose(0, 2, 3, 1)
+    outputs, kernel, *_ = weights.shape
+    rows = weights.reshape(outputs, kernel, -1)
+    filled = np.pad(rows, ((0, -outputs % _BLOCK), (0, 0), (0, -rows.shape[2] % 4)))
+    lanes = filled.reshape(-1, 2, _BLOCK // 2, kernel, filled.shape[2] // 4, 4)
+    return lanes.transpose(0, 3, 4, 2, 1, 5)
+
+
+def _dense(operation: IntegerConvolution) -> NDArray[np.int8]:
+    weights, groups = operation.weights, operation.operation.groups
+    if groups == 1:
+        return weights
+    dense = np.zeros((len(weights), groups, *weights.shape[2:]), np.int8)
+    outputs = np.arange(len(weights))
+    dense[outputs, outputs // (len(weights) // groups)] = weights[:, 0]
+    return dense
 
 
 def _literal(value: int, size: int) -> str:
@@ -228,7 +250,7 @@ def _entries(network: IntegerNetwork, kept: list[Memory], sums: int) -> Iterator
         if memory.window:
             fields |= {"memory": f"memory + {place + memory.pixel}", "memory_size": str(memory.window)}
         if memory.sums:
-            fields["sums"] = f"sums + {sums}{_FILLED}"
+            fields["sums"] = f"sums + {sums}"
         fields |= _numbers(operation, shape)
         yield "    {" + ", ".join(f".{name} = {value}" for name, value in fields.items()) + "},"
         place += memory.pixel + memory.window

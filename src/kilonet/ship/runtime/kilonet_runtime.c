@@ -3,18 +3,12 @@
  * pixels. So the oldest pixel in the ring is always the window's top left one. */
 #include "kilonet_runtime.h"
 
-#if KILONET_BLOCK > 1
-#include <immintrin.h>
-#endif
+#if KILONET_BLOCK == 1
 
 static void copy(uint8_t *to, const uint8_t *from, uint32_t count)
 {
-#if KILONET_BLOCK > 1
-    __builtin_memcpy(to, from, count);
-#else
     while (count--)
         *to++ = *from++;
-#endif
 }
 
 /* floor(value / 2**shift), where C leaves to the compiler what >> does to negative numbers. */
@@ -48,26 +42,6 @@ static void requantise(const kilonet_operation *operation, const int32_t *restri
     }
 }
 
-#if KILONET_BLOCK > 1
-static __m512i sum_fours(__m512i sum, const uint8_t *values, const int8_t *weights)
-{
-    return _mm512_dpbusd_epi32(sum, _mm512_broadcastd_epi32(_mm_loadu_si32(values)), _mm512_loadu_si512(weights));
-}
-
-/* Two sums at a time, since each must wait for its last one. */
-static void sum_products(const uint8_t *values, const int8_t *weights, uint32_t count, uint16_t outputs, int32_t *sums)
-{
-    for (; outputs; outputs = outputs > KILONET_BLOCK ? (uint16_t)(outputs - KILONET_BLOCK) : 0, sums += KILONET_BLOCK) {
-        __m512i even = _mm512_setzero_si512(), odd = even;
-        uint32_t i;
-        for (i = 0; i < count; i += 8, weights += 8 * KILONET_BLOCK) {
-            even = sum_fours(even, values + i, weights);
-            odd = sum_fours(odd, values + i + 4, weights + 4 * KILONET_BLOCK);
-        }
-        _mm512_storeu_si512(sums, _mm512_add_epi32(even, odd));
-    }
-}
-#else
 static void sum_products(const uint8_t *values, const int8_t *weights, uint32_t count, uint16_t outputs, int32_t *sums)
 {
     for (; outputs--; weights += count) {
@@ -78,7 +52,6 @@ static void sum_products(const uint8_t *values, const int8_t *weights, uint32_t 
         *sums++ = sum;
     }
 }
-#endif
 
 /* Each output sees one input channel; the window's pixels lie `inputs` apart. */
 static void sum_products_depthwise(const kilonet_operation *operation, const uint8_t *values, int32_t *sums)
@@ -116,15 +89,6 @@ static void convolve(const kilonet_operation *operation, const uint8_t *values, 
             sums[i] = 0;
     }
 }
-
-#if KILONET_BLOCK > 1
-/* Sets zeros behind a window, up to a whole eight. */
-static void fill_up(uint8_t *values, uint32_t count)
-{
-    for (; count % 8; count++)
-        values[count] = 0;
-}
-#endif
 
 /* Copies the window out of the ring, row after row, so that its values lie side by side. */
 static void gather(const kilonet_operation *operation, uint8_t *values)
@@ -176,12 +140,6 @@ static int take_into_convolution(const kilonet_operation *operation, const uint8
             gather(operation, scratch);
         taken = scratch;
     }
-#if KILONET_BLOCK > 1
-    if (operation->window == 1)
-        copy(scratch, taken, operation->inputs);
-    fill_up(scratch, (uint32_t)operation->window * operation->window * operation->inputs);
-    taken = scratch;
-#endif
     if (is_complete) {
         const uint8_t middle = operation->window / 2;
         convolve(operation, taken, sums);
@@ -283,3 +241,5 @@ void kilonet_run(const kilonet_operation *operations, unsigned count, const uint
         }
     }
 }
+
+#endif

@@ -4,12 +4,16 @@
 
 #include <stdint.h>
 
-/* A processor whose vectors sum four products of bytes for 16 outputs at once gets weights in that order. */
-#if defined(__AVX512VNNI__) && !defined(KILONET_PLAIN)
+/* A processor whose vectors sum four products of bytes for 16 outputs at once gets weights in that order, and
+ * kilonet_vectors.c executes them; elsewhere kilonet_runtime.c does. */
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__) && !defined(KILONET_PLAIN)
 #define KILONET_BLOCK 16
 #else
 #define KILONET_BLOCK 1
 #endif
+
+/* Bytes that vectors read beyond a map. */
+#define KILONET_BEYOND 4
 
 enum { KILONET_CONVOLUTION, KILONET_MAX_POOL, KILONET_AVERAGE_POOL };
 
@@ -24,8 +28,9 @@ typedef struct {
 } kilonet_state;
 
 typedef struct {
-    const int8_t *weights; /* [output][row][column][input], or [output][row][column] if depthwise; but
-                            [output / 16][input / 4][output % 16][input % 4] of whole windows in blocks */
+    const int8_t *weights; /* [output][row][column][input], or [output][row][column] if depthwise; in
+                            blocks [output / 16][row][column and input / 4][lane][column and input % 4], where lanes
+                            are outputs 0, 8, 1, 9, 2, ... of the 16 */
     const int32_t *bias; /* [output] */
     const int16_t *multiplier; /* [output] */
     const uint8_t *shift; /* [output] */
@@ -50,8 +55,8 @@ typedef struct {
 } kilonet_operation;
 
 /* Classifies one image. `pixels` is [channel][row][column]; `logits` gets one value a class. `scratch` holds the largest
- * window of a convolution, in blocks filled up to whole eights, and `sums` as many values as the widest has outputs, in
- * whole blocks. */
+ * window of a convolution, and `sums` as many values as the widest has outputs; in blocks `scratch` holds twice the
+ * largest map, its padding and KILONET_BEYOND. */
 void kilonet_run(const kilonet_operation *operations, unsigned count, const uint8_t *pixels, uint8_t *scratch,
                  int32_t *sums, int32_t *logits);
 
