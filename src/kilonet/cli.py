@@ -150,8 +150,8 @@ def export(
 
     Args:
         model: a packaged model, a run folder or a model file.
-        to: the form: 'c' for C99 without floats, for a microcontroller; 'html' for one page to draw digits on; 'onnx' for
-            a float and an int8 ONNX file.
+        to: the form: 'c' for C99 without floats, for a microcontroller; 'html' for one page to draw digits on;
+            'onnx' for a float and an int8 ONNX file.
         out: the folder to write; one that holds other forms of the same model gets this one too.
         data: 'mnist', or a folder with four IDX files: what the model was trained on, to choose scales on.
         max_flash: fail if the C takes more bytes of flash on a Cortex-M0.
