@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -58,7 +59,7 @@ def train_seeds(source: str, changes: Mapping[str, Any], out: Path | None, seeds
 
 
 def _train_side_by_side(recipes: Sequence[Recipe], folders: Mapping[int, Path], workers: int) -> list[Run]:
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
     try:
         runs = [pool.submit(_train_one, recipe, folders[recipe.run.seed]) for recipe in recipes]
         return [read_run(run.result()) for run in runs]
@@ -67,21 +68,21 @@ def _train_side_by_side(recipes: Sequence[Recipe], folders: Mapping[int, Path], 
         pool.shutdown(cancel_futures=True)
 
 
-class _ChildProgress(LineProgress):
-    """Prefixed lines, and an end to the training when nobody waits for it any more."""
+def _end_with_parent() -> None:
+    """Watch over the parent from a thread: a process of the pool that is left alone would live on unseen."""
+    parent = multiprocessing.parent_process()
 
-    def batch_trained(self, batch: int, accuracy: float, loss: float) -> None:
-        """Stop if the parent was killed: a child would train on unseen."""
-        super().batch_trained(batch, accuracy, loss)
-        parent = multiprocessing.parent_process()
-        if parent is not None and not parent.is_alive():
-            # An exception would only end this task: the pool's process would wait for the next one for ever.
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
             os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _train_one(recipe: Recipe, folder: Path) -> Path:
     """Train one seed, in a process of its own."""
-    fit(recipe, out=folder, progress=_ChildProgress(sys.stderr, f"seed {recipe.run.seed}: "))
+    fit(recipe, out=folder, progress=LineProgress(sys.stderr, f"seed {recipe.run.seed}: "))
     return folder
 
 
