@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train test test-full lint benchmark readme clean
+.PHONY: train test test-full lint benchmark readme picture clean
 
 train: $(STAMP)
 	$(BIN)/kilonet train
@@ -26,6 +26,9 @@ benchmark: $(STAMP)
 
 readme: $(STAMP)
 	$(BIN)/python benchmarks/readme.py
+
+picture: $(STAMP)
+	$(BIN)/python benchmarks/page_picture.py
 
 # The environment is made without its own pip, which Debian's Python keeps in a package apart; the pip at hand fills it.
 $(STAMP): pyproject.toml constraints.txt

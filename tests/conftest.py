@@ -13,10 +13,12 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from playwright.sync_api import Browser, sync_playwright
 
 from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
 from kilonet.datasets import DataSet, load_data
 from kilonet.runs import Run
+from kilonet.ship.page.running import browser_path
 from kilonet.train import fit
 
 # The same examples every time, however slow the machine.
@@ -69,6 +71,17 @@ def small(small_folder: Path) -> DataSet:
 def finished(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished run with its folder. Nobody changes its files."""
     return fit(tiny_recipe(small_folder), out=tmp_path_factory.mktemp("runs") / "finished")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """One headless browser for all tests; see browser.py."""
+    path = browser_path()
+    if path is None and "CI" not in os.environ:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    assert path, "CI must have Chromium"
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=path) as browser:
+        yield browser
 
 
 @dataclass(frozen=True)

@@ -151,3 +151,28 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(recipe: Path, tmp_path: Path) -
     done = subprocess.run([sys.executable, "-m", program, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert is_finished(folder)
+
+
+def children(parent: int) -> list[Path]:
+    """Return the folders under /proc of a process's children that train."""
+    folders = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(status.read_text().rpartition(")")[2].split()[1]) == parent:
+                folders.append(status.parent)
+    return [folder for folder in folders if b"spawn_main" in (folder / "cmdline").read_bytes()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found under /proc")
+def test_the_processes_of_seeds_end_with_their_parent(recipe: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / "seeds" / f"seed{seed}" for seed in range(2)]
+    # Leaving the block closes the pipe without reading it: workers that live on would hold its other end.
+    with start(recipe, "--seeds", 2, "--epochs", 1000, "--out", tmp_path / "seeds") as training:
+        wait_until(lambda: all(folder.exists() for folder in folders[: len(os.sched_getaffinity(0))]), training, 60)
+        workers = children(training.pid)
+        training.kill()
+    assert workers
+    end = time.monotonic() + 30
+    while time.monotonic() < end and any(worker.exists() for worker in workers):
+        time.sleep(0.05)
+    assert not [worker for worker in workers if worker.exists()]

@@ -329,7 +329,7 @@ def test_a_folder_with_another_form_is_verified_without_onnx(
     found = verify(copied, small.test)
     assert found.passed
     assert [row.form for row in found.rows] == ["reference", "c"]
-    assert str(found).splitlines()[-1].startswith("onnx-int8: not run: onnxruntime is not installed")
+    assert str(found).splitlines()[-1].startswith("onnx-int8: not run here: onnxruntime is not installed")
 
 
 def truncated(path: Path) -> None:

@@ -139,7 +139,7 @@ def recipes(*, json: bool = False) -> int:
 def export(
     model: Positional,
     *,
-    to: Literal["c", "onnx"],
+    to: Literal["c", "html", "onnx"],
     out: Path,
     data: str = "mnist",
     max_flash: int | None = None,
@@ -150,18 +150,19 @@ def export(
 
     Args:
         model: a packaged model, a run folder or a model file.
-        to: the form: 'c' for C99 without floats, for a microcontroller; 'onnx' for a float and an int8 ONNX file.
+        to: the form: 'c' for C99 without floats, for a microcontroller; 'html' for one page to draw digits on;
+            'onnx' for a float and an int8 ONNX file.
         out: the folder to write; one that holds other forms of the same model gets this one too.
         data: 'mnist', or a folder with four IDX files: what the model was trained on, to choose scales on.
-        max_flash: fail if it takes more bytes of flash on a Cortex-M0.
-        max_ram: fail if it takes more bytes of RAM.
+        max_flash: fail if the C takes more bytes of flash on a Cortex-M0.
+        max_ram: fail if the C takes more bytes of RAM.
         json: print one JSON object instead of text.
     """
     from kilonet.datasets import load_data
     from kilonet.model import load
-    from kilonet.ship.export import EXPORTERS
+    from kilonet.ship.export import export_as
 
-    exported = EXPORTERS[to](load(model), load_data(data), out, max_flash, max_ram)
+    exported = export_as(to, load(model), load_data(data), out, model, max_flash=max_flash, max_ram=max_ram)
     _print(json, exported.as_json, lambda: str(exported))
     return 0
 

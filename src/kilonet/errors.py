@@ -15,3 +15,7 @@ class TrainingDiverged(KilonetError):
 
 class CheckFailed(KilonetError):
     """What was asked for is sound, but does not keep a limit that was given with it; exits with status 1."""
+
+
+class CannotRunHere(KilonetError):
+    """This machine lacks what it takes; `kilonet verify` says so and goes on."""

@@ -75,7 +75,8 @@ class _ChildProgress(LineProgress):
         super().batch_trained(batch, accuracy, loss)
         parent = multiprocessing.parent_process()
         if parent is not None and not parent.is_alive():
-            raise SystemExit(1)
+            # An exception would only end this task: the pool's process would wait for the next one for ever.
+            os._exit(1)
 
 
 def _train_one(recipe: Recipe, folder: Path) -> Path:

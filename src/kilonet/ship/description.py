@@ -93,7 +93,7 @@ class Export:
 
 def write(folder: Path, export: Export) -> None:
     """Write an export's `model.json`, atomically."""
-    entries = [_entry(operation) for operation in export.network.operations]
+    entries = [entry(operation) for operation in export.network.operations]
     vectors = [
         {"pixels": base64.b64encode(image.tobytes()).decode("ascii"), "logits": row.tolist()}
         for image, row in zip(export.pixels, export.logits, strict=True)
@@ -131,7 +131,8 @@ def read(folder: Path) -> Export:
     raise KilonetError(f"{path}: not a usable description: {reason}")
 
 
-def _entry(operation: IntegerOperation) -> dict[str, Any]:
+def entry(operation: IntegerOperation) -> dict[str, Any]:
+    """Return an operation as JSON holds it, its weights row after row."""
     match operation:
         case IntegerMaxPooling(MaxPooling(size)):
             return {"kind": "max-pool", "size": size}

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from kilonet.ship import c, description
 from kilonet.ship.description import Export
 from kilonet.ship.footprint import Footprint, footprint_of
 from kilonet.ship.integer import IntegerNetwork, Pixels, logits
+from kilonet.ship.page import PAGE_FILE, Claim, check_draws_digits, page_html
 from kilonet.ship.quantise import Quantised, quantise
 
 STORED_IMAGES = 8
@@ -69,6 +71,37 @@ class ExportedC(Exported):
         return (str(self.footprint),)
 
 
+def export_as(
+    form: Literal["c", "html", "onnx"],
+    model: Model,
+    data: DataSet,
+    folder: Path,
+    source: str,
+    *,
+    max_flash: int | None = None,
+    max_ram: int | None = None,
+) -> "Exported | ExportedHtml":
+    """Write one form of a model; `source` is what the user called it, the limits are for C alone.
+
+    Raises:
+        CheckFailed: a limit is exceeded; nothing is written.
+        KilonetError: limits for another form, or as the form's own function says.
+    """
+    if form == "c":
+        return export_c(model, data.train, folder, max_flash, max_ram)
+    if max_flash is not None or max_ram is not None:
+        raise KilonetError("--max-flash and --max-ram are limits of microcontrollers: give them with --to c")
+    if form == "onnx":
+        return export_onnx(model, data, folder)
+    return export_html(model, data, folder, display_name(source))
+
+
+def display_name(source: str) -> str:
+    """Return what to call a model on a page: its packaged name, or its folder's or its file's."""
+    path = Path(source).resolve()
+    return path.parent.name if path.name == MODEL_FILE else path.name.removesuffix(".safetensors")
+
+
 def export_c(
     model: Model, images: Images, folder: Path, max_flash: int | None = None, max_ram: int | None = None
 ) -> ExportedC:
@@ -96,24 +129,18 @@ def export_c(
     return ExportedC(folder, (*sources, description.DESCRIPTION_FILE), quantised, footprint)
 
 
-def export_onnx(
-    model: Model, data: DataSet, folder: Path, max_flash: int | None = None, max_ram: int | None = None
-) -> Exported:
+def export_onnx(model: Model, data: DataSet, folder: Path) -> Exported:
     """Write the ONNX forms of a model, float and int8, and its model file, which `verify` holds the floats against.
 
     Args:
         model: the trained network.
         data: what it was trained on: scales are chosen on the training images, the files tell the test accuracy.
         folder: where to; made if it is missing.
-        max_flash: must be None: the forms are for machines that count no bytes.
-        max_ram: the same.
 
     Raises:
-        KilonetError: a limit is given, a library of the extra `onnx` is missing, images of another size, or a folder
+        KilonetError: a library of the extra `onnx` is missing, images of another size, or a folder
             that cannot be written or holds another model.
     """
-    if max_flash is not None or max_ram is not None:
-        raise KilonetError("--max-flash and --max-ram are limits of microcontrollers: give them with --to c")
     # Only here, so that the other forms need none of its libraries.
     from kilonet.ship.onnx import write_onnx  # noqa: PLC0415
 
@@ -125,6 +152,63 @@ def export_onnx(
     for form, size in zip(("onnx", "onnx-int8"), sizes.values(), strict=True):
         add_form(folder, form, {"bytes": size}, export)
     return Exported(folder, (*sizes, MODEL_FILE, description.DESCRIPTION_FILE), quantised)
+
+
+@dataclass(frozen=True, eq=False)
+class ExportedHtml:
+    """The page that was written where. `str()` gives the lines that `kilonet export` prints."""
+
+    folder: Path
+    size: int
+    """Bytes."""
+    accuracy: float
+    """Of the integers on the test images, a fraction; the page says so."""
+    quantised: Quantised
+
+    def as_json(self) -> dict[str, object]:
+        """Return the figures by name."""
+        return {
+            "folder": str(self.folder),
+            "files": [PAGE_FILE, description.DESCRIPTION_FILE],
+            "bytes": self.size,
+            "test_integer_accuracy": self.accuracy,
+            "finetuned": self.quantised.finetuned_accuracy is not None,
+        }
+
+    def __str__(self) -> str:
+        """Return the report."""
+        return "\n".join(
+            [
+                f"Integers: {100 * self.accuracy:.2f}% of the test images",
+                f"Page: {self.size:,} bytes in one file, to be opened in any browser, offline too",
+                f"Wrote {PAGE_FILE}, {description.DESCRIPTION_FILE} to {self.folder}",
+                f"Next: open {self.folder / PAGE_FILE}, or kilonet verify {self.folder}",
+            ]
+        )
+
+
+def export_html(model: Model, data: DataSet, folder: Path, name: str) -> ExportedHtml:
+    """Write a model as one HTML page.
+
+    Args:
+        model: the trained network.
+        data: training images, to choose scales on, and test images, for the accuracy that the page tells.
+        folder: where to; made if it is missing.
+        name: what the page calls the model.
+
+    Raises:
+        KilonetError: no network of digits, images of another size, or a folder that cannot be written or holds another
+            model.
+    """
+    check_draws_digits(model.section.input_shape, model.section.classes)
+    check_folder(folder, model)
+    quantised = quantise(model, data.train)
+    scores = logits(quantised.network, data.test.pixels.numpy())
+    accuracy = float((scores.argmax(1) == data.test.labels.numpy()).mean())
+    content = page_html(quantised.network, Claim(name, model.section.parameters, accuracy)).encode()
+    write_atomically(folder / PAGE_FILE, content)
+    add_form(folder, "html", {"bytes": len(content)}, of_model(model, data.train, quantised.network))
+    return ExportedHtml(folder, len(content), accuracy, quantised)
 
 
 def check_folder(folder: Path, model: Model) -> None:
@@ -160,11 +244,3 @@ def _vectors(images: Images) -> Pixels:
     extremes = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, *few.shape[1:]).numpy()
     noise = np.random.RandomState(0).randint(0, 256, (2, *few.shape[1:]), dtype=np.uint8)
     return np.concatenate([few, extremes, noise])
-
-
-def _export_c(model: Model, data: DataSet, folder: Path, max_flash: int | None, max_ram: int | None) -> Exported:
-    return export_c(model, data.train, folder, max_flash, max_ram)
-
-
-EXPORTERS = {"c": _export_c, "onnx": export_onnx}
-"""By the name that `kilonet export --to` knows."""

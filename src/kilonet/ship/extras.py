@@ -3,10 +3,10 @@
 import contextlib
 from collections.abc import Iterator
 
-from kilonet.errors import KilonetError
+from kilonet.errors import CannotRunHere
 
 
-class NotInstalled(KilonetError):
+class NotInstalled(CannotRunHere):
     """Something that a form needs is not on this machine; the message says how to get it."""
 
 

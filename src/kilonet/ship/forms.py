@@ -13,6 +13,8 @@ from kilonet.model import load as load_model
 from kilonet.ship.compiled import CompiledC
 from kilonet.ship.description import Export
 from kilonet.ship.integer import Pixels
+from kilonet.ship.page import PAGE_FILE
+from kilonet.ship.page.running import ExportedPage
 
 
 class Form(Protocol):
@@ -42,7 +44,7 @@ class Kind:
     """What is known of a form beforehand."""
 
     open: Callable[[Path, Export], Form]
-    """Raises NotInstalled where this machine lacks what it needs, KilonetError where the folder is damaged."""
+    """Raises CannotRunHere where this machine lacks what it needs, KilonetError where the folder is damaged."""
     allowance: Allowance | None = None
     """None: every logit must be the integer reference's."""
 
@@ -76,8 +78,13 @@ def _open_onnx(name: str) -> Callable[[Path, Export], Form]:
     return open_file
 
 
+def _open_html(folder: Path, _: Export) -> Form:
+    return ExportedPage(folder / PAGE_FILE)
+
+
 FORMS: Mapping[str, Kind] = {
     "c": Kind(_open_c),
+    "html": Kind(_open_html),
     "onnx": Kind(_open_onnx("model.onnx"), Allowance(trained=True, logits=0.0, predictions=0.0)),
     "onnx-int8": Kind(_open_onnx("model-int8.onnx"), Allowance(trained=False, logits=0.05, predictions=5e-4)),
 }

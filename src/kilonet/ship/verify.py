@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from kilonet.datasets import Images
-from kilonet.errors import KilonetError
+from kilonet.errors import CannotRunHere, KilonetError
 from kilonet.ship import description
 from kilonet.ship.description import Export
-from kilonet.ship.extras import NotInstalled
 from kilonet.ship.forms import FORMS, TOLERANCE, Allowance, Form, trained_model
 from kilonet.ship.integer import Pixels, logits
 
@@ -69,7 +68,7 @@ class Verification:
         widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
         head = f"{self.images:,} test images and {self.vectors} stored vectors; logits and predictions: how many differ"
-        notes = [f"{form}: not run: {reason}" for form, reason in self.not_run.items()]
+        notes = [f"{form}: not run here: {reason}" for form, reason in self.not_run.items()]
         return "\n".join([head, "", lines[0], "-" * max(map(len, lines)), *lines[1:], *notes])
 
 
@@ -110,7 +109,7 @@ def _open_forms(folder: Path, export: Export) -> tuple[dict[str, Form], dict[str
             raise KilonetError(f"{folder}: its form '{name}' is none that this Kilonet knows")
         try:
             forms[name] = FORMS[name].open(folder, export)
-        except NotInstalled as error:
+        except CannotRunHere as error:
             not_run[name] = str(error)
     if not_run and not forms:
         raise KilonetError(next(iter(not_run.values())))

@@ -1,0 +1,99 @@
+"""Takes the README's picture of the exported page: at a desk in light, on a phone in dark, a digit drawn on both.
+
+    python benchmarks/page_picture.py [--model best] [--out docs/pictures/page.png]
+
+It takes Chromium and Python's playwright (the extra `browser`).
+"""
+
+import argparse
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from kilonet.datasets import load_data
+from kilonet.model import load
+from kilonet.ship.export import display_name, export_html
+from kilonet.ship.page import PAGE_FILE
+from kilonet.ship.page.running import browser_path
+
+ROOT = Path(__file__).resolve().parent.parent
+DESK = {"viewport": {"width": 1120, "height": 740}, "color_scheme": "light"}
+PHONE = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark", "is_mobile": True, "has_touch": True}
+# Points of a stroke that a smooth curve goes through.
+FIVE = ((0.66, 0.2), (0.42, 0.2)), ((0.42, 0.2), (0.39, 0.45), (0.53, 0.43), (0.66, 0.56), (0.62, 0.76), (0.34, 0.78))
+THREE = (
+    ((0.36, 0.26), (0.5, 0.17), (0.63, 0.28), (0.57, 0.42), (0.45, 0.47)),
+    ((0.45, 0.47), (0.64, 0.55), (0.65, 0.73), (0.5, 0.83), (0.34, 0.75)),
+)
+
+
+def main() -> int:
+    """Take the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="best")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures" / "page.png")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        export_html(load(options.model), load_data("mnist"), Path(folder), display_name(options.model))
+        address = (Path(folder) / PAGE_FILE).as_uri()
+        with sync_playwright() as playwright, playwright.chromium.launch(executable_path=browser_path()) as browser:
+            parts = [photograph(browser, address, THREE, DESK), photograph(browser, address, FIVE, PHONE)]
+    beside(parts).quantize(128).save(options.out, optimize=True)
+    print(f"{options.out}: {options.out.stat().st_size:,} bytes")
+    return 0
+
+
+def photograph(browser: Browser, address: str, strokes: Any, options: dict[str, Any]) -> Image.Image:
+    """Open the page, draw strokes on it and return what it looks like."""
+    context = browser.new_context(**options)
+    page = context.new_page()
+    page.goto(address)
+    for stroke in strokes:
+        draw(page, np.array(stroke))
+    page.wait_for_timeout(500)
+    picture = Image.open(io.BytesIO(page.screenshot()))
+    context.close()
+    return picture.convert("RGB")
+
+
+def draw(page: Page, stroke: Any) -> None:
+    """Draw a curve through the points, from (0, 0) to (1, 1) on the paper, with the mouse."""
+    box = page.locator("#paper").bounding_box()
+    if box is None:
+        raise RuntimeError("the page has no paper")
+    corner, size = np.array([box["x"], box["y"]]), np.array([box["width"], box["height"]])
+    for number, (x, y) in enumerate((corner + size * curve(stroke)).tolist()):
+        page.mouse.move(x, y)
+        if number == 0:
+            page.mouse.down()
+    page.mouse.up()
+
+
+def curve(points: Any) -> Any:
+    """Return points on the Catmull-Rom spline through the given ones: (N, 2) to (M, 2)."""
+    padded = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
+    t = np.linspace(0, 1, 8)[:, None]
+    parts = []
+    for a, b, c, d in zip(padded, padded[1:], padded[2:], padded[3:], strict=False):
+        cubic = 2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3
+        parts.append(cubic / 2)
+    return np.concatenate(parts)
+
+
+def beside(parts: list[Image.Image]) -> Image.Image:
+    """Join pictures of one height."""
+    joined = Image.new("RGB", (sum(part.width for part in parts), parts[0].height))
+    left = 0
+    for part in parts:
+        joined.paste(part, (left, 0))
+        left += part.width
+    return joined
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

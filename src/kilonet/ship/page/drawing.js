@@ -1,0 +1,75 @@
+// What is drawn: strokes of pen, finger or mouse, each a list of points, whose coordinates run from 0 to 1.
+"use strict";
+
+const PEN = 0.08; // the pen's width on the paper
+const RASTER = 160; // rows and columns of the ink that is centred
+const RASTER_PEN = 19; // the pen's width there: redrawn with it, MNIST's digits have as much ink as before
+const LEAST = 0.06; // a drawing smaller than this is no digit yet
+const NEAR = 0.003; // a point nearer than this to the one before adds nothing
+
+/** Strokes, with every state they have been in, so that undo takes back a stroke and a clearing alike. */
+class Drawing {
+  #states = [[]];
+
+  get strokes() {
+    return this.#states.at(-1);
+  }
+
+  get canUndo() {
+    return this.#states.length > 1;
+  }
+
+  begin(point) {
+    this.#states.push([...this.strokes, [point]]);
+  }
+
+  extend([x, y]) {
+    const stroke = this.strokes.at(-1);
+    const [lastX, lastY] = stroke.at(-1);
+    if (Math.hypot(x - lastX, y - lastY) >= NEAR) stroke.push([x, y]);
+  }
+
+  clear() {
+    if (this.strokes.length) this.#states.push([]);
+  }
+
+  undo() {
+    if (this.canUndo) this.#states.pop();
+  }
+}
+
+/** Draw strokes on a context, as smooth lines: a point's place is its coordinate times scale, plus an offset. */
+function trace(context, strokes, pen, scale, [left, top] = [0, 0]) {
+  context.lineCap = context.lineJoin = "round";
+  context.lineWidth = pen;
+  for (const stroke of strokes) {
+    const points = stroke.map(([x, y]) => [x * scale + left, y * scale + top]);
+    const [first, last] = [points[0], points.at(-1)];
+    context.beginPath();
+    context.moveTo(...first);
+    points.slice(1).forEach(([x, y], before) => {
+      const [lastX, lastY] = points[before];
+      context.quadraticCurveTo(lastX, lastY, (lastX + x) / 2, (lastY + y) / 2);
+    });
+    context.lineTo(...last);
+    context.stroke();
+  }
+}
+
+/** Rasterise strokes for `centred`, so large that they fill the raster; the pen is as wide for small digits as for
+    large ones. Uint8Array of RASTER x RASTER; null where nothing is drawn, or too little. */
+function inkOf(strokes, context) {
+  let [left, right, top, bottom] = [1, 0, 1, 0];
+  for (const [x, y] of strokes.flat()) {
+    [left, right] = [Math.min(left, x), Math.max(right, x)];
+    [top, bottom] = [Math.min(top, y), Math.max(bottom, y)];
+  }
+  const side = Math.max(right - left, bottom - top);
+  if (side < LEAST) return null;
+  const scale = (RASTER - RASTER_PEN - 2) / side;
+  const margin = RASTER_PEN / 2 + 1;
+  context.clearRect(0, 0, RASTER, RASTER);
+  trace(context, strokes, RASTER_PEN, scale, [margin - left * scale, margin - top * scale]);
+  const { data } = context.getImageData(0, 0, RASTER, RASTER);
+  return Uint8Array.from({ length: RASTER * RASTER }, (_, place) => data[4 * place + 3]);
+}

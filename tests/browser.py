@@ -1,0 +1,104 @@
+"""Real headless Chromium for tests of pages: Debian's, driven by Playwright.
+
+The fixture `chromium`, in conftest.py, is one browser for the whole session; `watched` opens a page in it. While it is
+open an asyncio loop runs in the main thread, so that a test which needs one of its own runs it in another thread.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+
+DESKTOP = {"viewport": {"width": 1180, "height": 800}}
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+
+_ON_VIOLATION = "addEventListener('securitypolicyviolation', (event) => console.error('violates', event.blockedURI))"
+
+
+@dataclass
+class Watch:
+    """What a page did that it should not have done."""
+
+    allowed: tuple[str, ...]
+    """How the addresses that it may ask for begin."""
+    complaints: list[str] = field(default_factory=list)
+
+    def attach(self, page: Page) -> None:
+        page.add_init_script(_ON_VIOLATION)
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        page.on("request", self._see)
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"console: {message.text}")
+
+    def _see(self, request: Request) -> None:
+        if not request.url.startswith((*self.allowed, "data:")):
+            self.complaints.append(f"request: {request.url}")
+
+
+@contextlib.contextmanager
+def watched(browser: Browser, address: str, *allowed: str, **options: Any) -> Iterator[Page]:
+    """Open an address in a context of its own, and fail at the end if the page complained or asked for anything else.
+
+    Args:
+        browser: where.
+        address: what; it may be asked for.
+        allowed: the beginnings of further addresses that may be asked for.
+        options: of Playwright's `new_context`, such as `DESKTOP` or `PHONE`.
+    """
+    watch = Watch((address, *allowed))
+    context = browser.new_context(**options)
+    page = context.new_page()
+    watch.attach(page)
+    page.goto(address)
+    yield page
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    context.close()
+    assert not watch.complaints, watch.complaints
+
+
+Point = tuple[float, float]
+
+
+def draw(page: Page, canvas: str, *strokes: list[Point]) -> None:
+    """Draw strokes with the mouse: points from (0, 0), the canvas's corner, to (1, 1)."""
+    for stroke in strokes:
+        (x, y), *rest = placed_on(page, canvas, stroke)
+        page.mouse.move(x, y)
+        page.mouse.down()
+        for x, y in rest:
+            page.mouse.move(x, y, steps=2)
+        page.mouse.up()
+
+
+def touch(page: Page, canvas: str, *strokes: list[Point]) -> None:
+    """Draw strokes with a finger, through the browser's own input, which scrolls where a page lets it."""
+    session = page.context.new_cdp_session(page)
+
+    def send(kind: str, *points: Point) -> None:
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]})
+
+    for stroke in strokes:
+        points = placed_on(page, canvas, dense(stroke))
+        send("touchStart", points[0])
+        for point in points[1:]:
+            send("touchMove", point)
+        send("touchEnd")
+
+
+def dense(stroke: list[Point], steps: int = 3) -> list[Point]:
+    """Add points between the points of a stroke."""
+    at = np.linspace(0, len(stroke) - 1, (len(stroke) - 1) * steps + 1)
+    xs, ys = (np.interp(at, range(len(stroke)), axis) for axis in zip(*stroke, strict=True))
+    return list(zip(xs.tolist(), ys.tolist(), strict=True))
+
+
+def placed_on(page: Page, canvas: str, stroke: list[Point]) -> list[Point]:
+    box = page.locator(canvas).bounding_box()
+    assert box
+    return [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
