@@ -4,7 +4,8 @@
 
 A generated part stands between `<!-- begin KIND ARGUMENT -->` and `<!-- end -->`. Kinds: `accuracy` (a table of the
 named files in docs/results, which `kilonet train RECIPE --seeds N --json` wrote), `file` (a file of docs/results as it
-is) and `command` (what a command prints). With `--check` nothing is written, and a difference is exit status 1.
+is), `command` (what a command prints) and `shipping` (what `kilonet export` and `kilonet verify` said with `--json`,
+beside public figures). With `--check` nothing is written, and a difference is exit status 1.
 """
 
 import argparse
@@ -22,12 +23,18 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "docs" / "results"
 
+_QUOTED = (
+    "| BitNetMCU on a CH32V002, quoted | 99.55 % | 11.0 kB | | at most 4 KB | |",
+    "| BitNetMCU on a CH32V002, quoted | 99.28 % | 7.3 kB | | at most 4 KB | |",
+    "| TinyMaix, a weaker network, quoted | | | 2.4 KB | 1.4 KB | |",
+    "| TensorFlow Lite Micro, quoted | | | hundreds of KB and up | found by trial | |",
+)
 _PART = re.compile(r"(<!-- begin (?P<kind>\w+) (?P<argument>.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def generate(text: str) -> str:
     """Return the README with every generated part made anew."""
-    makers = {"accuracy": accuracy_table, "file": stored_file, "command": command_output}
+    makers = {"accuracy": accuracy_table, "file": stored_file, "command": command_output, "shipping": shipping_table}
     return _PART.sub(lambda part: f"{part[1]}{makers[part['kind']](part['argument'])}\n{part[4]}", text)
 
 
@@ -56,6 +63,20 @@ def _machine(run: dict[str, Any]) -> str:
     environment = run["environment"]
     threads = f"{environment['threads']} thread" + ("s" if environment["threads"] > 1 else "")
     return f"{environment['processor']}, {threads}, {environment['engine']} engine, {environment['precision']}"
+
+
+def shipping_table(names: str) -> str:
+    """Return a table of the C form, from what `export` and `verify` said, and of the quoted figures of others."""
+    exported, verified = (json.loads((RESULTS / name).read_text(encoding="utf-8")) for name in names.split())
+    (row,) = (row for row in verified["rows"] if row["form"] == "c")
+    if (row["flash"], row["ram"]) != (exported["flash"], exported["ram"]):
+        raise SystemExit(f"{names}: not of the same export")
+    sizes = " | ".join(f"{exported[name]:,} bytes" for name in ("weights", "flash", "ram"))
+    ours = (
+        f"| **kilonet, `best` in C, measured** | {100 * row['accuracy']:.2f} % | {sizes} | {row['microseconds']:.0f} |"
+    )
+    heads = "| | test accuracy | weights | flash, code included | RAM | us an image on this machine |"
+    return "\n".join([heads, "|---|---:|---:|---:|---:|---:|", ours, *_QUOTED])
 
 
 def stored_file(name: str) -> str:

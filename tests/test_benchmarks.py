@@ -43,6 +43,17 @@ def test_a_changed_readme_is_seen() -> None:
     assert readme.generate(made) == made
 
 
+def test_figures_of_two_exports_make_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = readme.shipping_table("export.json verify.json")
+    assert len(table.splitlines()) == 2 + 1 + 4
+    exported = json.loads((readme.RESULTS / "export.json").read_text())
+    (tmp_path / "export.json").write_text(json.dumps(exported | {"ram": exported["ram"] + 4}))
+    (tmp_path / "verify.json").write_bytes((readme.RESULTS / "verify.json").read_bytes())
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    with pytest.raises(SystemExit, match="not of the same export"):
+        readme.shipping_table("export.json verify.json")
+
+
 def test_the_seed_style_script_trains_the_seed_s_network() -> None:
     done = run(str(BENCHMARKS / "seed_style.py"), "--images", "512", "--threads", "1")
     assert done.returncode == 0, done.stderr

@@ -98,29 +98,41 @@ def test_calibration_repeats_to_the_bit(mnist: DataSet) -> None:
             assert np.array_equal(one.output.multiplier, other.output.multiplier)
 
 
-def test_finetuning_mends_bad_biases_and_repeats_to_the_bit(small: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A calibration that went wrong: every bias of two convolutions is off by a tenth of its channel's range."""
-    monkeypatch.setattr("kilonet.ship.finetune.EPOCHS", 2)
-    model = load("best")
-    steps = list(quantise.prepare(model, small.train))
+@pytest.fixture
+def short_finetuning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One epoch of small batches, so that few images make steps enough to see what they do."""
+    monkeypatch.setattr("kilonet.ship.finetune.EPOCHS", 1)
+    monkeypatch.setattr("kilonet.ship.finetune._BATCH", 32)
+
+
+def first(images: Images, count: int) -> Images:
+    return Images(images.pixels[:count], images.labels[:count])
+
+
+@pytest.mark.usefixtures("short_finetuning")
+def test_finetuning_mends_bad_biases_and_repeats_to_the_bit(small: DataSet) -> None:
+    """A calibration that went wrong: every bias of two convolutions is off by a seventh of its channel's range."""
+    model, images = load("best"), first(small.train, 640)
+    steps = list(quantise.prepare(model, images))
     for number in (1, 2):
         step = steps[number]
         assert isinstance(step, PreparedConvolution)
-        steps[number] = dataclasses.replace(step, bias=step.bias + 25.5 / step.output.multiplier)
+        steps[number] = dataclasses.replace(step, bias=step.bias + 255 / 7 / step.output.multiplier)
     pixels = small.test.pixels.numpy()
     before = accuracy(logits(to_integers(model.section, steps), pixels), small.test)
-    tuned = [to_integers(model.section, finetune(model, steps, small.train)) for _ in range(2)]
+    tuned = [to_integers(model.section, finetune(model, steps, images)) for _ in range(2)]
     after = [logits(network, pixels) for network in tuned]
     assert np.array_equal(after[0], after[1])
     assert accuracy(after[0], small.test) > before + 0.05
+    assert accuracy(after[0], small.test) > 0.97
 
 
+@pytest.mark.usefixtures("short_finetuning")
 def test_finetuning_happens_only_when_the_drop_asks_for_it(small: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = load("best")
-    assert quantise.quantise(model, small.train).finetuned_accuracy is None
-    monkeypatch.setattr("kilonet.ship.finetune.EPOCHS", 1)
+    model, images = load("best"), first(small.train, 600)
+    assert quantise.quantise(model, images).finetuned_accuracy is None
     monkeypatch.setattr("kilonet.ship.quantise.TOLERATED_DROP", -1.0)
-    forced = quantise.quantise(model, small.train)
+    forced = quantise.quantise(model, images)
     assert forced.finetuned_accuracy is not None
     assert forced.finetuned_accuracy > 0.95
 
