@@ -38,7 +38,7 @@ def draw_change(number: int) -> Change:
     return Change(
         scale=float(2 ** random.uniform(-1, 1)),
         degrees=float(random.uniform(-15, 15)),
-        stroke=("thin", "plain", "thick")[number % 3],  # type: ignore[arg-type]
+        stroke=("thin", "plain", "thick")[number % 3],
         inverted=bool(random.integers(2)),
         gradient=bool(random.integers(2)),
         coloured=bool(random.integers(2)),
@@ -50,7 +50,7 @@ def draw_change(number: int) -> Change:
 def found_digit(pixels: NDArray[np.uint8], change: Change) -> bytes:
     """Make a PNG or JPEG file of a digit, uint8 (28, 28) with light ink on black."""
     random = np.random.default_rng([21, change.seed])
-    ink = _placed(_turned(_with_stroke(pixels, change), change), change, random)
+    ink = _placed(_turned(_with_stroke(pixels, change), change), random)
     picture = _on_paper(ink, change, random)
     noise = random.normal(0, 3, picture.shape)
     return _encoded(np.clip(picture + noise, 0, 255).astype(np.uint8), change)
@@ -69,7 +69,7 @@ def _turned(fine: Image.Image, change: Change) -> Image.Image:
     return fine.rotate(change.degrees, Image.Resampling.BICUBIC).resize((size, size), Image.Resampling.BOX)
 
 
-def _placed(digit: Image.Image, change: Change, random: np.random.Generator) -> NDArray[np.float64]:
+def _placed(digit: Image.Image, random: np.random.Generator) -> NDArray[np.float64]:
     """Put the digit anywhere on a sheet; returns the ink's share of each pixel, (rows, columns)."""
     rows, columns = (int(digit.height * random.uniform(1.1, 2.5)) for _ in range(2))
     top, left = int(random.integers(rows - digit.height + 1)), int(random.integers(columns - digit.width + 1))

@@ -72,8 +72,8 @@ def fit_calibration(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> C
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
     """Return the temperature with the least cross-entropy.
 
-    Source: C. Guo et al., "On calibration of modern neural networks", 2017. The cross-entropy is convex in the inverse of
-    the temperature, so the root of its derivative is found by halving.
+    Source: C. Guo et al., "On calibration of modern neural networks", 2017. The cross-entropy is convex in the inverse
+    of the temperature, so the root of its derivative is found by halving.
     """
     rows = logits.astype(np.float64)
     labelled = rows[np.arange(len(rows)), labels].mean()

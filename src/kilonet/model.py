@@ -1,7 +1,8 @@
 """A trained network as users have it: loaded by name, from a run folder or from a file, and asked for predictions.
 
 The file is safetensors, so that reading it runs no code. Its header's one entry, `kilonet`, is a JSON object with the
-format version, the network's description and, if there are any, notes (see `kilonet.notes`); its tensors are the network's weights and batch-norm statistics, float32.
+format version, the network's description and, if there are any, its notes (see `kilonet.notes`); its tensors are the
+network's weights and batch-norm statistics, float32.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What a model file says beside the network: names, what kind of images, how sure it may be. All of it may be missing."""
+"""What a model file may say beside the network: names, what kind of images, how sure it may be."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""From the bytes of a PNG or JPEG file to a picture: limits first, orientation, transparency, palettes and 16 bits after.
+"""From the bytes of a PNG or JPEG file to a picture: limits first, then orientation, transparency, palette, 16 bits.
 
 Nothing is decoded before its size is known to be within the limits, and what ends early is refused: Pillow itself fills
 the missing rows of a PNG file with black.
@@ -19,7 +19,7 @@ from kilonet.errors import KilonetError
 
 FORMATS = ("PNG", "JPEG")
 WORKING_SIDE = 1024
-"""Larger pictures are scaled down to this longest side, averaging; a digit still has many times the 20 pixels it needs."""
+"""Larger pictures are scaled down to this longest side, averaging; a digit still has far more pixels than it needs."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -51,7 +51,7 @@ class Picture:
     """uint8 (rows, columns): the very pixels, if the file holds upright 8-bit grey ones that were not scaled."""
 
 
-def decode(content: bytes, name: str, limits: Limits = Limits()) -> Picture:  # noqa: B008
+def decode(content: bytes, name: str, limits: Limits = Limits()) -> Picture:
     """Decode a PNG or JPEG file.
 
     Args:
@@ -77,7 +77,16 @@ def decode(content: bytes, name: str, limits: Limits = Limits()) -> Picture:  # 
         raise KilonetError(f"{name}: not a PNG or JPEG image") from None
     except Image.DecompressionBombError:
         raise KilonetError(f"{name}: more than {limits.pixels:,} pixels; scale it down first") from None
-    except (OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error, zlib.error) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        struct.error,
+        zlib.error,
+    ) as error:
         raise KilonetError(f"{name}: damaged: {error}") from None
 
 
@@ -87,7 +96,9 @@ def _check_size(image: Image.Image, content: bytes, name: str, limits: Limits) -
         raise KilonetError(f"{name}: {image.width}x{image.height} pixels, over {limits.pixels:,}; scale it down first")
     # The entropy-coded data never hold this marker, so it is not counted too rarely.
     if image.format == "JPEG" and pixels * content.count(_START_OF_SCAN) > limits.scanned:
-        raise KilonetError(f"{name}: too many scans for {image.width}x{image.height} pixels; save it as a baseline JPEG")
+        raise KilonetError(
+            f"{name}: too many scans for {image.width}x{image.height} pixels; save it as a baseline JPEG"
+        )
 
 
 def _check_png(content: bytes, size: tuple[int, int]) -> None:
@@ -100,17 +111,19 @@ def _check_png(content: bytes, size: tuple[int, int]) -> None:
     depth, colour, interlaced = content[24], content[25], content[28]
     bits = depth * _PNG_SAMPLES[colour]
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
-    missing = sum(_scanline_bytes(size, bits, *step) for step in passes)
+    missing = sum(_scanline_bytes(size, bits, one) for one in passes)
     unpacker = zlib.decompressobj()
     for data in _png_data(content):
-        while data and missing > 0 and not unpacker.eof:
-            missing -= len(unpacker.decompress(data, _PIECE))
-            data = unpacker.unconsumed_tail
+        packed = data
+        while packed and missing > 0 and not unpacker.eof:
+            missing -= len(unpacker.decompress(packed, _PIECE))
+            packed = unpacker.unconsumed_tail
     if missing > 0:
         raise ValueError("its pixels end early")
 
 
-def _scanline_bytes(size: tuple[int, int], bits: int, left: int, top: int, step_x: int, step_y: int) -> int:
+def _scanline_bytes(size: tuple[int, int], bits: int, one: tuple[int, int, int, int]) -> int:
+    left, top, step_x, step_y = one
     columns, rows = (-(-(size[0] - left) // step_x), -(-(size[1] - top) // step_y))
     return rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
 
@@ -139,7 +152,7 @@ def _picture(image: Image.Image) -> Picture:
     values = np.asarray(small, np.float32)
     if image.mode.startswith("I"):
         # 16 bits, in Pillow's words I;16 or I; the highest value is to be 255.
-        values = values / 257
+        values = values / np.float32(257)
     untouched = plain and max(upright.size) <= WORKING_SIDE
     return Picture(
         values if values.ndim == 3 else values[:, :, None], np.asarray(upright, np.uint8) if untouched else None

@@ -40,4 +40,6 @@ def _centre_of_mass(ink: NDArray[np.generic]) -> tuple[float, float]:
     """Row and column, pixels counted from 0."""
     values = ink.astype(np.float64)
     total = values.sum()
-    return float(values.sum(1) @ np.arange(ink.shape[0]) / total), float(values.sum(0) @ np.arange(ink.shape[1]) / total)
+    return float(values.sum(1) @ np.arange(ink.shape[0]) / total), float(
+        values.sum(0) @ np.arange(ink.shape[1]) / total
+    )

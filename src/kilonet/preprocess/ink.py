@@ -1,8 +1,8 @@
 """Telling ink from paper: colour to one channel, uneven lighting removed, polarity found.
 
-The paper is a smooth surface, at most quadratic, fitted to every channel so that ink hardly moves it. What is
-left is projected on the one colour direction in which it varies most; its sign is the one that makes ink, which is little
-and far from the paper, positive. Neither dark paper nor coloured ink needs a rule of its own.
+The paper is a smooth surface, at most quadratic, fitted to every channel so that ink hardly moves it. What is left is
+projected on the one colour direction in which it varies most; its sign is the one that makes ink, which is little and far
+from the paper, positive. Neither dark paper nor coloured ink needs a rule of its own.
 """
 
 from dataclasses import dataclass
@@ -39,15 +39,15 @@ def find_ink(picture: Floats) -> Floats | None:
     if level < max(MINIMUM_CONTRAST, MINIMUM_SIGNAL * noise):
         return None
     floor = min(max(3 * noise, 0.1 * level), 0.5 * level)
-    return np.clip((signal - floor) / (level - floor), 0, 1).astype(np.float32)
+    return np.asarray(np.clip((signal - floor) / (level - floor), 0, 1), np.float32)
 
 
 def fit_paper(picture: Floats) -> Floats:
-    """Return the picture's paper without ink: a smooth surface in every channel, of the picture's shape.
+    """Return the picture's paper without ink: a smooth surface a channel, of the picture's shape.
 
-    A constant, a plane or a quadratic, whichever leaves the sparsest difference: the least mean of square roots, so that
-    much paper hit exactly counts for more than ink hit nearly. Each is fitted by the sum of absolute differences, which
-    like a median stays on the paper as long as less than half of the picture is ink.
+    A constant, a plane or a quadratic, whichever leaves the sparsest difference: the least mean of square roots, so
+    that much paper hit exactly counts for more than ink hit nearly. Each is fitted by the sum of absolute differences,
+    which like a median stays on the paper as long as less than half of the picture is ink.
     """
     rows, columns, channels = picture.shape
     basis = _quadratic(rows, columns)
@@ -74,7 +74,7 @@ def _least_absolute(terms: NDArray[np.float64], values: NDArray[np.float64]) -> 
         factors = np.linalg.lstsq(weighted.T @ terms, weighted.T @ values, rcond=1e-9)[0]
         distance = np.maximum(np.linalg.norm(values - terms @ factors, axis=1), _RESIDUAL_FLOOR)
         weights = 1 / distance
-    return _Fit(factors, float(np.sqrt(distance).mean()))
+    return _Fit(np.asarray(factors, np.float64), float(np.sqrt(distance).mean()))
 
 
 def _quadratic(rows: int, columns: int) -> NDArray[np.float64]:
@@ -90,7 +90,8 @@ def _signal(difference: Floats) -> Floats:
     signal = flat @ direction
     sign = 1.0 if (signal**3).sum() >= 0 else -1.0
     # A grey picture in three channels is to have the contrast of its single channel.
-    return (sign * signal / np.abs(direction).sum()).reshape(difference.shape[:2]).astype(np.float32)
+    levels = sign * signal / np.abs(direction).sum()
+    return np.asarray(levels.reshape(difference.shape[:2]), np.float32)
 
 
 def _noise(signal: Floats) -> float:

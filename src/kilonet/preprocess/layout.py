@@ -1,4 +1,4 @@
-"""A mark as MNIST's makers laid out theirs, scaled into 20x20 with anti-aliasing and placed by `kilonet.preprocess.frame`.
+"""A mark as MNIST's makers laid out theirs: scaled into 20x20 with anti-aliasing, placed by `kilonet.preprocess.frame`.
 
 A pen much thinner or thicker than
 theirs is brought to the widths that occur there first, or a thin one would fade when it is scaled down.
@@ -14,7 +14,7 @@ from kilonet.preprocess.frame import BOX, centred
 Floats = NDArray[np.float32]
 
 THINNEST, THICKEST = 1.4, 4.8
-"""Widths of a stroke in pixels of the 20x20 box, as 99 % of MNIST's are; others are brought to the nearer of the two."""
+"""Widths of a stroke in pixels of the 20x20 box, as 99 % of MNIST's are; others are brought to the nearer one."""
 
 _FINE = 80
 
@@ -61,4 +61,4 @@ def _with_width(ink: Floats, change: float) -> Floats:
 def _scaled(ink: Floats) -> Floats:
     rows, columns = (max(1, round(side * BOX / max(ink.shape))) for side in ink.shape)
     scaled = Image.fromarray(ink).resize((columns, rows), Image.Resampling.BICUBIC)
-    return np.clip(np.asarray(scaled), 0, 1)
+    return np.asarray(np.clip(np.asarray(scaled), 0, 1), np.float32)

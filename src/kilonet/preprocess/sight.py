@@ -88,7 +88,9 @@ def see_plain(picture: Picture, shape: Shape, name: str) -> Sight:
     if channels not in (1, 3):
         raise KilonetError(f"{name}: the network takes {channels} channels; images have 1 or 3")
     if (found_rows, found_columns) != (rows, columns):
-        raise KilonetError(f"{name}: {found_columns}x{found_rows} pixels, not {columns}x{rows}; crop and scale it first")
+        raise KilonetError(
+            f"{name}: {found_columns}x{found_rows} pixels, not {columns}x{rows}; crop and scale it first"
+        )
     values = picture.values.round().astype(np.uint8)
     if channels == found_channels:
         return Sight(values[:, :, 0] if channels == 1 else values.transpose(2, 0, 1))
