@@ -1,8 +1,8 @@
 """Telling ink from paper: colour to one channel, uneven lighting removed, polarity found.
 
 The paper is a smooth surface, at most quadratic, fitted to every channel so that ink hardly moves it. What is left is
-projected on the one colour direction in which it varies most; its sign is the one that makes ink, which is little and far
-from the paper, positive. Neither dark paper nor coloured ink needs a rule of its own.
+projected on the one colour direction in which it varies most; its sign is the one that makes ink, which is little and
+far from the paper, positive. Neither dark paper nor coloured ink needs a rule of its own.
 """
 
 from dataclasses import dataclass
