@@ -21,6 +21,8 @@ class Mark:
     """float32 (rows, columns), 0 to 1: the mark's box alone, without what else may reach into it."""
     top: int
     left: int
+    pieces: int
+    """Of how many connected pieces it is."""
 
     @property
     def height(self) -> int:
@@ -95,4 +97,4 @@ def _mark(ink: Floats, labels: NDArray[np.int32], pieces: list[_Piece]) -> Mark:
     )
     own = ndimage.binary_dilation(np.isin(labels[box], [piece.number for piece in pieces]), np.ones((3, 3)))
     cut = np.where(own, ink[box], np.float32(0))
-    return Mark(cut, max(0, top - 1), max(0, left - 1))
+    return Mark(cut, max(0, top - 1), max(0, left - 1), len(pieces))

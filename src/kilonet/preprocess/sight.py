@@ -1,6 +1,7 @@
 """What a network is shown of a picture, and the objections to showing it."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +23,17 @@ WIDEST = 2.0
 """Width over height beyond which a mark is no digit."""
 SMALL_MARK = 0.4
 """In a row, what is lower than this share of the highest mark is a dot or a comma."""
-MOST_MARKS = 40
-"""More marks than this are a texture, not a row of digits."""
+MOST_PIECES = 40
+"""More pieces than this are a texture, not digits."""
+WIDE_GAP = 0.3
+"""Marks of like height that are this share of it apart are not of one digit."""
 
 NOTHING = "nothing stands out from the background"
 SMALL = f"smaller than {SMALLEST} pixels"
 BLOB = "a blob, not strokes"
 FLAT = "much wider than high"
 SEVERAL = "several separate marks; read digits in a row with --line"
-TEXTURE = f"more than {MOST_MARKS} separate marks"
+TEXTURE = f"more than {MOST_PIECES} separate pieces"
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def see_digit(picture: Picture) -> Sight:
     if ink is None or mark is None:
         return _EMPTY
     marks = find_marks(ink)
-    if len(marks) > MOST_MARKS:
+    if _is_texture(marks):
         return Sight(lay_out(mark.ink), TEXTURE)
     if _are_several(marks, mark):
         return Sight(lay_out(mark.ink), SEVERAL)
@@ -66,7 +69,7 @@ def see_row(picture: Picture) -> list[Sight]:
     """Find the separate digits of a row, from left to right; marks that are low beside the others are left out."""
     ink = find_ink(picture.values)
     marks = [] if ink is None else find_marks(ink)
-    if len(marks) > MOST_MARKS:
+    if _is_texture(marks):
         return [Sight(np.zeros((SIDE, SIDE), np.uint8), TEXTURE)]
     highest = max((mark.height for mark in marks), default=0)
     return [_sight(mark) for mark in marks if mark.height >= SMALL_MARK * highest] or [_EMPTY]
@@ -100,9 +103,14 @@ def see_plain(picture: Picture, shape: Shape, name: str) -> Sight:
 
 
 def _are_several(marks: list[Mark], whole: Mark) -> bool:
-    """Tell a row of digits from one digit in pieces: at least two marks of like height, together wider than a digit."""
+    """Tell a row of digits from one digit in pieces: marks of like height, far apart or together wider than a digit."""
     like = [mark for mark in marks if mark.height >= 0.6 * whole.height]
-    return len(like) > 1 and whole.width > 1.2 * whole.height
+    gaps = [after.left - before.left - before.width for before, after in pairwise(like)]
+    return bool(gaps) and (whole.width > 1.2 * whole.height or max(gaps) > WIDE_GAP * whole.height)
+
+
+def _is_texture(marks: list[Mark]) -> bool:
+    return sum(mark.pieces for mark in marks) > MOST_PIECES
 
 
 def _sight(mark: Mark) -> Sight:
