@@ -82,5 +82,7 @@ def test_probabilities_are_probabilities_in_the_logits_order(logits: list[list[f
 
 
 def test_without_a_temperature_it_is_the_softmax() -> None:
-    np.testing.assert_allclose(Calibration().probabilities(np.log([[1, 2, 5]]).astype(np.float32)), [[0.125, 0.25, 0.625]])
+    np.testing.assert_allclose(
+        Calibration().probabilities(np.log([[1, 2, 5]]).astype(np.float32)), [[0.125, 0.25, 0.625]]
+    )
     np.testing.assert_allclose(energies(np.log([[1, 2, 5]]).astype(np.float32)), [np.log(8)], rtol=1e-6)

@@ -42,7 +42,9 @@ def test_classes_are_in_order(tmp_path: Path, names: list[str], order: list[str]
 
 
 def test_images_have_the_labels_of_their_folders(tmp_path: Path) -> None:
-    files = [save(tmp_path / name, level(value)) for name, value in (("cat/1.png", 1), ("cat/2.png", 2), ("fox/1.png", 3))]
+    files = [
+        save(tmp_path / name, level(value)) for name, value in (("cat/1.png", 1), ("cat/2.png", 2), ("fox/1.png", 3))
+    ]
     pixels, labels, found = read_labelled(tmp_path, {"cat": 0, "fox": 4}, as_it_is)
     assert pixels.shape == (3, 1, 4, 6)
     assert pixels.dtype == np.uint8

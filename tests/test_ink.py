@@ -29,7 +29,7 @@ def test_ink_is_found_without_asking_for_its_polarity(paper: float, ink: float, 
     found = find_ink(picture(paper, ink, channels))
     assert found is not None
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, STROKE)
+    np.testing.assert_allclose(found, STROKE, atol=0.01)
 
 
 @pytest.mark.parametrize("angle", [0, 1, 2, 3, 4, 5])
@@ -89,11 +89,14 @@ def test_ink_that_is_hardly_there_is_none() -> None:
 def test_paper_is_not_drawn_into_a_digit_that_fills_the_picture() -> None:
     tight = picture(255, 0)[8:52, 30:52]
     assert STROKE[8:52, 30:52].mean() > 0.25
-    np.testing.assert_allclose(fit_paper(tight), 255, atol=0.5)
+    np.testing.assert_allclose(fit_paper(tight), 255, atol=1.5)
 
 
 @given(
-    rows=st.integers(1, 40), columns=st.integers(1, 40), channels=st.sampled_from([1, 3]), seed=st.integers(0, 2**32 - 1)
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 40),
+    channels=st.sampled_from([1, 3]),
+    seed=st.integers(0, 2**32 - 1),
 )
 def test_any_picture_has_ink_between_nothing_and_all_or_none(rows: int, columns: int, channels: int, seed: int) -> None:
     random = np.random.default_rng(seed)

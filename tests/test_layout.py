@@ -33,9 +33,7 @@ def test_laying_out_a_laid_out_digit_changes_little(mnist: DataSet) -> None:
     assert np.abs(again.astype(float) - images).mean() < 3
 
 
-@given(
-    rows=st.integers(1, 60), columns=st.integers(1, 60), share=st.floats(0.05, 1), seed=st.integers(0, 2**32 - 1)
-)
+@given(rows=st.integers(1, 60), columns=st.integers(1, 60), share=st.floats(0.05, 1), seed=st.integers(0, 2**32 - 1))
 def test_whatever_is_laid_out_is_in_the_box_and_in_the_middle(rows: int, columns: int, share: float, seed: int) -> None:
     ink = (np.random.default_rng(seed).random((rows, columns)) < share).astype(np.float32)
     ink[rows // 2, columns // 2] = 1

@@ -63,8 +63,11 @@ def noise() -> Bytes:
         (sheet(np.hypot(X - 50, Y - 50) < 20), sight.BLOB),
         (sheet((np.abs(X - 50) < 30) & (np.abs(Y - 50) < 2)), sight.FLAT),
         (sheet((np.abs(X - 50) < 2) & (np.abs(Y - 50) < 2)), sight.SMALL),
-        (sheet((np.abs(X - 20) < 3) & (np.abs(Y - 50) < 30) | (np.abs(X - 80) < 3) & (np.abs(Y - 50) < 30)), sight.SEVERAL),
-        (sheet((X % 12 < 5) & (Y % 12 < 5)), sight.TEXTURE),
+        (
+            sheet((np.abs(X - 20) < 3) & (np.abs(Y - 50) < 30) | (np.abs(X - 80) < 3) & (np.abs(Y - 50) < 30)),
+            sight.SEVERAL,
+        ),
+        (sheet((X % 13 < 5) & (Y % 11 < 5)), sight.TEXTURE),
     ],
     ids=["white", "black", "noise", "slope", "square", "disc", "dash", "dot", "two", "dots"],
 )

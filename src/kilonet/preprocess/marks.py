@@ -45,32 +45,31 @@ class _Piece:
     right: int
 
 
-def find_marks(ink: Floats) -> list[Mark]:
-    """Split ink into marks, from left to right; pieces above or close to one another are one mark.
+@dataclass(frozen=True)
+class Marks:
+    """All ink but the specks, taken apart and together."""
 
-    Args:
-        ink: float32 (rows, columns), 0 to 1, see `kilonet.preprocess.ink`.
-    """
+    apart: tuple[Mark, ...]
+    """From left to right; pieces above or close to one another are one mark."""
+    whole: Mark | None
+    """All of them as one mark; None without any."""
+
+
+def find_marks(ink: Floats) -> Marks:
+    """Split ink, float32 (rows, columns), 0 to 1, see `kilonet.preprocess.ink`, into marks."""
     labels, pieces = _pieces(ink)
-    return [_mark(ink, labels, group) for group in _groups(pieces)]
-
-
-def whole_mark(ink: Floats) -> Mark | None:
-    """Return all ink as one mark, specks dropped; None without any."""
-    labels, pieces = _pieces(ink)
-    return _mark(ink, labels, pieces) if pieces else None
+    apart = tuple(_mark(ink, labels, group) for group in _groups(pieces))
+    return Marks(apart, _mark(ink, labels, pieces) if len(apart) > 1 else next(iter(apart), None))
 
 
 def _pieces(ink: Floats) -> tuple[NDArray[np.int32], list[_Piece]]:
     labels, count = ndimage.label(ink > _FAINT, np.ones((3, 3)))
-    numbers = np.arange(1, count + 1)
-    areas = ndimage.sum_labels(ink, labels, numbers)
-    peaks = ndimage.maximum(ink, labels, numbers)
-    boxes = ndimage.find_objects(labels)
+    areas = np.bincount(labels.ravel(), ink.ravel(), count + 1)
+    sure = np.bincount(labels[ink > _SURE], minlength=count + 1) > 0
     pieces = [
-        _Piece(number, float(area), rows.start, rows.stop, columns.start, columns.stop)
-        for number, area, peak, (rows, columns) in zip(numbers.tolist(), areas, peaks, boxes, strict=True)
-        if peak > _SURE
+        _Piece(number, float(areas[number]), rows.start, rows.stop, columns.start, columns.stop)
+        for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1)
+        if sure[number]
     ]
     largest = max((piece.area for piece in pieces), default=0.0)
     return labels, [piece for piece in pieces if piece.area >= _SPECK * largest]

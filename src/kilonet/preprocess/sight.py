@@ -13,7 +13,7 @@ from kilonet.preprocess.decode import Picture
 from kilonet.preprocess.frame import BOX, SIDE, is_laid_out
 from kilonet.preprocess.ink import find_ink
 from kilonet.preprocess.layout import lay_out, stroke_width
-from kilonet.preprocess.marks import Mark, find_marks, whole_mark
+from kilonet.preprocess.marks import Mark, Marks, find_marks
 
 SMALLEST = 6
 """Rows, or columns, that a mark has to have to be read."""
@@ -46,6 +46,7 @@ class Sight:
     """Why it is no digit, if it is none."""
 
 
+_NO_MARKS = Marks((), None)
 _EMPTY = Sight(np.zeros((SIDE, SIDE), np.uint8), NOTHING)
 
 
@@ -54,25 +55,24 @@ def see_digit(picture: Picture) -> Sight:
     if picture.grey is not None and is_laid_out(picture.grey):
         return Sight(picture.grey)
     ink = find_ink(picture.values)
-    mark = None if ink is None else whole_mark(ink)
-    if ink is None or mark is None:
+    marks = _NO_MARKS if ink is None else find_marks(ink)
+    if marks.whole is None:
         return _EMPTY
-    marks = find_marks(ink)
     if _is_texture(marks):
-        return Sight(lay_out(mark.ink), TEXTURE)
-    if _are_several(marks, mark):
-        return Sight(lay_out(mark.ink), SEVERAL)
-    return _sight(mark)
+        return Sight(lay_out(marks.whole.ink), TEXTURE)
+    if _are_several(marks.apart, marks.whole):
+        return Sight(lay_out(marks.whole.ink), SEVERAL)
+    return _sight(marks.whole)
 
 
 def see_row(picture: Picture) -> list[Sight]:
     """Find the separate digits of a row, from left to right; marks that are low beside the others are left out."""
     ink = find_ink(picture.values)
-    marks = [] if ink is None else find_marks(ink)
+    marks = _NO_MARKS if ink is None else find_marks(ink)
     if _is_texture(marks):
         return [Sight(np.zeros((SIDE, SIDE), np.uint8), TEXTURE)]
-    highest = max((mark.height for mark in marks), default=0)
-    return [_sight(mark) for mark in marks if mark.height >= SMALL_MARK * highest] or [_EMPTY]
+    highest = max((mark.height for mark in marks.apart), default=0)
+    return [_sight(mark) for mark in marks.apart if mark.height >= SMALL_MARK * highest] or [_EMPTY]
 
 
 def see_plain(picture: Picture, shape: Shape, name: str) -> Sight:
@@ -102,15 +102,15 @@ def see_plain(picture: Picture, shape: Shape, name: str) -> Sight:
     return Sight(np.repeat(values.transpose(2, 0, 1), 3, 0))
 
 
-def _are_several(marks: list[Mark], whole: Mark) -> bool:
+def _are_several(marks: tuple[Mark, ...], whole: Mark) -> bool:
     """Tell a row of digits from one digit in pieces: marks of like height, far apart or together wider than a digit."""
     like = [mark for mark in marks if mark.height >= 0.6 * whole.height]
     gaps = [after.left - before.left - before.width for before, after in pairwise(like)]
     return bool(gaps) and (whole.width > 1.2 * whole.height or max(gaps) > WIDE_GAP * whole.height)
 
 
-def _is_texture(marks: list[Mark]) -> bool:
-    return sum(mark.pieces for mark in marks) > MOST_PIECES
+def _is_texture(marks: Marks) -> bool:
+    return sum(mark.pieces for mark in marks.apart) > MOST_PIECES
 
 
 def _sight(mark: Mark) -> Sight:
