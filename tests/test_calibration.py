@@ -1,4 +1,4 @@
-"""Calibration: a temperature that makes confidence mean what it says, and bounds that hold on the images they came of."""
+"""Calibration: a temperature that makes confidence mean what it says, and bounds that hold on their own images."""
 
 import numpy as np
 import pytest

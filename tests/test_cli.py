@@ -18,7 +18,7 @@ from kilonet.errors import TrainingDiverged
 from kilonet.recipe import SECTIONS, packaged_recipes
 from kilonet.runs import Run, read_result
 
-COMMANDS = ("train", "evaluate", "predict", "summary", "recipes")
+COMMANDS = ("train", "evaluate", "predict", "calibrate", "summary", "recipes")
 
 
 @pytest.fixture

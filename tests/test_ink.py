@@ -52,7 +52,7 @@ def test_light_that_fades_to_the_corners_is_removed() -> None:
     [((250, 120, 120), (80, 200, 120)), ((60, 60, 200), (200, 60, 60)), ((240, 240, 240), (250, 40, 40))],
 )
 def test_colours_of_like_brightness_are_told_apart(paper: tuple[int, ...], ink: tuple[int, ...]) -> None:
-    found = find_ink(np.where(STROKE[:, :, None], np.float32(ink), np.float32(paper)).astype(np.float32))
+    found = find_ink(np.where(STROKE[:, :, None], np.array(ink), np.array(paper)).astype(np.float32))
     assert found is not None
     np.testing.assert_array_equal(found > 0.5, STROKE)
 

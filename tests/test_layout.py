@@ -65,6 +65,6 @@ def test_thin_and_thick_pens_come_to_widths_that_occur(pen: int) -> None:
     ring = np.hypot(*(np.mgrid[:400, :400] - 199.5))
     ink = ((ring < 180) & (ring > 180 - pen)).astype(np.float32)
     image = lay_out(ink)
-    assert 1.1 < stroke_width(image.astype(np.float32) / 255) < 5.5
+    assert 1.1 < stroke_width((image / 255).astype(np.float32)) < 5.5
     assert image.max() > 200
     assert image[14, 14] == 0

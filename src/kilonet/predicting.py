@@ -145,12 +145,12 @@ def _batches(files: Sequence[Path], *, progress: bool) -> Iterator[Sequence[Path
 
 def _see_all(
     files: Sequence[Path], model: Model, *, line: bool, strict: bool
-) -> tuple[dict[Path, list[Sight]], list[tuple[Path, str]]]:
-    sights: dict[Path, list[Sight]] = {}
+) -> tuple[list[tuple[Path, list[Sight]]], list[tuple[Path, str]]]:
+    sights: list[tuple[Path, list[Sight]]] = []
     failed: list[tuple[Path, str]] = []
     for file in files:
         try:
-            sights[file] = see(file, model, line=line)
+            sights.append((file, see(file, model, line=line)))
         except KilonetError as error:
             if strict:
                 raise
@@ -170,13 +170,13 @@ def see(file: Path, model: Model, *, line: bool = False) -> list[Sight]:
     return see_row(picture) if line else [see_digit(picture)]
 
 
-def _answered(sights: dict[Path, list[Sight]], model: Model) -> list[FileAnswers]:
-    flat = [sight for row in sights.values() for sight in row]
+def _answered(sights: list[tuple[Path, list[Sight]]], model: Model) -> list[FileAnswers]:
+    flat = [sight for _, row in sights for sight in row]
     if not flat:
         return []
     pixels = torch.from_numpy(np.stack([sight.pixels for sight in flat])).view(-1, *model.section.input_shape)
     said = iter(answers(flat, model.logits(pixels).numpy(), model.notes, digits=model.reads_digits))
-    return [FileAnswers(file, tuple(next(said) for _ in row)) for file, row in sights.items()]
+    return [FileAnswers(file, tuple(next(said) for _ in row)) for file, row in sights]
 
 
 def _write(predicted: Predicted, show: Path | None, table: Path | None) -> None:
