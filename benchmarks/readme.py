@@ -3,8 +3,9 @@
     python benchmarks/readme.py [--check]
 
 A generated part stands between `<!-- begin KIND ARGUMENT -->` and `<!-- end -->`. Kinds: `accuracy` (a table of the
-named files in docs/results, which `kilonet train RECIPE --seeds N --json` wrote), `file` (a file of docs/results as it
-is) and `command` (what a command prints). With `--check` nothing is written, and a difference is exit status 1.
+named files in docs/results, which `kilonet train RECIPE --seeds N --json` wrote), `corruptions` (a table of the named
+models' files corruptions-MODEL.json there, which `kilonet evaluate MODEL --corruptions --json` wrote), `file` (a file of
+docs/results as it is) and `command` (what a command prints). With `--check` nothing is written, and a difference is exit status 1.
 """
 
 import argparse
@@ -27,7 +28,12 @@ _PART = re.compile(r"(<!-- begin (?P<kind>\w+) (?P<argument>.*?) -->\n).*?(<!-- 
 
 def generate(text: str) -> str:
     """Return the README with every generated part made anew."""
-    makers = {"accuracy": accuracy_table, "file": stored_file, "command": command_output}
+    makers = {
+        "accuracy": accuracy_table,
+        "corruptions": corruptions_table,
+        "file": stored_file,
+        "command": command_output,
+    }
     return _PART.sub(lambda part: f"{part[1]}{makers[part['kind']](part['argument'])}\n{part[4]}", text)
 
 
@@ -56,6 +62,21 @@ def _machine(run: dict[str, Any]) -> str:
     environment = run["environment"]
     threads = f"{environment['threads']} thread" + ("s" if environment["threads"] > 1 else "")
     return f"{environment['processor']}, {threads}, {environment['engine']} engine"
+
+
+def corruptions_table(names: str) -> str:
+    """Return a table with a row a corruption and a column a model."""
+    found = {
+        name: json.loads((RESULTS / f"corruptions-{name}.json").read_text(encoding="utf-8")) for name in names.split()
+    }
+    rows = [("clean", [table["clean"] for table in found.values()])]
+    for corruption in next(iter(found.values()))["accuracies"]:
+        rows.append((corruption.replace("_", " "), [table["accuracies"][corruption] for table in found.values()]))
+    rows.append(("**mean of the 15**", [table["mean"] for table in found.values()]))
+    head = ["| test images | " + " | ".join(f"`{name}`" for name in found) + " |", "|---|" + "---:|" * len(found)]
+    return "\n".join(
+        head + [f"| {name} | " + " | ".join(f"{100 * one:.2f} %" for one in row) + " |" for name, row in rows]
+    )
 
 
 def stored_file(name: str) -> str:

@@ -31,7 +31,9 @@ def held(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_with_a_holdout_calibrates_itself(held: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_with_a_holdout_calibrates_itself(
+    held: Path, data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(held, tmp_path / "run")
     before = load(tmp_path / "run")
     assert before.notes.calibration is None

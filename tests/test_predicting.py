@@ -36,6 +36,11 @@ def row(mnist: DataSet, tmp_path: Path) -> Path:
     return tmp_path / "row.jpg"
 
 
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
 def test_a_folder_is_read_and_its_unreadable_files_are_listed(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,13 +95,13 @@ def test_show_writes_what_the_network_saw(
 ) -> None:
     photo = folder / "00-is-7.png"
     assert command(capsys, "predict", "best", photo, "--show", tmp_path / "seen.png").status == 0
-    assert Image.open(tmp_path / "seen.png").size == (28, 28)
+    assert size(tmp_path / "seen.png") == (28, 28)
     # What was seen is seen again as it is.
     first = json.loads(command(capsys, "predict", "best", photo, "--json").out)["predictions"][0]
     again = json.loads(command(capsys, "predict", "best", tmp_path / "seen.png", "--json").out)["predictions"][0]
     assert first["probabilities"] == again["probabilities"]
     command(capsys, "predict", "best", row, "--line", "--show", tmp_path / "row.png")
-    assert Image.open(tmp_path / "row.png").size == (6 * 28, 28)
+    assert size(tmp_path / "row.png") == (6 * 28, 28)
 
 
 def test_an_empty_image_is_no_digit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
