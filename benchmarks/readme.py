@@ -4,8 +4,9 @@
 
 A generated part stands between `<!-- begin KIND ARGUMENT -->` and `<!-- end -->`. Kinds: `accuracy` (a table of the
 named files in docs/results, which `kilonet train RECIPE --seeds N --json` wrote), `corruptions` (a table of the named
-models' files corruptions-MODEL.json there, which `kilonet evaluate MODEL --corruptions --json` wrote), `file` (a file of
-docs/results as it is) and `command` (what a command prints). With `--check` nothing is written, and a difference is exit status 1.
+models' files corruptions-MODEL.json there, which `kilonet evaluate MODEL --corruptions --json` wrote), `file` (a file
+of docs/results as it is) and `command` (what a command prints). With `--check` nothing is written, and a difference is
+exit status 1.
 """
 
 import argparse
@@ -65,18 +66,25 @@ def _machine(run: dict[str, Any]) -> str:
 
 
 def corruptions_table(names: str) -> str:
-    """Return a table with a row a corruption and a column a model."""
-    found = {
-        name: json.loads((RESULTS / f"corruptions-{name}.json").read_text(encoding="utf-8")) for name in names.split()
-    }
-    rows = [("clean", [table["clean"] for table in found.values()])]
-    for corruption in next(iter(found.values()))["accuracies"]:
-        rows.append((corruption.replace("_", " "), [table["accuracies"][corruption] for table in found.values()]))
-    rows.append(("**mean of the 15**", [table["mean"] for table in found.values()]))
-    head = ["| test images | " + " | ".join(f"`{name}`" for name in found) + " |", "|---|" + "---:|" * len(found)]
+    """Return a table with a row for each corruption and a column for each model."""
+    tables = [json.loads((RESULTS / f"corruptions-{name}.json").read_text(encoding="utf-8")) for name in names.split()]
+    heads = " | ".join(f"`{name}`" for name in names.split())
     return "\n".join(
-        head + [f"| {name} | " + " | ".join(f"{100 * one:.2f} %" for one in row) + " |" for name, row in rows]
+        [
+            f"| {tables[0]['images']:,} test images | {heads} |",
+            "|---|" + "---:|" * len(tables),
+            _percent_row("clean", [table["clean"] for table in tables]),
+            *(
+                _percent_row(name.replace("_", " "), [table["accuracies"][name] for table in tables])
+                for name in tables[0]["accuracies"]
+            ),
+            _percent_row("**mean of the corruptions**", [table["mean"] for table in tables]),
+        ]
     )
+
+
+def _percent_row(name: str, shares: list[float]) -> str:
+    return f"| {name} | " + " | ".join(f"{100 * share:.2f} %" for share in shares) + " |"
 
 
 def stored_file(name: str) -> str:

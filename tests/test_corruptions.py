@@ -10,10 +10,23 @@ from kilonet.datasets import DataSet, Images
 from kilonet.errors import KilonetError
 from kilonet.model import load
 
-NAMES = (
-    "shot_noise impulse_noise glass_blur motion_blur shear scale rotate brightness translate stripe fog spatter "
-    "dotted_line zigzag canny_edges"
-).split()
+NAMES = [
+    "shot_noise",
+    "impulse_noise",
+    "glass_blur",
+    "motion_blur",
+    "shear",
+    "scale",
+    "rotate",
+    "brightness",
+    "translate",
+    "stripe",
+    "fog",
+    "spatter",
+    "dotted_line",
+    "zigzag",
+    "canny_edges",
+]
 
 
 @pytest.fixture

@@ -45,6 +45,9 @@ def test_what_is_strange_is_no_digit_or_an_uncertain_class() -> None:
     assert answer([-9.0, 1.0, -9.0]).objection == STRANGE
     found = answer([-9.0, 1.0, -9.0], digits=False)
     assert (found.label, found.uncertain, found.objection) == (1, True, None)
+    given = Sight(PIXELS, as_given=True)
+    (found,) = answers([given], np.array([[-9.0, 1.0, -9.0]], np.float32), NOTES, digits=True)
+    assert (found.label, found.uncertain, found.objection) == (1, True, None)
 
 
 def test_classes_have_their_names() -> None:

@@ -61,7 +61,7 @@ def answers(sights: Sequence[Sight], logits: NDArray[np.float32], notes: Notes, 
         sights: what the network was shown.
         logits: what it said.
         notes: what its file says of it, see `kilonet.notes`.
-        digits: whether it reads digits, so that a strange image is no digit instead of an uncertain answer.
+        digits: whether it reads digits, so that what is strange in a photo is no digit instead of an uncertain answer.
     """
     calibration = notes.calibration or UNFITTED
     probabilities = calibration.probabilities(logits)
@@ -74,7 +74,8 @@ def answers(sights: Sequence[Sight], logits: NDArray[np.float32], notes: Notes, 
 def _answer(sight: Sight, row: NDArray[np.float32], energy: float, notes: Notes, *, digits: bool) -> Answer:
     calibration = notes.calibration or UNFITTED
     strange = calibration.energy_from is not None and energy < calibration.energy_from
-    objection = sight.objection or (STRANGE if strange and digits else None)
+    # What was laid out before it came here was meant to be a digit: its answer is doubted, not withheld.
+    objection = sight.objection or (STRANGE if strange and digits and not sight.as_given else None)
     best = int(row.argmax())
     return Answer(
         label=None if objection else best,

@@ -44,6 +44,8 @@ class Sight:
     """uint8 (28, 28) light on black, or the shape of the network's input."""
     objection: str | None = None
     """Why it is no digit, if it is none."""
+    as_given: bool = False
+    """Whether the pixels are the file's own, which were laid out like MNIST's already."""
 
 
 _NO_MARKS = Marks((), None)
@@ -53,7 +55,7 @@ _EMPTY = Sight(np.zeros((SIDE, SIDE), np.uint8), NOTHING)
 def see_digit(picture: Picture) -> Sight:
     """Find the one digit of a picture. What is laid out like MNIST's images already is taken as it is."""
     if picture.grey is not None and is_laid_out(picture.grey):
-        return Sight(picture.grey)
+        return Sight(picture.grey, as_given=True)
     ink = find_ink(picture.values)
     marks = _NO_MARKS if ink is None else find_marks(ink)
     if marks.whole is None:
