@@ -3,9 +3,10 @@
     python benchmarks/readme.py [--check]
 
 A generated part stands between `<!-- begin KIND ARGUMENT -->` and `<!-- end -->`. Kinds: `accuracy` (a table of the
-named files in docs/results, which `kilonet train RECIPE --seeds N --json` wrote), `file` (a file of docs/results as it
-is), `command` (what a command prints) and `shipping` (what `kilonet export` and `kilonet verify` said with `--json`,
-beside public figures). With `--check` nothing is written, and a difference is exit status 1.
+named files in docs/results, which `kilonet train RECIPE --seeds N --json` wrote), `corruptions` (a table of the named
+models' files corruptions-MODEL.json there, which `kilonet evaluate MODEL --corruptions --json` wrote), `file` (a file
+of docs/results as it is), `command` (what a command prints) and `shipping` (what `kilonet export` and `kilonet verify`
+said with `--json`, beside public figures). With `--check` nothing is written, and a difference is exit status 1.
 """
 
 import argparse
@@ -34,7 +35,13 @@ _PART = re.compile(r"(<!-- begin (?P<kind>\w+) (?P<argument>.*?) -->\n).*?(<!-- 
 
 def generate(text: str) -> str:
     """Return the README with every generated part made anew."""
-    makers = {"accuracy": accuracy_table, "file": stored_file, "command": command_output, "shipping": shipping_table}
+    makers = {
+        "accuracy": accuracy_table,
+        "corruptions": corruptions_table,
+        "file": stored_file,
+        "command": command_output,
+        "shipping": shipping_table,
+    }
     return _PART.sub(lambda part: f"{part[1]}{makers[part['kind']](part['argument'])}\n{part[4]}", text)
 
 
@@ -77,6 +84,28 @@ def shipping_table(names: str) -> str:
     )
     heads = "| | test accuracy | weights | flash, code included | RAM | us an image on this machine |"
     return "\n".join([heads, "|---|---:|---:|---:|---:|---:|", ours, *_QUOTED])
+
+
+def corruptions_table(names: str) -> str:
+    """Return a table with a row for each corruption and a column for each model."""
+    tables = [json.loads((RESULTS / f"corruptions-{name}.json").read_text(encoding="utf-8")) for name in names.split()]
+    heads = " | ".join(f"`{name}`" for name in names.split())
+    return "\n".join(
+        [
+            f"| {tables[0]['images']:,} test images | {heads} |",
+            "|---|" + "---:|" * len(tables),
+            _percent_row("clean", [table["clean"] for table in tables]),
+            *(
+                _percent_row(name.replace("_", " "), [table["accuracies"][name] for table in tables])
+                for name in tables[0]["accuracies"]
+            ),
+            _percent_row("**mean of the corruptions**", [table["mean"] for table in tables]),
+        ]
+    )
+
+
+def _percent_row(name: str, shares: list[float]) -> str:
+    return f"| {name} | " + " | ".join(f"{100 * share:.2f} %" for share in shares) + " |"
 
 
 def stored_file(name: str) -> str:

@@ -16,6 +16,7 @@ CORE = {
     "allocator",
     "augment",
     "budget",
+    "calibration",
     "cuda_graph",
     "datasets",
     "dropout",
@@ -26,12 +27,15 @@ CORE = {
     "evaluation",
     "files",
     "idx",
+    "image_folders",
     "layers",
     "model",
     "native",
     "network",
+    "notes",
     "preprocess",
     "progress",
+    "reading",
     "recipe",
     "runs",
     "statistics",
@@ -39,12 +43,12 @@ CORE = {
     "train",
 }
 # What may join core and leaves: the command line, and loading whatever can classify.
-COMMAND_LINE = {"__main__", "cli", "flags", "loading", "sessions", "sources"}
-LEAVES = {"ship"}
+COMMAND_LINE = {"__main__", "calibrating", "cli", "flags", "loading", "predicting", "scoring", "sessions", "sources"}
+LEAVES = {"corruptions", "ship"}
 WITHOUT_TORCH = ("errors", "layers", "recipe", "budget", "statistics", "files", "idx", "flags", "sources", "cli")
-HEAVY = {"torch", "safetensors", "PIL", "tqdm"}
+HEAVY = {"torch", "safetensors", "scipy", "PIL", "tqdm"}
 # What the core may import beside Python's own library.
-ALLOWED = {"PIL", "filelock", "numpy", "platformdirs", "pydantic", "safetensors", "tomli_w", "torch", "tqdm"}
+ALLOWED = {"PIL", "filelock", "numpy", "platformdirs", "pydantic", "safetensors", "scipy", "tomli_w", "torch", "tqdm"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

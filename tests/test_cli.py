@@ -18,7 +18,7 @@ from kilonet.errors import TrainingDiverged
 from kilonet.recipe import SECTIONS, packaged_recipes
 from kilonet.runs import Run, read_result
 
-COMMANDS = ("train", "evaluate", "predict", "summary", "recipes")
+COMMANDS = ("train", "evaluate", "predict", "calibrate", "summary", "recipes")
 
 
 @pytest.fixture
@@ -266,7 +266,7 @@ def test_predict_prints_a_line_a_file(finished: Run, digit: Path, capsys: pytest
     lines = command(capsys, "predict", finished.folder, digit, digit).out.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith(f"{digit}: ")
-    assert lines[0].endswith("%)")
+    assert lines[0].endswith(("%)", "%, uncertain)"))
 
 
 def test_predict_refuses_all_when_one_image_will_not_do(

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from helpers import idx_bytes, refusal, write_idx_folder
-from kilonet.datasets import MNIST_SHA256, DataSet, Images, load_data
+from helpers import idx_bytes, model_section, refusal, write_idx_folder
+from kilonet import datasets
+from kilonet.datasets import MNIST_SHA256, DataSet, Images, check_fit, load_data, notes_of
 from kilonet.errors import KilonetError
 from kilonet.idx import read_idx
+from kilonet.notes import Notes
 
 TRAIN_LABELS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 TEST_LABELS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
@@ -179,3 +182,105 @@ def test_images_of_another_shape_or_type_are_refused(pixels: torch.Tensor, label
     with pytest.raises(KilonetError) as error:
         Images(pixels, labels)
     refusal(error)
+
+
+def image_set(folder: Path, *names: str, size: tuple[int, ...] = (8, 8), part: str = "train") -> Path:
+    for name in names:
+        (folder / part / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full(size, 7, np.uint8)).save(folder / part / name / "image.png")
+    return folder
+
+
+def test_the_other_spelling_of_the_files_is_read_too(small_folder: Path, small: DataSet, tmp_path: Path) -> None:
+    for path in small_folder.iterdir():
+        (tmp_path / path.name.replace(".idx", "-idx")).write_bytes(path.read_bytes())
+    assert torch.equal(load_data(str(tmp_path)).train.pixels, small.train.pixels)
+
+
+def test_fashion_mnist_is_read_where_it_is_or_its_package_is_named(
+    small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "FASHION", small_folder)
+    assert load_data("fashion-mnist").names == datasets.FASHION_NAMES
+    assert load_data("fashion-mnist").hold_out().names == datasets.FASHION_NAMES
+    monkeypatch.setattr(datasets, "FASHION", tmp_path / "missing")
+    with pytest.raises(KilonetError) as error:
+        load_data("fashion-mnist")
+    refusal(error, "apt install dataset-fashion-mnist", "--data")
+
+
+def test_class_named_folders_are_a_data_set(tmp_path: Path) -> None:
+    image_set(tmp_path, "fox", "cat", "dog")
+    image_set(tmp_path, "dog", part="test")
+    data = load_data(str(tmp_path))
+    assert data.names == ("cat", "dog", "fox")
+    assert data.train.labels.tolist() == [0, 1, 2]
+    assert data.test.labels.tolist() == [1]
+    assert data.train.pixels.shape == (3, 1, 8, 8)
+    assert (data.train.name, data.test.name) == ("Train", "Test")
+
+
+def test_folders_named_by_numbers_need_no_names(tmp_path: Path) -> None:
+    image_set(image_set(tmp_path, "0", "1", "2"), "1", part="test")
+    assert load_data(str(tmp_path)).names is None
+
+
+def unsplit(folder: Path) -> None:
+    image_set(folder, "cat", part=".")
+
+
+def a_class_more_in_test(folder: Path) -> None:
+    image_set(image_set(folder, "cat"), "cat", "owl", part="test")
+
+
+def another_size_in_test(folder: Path) -> None:
+    image_set(image_set(folder, "cat"), "cat", size=(8, 9), part="test")
+
+
+def colour_in_test(folder: Path) -> None:
+    image_set(image_set(folder, "cat"), "cat", size=(8, 8, 3), part="test")
+
+
+def nothing_in_test(folder: Path) -> None:
+    image_set(folder, "cat")
+    (folder / "test").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (unsplit, "'train' and 'test'"),
+        (a_class_more_in_test, "'owl'"),
+        (another_size_in_test, "differ in size"),
+        (colour_in_test, "colour"),
+        (nothing_in_test, "no PNG or JPEG"),
+    ],
+)
+def test_image_folders_that_will_not_do_are_refused(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
+    make(tmp_path)
+    with pytest.raises(KilonetError) as error:
+        load_data(str(tmp_path))
+    refusal(error, tmp_path, words)
+
+
+def test_a_network_that_does_not_fit_the_data_is_refused_with_the_mend(tmp_path: Path) -> None:
+    data = load_data(
+        str(image_set(image_set(tmp_path, "cat", "dog", size=(8, 8, 3)), "cat", size=(8, 8, 3), part="test"))
+    )
+    for layers, shape, words in (
+        (("conv 4", "gap", "mix 2"), (1, 8, 8), "--input 3 8 8"),
+        (("conv 4", "gap", "mix 3"), (3, 8, 8), "'mix 2'"),
+        (("conv 4", "gap", "mix 1"), (3, 8, 8), "up to 1"),
+    ):
+        with pytest.raises(KilonetError) as error:
+            check_fit(model_section(*layers, input=shape), data)
+        refusal(error, words)
+    check_fit(model_section("conv 4", "gap", "mix 2", input=(3, 8, 8)), data)
+
+
+def test_a_model_knows_what_it_was_trained_on(small: DataSet, mnist: DataSet, tmp_path: Path) -> None:
+    assert notes_of(small) == Notes()
+    moved = DataSet(Images(mnist.train.pixels[:100].roll(5, 3), mnist.train.labels[:100]), mnist.test)
+    assert notes_of(moved) == Notes(digits=False)
+    other = load_data(str(image_set(image_set(tmp_path, "cat", "dog"), "cat", part="test")))
+    assert notes_of(other) == Notes(names=("cat", "dog"), digits=False)

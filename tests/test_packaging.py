@@ -1,6 +1,7 @@
 """What must be in the package wherever it is installed."""
 
 import importlib.metadata
+import json
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 
 import kilonet
 from kilonet.datasets import MNIST_SHA256
-from kilonet.model import packaged_models
+from kilonet.model import load, packaged_models
+from kilonet.notes import Notes
 from kilonet.recipe import packaged_recipes
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
@@ -40,6 +42,12 @@ def test_trained_models_are_packaged() -> None:
     for name in packaged_models():
         # 7,662 weights, the batch-norm statistics and the header.
         assert len((files("kilonet") / "models" / f"{name}.safetensors").read_bytes()) < 40_000
+
+
+@pytest.mark.parametrize("name", ["best", "seed"])
+def test_a_packaged_model_is_the_published_run_with_notes(name: str) -> None:
+    runs = json.loads((PROJECT.parent / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))["runs"]
+    assert load(name).with_notes(Notes()).sha256 == runs[0]["model_sha256"]
 
 
 def test_annotations_are_packaged() -> None:

@@ -62,53 +62,73 @@ def train(
     return 0
 
 
-def evaluate(model: Positional, *, data: str = "mnist", json: bool = False) -> int:
+def evaluate(model: Positional, *, data: str = "mnist", corruptions: bool = False, json: bool = False) -> int:
     """Score a model on the test set.
 
     Args:
         model: a packaged model, a run folder, a model file or an exported folder.
-        data: 'mnist', or a folder with the four IDX files of such a data set.
+        data: 'mnist', 'fashion-mnist', a folder of IDX files, or one of class-named folders of images or photos.
+        corruptions: score it under the 15 corruptions of MNIST-C instead.
         json: print one JSON object instead of text.
     """
-    from kilonet.datasets import load_data
-    from kilonet.evaluation import evaluate as score
-    from kilonet.loading import load
+    from kilonet import scoring
 
-    evaluation = score(load(model), load_data(data).test)
+    evaluation = scoring.score_corrupted(model, data) if corruptions else scoring.score(model, data)
     _print(json, evaluation.as_json, lambda: str(evaluation))
     return 0
 
 
-def predict(model: Positional, files: Annotated[tuple[Path, ...], tyro.conf.Positional], *, json: bool = False) -> int:
+def predict(
+    model: Positional,
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    *,
+    line: bool = False,
+    show: Path | None = None,
+    csv: Path | None = None,
+    json: bool = False,
+) -> int:
     """Classify PNG or JPEG images.
 
     Args:
         model: a packaged model, a run folder, a model file or an exported folder.
-        files: 28x28 grey images, light ink on dark as in MNIST.
+        files: photos or scans of a digit, or one folder of them, whose unreadable files are skipped (exit status 1).
+        line: read several separate digits in a row.
+        show: write what the network saw to this PNG file.
+        csv: write all answers to this CSV file.
         json: print one JSON object instead of text.
     """
-    from kilonet.loading import load
-    from kilonet.preprocess import read_images
+    from kilonet import predicting
 
     if not files:
         raise KilonetError("no image given; name at least one PNG or JPEG file")
-    loaded = load(model)
-    found = loaded.predict(read_images(files, loaded.section.input_shape))
-    answers = [
-        {"file": str(file), "class": int(label), "probability": float(row[label]), "probabilities": row.tolist()}
-        for file, label, row in zip(files, found.classes, found.probabilities, strict=True)
-    ]
-    lines = [f"{answer['file']}: {answer['class']} ({100 * answer['probability']:.2f}%)" for answer in answers]
-    _print(json, lambda: {"predictions": answers}, lambda: "\n".join(lines))
+    predicted = predicting.predict(model, files, line=line, show=show, table=csv)
+    _print(json, predicted.as_json, lambda: f"Answers: {csv}" if csv else str(predicted))
+    predicting.say_skipped(predicted)
+    return predicted.status
+
+
+def calibrate(model: Positional, *, by: Path, json: bool = False) -> int:
+    """Fit how sure a model may be, and keep it in its file.
+
+    Args:
+        model: a run folder or a model file.
+        by: a finished run of the same recipe with --holdout, on whose held-out images it is fitted.
+        json: print one JSON object instead of text.
+    """
+    from kilonet import calibrating
+
+    calibration = calibrating.calibrate(model, by)
+    _print(json, lambda: calibration.model_dump(mode="json"), lambda: calibrating.described(calibration))
     return 0
 
 
-def summary(recipe: Positional, *, classic: bool = False, json: bool = False) -> int:
+def summary(recipe: Positional, *, classic: bool = False, data: str | None = None, json: bool = False) -> int:
     """Print a network's layers and its budget.
 
     Args:
         recipe: a packaged recipe or model, a TOML file, a run folder or a model file.
         classic: print the table of the seed's document instead, one row an operation.
+        data: make sure that the network takes these data, named as for train.
         json: print one JSON object instead of text.
     """
     from kilonet.budget import budget_of, classic_table
@@ -116,7 +136,12 @@ def summary(recipe: Positional, *, classic: bool = False, json: bool = False) ->
 
     section = model_section(recipe)
     budget = budget_of(section)
-    _print(json, budget.as_json, lambda: classic_table(section) if classic else str(budget))
+    table = classic_table(section) if classic else str(budget)
+    if data is not None:
+        from kilonet.scoring import described
+
+        table += f"\n\n{described(section, data)}"
+    _print(json, budget.as_json, lambda: table)
     return 0
 
 
@@ -191,7 +216,9 @@ def _run_as_json(run: "Run") -> dict[str, Any]:
     return {"folder": str(run.folder), **run.result.model_dump(mode="json")}
 
 
-HANDLERS = {handler.__name__: handler for handler in (train, evaluate, predict, summary, recipes, export, verify)}
+HANDLERS = {
+    handler.__name__: handler for handler in (train, evaluate, predict, calibrate, summary, recipes, export, verify)
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,6 +1,6 @@
-"""Images in memory: the packaged MNIST, or a folder of IDX files of the same names."""
+"""Images in memory: the packaged MNIST, Debian's Fashion-MNIST, a folder of IDX files or of class-named folders."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -11,6 +11,10 @@ from torch import Tensor
 
 from kilonet.errors import KilonetError
 from kilonet.idx import read_idx
+from kilonet.image_folders import as_it_is, class_folders, read_labelled
+from kilonet.notes import Notes
+from kilonet.preprocess.frame import is_laid_out
+from kilonet.recipe import ModelSection
 
 MNIST_SHA256 = {
     "train-images.idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -19,6 +23,23 @@ MNIST_SHA256 = {
     "t10k-labels.idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 """SHA-256 of the unpacked files as published."""
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist puts its files."""
+FASHION_NAMES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+_LOOKED_AT = 200
 
 HOLDOUT_SHARE = 6
 """One in so many training images is held out: 10,000 of MNIST's 60,000."""
@@ -57,6 +78,8 @@ class DataSet:
 
     train: Images
     test: Images
+    names: tuple[str, ...] | None = field(default=None, kw_only=True)
+    """Of the classes; None where they are their numbers."""
 
     def hold_out(self) -> "DataSet":
         """Split the training images: the last sixth after a fixed permutation is scored, not trained on."""
@@ -67,11 +90,15 @@ class DataSet:
         # RandomState is NumPy's frozen generator: its permutations are the same in every version.
         order = torch.from_numpy(np.random.RandomState(0).permutation(count))
         kept = self.train.select(order[: count - held], "Train")
-        return DataSet(kept, self.train.select(order[count - held :], "Holdout"))
+        return DataSet(kept, self.train.select(order[count - held :], "Holdout"), names=self.names)
 
 
 def load_data(source: str) -> DataSet:
-    """Load a data set: `mnist`, or a folder with its four IDX files, plain or gzip.
+    """Load a data set to train on and to score.
+
+    Args:
+        source: `mnist`; `fashion-mnist`; a folder with the four IDX files of such a set, plain or gzip; or a folder
+            with `train` and `test`, each with a subfolder of PNG or JPEG images a class, all of one size.
 
     Raises:
         KilonetError: no such data set, a missing or damaged file, or files that do not belong together.
@@ -79,10 +106,77 @@ def load_data(source: str) -> DataSet:
     if source == "mnist":
         with as_file(files("kilonet") / "mnist") as folder:
             return _load_folder(folder, MNIST_SHA256)
+    if source == "fashion-mnist":
+        return _load_fashion()
     folder = Path(source)
     if not folder.is_dir():
-        raise KilonetError(f"no data '{source}': it is neither 'mnist' nor a folder with four IDX files")
+        raise KilonetError(f"no data '{source}': neither 'mnist', 'fashion-mnist' nor a folder of IDX or image files")
+    if (folder / "train").is_dir() and (folder / "test").is_dir():
+        return _load_images(folder)
+    if has_classes(folder):
+        raise KilonetError(f"{folder}: its classes are not split; to train, put their folders in 'train' and 'test'")
     return _load_folder(folder, {})
+
+
+def check_fit(section: ModelSection, data: DataSet) -> None:
+    """Make sure that a network takes a data set.
+
+    Raises:
+        KilonetError: size, channels or classes differ; names the key to change.
+    """
+    shape, expected = tuple(data.train.pixels.shape[1:]), section.input_shape
+    if shape != expected:
+        raise KilonetError(
+            f"the images are {shape}, but the recipe's model.input is {expected}; "
+            f"--input {' '.join(map(str, shape))} changes it"
+        )
+    highest = int(max(data.train.labels.max(), data.test.labels.max()))
+    if highest >= section.classes:
+        raise KilonetError(f"the labels go up to {highest}, but the network has {section.classes} classes")
+    if data.names is not None and len(data.names) != section.classes:
+        raise KilonetError(
+            f"the data have {len(data.names)} classes, but the network {section.classes}; "
+            f"end model.layers with 'mix {len(data.names)}'"
+        )
+
+
+def notes_of(data: DataSet) -> Notes:
+    """Return what a model trained on a data set is to know of it: its classes' names, and whether it is digits."""
+    first = data.train.pixels[:_LOOKED_AT, 0].numpy()
+    like_mnist = sum(map(is_laid_out, first)) >= 0.95 * len(first)
+    # Left open where it goes without saying, so that a model trained on MNIST has no notes at all.
+    return Notes(names=data.names, digits=None if like_mnist else False)
+
+
+def has_classes(folder: Path) -> bool:
+    """Tell whether a folder holds class-named subfolders of images, and not IDX files."""
+    return folder.is_dir() and not any(folder.glob("t*-images*")) and bool(class_folders(folder))
+
+
+def _load_fashion() -> DataSet:
+    if not FASHION.is_dir():
+        raise KilonetError(
+            "no Fashion-MNIST here; 'apt install dataset-fashion-mnist', or name a folder with its IDX files as --data"
+        )
+    return replace(_load_folder(FASHION, {}), names=FASHION_NAMES)
+
+
+def _load_images(folder: Path) -> DataSet:
+    names = class_folders(folder / "train")
+    strangers = sorted(set(class_folders(folder / "test")) - set(names))
+    if strangers:
+        raise KilonetError(f"{folder}: 'test' has a class '{strangers[0]}' that 'train' has not")
+    train, test = (_load_image_part(folder / part, names) for part in ("train", "test"))
+    if train.pixels.shape[1:] != test.pixels.shape[1:]:
+        raise KilonetError(f"{folder}: training and test images differ in size, or only some are in colour")
+    numbers = [str(number) for number in range(len(names))]
+    return DataSet(train, test, names=None if names == numbers else tuple(names))
+
+
+def _load_image_part(folder: Path, names: list[str]) -> Images:
+    labels = {name: label for label, name in enumerate(names) if (folder / name).is_dir()}
+    pixels, numbers, _ = read_labelled(folder, labels, as_it_is)
+    return Images(torch.from_numpy(pixels), torch.from_numpy(numbers), folder.name.capitalize())
 
 
 def _load_folder(folder: Path, digests: dict[str, str]) -> DataSet:
@@ -101,9 +195,10 @@ def _load_part(folder: Path, part: str, name: str, digests: dict[str, str]) -> I
 
 
 def _load_file(folder: Path, name: str, dimensions: int, digests: dict[str, str]) -> NDArray[np.uint8]:
-    packed = folder / f"{name}.gz"
-    path = packed if packed.exists() else folder / name
-    return read_idx(path, dimensions, digests.get(name))
+    # Both spellings are about: train-images.idx3-ubyte and train-images-idx3-ubyte.
+    spellings = [spelling + ending for spelling in (name, name.replace(".", "-")) for ending in (".gz", "")]
+    found = [folder / spelling for spelling in spellings if (folder / spelling).exists()]
+    return read_idx(found[0] if found else folder / name, dimensions, digests.get(name))
 
 
 def _described(tensor: Tensor) -> str:

@@ -1,7 +1,8 @@
 """A trained network as users have it: loaded by name, from a run folder or from a file, and asked for predictions.
 
 The file is safetensors, so that reading it runs no code. Its header's one entry, `kilonet`, is a JSON object with the
-format version and the network's description; its tensors are the network's weights and batch-norm statistics, float32.
+format version, the network's description and, if there are any, its notes (see `kilonet.notes`); its tensors are the
+network's weights and batch-norm statistics, float32.
 """
 
 import hashlib
@@ -21,9 +22,11 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
+from kilonet.calibration import UNFITTED
 from kilonet.errors import KilonetError
 from kilonet.files import read_bounded, write_atomically
 from kilonet.network import initial_network
+from kilonet.notes import Notes
 from kilonet.recipe import ModelSection
 
 FORMAT_VERSION = 1
@@ -31,6 +34,7 @@ MAXIMUM_BYTES = 64 << 20
 MODEL_FILE = "model.safetensors"
 
 _BATCH = 1000
+_NO_NOTES = Notes()
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Predictions:
     classes: NDArray[np.int64]
     """int64 (N,): the most probable class of each image."""
     probabilities: NDArray[np.float32]
-    """float32 (N, classes): each row sums to one."""
+    """float32 (N, classes): each row sums to one; with the model's temperature, if one was fitted."""
 
 
 class Classifier(ABC):
@@ -48,10 +52,17 @@ class Classifier(ABC):
 
     section: ModelSection
     """The network's description."""
+    notes: Notes = _NO_NOTES
+    """What is known beside the network."""
 
     @abstractmethod
     def logits(self, pixels: Tensor) -> Tensor:
         """Score images: uint8 (N, channels, rows, columns) to float32 (N, classes)."""
+
+    @property
+    def reads_digits(self) -> bool:
+        """Whether a picture is searched for digits, which are laid out as MNIST's before the network sees them."""
+        return self.notes.reads_digits(self.section.input_shape, self.section.classes)
 
     def predict(self, images: NDArray[np.uint8] | Tensor) -> Predictions:
         """Classify images.
@@ -62,15 +73,18 @@ class Classifier(ABC):
         Raises:
             KilonetError: another shape or dtype than the network's.
         """
-        probabilities = self.logits(_checked_pixels(images, self.section)).softmax(1)
-        return Predictions(probabilities.argmax(1).numpy(), probabilities.numpy())
+        logits = self.logits(_checked_pixels(images, self.section)).numpy()
+        return Predictions(logits.argmax(1), (self.notes.calibration or UNFITTED).probabilities(logits))
 
 
 class Model(Classifier):
     """A trained network. `section` describes it, `network` is the torch module, in evaluation mode."""
 
-    def __init__(self, section: ModelSection, state: Mapping[str, Tensor]) -> None:
+    def __init__(self, section: ModelSection, state: Mapping[str, Tensor], notes: Notes = _NO_NOTES) -> None:
+        if notes.names is not None and len(notes.names) != section.classes:
+            raise KilonetError(f"it names {len(notes.names)} classes, but its network has {section.classes}")
         self.section = section
+        self.notes = notes
         self.network = initial_network(section, seed=0)
         self.network.load(state)
         self.network.eval()
@@ -81,19 +95,25 @@ class Model(Classifier):
             parts = [self.network(part) for part in pixels.split(_BATCH)]
         return torch.cat(parts) if parts else torch.empty(0, self.section.classes)
 
+    def with_notes(self, notes: Notes) -> "Model":
+        """Return the same network with other notes."""
+        return Model(self.section, self.network.state(), notes)
+
     @property
     def sha256(self) -> str:
         """The SHA-256 of the model file that `save` writes."""
-        return hashlib.sha256(serialise(self.section, self.network.state())).hexdigest()
+        return hashlib.sha256(serialise(self.section, self.network.state(), self.notes)).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write the model file, atomically."""
-        write_atomically(path, serialise(self.section, self.network.state()))
+        write_atomically(path, serialise(self.section, self.network.state(), self.notes))
 
 
-def serialise(section: ModelSection, state: Mapping[str, Tensor]) -> bytes:
-    """Return the content of a model file: the same bytes for the same weights, always."""
+def serialise(section: ModelSection, state: Mapping[str, Tensor], notes: Notes = _NO_NOTES) -> bytes:
+    """Return the content of a model file: the same bytes for the same weights and notes, always."""
     header = {"format_version": FORMAT_VERSION, "model": section.model_dump(mode="json", exclude_none=True)}
+    if notes != _NO_NOTES:
+        header["notes"] = notes.model_dump(mode="json", exclude_none=True)
     tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.items()}
     return safetensors.torch.save(tensors, {"kilonet": json.dumps(header, sort_keys=True)})
 
@@ -143,10 +163,12 @@ def load(source: str | Path) -> Model:
 
 
 def _deserialise(content: bytes) -> Model:
-    section = ModelSection.model_validate(_read_header(content)["model"])
+    header = _read_header(content)
+    section = ModelSection.model_validate(header["model"])
+    notes = Notes.model_validate(header.get("notes", {}))
     tensors = safetensors.torch.load(content)
     _check_state(tensors, section)
-    return Model(section, tensors)
+    return Model(section, tensors, notes)
 
 
 def _read_header(content: bytes) -> dict[str, Any]:

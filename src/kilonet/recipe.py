@@ -116,7 +116,9 @@ class AugmentSection(Section):
 class RunSection(Section):
     """What a run is run on."""
 
-    data: str = Field("mnist", description="'mnist', or a folder with the four IDX files of such a data set")
+    data: str = Field(
+        "mnist", description="'mnist', 'fashion-mnist', a folder of IDX files, or one of class-named image folders"
+    )
     holdout: bool = Field(False, description="hold the last part of the training images out and score those instead")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="seed of every random choice")
     engine: Literal["auto", "native", "torch"] = Field("auto", description="what computes the training steps")

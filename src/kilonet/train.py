@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kilonet.augment import draw_transforms
-from kilonet.datasets import DataSet, Images, load_data
+from kilonet.datasets import DataSet, Images, check_fit, load_data, notes_of
 from kilonet.engine import Engine, Totals
 from kilonet.engines import make_engine, resolve_run
 from kilonet.environment import describe_environment
@@ -71,12 +71,7 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
 
 def _checked_data(recipe: Recipe, images: DataSet | None) -> DataSet:
     data = images or load_data(recipe.run.data)
-    shape, expected = tuple(data.train.pixels.shape[1:]), recipe.model.input_shape
-    if shape != expected:
-        raise KilonetError(f"the images are {shape}, but the recipe's model.input is {expected}")
-    highest = int(max(data.train.labels.max(), data.test.labels.max()))
-    if highest >= recipe.model.classes:
-        raise KilonetError(f"the labels go up to {highest}, but the network has {recipe.model.classes} classes")
+    check_fit(recipe.model, data)
     return data.hold_out() if recipe.run.holdout else data
 
 
@@ -195,7 +190,7 @@ def _diverged(what: str, recipe: Recipe) -> TrainingDiverged:
 def _finish(
     engine: Engine, recipe: Recipe, data: DataSet, history: list[EpochMetrics], folder: RunFolder | None
 ) -> Run:
-    model = Model(recipe.model, engine.network_state())
+    model = Model(recipe.model, engine.network_state(), notes_of(data))
     correct = round(history[-1].test_accuracy * len(data.test))
     result = Result(
         recipe=recipe,

@@ -1,0 +1,94 @@
+"""How sure a model may be: probabilities that mean what they say, and the bounds below which an answer is marked.
+
+Everything is fitted on images that the network was not trained on.
+"""
+
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from kilonet.errors import KilonetError
+from kilonet.recipe import Fraction, Section
+
+SURE_SHARE = 0.999
+"""Of the held-out answers that are not marked uncertain, this share is right."""
+STRANGE_SHARE = 0.002
+"""This share of the held-out images is as unlike the rest as what is refused."""
+
+_HALVINGS = 60
+_LEAST_INVERSE, _GREATEST_INVERSE = 0.02, 50.0
+
+
+class Calibration(Section):
+    """The dials that turn logits into a confidence."""
+
+    temperature: Annotated[float, Field(ge=1 / _GREATEST_INVERSE, le=1 / _LEAST_INVERSE)] = 1.0
+    """Divides the logits before the softmax."""
+    sure_from: Fraction = 0.9
+    """An answer of a lower probability is uncertain."""
+    energy_from: float | None = None
+    """An image whose log-sum-exp of the logits is lower is unlike what the network was trained on; None to take all."""
+
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn logits, float32 (N, classes), into probabilities of the same shape; each row sums to one."""
+        scaled = logits / np.float32(self.temperature)
+        powers = np.exp(scaled - scaled.max(1, keepdims=True))
+        return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
+
+
+UNFITTED = Calibration()
+"""What a model without a calibration gets."""
+
+
+def energies(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return each row's log-sum-exp: (N, classes) to float64 (N,).
+
+    Source: W. Liu et al., "Energy-based out-of-distribution detection", 2020, with the sign turned round.
+    """
+    highest = logits.max(1).astype(np.float64)
+    return np.asarray(highest + np.log(np.exp(logits - highest[:, None]).sum(1)))
+
+
+def fit_calibration(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Calibration:
+    """Fit all dials on held-out images: float32 (N, classes) and int64 (N,).
+
+    Raises:
+        KilonetError: too few images.
+    """
+    least = round(1 / STRANGE_SHARE)
+    if len(labels) < least:
+        raise KilonetError(f"{len(labels)} held-out images are too few to calibrate on; it takes {least}")
+    temperature = fit_temperature(logits, labels)
+    probabilities = Calibration(temperature=temperature).probabilities(logits)
+    return Calibration(
+        temperature=temperature,
+        sure_from=_sure_from(probabilities.max(1), probabilities.argmax(1) == labels),
+        energy_from=float(np.quantile(energies(logits), STRANGE_SHARE)),
+    )
+
+
+def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Return the temperature with the least cross-entropy.
+
+    Source: C. Guo et al., "On calibration of modern neural networks", 2017. The cross-entropy is convex in the inverse
+    of the temperature, so the root of its derivative is found by halving.
+    """
+    rows = logits.astype(np.float64)
+    labelled = rows[np.arange(len(rows)), labels].mean()
+    low, high = _LEAST_INVERSE, _GREATEST_INVERSE
+    for _ in range(_HALVINGS):
+        inverse = (low + high) / 2
+        powers = np.exp(inverse * (rows - rows.max(1, keepdims=True)))
+        slope = ((powers * rows).sum(1) / powers.sum(1)).mean() - labelled
+        low, high = (inverse, high) if slope < 0 else (low, inverse)
+    return float(2 / (low + high))
+
+
+def _sure_from(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
+    """Return the lowest confidence from which upwards the wanted share of answers is right, 1 if there is none."""
+    order = np.argsort(-confidence, kind="stable")
+    shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    enough = np.flatnonzero(shares >= SURE_SHARE)
+    return float(confidence[order[enough[-1]]]) if len(enough) else 1.0

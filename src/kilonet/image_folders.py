@@ -1,0 +1,88 @@
+"""Folders of image files: all in a folder, or labelled by the subfolder they are in."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilonet.errors import KilonetError
+from kilonet.files import read_bounded
+from kilonet.preprocess.decode import Limits, Picture, decode
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+View = Callable[[Picture, str], NDArray[np.uint8]]
+"""Makes a network's input, uint8 (channels, rows, columns), of a picture and its file's name."""
+
+
+def read_picture(path: Path, limits: Limits = Limits()) -> Picture:  # noqa: B008
+    """Read one image file.
+
+    Raises:
+        KilonetError: it cannot be read, see `kilonet.preprocess.decode`.
+    """
+    return decode(read_bounded(path, limits.content, "an image"), str(path), limits)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the PNG and JPEG files, by their names, in a folder and all below it, sorted; hidden ones are left out."""
+    return sorted(path for path in folder.rglob("*") if _is_image(path.relative_to(folder)) and path.is_file())
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Return the names of the subfolders, numbers in their order, other names sorted; hidden ones are left out."""
+    names = [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+
+
+def read_labelled(
+    folder: Path, labels: Mapping[str, int], view: View
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], list[Path]]:
+    """Read the images of all subfolders.
+
+    Args:
+        folder: what holds the subfolders.
+        labels: each subfolder's label.
+        view: makes the network's input of a picture.
+
+    Returns:
+        uint8 (N, channels, rows, columns), int64 (N,) and the N files.
+
+    Raises:
+        KilonetError: no images, a file that cannot be read, or images that differ in size.
+    """
+    found = [(path, label) for name, label in labels.items() for path in image_files(folder / name)]
+    if not found:
+        raise KilonetError(f"{folder}: no PNG or JPEG images in its subfolders")
+    images = [view(read_picture(path), str(path)) for path, _ in found]
+    for image, (path, _) in zip(images, found, strict=True):
+        if image.shape != images[0].shape:
+            raise KilonetError(
+                f"{path}: {_size(image)}, but {found[0][0]} is {_size(images[0])}; scale all to one size"
+            )
+    return np.stack(images), np.array([label for _, label in found], np.int64), [path for path, _ in found]
+
+
+def as_it_is(picture: Picture, name: str) -> NDArray[np.uint8]:
+    """Take a picture's own pixels: uint8 (channels, rows, columns).
+
+    Raises:
+        KilonetError: it is far larger than what a network here takes.
+    """
+    if max(picture.values.shape[:2]) > LARGEST:
+        raise KilonetError(f"{name}: more than {LARGEST} pixels long; scale it to the size that the network takes")
+    return picture.values.round().astype(np.uint8).transpose(2, 0, 1)
+
+
+LARGEST = 512
+"""The longest side that a recipe's input may have."""
+
+
+def _size(image: NDArray[np.uint8]) -> str:
+    channels, rows, columns = image.shape
+    return f"{columns}x{rows} {'grey' if channels == 1 else 'colour'}"

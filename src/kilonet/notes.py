@@ -1,0 +1,35 @@
+"""What a model file may say beside the network: names, what kind of images, how sure it may be."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from kilonet.calibration import Calibration
+from kilonet.layers import Shape
+from kilonet.preprocess.frame import SIDE
+from kilonet.recipe import Section
+
+DIGIT_SHAPE: Shape = (1, SIDE, SIDE)
+DIGITS = 10
+
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class Notes(Section):
+    """Optional knowledge about a model."""
+
+    names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=4096)] | None = Field(None, strict=False)
+    """Of the classes, in order; None where they are their numbers."""
+    digits: bool | None = None
+    """Whether photos are to be laid out as MNIST's digits for it; None to tell by the network's shape."""
+    calibration: Calibration | None = None
+    """None where it was never fitted."""
+
+    def reads_digits(self, shape: Shape, classes: int) -> bool:
+        """Tell whether a picture is searched for digits: by default if (1, 28, 28) goes in and ten numbers come out."""
+        likely = shape == DIGIT_SHAPE and classes == DIGITS and self.names is None
+        return likely if self.digits is None else self.digits
+
+    def name_of(self, label: int) -> str:
+        """Return a class's name, or its number."""
+        return str(label) if self.names is None else self.names[label]

@@ -1,0 +1,181 @@
+"""From the bytes of a PNG or JPEG file to a picture: limits first, then orientation, transparency, palette, 16 bits.
+
+Nothing is decoded before its size is known to be within the limits, and what ends early is refused: Pillow itself fills
+the missing rows of a PNG file with black.
+"""
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from kilonet.errors import KilonetError
+
+FORMATS = ("PNG", "JPEG")
+WORKING_SIDE = 1024
+"""Larger pictures are scaled down to this longest side, averaging; a digit still has far more pixels than it needs."""
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# Column and row of the first pixel of each of Adam7's passes, and the steps between pixels.
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_START_OF_SCAN = b"\xff\xda"
+_PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may ask for. They bound memory and time before anything is decoded."""
+
+    content: int = 32 << 20
+    """Bytes of the file."""
+    pixels: int = 64_000_000
+    """Rows times columns."""
+    scanned: int = 1_000_000_000
+    """Rows times columns times the scans of a progressive JPEG file, each of which is a pass over the whole picture."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture, upright."""
+
+    values: NDArray[np.float32]
+    """float32 (rows, columns, channels), 0 to 255, one channel or three, the longest side at most `WORKING_SIDE`."""
+    grey: NDArray[np.uint8] | None
+    """uint8 (rows, columns): the very pixels, if the file holds upright 8-bit grey ones that were not scaled."""
+
+
+def decode(content: bytes, name: str, limits: Limits = Limits()) -> Picture:
+    """Decode a PNG or JPEG file.
+
+    Args:
+        content: the file's bytes.
+        name: what messages call it.
+        limits: what it may ask for.
+
+    Raises:
+        KilonetError: no PNG or JPEG, over a limit, truncated or damaged; one line.
+    """
+    if len(content) > limits.content:
+        raise KilonetError(f"{name}: over {limits.content:,} bytes; save it smaller")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures and of damaged metadata; our own limits and errors answer for both.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                _check_size(image, content, name, limits)
+                if image.format == "PNG":
+                    _check_png(content, image.size)
+                return _picture(image)
+    except UnidentifiedImageError:
+        raise KilonetError(f"{name}: not a PNG or JPEG image") from None
+    except Image.DecompressionBombError:
+        raise KilonetError(f"{name}: more than {limits.pixels:,} pixels; scale it down first") from None
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        struct.error,
+        zlib.error,
+    ) as error:
+        raise KilonetError(f"{name}: damaged: {error}") from None
+
+
+def _check_size(image: Image.Image, content: bytes, name: str, limits: Limits) -> None:
+    pixels = image.width * image.height
+    if pixels > limits.pixels:
+        raise KilonetError(f"{name}: {image.width}x{image.height} pixels, over {limits.pixels:,}; scale it down first")
+    # The entropy-coded data never hold this marker, so it is not counted too rarely.
+    if image.format == "JPEG" and pixels * content.count(_START_OF_SCAN) > limits.scanned:
+        raise KilonetError(
+            f"{name}: too many scans for {image.width}x{image.height} pixels; save it as a baseline JPEG"
+        )
+
+
+def _check_png(content: bytes, size: tuple[int, int]) -> None:
+    """Make sure that the file holds all its pixels.
+
+    Source: W3C, "Portable Network Graphics (PNG) Specification", 5.3 (chunks), 7.2 (scanlines), 8.1 (interlacing).
+    """
+    if content[12:16] != b"IHDR":
+        raise ValueError("its header does not come first")
+    depth, colour, interlaced = content[24], content[25], content[28]
+    bits = depth * _PNG_SAMPLES[colour]
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    missing = sum(_scanline_bytes(size, bits, one) for one in passes)
+    unpacker = zlib.decompressobj()
+    for data in _png_data(content):
+        packed = data
+        while packed and missing > 0 and not unpacker.eof:
+            missing -= len(unpacker.decompress(packed, _PIECE))
+            packed = unpacker.unconsumed_tail
+    if missing > 0:
+        raise ValueError("its pixels end early")
+
+
+def _scanline_bytes(size: tuple[int, int], bits: int, one: tuple[int, int, int, int]) -> int:
+    left, top, step_x, step_y = one
+    columns, rows = (-(-(size[0] - left) // step_x), -(-(size[1] - top) // step_y))
+    return rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
+
+
+def _png_data(content: bytes) -> Iterator[bytes]:
+    """Walk the chunks to the end, giving the packed pixels."""
+    position = len(_PNG_SIGNATURE)
+    while True:
+        length, kind = struct.unpack_from(">I4s", content, position)
+        if position + 12 + length > len(content):
+            raise ValueError("truncated")
+        if kind == b"IEND":
+            return
+        if kind == b"IDAT":
+            yield content[position + 8 : position + 8 + length]
+        position += 12 + length
+
+
+def _picture(image: Image.Image) -> Picture:
+    plain = image.mode == "L" and "transparency" not in image.info
+    if max(image.size) > WORKING_SIDE:
+        image.draft(None, (WORKING_SIDE, WORKING_SIDE))
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    small = _reduced(_without_alpha(upright))
+    values = np.asarray(small, np.float32)
+    if image.mode.startswith("I"):
+        # 16 bits, in Pillow's words I;16 or I; the highest value is to be 255.
+        values = values / np.float32(257)
+    untouched = plain and max(upright.size) <= WORKING_SIDE
+    return Picture(
+        values if values.ndim == 3 else values[:, :, None], np.asarray(upright, np.uint8) if untouched else None
+    )
+
+
+def _without_alpha(image: Image.Image) -> Image.Image:
+    """Return an image of mode L, F or RGB; what is transparent gets the paper that its ink would be written on."""
+    if image.mode.startswith("I"):
+        return image.convert("I").convert("F")
+    if not image.has_transparency_data:
+        return image.convert("L" if image.mode in ("1", "L") else "RGB")
+    layered = image.convert("RGBA")
+    alpha = np.asarray(layered.getchannel("A"), np.float64)
+    weight = alpha.sum()
+    mean = (np.asarray(layered.convert("RGB").convert("L")) * alpha).sum() / weight if weight else 0
+    paper = Image.new("RGBA", layered.size, "white" if mean < 128 else "black")
+    return Image.alpha_composite(paper, layered).convert("RGB")
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    scale = WORKING_SIDE / max(image.size)
+    if scale >= 1:
+        return image
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BOX)

@@ -1,0 +1,88 @@
+"""Calibration: a temperature that makes confidence mean what it says, and bounds that hold on their own images."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from helpers import refusal
+from kilonet.calibration import Calibration, energies, fit_calibration, fit_temperature
+from kilonet.errors import KilonetError
+
+Logits = NDArray[np.float32]
+
+
+def drawn(temperature: float, count: int = 20_000) -> tuple[Logits, NDArray[np.int64]]:
+    """Logits, and labels drawn with the probabilities that they give at a temperature."""
+    random = np.random.default_rng(5)
+    logits = random.normal(0, 3, (count, 10)).astype(np.float32)
+    # Gumbel's trick draws from a softmax.
+    labels = (logits / temperature + random.gumbel(size=logits.shape)).argmax(1)
+    return logits, labels.astype(np.int64)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7, 4.0])
+def test_the_temperature_behind_the_labels_is_found(temperature: float) -> None:
+    assert fit_temperature(*drawn(temperature)) == pytest.approx(temperature, rel=0.05)
+
+
+def test_no_other_temperature_has_a_lower_cross_entropy() -> None:
+    logits, labels = drawn(1.7, 2000)
+
+    def loss(temperature: float) -> float:
+        scaled = logits.astype(float) / temperature
+        return float((np.log(np.exp(scaled).sum(1)) - scaled[np.arange(len(labels)), labels]).mean())
+
+    best = fit_temperature(logits, labels)
+    assert loss(best) < min(loss(best * 0.99), loss(best * 1.01))
+
+
+def test_answers_that_are_sure_are_nearly_always_right() -> None:
+    logits, labels = drawn(1.0)
+    fitted = fit_calibration(logits * 4, labels)
+    confidence = fitted.probabilities(logits * 4)
+    sure = confidence.max(1) >= fitted.sure_from
+    right = confidence.argmax(1) == labels
+    assert right[sure].mean() >= 0.999
+    assert 0.01 < sure.mean() < 0.9
+    # As low as it goes: one more answer, the next most sure, would break the promise in the long run.
+    assert right[~sure].mean() < 0.999
+
+
+def test_two_in_a_thousand_are_strange() -> None:
+    logits, labels = drawn(1.0)
+    fitted = fit_calibration(logits, labels)
+    assert fitted.energy_from is not None
+    assert (energies(logits) < fitted.energy_from).mean() == pytest.approx(0.002, abs=1e-4)
+
+
+def test_a_network_that_is_never_right_is_never_sure() -> None:
+    logits, labels = drawn(1.0, 1000)
+    assert fit_calibration(logits, (logits.argmax(1) + 1) % 10).sure_from == 1.0
+    assert len(labels) == 1000
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(KilonetError) as error:
+        fit_calibration(*drawn(1.0, 499))
+    refusal(error, "499", "500")
+
+
+@given(
+    logits=st.lists(st.lists(st.floats(-1e4, 1e4, width=32), min_size=3, max_size=3), min_size=1, max_size=5),
+    temperature=st.floats(0.02, 50),
+)
+def test_probabilities_are_probabilities_in_the_logits_order(logits: list[list[float]], temperature: float) -> None:
+    rows = np.array(logits, np.float32)
+    found = Calibration(temperature=temperature).probabilities(rows)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    assert (found[np.arange(len(rows)), rows.argmax(1)] == found.max(1)).all()
+
+
+def test_without_a_temperature_it_is_the_softmax() -> None:
+    np.testing.assert_allclose(
+        Calibration().probabilities(np.log([[1, 2, 5]]).astype(np.float32)), [[0.125, 0.25, 0.625]]
+    )
+    np.testing.assert_allclose(energies(np.log([[1, 2, 5]]).astype(np.float32)), [np.log(8)], rtol=1e-6)

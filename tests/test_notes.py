@@ -1,0 +1,99 @@
+"""What a model's file says beside the network, and files that say nothing."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import TINY_LAYERS, model_section, refusal, some_pixels
+from kilonet.calibration import Calibration
+from kilonet.errors import KilonetError
+from kilonet.model import Model, load, serialise
+from kilonet.network import initial_network
+from kilonet.notes import Notes
+
+SECTION = model_section(*TINY_LAYERS)
+STATE = initial_network(SECTION, seed=1).state()
+NAMES = tuple("abcdefghij")
+FULL = Notes(names=NAMES, digits=False, calibration=Calibration(temperature=1.5, sure_from=0.75, energy_from=-2.5))
+
+
+def header(content: bytes) -> dict[str, Any]:
+    length = int.from_bytes(content[:8], "little")
+    table = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["kilonet"])
+    assert isinstance(table, dict)
+    return table
+
+
+def test_notes_are_kept_in_the_file(tmp_path: Path) -> None:
+    model = Model(SECTION, STATE, FULL)
+    model.save(tmp_path / "model.safetensors")
+    loaded = load(tmp_path / "model.safetensors")
+    assert loaded.notes == FULL
+    assert loaded.sha256 == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_model_without_notes_has_the_file_of_the_versions_before_them() -> None:
+    assert set(header(serialise(SECTION, STATE))) == {"format_version", "model"}
+    assert serialise(SECTION, STATE, Notes()) == serialise(SECTION, STATE)
+    assert header(serialise(SECTION, STATE, Notes(digits=False)))["notes"] == {"digits": False}
+
+
+def test_probabilities_are_calibrated_and_classes_are_not_changed() -> None:
+    plain, warm = Model(SECTION, STATE), Model(SECTION, STATE).with_notes(FULL)
+    cold_answer, warm_answer = plain.predict(some_pixels(50)), warm.predict(some_pixels(50))
+    assert (cold_answer.classes == warm_answer.classes).all()
+    assert (warm_answer.probabilities.max(1) < cold_answer.probabilities.max(1)).all()
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        7,
+        [],
+        {"unknown": 1},
+        {"names": "abcdefghij"},
+        {"names": ["a", "b"]},
+        {"names": []},
+        {"names": [*NAMES[:9], ""]},
+        {"names": [*NAMES[:9], 7]},
+        {"digits": "yes"},
+        {"calibration": {"temperature": 0.0}},
+        {"calibration": {"temperature": float("nan")}},
+        {"calibration": {"temperature": -1.0}},
+        {"calibration": {"sure_from": 2.0}},
+        {"calibration": {"energy_from": float("inf")}},
+        {"calibration": {"energy_from": "low"}},
+    ],
+    ids=str,
+)
+def test_notes_that_are_none_are_refused(notes: object, tmp_path: Path) -> None:
+    content = serialise(SECTION, STATE)
+    length = int.from_bytes(content[:8], "little")
+    table = json.loads(content[8 : 8 + length])
+    table["__metadata__"]["kilonet"] = json.dumps({**header(content), "notes": notes})
+    text = json.dumps(table).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    with pytest.raises(KilonetError) as error:
+        load(path)
+    refusal(error, path, "not a usable model file")
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "notes", "digits"),
+    [
+        ((1, 28, 28), 10, Notes(), True),
+        ((1, 28, 28), 10, Notes(digits=False), False),
+        ((1, 28, 28), 10, Notes(names=NAMES), False),
+        ((1, 28, 28), 9, Notes(), False),
+        ((1, 32, 32), 10, Notes(), False),
+        ((3, 28, 28), 10, Notes(), False),
+    ],
+)
+def test_digits_are_told_by_the_networks_shape_unless_it_is_said(
+    shape: tuple[int, int, int], classes: int, notes: Notes, *, digits: bool
+) -> None:
+    assert notes.reads_digits(shape, classes) is digits

@@ -1,0 +1,140 @@
+"""Prediction on the command line: photos, rows, folders, tables, and what the network saw."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from found_digits import draw_change, found_digit
+from helpers import command
+from kilonet.datasets import DataSet
+from kilonet.model import load
+from kilonet.notes import Notes
+
+
+@pytest.fixture
+def folder(mnist: DataSet, tmp_path: Path) -> Path:
+    """Twelve found digits, one file that is none and one that ends early."""
+    home = tmp_path / "photos"
+    home.mkdir()
+    for number in range(12):
+        content = found_digit(mnist.test.pixels[number, 0].numpy(), draw_change(number))
+        (home / f"{number:02}-is-{int(mnist.test.labels[number])}.png").write_bytes(content)
+    (home / "junk.jpg").write_bytes(b"junk")
+    (home / "short.png").write_bytes((home / "00-is-7.png").read_bytes()[:200])
+    (home / "letter.txt").write_text("Dear reader")
+    return home
+
+
+@pytest.fixture
+def row(mnist: DataSet, tmp_path: Path) -> Path:
+    pixels = np.pad(np.concatenate(list(mnist.test.pixels[:6, 0].numpy()), axis=1), 9)
+    Image.fromarray(255 - pixels).resize((744, 184)).save(tmp_path / "row.jpg")
+    return tmp_path / "row.jpg"
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_a_folder_is_read_and_its_unreadable_files_are_listed(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = command(capsys, "predict", "best", folder, "--csv", tmp_path / "out.csv")
+    assert answer.status == 1
+    assert answer.out == f"Answers: {tmp_path / 'out.csv'}\n"
+    lines = answer.err.splitlines()
+    assert lines[0].startswith(f"kilonet: skipped: {folder / 'junk.jpg'}: not a PNG")
+    assert lines[1].startswith(f"kilonet: skipped: {folder / 'short.png'}: ")
+    assert lines[2] == "kilonet: 2 of 14 files could not be read"
+    with (tmp_path / "out.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 12
+    for table in rows:
+        assert table["class"] == Path(table["file"]).stem[-1]
+        figures = [float(table[f"p{label}"]) for label in range(10)]
+        assert sum(figures) == pytest.approx(1, abs=1e-4)
+        assert float(table["probability"]) == pytest.approx(max(figures), abs=1e-6)
+        assert table["uncertain"] in ("True", "False")
+        assert table["no_digit"] == ""
+
+
+def test_a_folder_whose_files_are_all_well_is_status_0(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("junk.jpg", "short.png"):
+        (folder / name).unlink()
+    answer = command(capsys, "predict", "best", folder)
+    assert (answer.status, answer.err) == (0, "")
+    assert [line.split(": ")[1][0] for line in answer.out.splitlines()] == list("721041495906")
+
+
+def test_json_has_answers_and_skipped_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = json.loads(command(capsys, "predict", "best", folder, "--json").out)
+    assert len(table["predictions"]) == 12
+    assert [Path(one["file"]).name for one in table["skipped"]] == ["junk.jpg", "short.png"]
+    assert set(table["calibration"]) == {"temperature", "sure_from", "energy_from"}
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command(capsys, "predict", "best", tmp_path).refused(tmp_path, "no PNG or JPEG")
+
+
+def test_a_row_is_read_with_line_and_objected_to_without(row: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = command(capsys, "predict", "best", row, "--line")
+    assert answer.out.startswith(f"{row}: 721041 (")
+    table = json.loads(command(capsys, "predict", "best", row, "--line", "--json").out)
+    assert [(one["place"], one["class"]) for one in table["predictions"]] == list(enumerate([7, 2, 1, 0, 4, 1]))
+    assert "no digit (several" in command(capsys, "predict", "best", row).out
+
+
+def test_show_writes_what_the_network_saw(
+    row: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = folder / "00-is-7.png"
+    assert command(capsys, "predict", "best", photo, "--show", tmp_path / "seen.png").status == 0
+    assert size(tmp_path / "seen.png") == (28, 28)
+    # What was seen is seen again as it is.
+    first = json.loads(command(capsys, "predict", "best", photo, "--json").out)["predictions"][0]
+    again = json.loads(command(capsys, "predict", "best", tmp_path / "seen.png", "--json").out)["predictions"][0]
+    assert first["probabilities"] == again["probabilities"]
+    command(capsys, "predict", "best", row, "--line", "--show", tmp_path / "row.png")
+    assert size(tmp_path / "row.png") == (6 * 28, 28)
+
+
+def test_an_empty_image_is_no_digit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("L", (50, 40), 200).save(tmp_path / "empty.png")
+    answer = command(capsys, "predict", "best", tmp_path / "empty.png")
+    assert answer.status == 0
+    assert answer.out == f"{tmp_path / 'empty.png'}: no digit (nothing stands out from the background)\n"
+
+
+def test_written_test_images_are_answered_as_in_memory(
+    mnist: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = mnist.test.pixels[:300, 0].numpy()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{number:03}.png")
+    table = json.loads(command(capsys, "predict", "best", tmp_path, "--json").out)
+    model = load("best")
+    found = np.array([one["probabilities"] for one in table["predictions"]], np.float32)
+    np.testing.assert_allclose(found, model.predict(images).probabilities, atol=1e-6)
+
+
+def test_the_packaged_models_are_calibrated() -> None:
+    for name in ("best", "seed"):
+        calibration = load(name).notes.calibration
+        assert calibration is not None
+        assert calibration.energy_from is not None
+
+
+def test_a_model_of_other_things_takes_images_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, image = tmp_path / "model.safetensors", tmp_path / "image.png"
+    load("best").with_notes(Notes(names=tuple("abcdefghij"))).save(path)
+    Image.new("RGB", (28, 28), (9, 9, 9)).save(image)
+    assert command(capsys, "predict", path, image).out.split(": ")[1][0] in "abcdefghij"
+    command(capsys, "predict", path, image, "--line").refused("--line")
+    Image.new("RGB", (29, 28)).save(image)
+    command(capsys, "predict", path, image).refused(image, "29x28 pixels, not 28x28")

@@ -1,0 +1,62 @@
+"""From logits to an answer."""
+
+import numpy as np
+import pytest
+
+from kilonet.calibration import Calibration
+from kilonet.notes import Notes
+from kilonet.preprocess.sight import BLOB, Sight
+from kilonet.reading import STRANGE, Answer, answers
+
+PIXELS = np.zeros((28, 28), np.uint8)
+CALIBRATION = Calibration(temperature=2.0, sure_from=0.8, energy_from=3.0)
+NOTES = Notes(calibration=CALIBRATION)
+
+
+def answer(logits: list[float], notes: Notes = NOTES, objection: str | None = None, *, digits: bool = True) -> Answer:
+    (found,) = answers([Sight(PIXELS, objection)], np.array([logits], np.float32), notes, digits=digits)
+    return found
+
+
+def test_a_sure_answer() -> None:
+    found = answer([0.0, 10.0, 0.0])
+    assert (found.label, found.name, found.uncertain, found.objection) == (1, "1", False, None)
+    assert found.probability == pytest.approx(1 / (1 + 2 * np.exp(-5)), rel=1e-5)
+    assert str(found) == "1 (98.67%)"
+    assert found.seen is PIXELS
+
+
+def test_a_doubtful_answer_says_so() -> None:
+    found = answer([0.0, 4.0, 3.0])
+    assert (found.label, found.uncertain) == (1, True)
+    assert str(found).endswith("%, uncertain)")
+
+
+def test_an_objection_is_no_digit() -> None:
+    found = answer([0.0, 10.0, 0.0], objection=BLOB)
+    assert (found.label, found.name, found.uncertain) == (None, None, True)
+    assert str(found) == f"no digit ({BLOB})"
+    table = found.as_json()
+    assert (table["class"], table["probability"], table["no_digit"]) == (None, None, BLOB)
+    assert len(table["probabilities"]) == 3
+
+
+def test_what_is_strange_is_no_digit_or_an_uncertain_class() -> None:
+    assert answer([-9.0, 1.0, -9.0]).objection == STRANGE
+    found = answer([-9.0, 1.0, -9.0], digits=False)
+    assert (found.label, found.uncertain, found.objection) == (1, True, None)
+    given = Sight(PIXELS, as_given=True)
+    (found,) = answers([given], np.array([[-9.0, 1.0, -9.0]], np.float32), NOTES, digits=True)
+    assert (found.label, found.uncertain, found.objection) == (1, True, None)
+
+
+def test_classes_have_their_names() -> None:
+    found = answer([0.0, 0.0, 10.0], Notes(names=("cat", "dog", "fox")))
+    assert (found.label, found.name) == (2, "fox")
+    assert str(found).startswith("fox (")
+
+
+def test_a_model_without_a_calibration_is_uncertain_below_nine_tenths() -> None:
+    assert answer([0.0, 2.0], Notes()).uncertain
+    assert not answer([0.0, 2.5], Notes()).uncertain
+    assert answer([-50.0, -50.0], Notes()).objection is None

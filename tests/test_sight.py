@@ -1,0 +1,113 @@
+"""What the network is shown, and what is no digit."""
+
+import io
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from helpers import refusal
+from kilonet.datasets import DataSet
+from kilonet.errors import KilonetError
+from kilonet.model import load
+from kilonet.preprocess import sight
+from kilonet.preprocess.decode import Picture, decode
+from kilonet.preprocess.sight import see_digit, see_plain, see_row
+
+Bytes = NDArray[np.uint8]
+Y, X = np.mgrid[:100, :100]
+
+
+def picture(pixels: Bytes) -> Picture:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return decode(stream.getvalue(), "photo")
+
+
+def sheet(black: NDArray[np.bool_]) -> Bytes:
+    return np.where(black, 0, 255).astype(np.uint8)
+
+
+def row_of(digits: Bytes, gap: int = 0) -> Bytes:
+    return np.asarray(255 - np.pad(np.concatenate([np.pad(one, ((0, 0), (0, gap))) for one in digits], 1), 8), np.uint8)
+
+
+def test_mnists_test_images_written_as_files_are_seen_as_they_are(mnist: DataSet) -> None:
+    for image in mnist.test.pixels[::10, 0].numpy():
+        seen = see_digit(picture(image))
+        assert seen.objection is None
+        np.testing.assert_array_equal(seen.pixels, image)
+
+
+def test_inverted_test_images_are_recognised_as_well(mnist: DataSet) -> None:
+    images, labels = mnist.test.pixels[:500, 0].numpy(), mnist.test.labels[:500].numpy()
+    sights = [see_digit(picture(255 - image)) for image in images]
+    assert [one.objection for one in sights] == [None] * 500
+    right = (load("best").predict(np.stack([one.pixels for one in sights])).classes == labels).sum()
+    assert right >= (load("best").predict(images).classes == labels).sum() - 3
+
+
+def noise() -> Bytes:
+    return np.random.default_rng(0).integers(0, 256, (100, 100)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "objection"),
+    [
+        (sheet(X < 0), sight.NOTHING),
+        (sheet(X >= 0), sight.NOTHING),
+        (noise(), sight.NOTHING),
+        ((X * 2).astype(np.uint8), sight.NOTHING),
+        (sheet((np.abs(X - 50) < 20) & (np.abs(Y - 50) < 20)), sight.BLOB),
+        (sheet(np.hypot(X - 50, Y - 50) < 20), sight.BLOB),
+        (sheet((np.abs(X - 50) < 30) & (np.abs(Y - 50) < 2)), sight.FLAT),
+        (sheet((np.abs(X - 50) < 2) & (np.abs(Y - 50) < 2)), sight.SMALL),
+        (
+            sheet((np.abs(X - 20) < 3) & (np.abs(Y - 50) < 30) | (np.abs(X - 80) < 3) & (np.abs(Y - 50) < 30)),
+            sight.SEVERAL,
+        ),
+        (sheet((X % 13 < 5) & (Y % 11 < 5)), sight.TEXTURE),
+    ],
+    ids=["white", "black", "noise", "slope", "square", "disc", "dash", "dot", "two", "dots"],
+)
+def test_what_is_no_digit_is_objected_to(pixels: Bytes, objection: str | None) -> None:
+    seen = see_digit(picture(pixels))
+    assert seen.objection == objection
+    assert seen.pixels.shape == (28, 28)
+    assert seen.pixels.dtype == np.uint8
+
+
+def test_a_row_without_line_is_objected_to(mnist: DataSet) -> None:
+    assert see_digit(picture(row_of(mnist.test.pixels[:4, 0].numpy()))).objection == sight.SEVERAL
+
+
+@pytest.mark.parametrize("gap", [0, 40])
+def test_a_row_is_read_in_order(mnist: DataSet, gap: int) -> None:
+    images = mnist.test.pixels[:12, 0].numpy()
+    sights = see_row(picture(row_of(images, gap)))
+    assert [one.objection for one in sights] == [None] * 12
+    said = load("best").predict(np.stack([one.pixels for one in sights])).classes
+    assert said.tolist() == mnist.test.labels[:12].tolist()
+
+
+def test_dots_between_the_digits_of_a_row_are_left_out(mnist: DataSet) -> None:
+    row = row_of(mnist.test.pixels[:3, 0].numpy(), gap=12)
+    row[30:33, 40:43] = 0
+    assert len(see_row(picture(row))) == 3
+
+
+def test_a_row_of_nothing_is_one_objection() -> None:
+    assert [one.objection for one in see_row(picture(sheet(X < 0)))] == [sight.NOTHING]
+
+
+def test_plain_pictures_are_taken_as_they_are() -> None:
+    colours = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    np.testing.assert_array_equal(see_plain(picture(colours), (3, 2, 3), "x").pixels, colours.transpose(2, 0, 1))
+    grey = see_plain(picture(colours), (1, 2, 3), "x").pixels
+    np.testing.assert_array_equal(grey, np.asarray(Image.fromarray(colours).convert("L")))
+    np.testing.assert_array_equal(see_plain(picture(grey), (3, 2, 3), "x").pixels, np.stack([grey] * 3))
+    for shape, words in (((3, 3, 2), "3x2 pixels, not 2x3"), ((2, 2, 3), "2 channels")):
+        with pytest.raises(KilonetError) as error:
+            see_plain(picture(colours), shape, "photo")
+        refusal(error, "photo", words)
