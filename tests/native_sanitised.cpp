@@ -14,7 +14,7 @@ int main() {
   for (auto& label : labels) label = (int64_t)(last.channels * random());
   for (auto& value : values) value = random() + 0.1f;
   const Settings settings{pixels.data(), labels.data(), values.data(), momentum.data(), second.data(), average.data(),
-                          0.9, 1e-3, 0.1, 0.2, 0.13, 0.3, 7, 2};
+                          0.9, 1e-3, 0.1, 0.2, 0.13, 0.3, 2, 0.9, 7, 2};
   Trainer* trainer = kilonet_open(&settings);
   for (int step = 0; step < 3; step++) {
     for (auto& index : indices) index = (int64_t)(images * random());
