@@ -116,8 +116,9 @@ class AugmentSection(Section):
 class DistillSection(Section):
     """Learning from trained networks beside the labels.
 
-    The loss is (1 - weight) * cross-entropy + weight * temperature^2 * KL(teacher || student), where the divergence is of
-    probabilities softened by the temperature. Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network", 2015.
+    The loss is (1 - weight) * cross-entropy + weight * temperature^2 * KL(teacher || student), the divergence of
+    probabilities softened by the temperature. Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a
+    neural network", 2015.
     """
 
     teacher: Annotated[tuple[str, ...], Field(max_length=100)] = Field(
@@ -203,6 +204,11 @@ def packaged_recipes() -> list[str]:
     """Return the names of the recipes in the package, sorted."""
     folder = files("kilonet") / "recipes"
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def names_a_recipe(source: str) -> bool:
+    """Tell whether a name that may also be a model's is meant as a recipe's: a packaged one, or a TOML file's."""
+    return source in packaged_recipes() or Path(source).suffix == ".toml"
 
 
 def recipe_name(source: str) -> str:

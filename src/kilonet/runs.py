@@ -59,8 +59,10 @@ class TeacherResult(Section):
     folder: str | None
     """Its name in the run folder; None for a run without one."""
     parameters: int
+    scored: str
+    scored_images: int
     accuracy: float
-    """A fraction of the images that the run itself is scored on."""
+    """A fraction of the images named by `scored`: those of its own run, or of this one for a model without its run."""
     seconds: float | None
     """Of its own training, which the run's seconds do not count; None for a model that came without its run."""
     model_sha256: str

@@ -53,8 +53,8 @@ def train_seeds(source: str, changes: Mapping[str, Any], out: Path | None, seeds
     folders = {seed: parent / f"seed{seed}" for seed in range(recipe.run.seed, recipe.run.seed + seeds)}
     threads = recipe.run.threads or 1
     workers = 1 if recipe.run.device == "cuda" else max(1, min(seeds, _cores() // threads))
-    print(f"{recipe_name(source)}: {seeds} seeds, {workers} at a time, in {parent}", file=sys.stderr)
     _prepare_teachers(recipe, parent)
+    print(f"{recipe_name(source)}: {seeds} seeds, {workers} at a time, in {parent}", file=sys.stderr)
     with _resumable(list(folders.values())):
         return _train_side_by_side([recipe.replace(seed=seed, threads=threads) for seed in folders], folders, workers)
 
@@ -159,7 +159,8 @@ def _teacher_lines(result: Result) -> list[str]:
         took = (
             "" if teacher.seconds is None else f"; {teacher.seconds:.1f} s of training, not counted in the other times"
         )
-        lines.append(f"Teacher: {100 * teacher.accuracy:.2f}% of these images, {teacher.parameters:,} parameters{took}")
+        images = f"{teacher.scored_images} {teacher.scored.lower()} images"
+        lines.append(f"Teacher: {100 * teacher.accuracy:.2f}% of {images}, {teacher.parameters:,} parameters{took}")
     return lines
 
 

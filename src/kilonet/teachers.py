@@ -18,11 +18,12 @@ import torch
 
 from kilonet.datasets import DataSet, Images
 from kilonet.errors import KilonetError
+from kilonet.evaluation import evaluate
 from kilonet.files import make_folder, write_atomically
 from kilonet.model import MODEL_FILE, Model, load, packaged_models
 from kilonet.native import library_name
 from kilonet.progress import Progress
-from kilonet.recipe import ModelSection, Recipe, load_recipe, packaged_recipes
+from kilonet.recipe import DistillSection, ModelSection, Recipe, load_recipe, names_a_recipe
 from kilonet.runs import METRICS_FILE, RECIPE_FILE, RESULT_FILE, Result, Run, TeacherResult, is_finished, read_result
 
 _NAME = "teacher"
@@ -32,13 +33,16 @@ TrainTeacher = Callable[[Recipe, Path | None], Run]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A teacher that a recipe asks for, checked: a recipe to train, or a model that is there."""
+class FoundModel:
+    """A model that is there already."""
 
-    recipe: Recipe | None
-    model: Model | None
-    run: Path | None = None
-    """The run folder of the model, if it came with one."""
+    model: Model
+    run: Path | None
+    """The run folder that it came with, if it did."""
+
+
+Wanted = Recipe | FoundModel
+"""A teacher that a recipe asks for, checked: a resolved recipe to train, or a model."""
 
 
 @dataclass(frozen=True)
@@ -56,45 +60,37 @@ def wanted_teachers(recipe: Recipe, progress: Progress) -> list[Wanted]:
         KilonetError: nothing there, another input or other classes than the student's, one that distils itself, or one
             that has seen the images that are held out.
     """
-    return [wanted for source in recipe.distill.teacher for wanted in _wanted(source, recipe, progress)]
+    wanted: list[Wanted] = []
+    for source in recipe.distill.teacher:
+        wanted += _recipes(source, recipe) if names_a_recipe(source) else [_model(source, recipe, progress)]
+    return wanted
 
 
-def _wanted(source: str, student: Recipe, progress: Progress) -> list[Wanted]:
-    if source not in packaged_recipes() and Path(source).suffix != ".toml":
-        return [_wanted_model(source, student, progress)]
+def _recipes(source: str, student: Recipe) -> list[Recipe]:
     own = load_recipe(source, student.run.model_dump(exclude={"seed"}))
     if own.distill.teacher:
         raise KilonetError(
             f"the teacher {source} has a teacher itself; train it, and name its run folder as the teacher"
         )
     _check_fit(source, own.model, student.model)
-    return [Wanted(own.replace(seed=own.run.seed + number), None) for number in range(student.distill.teachers)]
+    return [own.replace(seed=own.run.seed + number) for number in range(student.distill.teachers)]
 
 
-def _wanted_model(source: str, student: Recipe, progress: Progress) -> Wanted:
+def _model(source: str, student: Recipe, progress: Progress) -> FoundModel:
     if source not in packaged_models() and not Path(source).exists():
-        raise KilonetError(f"no teacher '{source}': neither a recipe nor a model file, a run folder or a packaged name")
+        raise KilonetError(f"no teacher '{source}': neither a recipe nor a run folder or a model file")
     model = load(source)
     _check_fit(source, model.section, student.model)
-    run = _run_of(source, model)
+    found = FoundModel(model, _run_of(source, model))
     if student.run.holdout:
-        _check_holdout(source, run, student, progress)
-    return Wanted(None, model, run)
+        _check_holdout(source, found, student, progress)
+    return found
 
 
 def _run_of(source: str, model: Model) -> Path | None:
     """Return the run folder that a model is named by or lies in, if it is still the one of that run."""
-    path = Path(source)
-    folder = path if path.is_dir() else path.parent
+    folder = Path(source) if Path(source).is_dir() else Path(source).parent
     return folder if is_finished(folder) and read_result(folder).model_sha256 == model.sha256 else None
-
-
-def _check_holdout(source: str, run: Path | None, student: Recipe, progress: Progress) -> None:
-    trained = read_result(run).recipe.run if run else None
-    if source in packaged_models() or (trained and (trained.data, trained.holdout) != (student.run.data, True)):
-        raise KilonetError(f"the teacher {source} has seen the images held out; name a recipe, or a run with --holdout")
-    if trained is None:
-        progress.message(f"whether the teacher {source} has seen the images held out cannot be told from its file")
 
 
 def _check_fit(source: str, teacher: ModelSection, student: ModelSection) -> None:
@@ -108,38 +104,54 @@ def _check_fit(source: str, teacher: ModelSection, student: ModelSection) -> Non
         raise KilonetError(f"the teacher {source} has no weights, so there is nothing to learn from it")
 
 
+def _check_holdout(source: str, found: FoundModel, student: Recipe, progress: Progress) -> None:
+    trained = read_result(found.run).recipe.run if found.run else None
+    if source in packaged_models() or (trained and (trained.data, trained.holdout) != (student.run.data, True)):
+        raise KilonetError(f"the teacher {source} has seen the images held out; name a recipe, or a run with --holdout")
+    if trained is None:
+        progress.message(f"whether the teacher {source} has seen the images held out cannot be told from its file")
+
+
 def gather_teachers(
-    wanted: Sequence[Wanted], data: DataSet, folder: Path | None, train: TrainTeacher, progress: Progress
+    wanted: Sequence[Wanted], data: DataSet, train: TrainTeacher, progress: Progress, folder: Path | None
 ) -> list[Teacher]:
-    """Have every teacher at hand, in the folders of a run that are named after them, or without any folder.
+    """Have every teacher at hand, in the run's folder if it has one.
 
     Args:
-        wanted: the teachers.
+        wanted: the teachers of the student's recipe.
         data: what the student is trained on and scored by, after holding out.
+        train: trains the recipes that are neither there nor found.
+        progress: is told where a teacher was found.
         folder: the run's.
-        train: trains those that are neither there nor found.
-        progress: is told of each.
     """
     if folder is None:
         return [_at_hand(one, data, train) for one in wanted]
-    places = [folder / (_NAME if len(wanted) == 1 else f"{_NAME}-{number}") for number in range(1, len(wanted) + 1)]
+    places = _places(len(wanted), folder)
     for one, place in zip(wanted, places, strict=True):
         if not _is_ready(place):
             _settle(one, data, place, train, progress)
     return [_kept(place, data) for place in places]
 
 
-def kept_teachers(folder: Path, data: DataSet) -> list[Teacher]:
-    """Load the teachers that a run has gathered, whatever has become of where they came from."""
-    places = sorted(folder.glob(f"{_NAME}*"), key=lambda place: (len(place.name), place.name))
-    return [_kept(place, data) for place in places]
+def kept_teachers(distill: DistillSection, folder: Path, data: DataSet) -> list[Teacher]:
+    """Load the teachers that a run has gathered, whatever has become of where they came from.
+
+    Raises:
+        KilonetError: one is missing or damaged.
+    """
+    count = sum(distill.teachers if names_a_recipe(source) else 1 for source in distill.teacher)
+    return [_kept(place, data) for place in _places(count, folder)]
 
 
 def train_shared(wanted: Sequence[Wanted], data: DataSet, parent: Path, train: TrainTeacher) -> None:
     """Train the teachers that are recipes in folders named by their hash, where the runs in `parent` find them."""
-    for one in wanted:
-        if one.recipe is not None and not is_finished(place := parent / _shared_name(one.recipe, data.train)):
-            train(one.recipe, place)
+    for recipe in wanted:
+        if isinstance(recipe, Recipe) and not is_finished(place := parent / _shared_name(recipe, data.train)):
+            train(recipe, place)
+
+
+def _places(count: int, folder: Path) -> list[Path]:
+    return [folder / (_NAME if count == 1 else f"{_NAME}-{number}") for number in range(1, count + 1)]
 
 
 def _is_ready(place: Path) -> bool:
@@ -149,13 +161,13 @@ def _is_ready(place: Path) -> bool:
 
 def _settle(wanted: Wanted, data: DataSet, place: Path, train: TrainTeacher, progress: Progress) -> None:
     """Bring a teacher into its folder."""
-    run = wanted.run if wanted.recipe is None else _found(wanted.recipe, data.train, place.parent.parent)
+    run = _found(wanted, data.train, place.parent.parent) if isinstance(wanted, Recipe) else wanted.run
     if run is not None:
         progress.message(f"the teacher is that of {run}")
         _copy_run(run, place)
-    elif wanted.recipe is not None:
-        train(wanted.recipe, place)
-    elif wanted.model is not None:
+    elif isinstance(wanted, Recipe):
+        train(wanted, place)
+    else:
         make_folder(place)
         wanted.model.save(place / MODEL_FILE)
 
@@ -175,8 +187,8 @@ def _shared_name(recipe: Recipe, images: Images) -> str:
     digest = hashlib.sha256()
     for part in (recipe.replace(threads=0).to_toml(), version("kilonet"), built):
         digest.update(part.encode() + b"\0")
-    digest.update(images.pixels.numpy().data)
-    digest.update(images.labels.numpy().data)
+    for tensor in (images.pixels, images.labels):
+        digest.update(tensor.contiguous().numpy().data)
     return f"{_NAME}-{digest.hexdigest()[:16]}"
 
 
@@ -187,23 +199,25 @@ def _copy_run(run: Path, place: Path) -> None:
 
 
 def _at_hand(wanted: Wanted, data: DataSet, train: TrainTeacher) -> Teacher:
-    if wanted.model is not None:
-        return _described(wanted.model, read_result(wanted.run) if wanted.run else None, None, data)
-    assert wanted.recipe is not None  # noqa: S101
-    run = train(wanted.recipe, None)
-    return _described(run.model, run.result, None, data)
+    if isinstance(wanted, Recipe):
+        run = train(wanted, None)
+        return _described(run.model, run.result, None, data.test)
+    return _described(wanted.model, read_result(wanted.run) if wanted.run else None, None, data.test)
 
 
 def _kept(place: Path, data: DataSet) -> Teacher:
-    return _described(load(place), read_result(place) if is_finished(place) else None, place.name, data)
+    return _described(load(place), read_result(place) if is_finished(place) else None, place.name, data.test)
 
 
-def _described(model: Model, trained: Result | None, folder: str | None, data: DataSet) -> Teacher:
-    right = model.logits(data.test.pixels).argmax(1) == data.test.labels
+def _described(model: Model, trained: Result | None, folder: str | None, images: Images) -> Teacher:
+    """Score a teacher only if no run has done so: a large one takes seconds."""
+    scored = (trained.scored, trained.scored_images) if trained else (images.name, len(images))
     result = TeacherResult(
         folder=folder,
         parameters=model.section.parameters,
-        accuracy=int(right.sum()) / len(data.test),
+        scored=scored[0],
+        scored_images=scored[1],
+        accuracy=trained.final.test_accuracy if trained else evaluate(model, images).accuracy,
         seconds=trained.seconds if trained else None,
         model_sha256=model.sha256,
     )

@@ -7,7 +7,7 @@ the same weights, bit for bit, as if nothing had happened.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -52,13 +52,11 @@ def fit(
     progress = progress or Silence()
     recipe = resolve_run(recipe, progress)
     data = _checked_data(recipe, images)
-    wanted = wanted_teachers(recipe, progress)
-    train_teacher = partial(_train_teacher, data=data, progress=progress)
+    gather = _gathering(recipe, data, progress)
     if out is None:
-        teachers = gather_teachers(wanted, data, None, train_teacher, progress)
-        return _train(recipe, data, None, progress, teachers)
+        return _train(recipe, data, None, progress, gather(None))
     with RunFolder.create(out, recipe) as folder:
-        teachers = gather_teachers(wanted, data, out, train_teacher, progress)
+        teachers = gather(out)
         # Only now, when nothing stands in the way: bad input is answered by its one line alone.
         progress.message(f"{recipe.model.parameters:,} parameters, in {out}")
         return _train(recipe, data, folder, progress, teachers)
@@ -74,13 +72,17 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
     with RunFolder.open(path) as folder:
         recipe = resolve_run(folder.recipe, progress)
         data = _checked_data(recipe, images)
-        if (path / CHECKPOINT_FILE).exists():
-            # Training had begun, so the teachers were at hand.
-            return _train(recipe, data, folder, progress, kept_teachers(path, data))
-        train_teacher = partial(_train_teacher, data=data, progress=progress)
-        wanted = wanted_teachers(recipe, progress)
-        teachers = gather_teachers(wanted, data, path, train_teacher, progress)
+        # Where training has begun the teachers are there, whatever has become of what the recipe names.
+        begun = (path / CHECKPOINT_FILE).exists()
+        teachers = kept_teachers(recipe.distill, path, data) if begun else _gathering(recipe, data, progress)(path)
         return _train(recipe, data, folder, progress, teachers)
+
+
+def _gathering(recipe: Recipe, data: DataSet, progress: Progress) -> Callable[[Path | None], list[Teacher]]:
+    """Check the recipe's teachers; returns what has them at hand, in the run's folder if there is one."""
+    wanted = wanted_teachers(recipe, progress)
+    train = partial(_train_teacher, data=data, progress=progress)
+    return partial(gather_teachers, wanted, data, train, progress)
 
 
 def prepare_teachers(recipe: Recipe, parent: Path, progress: Progress) -> None:
@@ -106,7 +108,7 @@ def _train_teacher(recipe: Recipe, path: Path | None, data: DataSet, progress: P
         with RunFolder.open(path) if begun else RunFolder.create(path, recipe) as folder:
             return _train(folder.recipe, data, folder, progress)
     except TrainingDiverged as error:
-        raise TrainingDiverged(f"the teacher's {error}") from None
+        raise TrainingDiverged(f"the teacher's {error} in its own recipe") from None
 
 
 def _checked_data(recipe: Recipe, images: DataSet | None) -> DataSet:
