@@ -75,7 +75,7 @@ DISTILLS = st.fixed_dictionaries(
             st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=9), max_size=3
         ),
         "teachers": st.integers(1, 100),
-        "temperature": proper(100, exclude_min=True),
+        "temperature": st.floats(0.1, 100),
         "weight": proper(),
     },
 )
@@ -211,7 +211,7 @@ def test_a_recipe_is_frozen() -> None:
                 ("augment", "shear", ("1.1", "-0.1")),
                 ("distill", "teacher", ("5", "[5]", "{}", "true")),
                 ("distill", "teachers", ("0", "101", "1.5")),
-                ("distill", "temperature", ("0", "-1", "101", "nan", "inf", '"warm"')),
+                ("distill", "temperature", ("0.09", "-1", "101", "nan", "inf", '"warm"')),
                 ("distill", "weight", ("-0.1", "1.1", "nan")),
                 ("run", "seed", ("-1", "2147483648", "0.5", "9" * 40)),
                 ("run", "threads", ("-1", "1025")),

@@ -127,7 +127,7 @@ class DistillSection(Section):
     teachers: Annotated[int, Field(ge=1, le=100)] = Field(
         1, description="how often each recipe among the teachers is trained, with seeds from its own upwards"
     )
-    temperature: Annotated[float, Field(gt=0, le=100)] = Field(
+    temperature: Annotated[float, Field(ge=0.1, le=100)] = Field(
         2.0, description="what teachers' and student's logits are divided by before they are compared"
     )
     weight: Fraction = Field(0.9, description="share of the teachers in the loss; the labels have the rest")
