@@ -39,6 +39,7 @@ CORE = {
     "recipe",
     "runs",
     "statistics",
+    "teachers",
     "torch_engine",
     "train",
 }

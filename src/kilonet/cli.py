@@ -154,7 +154,10 @@ def recipes(*, json: bool = False) -> int:
     from kilonet.recipe import load_recipe, packaged_recipes
 
     found = {name: load_recipe(name) for name in packaged_recipes()}
-    rows = [f"{name:<8} {recipe.model.parameters:>6,} parameters  {recipe.about}" for name, recipe in found.items()]
+    width = max(map(len, found))
+    rows = [
+        f"{name:<{width}} {recipe.model.parameters:>6,} parameters  {recipe.about}" for name, recipe in found.items()
+    ]
     _print(
         json, lambda: {name: recipe.model_dump(mode="json") for name, recipe in found.items()}, lambda: "\n".join(rows)
     )

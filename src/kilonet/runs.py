@@ -53,6 +53,21 @@ class EpochMetrics(Section):
     images_per_second: float
 
 
+class TeacherResult(Section):
+    """What a run has learnt from, and what that took."""
+
+    folder: str | None
+    """Its name in the run folder; None for a run without one."""
+    parameters: int
+    scored: str
+    scored_images: int
+    accuracy: float
+    """A fraction of the images named by `scored`: those of its own run, or of this one for a model without its run."""
+    seconds: float | None
+    """Of its own training, which the run's seconds do not count; None for a model that came without its run."""
+    model_sha256: str
+
+
 class Result(Section):
     """What a run came to. `test_*` figures are of the images named by `scored`."""
 
@@ -71,6 +86,7 @@ class Result(Section):
     """The epoch with the highest scored accuracy. Not a claim: it was picked by looking."""
     seconds: float
     """The training parts of all epochs."""
+    teachers: tuple[TeacherResult, ...] = ()
     environment: Environment
     model_sha256: str
 

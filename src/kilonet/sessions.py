@@ -15,9 +15,9 @@ from typing import Any
 from kilonet.errors import KilonetError
 from kilonet.progress import LineProgress, progress_on
 from kilonet.recipe import Recipe, load_recipe, recipe_name
-from kilonet.runs import Run, is_finished, read_result, read_run
+from kilonet.runs import Result, Run, is_finished, read_result, read_run
 from kilonet.statistics import mean_and_deviation
-from kilonet.train import fit, resume
+from kilonet.train import fit, prepare_teachers, resume
 
 RUNS = Path("runs")
 MAXIMUM_SEEDS = 1000
@@ -53,9 +53,21 @@ def train_seeds(source: str, changes: Mapping[str, Any], out: Path | None, seeds
     folders = {seed: parent / f"seed{seed}" for seed in range(recipe.run.seed, recipe.run.seed + seeds)}
     threads = recipe.run.threads or 1
     workers = 1 if recipe.run.device == "cuda" else max(1, min(seeds, _cores() // threads))
+    _prepare_teachers(recipe, parent)
     print(f"{recipe_name(source)}: {seeds} seeds, {workers} at a time, in {parent}", file=sys.stderr)
     with _resumable(list(folders.values())):
         return _train_side_by_side([recipe.replace(seed=seed, threads=threads) for seed in folders], folders, workers)
+
+
+def _prepare_teachers(recipe: Recipe, parent: Path) -> None:
+    """Train the teachers once for all seeds, with all cores."""
+    if not recipe.distill.teacher:
+        return
+    try:
+        prepare_teachers(recipe, parent, progress_on())
+    except KeyboardInterrupt:
+        way = f"the same command with --out {shlex.quote(str(parent))}"
+        raise KeyboardInterrupt(f"interrupted in the teacher's training; saved; go on with {way}") from None
 
 
 def _train_side_by_side(recipes: Sequence[Recipe], folders: Mapping[int, Path], workers: int) -> list[Run]:
@@ -133,10 +145,23 @@ def summary(run: Run) -> str:
         f"Final: {share:.2f}% of {images}, 95 % interval {100 * low:.2f} to {100 * high:.2f} %",
         f"Best epoch: {100 * best.test_accuracy:.2f}% (epoch {best.epoch}; picked by looking, no claim)",
         f"Time: {result.seconds:.1f} s of training for {len(run.history)} epochs ({computed})",
+        *_teacher_lines(result),
         f"Run folder: {run.folder}",
         f"Next: kilonet evaluate {shlex.quote(str(run.folder))}",
     ]
     return "\n".join(lines)
+
+
+def _teacher_lines(result: Result) -> list[str]:
+    """Say what a run learnt from, a line each."""
+    lines = []
+    for teacher in result.teachers:
+        took = (
+            "" if teacher.seconds is None else f"; {teacher.seconds:.1f} s of training, not counted in the other times"
+        )
+        images = f"{teacher.scored_images} {teacher.scored.lower()} images"
+        lines.append(f"Teacher: {100 * teacher.accuracy:.2f}% of {images}, {teacher.parameters:,} parameters{took}")
+    return lines
 
 
 def seeds_summary(runs: Sequence[Run]) -> str:
@@ -145,6 +170,7 @@ def seeds_summary(runs: Sequence[Run]) -> str:
     lines = [f"seed {result.recipe.run.seed}: {100 * result.final.test_accuracy:.2f}%" for result in results]
     mean, deviation = mean_and_deviation([100 * result.final.test_accuracy for result in results])
     spread = "" if math.isnan(deviation) else f" ± {deviation:.3f}"
+    lines += _teacher_lines(results[0])
     images = f"{results[0].scored_images} {results[0].scored.lower()} images"
     seconds = sum(result.seconds for result in results) / len(results)
     lines.append(f"Final epoch: {mean:.3f}{spread} % (mean ± sd, n = {len(runs)}) of {images}; {seconds:.1f} s a run")
