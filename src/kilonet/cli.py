@@ -208,16 +208,46 @@ def verify(folder: Annotated[Path, tyro.conf.Positional], *, data: str = "mnist"
     return 0 if verification.passed else 1
 
 
+def report(
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional],
+    *,
+    out: Path = Path("report.html"),
+    results: Path | None = None,
+    corruptions: Path | None = None,
+    exported: Path | None = None,
+    digit: int = 0,
+    json: bool = False,
+) -> int:
+    """Write one page that shows a run, with others beside it.
+
+    Args:
+        runs: run folders, or what 'train --seeds' wrote; the first, which may be any model, is shown in full.
+        out: the HTML file to write.
+        results: what 'train --json' printed, where the first is a model whose run folder is not at hand.
+        corruptions: what 'evaluate --corruptions --json' printed; by default corruptions.json in the run folder.
+        exported: a folder that 'export' wrote, for the sizes; by default exported in the run folder.
+        digit: the index of the image that is looked at closely.
+        json: print one JSON object instead of text.
+    """
+    from kilonet import reporting
+
+    written = reporting.report(runs, out, reporting.Evidence(results, corruptions, exported, digit))
+    _print(json, written.as_json, lambda: str(written))
+    return 0
+
+
 def _print(json: bool, as_json: Callable[[], Any], as_text: Callable[[], str]) -> None:
     print(json_module.dumps(as_json()) if json else as_text())
 
 
 def _run_as_json(run: "Run") -> dict[str, Any]:
-    return {"folder": str(run.folder), **run.result.model_dump(mode="json")}
+    history = [epoch.model_dump(mode="json") for epoch in run.history]
+    return {"folder": str(run.folder), **run.result.model_dump(mode="json"), "history": history}
 
 
 HANDLERS = {
-    handler.__name__: handler for handler in (train, evaluate, predict, calibrate, summary, recipes, export, verify)
+    handler.__name__: handler
+    for handler in (train, evaluate, predict, calibrate, summary, recipes, export, verify, report)
 }
 
 
