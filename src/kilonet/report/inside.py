@@ -100,8 +100,8 @@ def filters(subject: Subject) -> Figure:
     )
     some = f" Shown are {len(shown)} of {len(kernels)}." if len(shown) < len(kernels) else ""
     caption = (
-        "The first layer’s filters: blue weights look for ink, red ones for its absence, the stronger the colour the "
-        f"more; the strongest weight is {strongest:.2f}.{some}"
+        "The filters of the first layer: blue weights look for ink, red ones for its absence, the stronger the colour "
+        f"the more; the strongest weight is {strongest:.2f}.{some}"
     )
     heads = ("filter", *(f"{row}, {column}" for row, column in np.ndindex(*kernels.shape[1:])))
     rows = [(str(number), *(f"{weight:.3f}" for weight in kernel.ravel())) for number, kernel in enumerate(shown)]
@@ -122,8 +122,8 @@ def maps(subject: Subject, measured: Measured) -> Figure:
     answer, share = measured.answer.thoughts[0]
     names = subject.class_names
     caption = (
-        f"What each layer makes of image {subject.digit}, a {names[measured.answer.label]}: every channel’s map, from "
-        f"its lowest value to its highest. In the end the network says {names[answer]} ({percent(share)})."
+        f"What each layer makes of image {subject.digit}, a {names[measured.answer.label]}: the map of every channel, "
+        f"from its lowest value to its highest. In the end the network says {names[answer]} ({percent(share)})."
     )
     rows: list[Row] = []
     for name, values in layers:

@@ -122,8 +122,8 @@ def side_by_side(records: Sequence[Record]) -> Figure:
         axes.set_xlabel("accuracy of the final epoch, %")
         axes.grid(axis="x")
     caption = (
-        "Every run's final epoch with the 95 % interval that its own images give (Wilson); dashed, the mean of each "
-        "recipe's seeds."
+        "The final epoch of every run with the 95 % interval that its own images give (Wilson); dashed, the mean over "
+        "the seeds of each recipe."
     )
     return Figure("runs", drawing.picture, caption, _runs(records))
 

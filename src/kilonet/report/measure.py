@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.calibration import UNFITTED
+from kilonet.errors import KilonetError
 from kilonet.evaluation import Evaluation, evaluation_of
 from kilonet.report.subject import Subject
 from kilonet.statistics import wilson_interval
@@ -73,7 +74,11 @@ class Measured:
 
 
 def measure(subject: Subject) -> Measured:
-    """Score a subject's images."""
+    """Score a subject's images.
+
+    Raises:
+        KilonetError: the corruptions that it comes with are another model's.
+    """
     logits = subject.model.logits(subject.images.pixels)
     labels = subject.images.labels.numpy()
     calibration = subject.model.notes.calibration
@@ -81,8 +86,10 @@ def measure(subject: Subject) -> Measured:
     order = np.argsort(probabilities[np.arange(len(labels)), labels], kind="stable")
     wrong = probabilities.argmax(1) != labels
     others = [index for index in order[WORST:].tolist() if wrong[index]]
+    evaluation = evaluation_of(logits, subject.images)
+    _check_robustness(subject, evaluation)
     return Measured(
-        evaluation=evaluation_of(logits, subject.images),
+        evaluation=evaluation,
         worst=tuple(_judged(index, probabilities, labels) for index in order[:WORST].tolist()),
         mistakes=tuple(_judged(index, probabilities, labels) for index in others[:MOST_MISTAKES]),
         wrong=int(wrong.sum()),
@@ -90,6 +97,13 @@ def measure(subject: Subject) -> Measured:
         raw=reliability(UNFITTED.probabilities(logits.numpy()), labels) if calibration else None,
         answer=_judged(subject.digit, probabilities, labels),
     )
+
+
+def _check_robustness(subject: Subject, evaluation: Evaluation) -> None:
+    found = subject.robustness
+    if found and round(found.clean * found.images) != evaluation.correct:
+        clean, own = (f"{100 * share:.2f} %" for share in (found.clean, evaluation.accuracy))
+        raise KilonetError(f"the corruptions are of a model with {clean} on clean images, but this one has {own}")
 
 
 def _judged(index: int, probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> Judged:

@@ -76,6 +76,9 @@ class Subject:
             raise KilonetError(f"--digit {self.digit}: the images have indices 0 to {len(self.images) - 1}")
         if self.record and not is_model_of(self.record.result, self.model):
             raise KilonetError(f"{self.record.name}: its result is not of this model")
+        if self.robustness and self.robustness.images != len(self.images):
+            found, own = self.robustness.images, len(self.images)
+            raise KilonetError(f"the corruptions were of {found:,} images, but the model is scored on {own:,}")
         if self.shipped and self.shipped.model_sha256 != self.model.sha256:
             raise KilonetError("the exported folder is not of this model as it is now; export it again")
 
