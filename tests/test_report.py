@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from helpers import GOLDEN, command, model_section, python, refusal, some_pixels
 from kilonet.datasets import Images
 from kilonet.errors import KilonetError
+from kilonet.gathering import Evidence, read_records, subject_of
 from kilonet.model import Model
 from kilonet.network import initial_network
-from kilonet.report import Record, Subject, report_html
+from kilonet.report import report_html
 from kilonet.report.inside import activations, sights
 from kilonet.report.measure import measure, reliability
-from kilonet.report.subject import groups
-from kilonet.reporting import Evidence, read_records, subject_of
 from kilonet.runs import Run
+from kilonet.subject import Record, Subject, groups
 from report_pages import table_of, text_of
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

@@ -13,8 +13,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from browser import DESKTOP, watched
+from kilonet.gathering import subject_of
 from kilonet.report import report_html
-from kilonet.reporting import subject_of
 from test_report import PUBLISHED
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}

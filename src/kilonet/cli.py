@@ -230,8 +230,36 @@ def report(
         json: print one JSON object instead of text.
     """
     from kilonet import reporting
+    from kilonet.gathering import Evidence
 
-    written = reporting.report(runs, out, reporting.Evidence(results, corruptions, exported, digit))
+    written = reporting.report(runs, out, Evidence(results, corruptions, exported, digit))
+    _print(json, written.as_json, lambda: str(written))
+    return 0
+
+
+def card(
+    model: Positional,
+    *,
+    out: Path = Path("README.md"),
+    results: Path | None = None,
+    corruptions: Path | None = None,
+    license: str | None = None,  # noqa: A002 - the flag is to be called as on the Hub
+    json: bool = False,
+) -> int:
+    """Write the card that a model is published with, in Hugging Face's style.
+
+    Args:
+        model: a packaged model, a run folder or a model file.
+        out: the Markdown file to write, or a folder, which gets the model's file too.
+        results: what 'train --json' printed, where the model's run folder is not at hand.
+        corruptions: what 'evaluate --corruptions --json' printed; by default corruptions.json in the run folder.
+        license: the model's licence, as the Hub names it, such as 'mit'; MIT for a packaged model.
+        json: print one JSON object instead of text.
+    """
+    from kilonet import reporting
+    from kilonet.gathering import Evidence
+
+    written = reporting.card(model, out, Evidence(results, corruptions), license)
     _print(json, written.as_json, lambda: str(written))
     return 0
 
@@ -247,7 +275,7 @@ def _run_as_json(run: "Run") -> dict[str, Any]:
 
 HANDLERS = {
     handler.__name__: handler
-    for handler in (train, evaluate, predict, calibrate, summary, recipes, export, verify, report)
+    for handler in (train, evaluate, predict, calibrate, summary, recipes, export, verify, report, card)
 }
 
 

@@ -1,41 +1,18 @@
-"""Reports as the command line does them: finding the run, its companions and what else was measured of it."""
+"""Reports and model cards as the command line does them: what is known of a model, written where it was asked for."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-from pydantic import ValidationError
-
-from kilonet.datasets import Images, load_data
 from kilonet.errors import KilonetError
 from kilonet.files import read_bounded, write_atomically
-from kilonet.model import MODEL_FILE, load, packaged_models
-from kilonet.recipe import RunSection, Section
-from kilonet.runs import RESULT_FILE, EpochMetrics, Result, read_history, read_result
+from kilonet.gathering import Evidence, subject_of
+from kilonet.model import MODEL_FILE, packaged_models
 
-if TYPE_CHECKING:
-    from kilonet.report import Record, Shipped, Subject
-
-CORRUPTIONS_FILE = "corruptions.json"
-EXPORTED_FOLDER = "exported"
-_MAXIMUM_BYTES = 16 << 20
-
-S = TypeVar("S", bound=Section)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the command line was told beside the runs; None is looked for in the run folder."""
-
-    results: Path | None = None
-    """What `kilonet train --json` printed."""
-    corruptions: Path | None = None
-    """What `kilonet evaluate --corruptions --json` printed."""
-    exported: Path | None = None
-    """What `kilonet export` wrote."""
-    digit: int = 0
+CARD_FILE = "README.md"
+PACKAGED_LICENCE = "mit"
+_MAXIMUM_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -75,139 +52,50 @@ def report(sources: Sequence[str], out: Path, evidence: Evidence) -> Report:
     return Report(out, len(content), len(subject.companions) + (subject.record is not None))
 
 
-def subject_of(sources: Sequence[str], evidence: Evidence) -> "Subject":
-    """Gather what is known of the first source, and the records of the others.
+@dataclass(frozen=True)
+class Card:
+    """What was written. `str()` gives the lines that `kilonet card` prints."""
+
+    files: tuple[Path, ...]
+    model_sha256: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {"files": [str(file) for file in self.files], "model_sha256": self.model_sha256}
+
+    def __str__(self) -> str:
+        """Return the lines."""
+        return f"Card: {', '.join(map(str, self.files))}\nModel: SHA-256 {self.model_sha256}"
+
+
+def card(source: str, out: Path, evidence: Evidence, licence: str | None) -> Card:
+    """Write a model's card to a Markdown file, or with the model's file into a folder.
 
     Raises:
-        KilonetError: as `report` does.
-    """
-    from kilonet.report import Robustness, Subject, is_model_of  # noqa: PLC0415
-
-    if not sources:
-        raise KilonetError("no run given; name at least one run folder")
-    first, *others = [place for source in sources for place in _places(source)]
-    model = load(first)
-    records = [*_records(first), *(record for other in others for record in _records(other, needed=True))]
-    own = records[0] if _is_run(first) else None
-    if evidence.results is not None:
-        records += read_records(evidence.results)
-    own = own or next((record for record in records if is_model_of(record.result, model)), None)
-    if own is None and evidence.results is not None:
-        raise KilonetError(f"{evidence.results}: none of its runs is that of {first}")
-    return Subject(
-        name=_name(first),
-        model=model,
-        images=_scored(own),
-        record=own,
-        companions=_without_repetition(records, own),
-        robustness=_found(Robustness, evidence.corruptions, Path(first) / CORRUPTIONS_FILE),
-        shipped=_shipped(evidence.exported, Path(first) / EXPORTED_FOLDER),
-        digit=evidence.digit,
-    )
-
-
-def _places(source: str) -> list[str]:
-    """Return the run folders in a folder that `kilonet train --seeds` wrote, or the source itself."""
-    folder = Path(source)
-    if source in packaged_models() or not folder.is_dir() or (folder / RESULT_FILE).is_file():
-        return [source]
-    seeds = [path for path in folder.glob("seed*") if path.name[4:].isdecimal() and path.is_dir()]
-    return [str(path) for path in sorted(seeds, key=lambda path: int(path.name[4:]))] or [source]
-
-
-def _is_run(source: str) -> bool:
-    return source not in packaged_models() and (Path(source) / RESULT_FILE).is_file()
-
-
-def _name(source: str) -> str:
-    path = Path(source).resolve()
-    if path.name == MODEL_FILE:
-        path = path.parent
-    if path.name.startswith("seed") and path.name[4:].isdecimal() and _is_run(source):
-        return f"{path.parent.name}, seed {path.name[4:]}"
-    return path.name.removesuffix(".safetensors")
-
-
-def _records(source: str, *, needed: bool = False) -> "list[Record]":
-    from kilonet.report import Record  # noqa: PLC0415
-
-    if not needed and not _is_run(source):
-        return []
-    folder = Path(source)
-    return [Record(_name(source), read_result(folder), read_history(folder))]
-
-
-def read_records(path: Path) -> "list[Record]":
-    """Read what `kilonet train --json` printed, of one run or of several seeds.
-
-    Raises:
-        KilonetError: it is nothing of the kind.
+        KilonetError: no such model, evidence that is another model's, a file in the way that is no card of Kilonet's,
+            or the extra `card` missing.
     """
     try:
-        table = json.loads(read_bounded(path, _MAXIMUM_BYTES, "results"))
-        runs = table.get("runs", [table])
-        if not runs:
-            raise ValueError("it has no runs")
-        return [_parsed(dict(run)) for run in runs]
-    except ValidationError as error:
-        raise KilonetError(f"{path}: {_first(error)}; is it what 'kilonet train --json' printed?") from None
-    except (AttributeError, TypeError, ValueError, RecursionError):
-        raise KilonetError(f"{path}: not what 'kilonet train --json' prints") from None
+        from kilonet.card import IS_OURS, card_markdown  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise KilonetError(f"{error.name} is not installed; get it by: pip install 'kilonet[card]'") from None
+    folder = out if out.suffix.lower() != ".md" else None
+    path = folder / CARD_FILE if folder else out
+    if path.exists() and IS_OURS not in read_bounded(path, _MAXIMUM_BYTES, "a card").decode(errors="replace"):
+        raise KilonetError(f"{path} is there already and no card that kilonet wrote; name another --out")
+    subject = subject_of([source], evidence)
+    text = card_markdown(subject, licence or (PACKAGED_LICENCE if source in packaged_models() else None))
+    if folder is None:
+        write_atomically(path, text.encode())
+        return Card((path,), subject.model.sha256)
+    _make(folder)
+    subject.model.save(folder / MODEL_FILE)
+    write_atomically(path, text.encode())
+    return Card((path, folder / MODEL_FILE), subject.model.sha256)
 
 
-def _parsed(run: dict[str, Any]) -> "Record":
-    from kilonet.report import Record  # noqa: PLC0415
-
-    name, history = str(run.pop("folder", "run")), run.pop("history", [])
-    result = Result.model_validate_json(json.dumps(run))
-    epochs = tuple(EpochMetrics.model_validate_json(json.dumps(epoch)) for epoch in history)
-    return Record(_name_of_path(name), result, epochs)
-
-
-def _name_of_path(name: str) -> str:
-    path = Path(name)
-    return f"{path.parent.name}, seed {path.name[4:]}" if path.name[4:].isdecimal() else path.name
-
-
-def _scored(own: "Record | None") -> Images:
-    run = own.result.recipe.run if own else RunSection()
-    data = load_data(run.data)
-    return data.hold_out().test if run.holdout else data.test
-
-
-def _without_repetition(records: "Sequence[Record]", own: "Record | None") -> "tuple[Record, ...]":
-    """Leave out what was named twice, and the subject's own run."""
-    seen = [own.result] if own else []
-    return tuple(_new(records, seen))
-
-
-def _new(records: "Sequence[Record]", seen: list[Result]) -> "Iterator[Record]":
-    for record in records:
-        if record.result not in seen:
-            seen.append(record.result)
-            yield record
-
-
-def _found(kind: type[S], given: Path | None, usual: Path) -> S | None:
-    path = given or usual
-    if given is None and not usual.is_file():
-        return None
+def _make(folder: Path) -> None:
     try:
-        return kind.model_validate_json(read_bounded(path, _MAXIMUM_BYTES, "figures"))
-    except ValidationError as error:
-        raise KilonetError(f"{path}: {_first(error)}") from None
-
-
-def _shipped(given: Path | None, usual: Path) -> "Shipped | None":
-    from kilonet.report import Shipped  # noqa: PLC0415
-    from kilonet.ship import description  # noqa: PLC0415
-
-    if given is None and not (usual / description.DESCRIPTION_FILE).is_file():
-        return None
-    export = description.read(given or usual)
-    return Shipped(export.model_sha256, export.forms)
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KilonetError(f"{folder} cannot be made: {error.strerror}") from None

@@ -18,10 +18,8 @@ from kilonet.report import errors, inside, learning, sureness
 from kilonet.report.figures import Figure, count, percent, span
 from kilonet.report.measure import Measured, measure
 from kilonet.report.recipe_table import layer_table, recipe_tables, shipped_table
-from kilonet.report.subject import Record, Robustness, Shipped, Subject, groups, is_model_of
 from kilonet.statistics import mean_and_deviation, mean_interval
-
-__all__ = ["Record", "Robustness", "Shipped", "Subject", "is_model_of", "report_html"]
+from kilonet.subject import Subject
 
 
 def report_html(subject: Subject) -> str:
@@ -40,8 +38,7 @@ def report_html(subject: Subject) -> str:
         claim=_claim(subject, measured),
         tables={"layers": layer_table(subject), "shipped": shipped_table(subject)},
         recipe_tables=recipe_tables(subject.record.result.recipe) if subject.record else [],
-        statistics=learning.statistics(_records(subject)),
-        records=_records(subject),
+        statistics=learning.statistics(subject.records),
         style=Markup(style),  # noqa: S704 - our own file
         policy=f"default-src 'none'; img-src data:; style-src {_source(style)}; base-uri 'none'; form-action 'none'",
         version=kilonet.__version__,
@@ -60,10 +57,10 @@ def _figures(subject: Subject, measured: Measured) -> list[Figure]:
     """Return the figures in the order of the page."""
     found = [inside.receptive_field(subject)]
     if subject.record and subject.record.history:
-        repeated = [record for record in _repetitions(subject) if record != subject.record and record.history]
+        repeated = [record for record in subject.repetitions if record != subject.record and record.history]
         found.append(learning.curves(subject.record, repeated))
     if subject.companions:
-        found.append(learning.side_by_side(_records(subject)))
+        found.append(learning.side_by_side(subject.records))
     found += [errors.confusion(subject, measured), errors.classes(subject, measured)]
     found += [errors.worst(subject, measured), *([errors.mistakes(subject, measured)] if measured.mistakes else [])]
     found.append(sureness.reliability(measured))
@@ -76,22 +73,12 @@ def _numbered(found: list[Figure]) -> Mapping[str, tuple[int, Figure]]:
     return {figure.key: (number, figure) for number, figure in enumerate(found, 1)}
 
 
-def _records(subject: Subject) -> list[Record]:
-    return [*([subject.record] if subject.record else []), *subject.companions]
-
-
-def _repetitions(subject: Subject) -> list[Record]:
-    """Return the records of the subject's own recipe, its own among them."""
-    every = groups(_records(subject))
-    return every[0] if subject.record else []
-
-
 def _claim(subject: Subject, measured: Measured) -> dict[str, Any]:
     """Return what the page claims: the mean over seeds where there are several, else the run's figure."""
     result = subject.record.result if subject.record else None
     found = measured.evaluation
     correct, images = (result.correct, result.scored_images) if result else (found.correct, found.images)
-    accuracies = [record.accuracy for record in _repetitions(subject)]
+    accuracies = [record.accuracy for record in subject.repetitions]
     several = len(accuracies) > 1
     mean, deviation = mean_and_deviation(accuracies) if several else (correct / images, 0.0)
     return {

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from kilonet.report.figures import Figure, Table, count, percent, span
 from kilonet.report.measure import Judged, Measured
 from kilonet.report.pixels import photo
-from kilonet.report.subject import Subject
 from kilonet.report.themed import ACCENT, FAINT, INK, PAPER, SECOND, chart
 from kilonet.statistics import wilson_interval
+from kilonet.subject import Subject
 
 _MOST_LETTERED = 20
 """A matrix of more classes has no numbers in its cells."""

@@ -13,7 +13,7 @@ from kilonet.layers import Convolution
 from kilonet.report.figures import TIMES, Figure, Row, Table, percent
 from kilonet.report.measure import Measured
 from kilonet.report.pixels import ink, photo, sheet, signed
-from kilonet.report.subject import Subject
+from kilonet.subject import Subject
 
 _MOST_FILTERS = 64
 _MOST_MAPS = 60

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from kilonet.calibration import UNFITTED
 from kilonet.errors import KilonetError
 from kilonet.evaluation import Evaluation, evaluation_of
-from kilonet.report.subject import Subject
 from kilonet.statistics import wilson_interval
+from kilonet.subject import Subject
 
 WORST = 10
 MOST_MISTAKES = 60

@@ -4,7 +4,7 @@ from typing import Any
 
 from kilonet.recipe import SECTIONS, Recipe
 from kilonet.report.figures import TIMES, Row, Table
-from kilonet.report.subject import Subject
+from kilonet.subject import Subject
 
 
 def recipe_tables(recipe: Recipe) -> list[Table]:

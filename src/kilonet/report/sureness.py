@@ -4,8 +4,8 @@ from matplotlib.ticker import FuncFormatter
 
 from kilonet.report.figures import Figure, Table, percent, span
 from kilonet.report.measure import BINS, Measured, Reliability
-from kilonet.report.subject import Robustness
 from kilonet.report.themed import ACCENT, FAINT, INK, SECOND, chart
+from kilonet.subject import Robustness
 
 
 def reliability(measured: Measured) -> Figure:

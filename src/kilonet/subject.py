@@ -1,4 +1,4 @@
-"""What a report is about: a model, the images it is scored on, and whatever else is known of it."""
+"""What a report or a card is about: a model, the images it is scored on, and whatever else is known of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,6 +86,16 @@ class Subject:
     def class_names(self) -> list[str]:
         """The classes' names, their numbers where they have none."""
         return [self.model.notes.name_of(label) for label in range(self.model.section.classes)]
+
+    @property
+    def records(self) -> list[Record]:
+        """Its own run's record, if there is one, and those beside it."""
+        return [*([self.record] if self.record else []), *self.companions]
+
+    @property
+    def repetitions(self) -> list[Record]:
+        """The records of its own recipe, its own run's first; none without a record."""
+        return groups(self.records)[0] if self.record else []
 
 
 def is_model_of(result: Result, model: Model) -> bool:
