@@ -32,6 +32,7 @@ def train(
     out: Path | None = None,
     resume: Path | None = None,
     seeds: int | None = None,
+    tensorboard: bool = False,
     json: bool = False,
     recipe_keys: Keys = Keys(),  # noqa: B008
 ) -> int:
@@ -42,6 +43,7 @@ def train(
         out: the run folder; by default a new one under runs/.
         resume: go on with the run in this folder, with its own recipe.
         seeds: train so many times, side by side, with seeds from --seed upwards; prints mean and deviation.
+        tensorboard: write TensorBoard's event files too, into the run folder.
         json: print one JSON object instead of text.
         recipe_keys: keys of the recipe to change.
     """
@@ -49,15 +51,15 @@ def train(
 
     changes = recipe_keys.given()
     if seeds is not None and resume is None:
-        runs = sessions.train_seeds(recipe or DEFAULT_RECIPE, changes, out, seeds)
+        runs = sessions.train_seeds(recipe or DEFAULT_RECIPE, changes, out, seeds, tensorboard=tensorboard)
         _print(json, lambda: {"runs": [_run_as_json(run) for run in runs]}, lambda: sessions.seeds_summary(runs))
         return 0
     if resume is None:
-        run = sessions.train_recipe(recipe or DEFAULT_RECIPE, changes, out)
+        run = sessions.train_recipe(recipe or DEFAULT_RECIPE, changes, out, tensorboard=tensorboard)
     elif changes or out or seeds is not None or recipe is not None:
-        raise KilonetError("--resume goes on with a run as it was begun: give no recipe and no other flag with it")
+        raise KilonetError("--resume goes on with a run as it was begun: give no recipe and no other flag with it but --tensorboard")
     else:
-        run = sessions.resume_run(resume)
+        run = sessions.resume_run(resume, tensorboard=tensorboard)
     _print(json, lambda: _run_as_json(run), lambda: sessions.summary(run))
     return 0
 

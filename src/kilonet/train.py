@@ -48,7 +48,7 @@ def fit(
     """
     progress = progress or Silence()
     recipe = resolve_run(recipe, progress)
-    data = _checked_data(recipe, images)
+    data = checked_data(recipe, images)
     if out is None:
         return _train(recipe, data, None, progress)
     with RunFolder.create(out, recipe) as folder:
@@ -66,10 +66,15 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
     progress = progress or Silence()
     with RunFolder.open(path) as folder:
         recipe = resolve_run(folder.recipe, progress)
-        return _train(recipe, _checked_data(recipe, images), folder, progress)
+        return _train(recipe, checked_data(recipe, images), folder, progress)
 
 
-def _checked_data(recipe: Recipe, images: DataSet | None) -> DataSet:
+def checked_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
+    """Return what a run trains on and is scored on: the given images, or what the recipe names, split if it says so.
+
+    Raises:
+        KilonetError: no such data, or the network does not take them.
+    """
     data = images or load_data(recipe.run.data)
     check_fit(recipe.model, data)
     return data.hold_out() if recipe.run.holdout else data
@@ -129,7 +134,7 @@ def _run_epoch(engine: Engine, recipe: Recipe, data: DataSet, epoch: int, progre
 
 def _train_epoch(engine: Engine, recipe: Recipe, images: int, epoch: int, progress: Progress) -> tuple[float, Totals]:
     """Train one epoch; returns the last learning rate and the epoch's totals."""
-    order, transforms = _draw_epoch(recipe, images, epoch, engine.device)
+    order, transforms = draw_epoch(recipe, images, epoch, engine.device)
     batches = list(zip(order.split(recipe.train.batch_size), transforms.split(recipe.train.batch_size), strict=True))
     look = 1 if engine.device == "cpu" else _STEPS_BETWEEN_LOOKS
     total, learning_rate = Totals(0.0, 0, 0), 0.0
@@ -147,7 +152,7 @@ def _train_epoch(engine: Engine, recipe: Recipe, images: int, epoch: int, progre
     return learning_rate, total
 
 
-def _draw_epoch(recipe: Recipe, images: int, epoch: int, device: str) -> tuple[Tensor, Tensor]:
+def draw_epoch(recipe: Recipe, images: int, epoch: int, device: str) -> tuple[Tensor, Tensor]:
     """Draw an epoch's order, int64 (N,), and each image's transform, float32 (N, 2, 3), from seed and epoch alone."""
     entropy = np.random.SeedSequence([recipe.run.seed, epoch]).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
