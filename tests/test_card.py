@@ -13,7 +13,7 @@ import yaml
 from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from helpers import GOLDEN, command, python, tiny_recipe
+from helpers import GOLDEN, command, hide, tiny_recipe
 from kilonet.card import card_markdown
 from kilonet.datasets import FASHION_NAMES
 from kilonet.evaluation import evaluate
@@ -146,9 +146,9 @@ def test_bad_input_is_refused_in_one_line(
     assert (tmp_path / "README.md").read_text() == "# mine"
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
-    script = (
-        "import sys; sys.modules['huggingface_hub'] = None\n"
-        "from kilonet.cli import main\nsys.exit(main(['card', 'best', '--out', sys.argv[1]]))"
-    )
-    python(script, tmp_path / "card.md").refused("huggingface_hub", "kilonet[card]")
+def test_without_the_extra_it_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, "huggingface_hub", "kilonet.card")
+    command(capsys, "card", "best", "--out", tmp_path / "card.md").refused("huggingface_hub", "kilonet[card]")
+    assert not list(tmp_path.iterdir())

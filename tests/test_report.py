@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import GOLDEN, command, model_section, python, refusal, some_pixels
+from helpers import GOLDEN, command, hide, model_section, refusal, some_pixels
 from kilonet.datasets import Images
 from kilonet.errors import KilonetError
 from kilonet.gathering import Evidence, read_records, subject_of
@@ -325,9 +325,9 @@ def test_another_runs_result_beside_a_model_is_refused(finished: Run) -> None:
     refusal(error, "not of this model")
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
-    script = (
-        "import sys; sys.modules['matplotlib'] = None\n"
-        "from kilonet.cli import main\nsys.exit(main(['report', 'best', '--out', sys.argv[1]]))"
-    )
-    python(script, tmp_path / "report.html").refused("matplotlib", "kilonet[report]")
+def test_without_the_extra_it_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, "matplotlib", "kilonet.report")
+    command(capsys, "report", "best", "--out", tmp_path / "report.html").refused("matplotlib", "kilonet[report]")
+    assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import Interrupted
-from helpers import StopAtEpoch, command, python, tiny_recipe
+from helpers import StopAtEpoch, command, hide, tiny_recipe
 from kilonet.datasets import DataSet
 from kilonet.progress import Silence, Together
 from kilonet.runs import EVENTS_FOLDER, EpochMetrics, read_history, read_result
@@ -141,10 +141,11 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(
     assert command_answer.err.splitlines()[-1].startswith("kilonet: error: ")
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
-    script = (
-        "import sys; sys.modules['tensorboard'] = None\n"
-        "from kilonet.cli import main\nsys.exit(main(['train', 'fast', '--tensorboard', '--out', sys.argv[1]]))"
+def test_without_the_extra_it_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, "tensorboard", "kilonet.tracking")
+    command(capsys, "train", "fast", "--tensorboard", "--out", tmp_path / "run").refused(
+        "tensorboard", "kilonet[tensorboard]"
     )
-    python(script, tmp_path / "run").refused("tensorboard", "kilonet[tensorboard]")
-    assert not (tmp_path / "run").exists()
+    assert not list(tmp_path.iterdir())

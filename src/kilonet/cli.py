@@ -3,25 +3,20 @@
 Figures go to stdout, progress to stderr. Exit status: 0 done, 1 a check failed, 2 bad input, 130 interrupted.
 """
 
-import json as json_module
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from kilonet.errors import CheckFailed, KilonetError, TrainingDiverged
-from kilonet.flags import Positional, RecipeFlags, dispatch, recipe_flags
+from kilonet.flags import Keys, Positional, dispatch, print_answer
+from kilonet.showing import card, lr_find, report
 
 if TYPE_CHECKING:
     from kilonet.runs import Run
-
-if TYPE_CHECKING:
-    Keys = RecipeFlags
-else:
-    Keys = recipe_flags()
 
 DEFAULT_RECIPE = "best"
 
@@ -52,15 +47,17 @@ def train(
     changes = recipe_keys.given()
     if seeds is not None and resume is None:
         runs = sessions.train_seeds(recipe or DEFAULT_RECIPE, changes, out, seeds, tensorboard=tensorboard)
-        _print(json, lambda: {"runs": [_run_as_json(run) for run in runs]}, lambda: sessions.seeds_summary(runs))
+        print_answer(json, lambda: {"runs": [_run_as_json(run) for run in runs]}, lambda: sessions.seeds_summary(runs))
         return 0
     if resume is None:
         run = sessions.train_recipe(recipe or DEFAULT_RECIPE, changes, out, tensorboard=tensorboard)
     elif changes or out or seeds is not None or recipe is not None:
-        raise KilonetError("--resume goes on with a run as it was begun: give no recipe and no other flag with it but --tensorboard")
+        raise KilonetError(
+            "--resume goes on with a run as it was begun: give no recipe and no other flag with it but --tensorboard"
+        )
     else:
         run = sessions.resume_run(resume, tensorboard=tensorboard)
-    _print(json, lambda: _run_as_json(run), lambda: sessions.summary(run))
+    print_answer(json, lambda: _run_as_json(run), lambda: sessions.summary(run))
     return 0
 
 
@@ -76,7 +73,7 @@ def evaluate(model: Positional, *, data: str = "mnist", corruptions: bool = Fals
     from kilonet import scoring
 
     evaluation = scoring.score_corrupted(model, data) if corruptions else scoring.score(model, data)
-    _print(json, evaluation.as_json, lambda: str(evaluation))
+    print_answer(json, evaluation.as_json, lambda: str(evaluation))
     return 0
 
 
@@ -104,7 +101,7 @@ def predict(
     if not files:
         raise KilonetError("no image given; name at least one PNG or JPEG file")
     predicted = predicting.predict(model, files, line=line, show=show, table=csv)
-    _print(json, predicted.as_json, lambda: f"Answers: {csv}" if csv else str(predicted))
+    print_answer(json, predicted.as_json, lambda: f"Answers: {csv}" if csv else str(predicted))
     predicting.say_skipped(predicted)
     return predicted.status
 
@@ -120,7 +117,7 @@ def calibrate(model: Positional, *, by: Path, json: bool = False) -> int:
     from kilonet import calibrating
 
     calibration = calibrating.calibrate(model, by)
-    _print(json, lambda: calibration.model_dump(mode="json"), lambda: calibrating.described(calibration))
+    print_answer(json, lambda: calibration.model_dump(mode="json"), lambda: calibrating.described(calibration))
     return 0
 
 
@@ -143,7 +140,7 @@ def summary(recipe: Positional, *, classic: bool = False, data: str | None = Non
         from kilonet.scoring import described
 
         table += f"\n\n{described(section, data)}"
-    _print(json, budget.as_json, lambda: table)
+    print_answer(json, budget.as_json, lambda: table)
     return 0
 
 
@@ -157,7 +154,7 @@ def recipes(*, json: bool = False) -> int:
 
     found = {name: load_recipe(name) for name in packaged_recipes()}
     rows = [f"{name:<8} {recipe.model.parameters:>6,} parameters  {recipe.about}" for name, recipe in found.items()]
-    _print(
+    print_answer(
         json, lambda: {name: recipe.model_dump(mode="json") for name, recipe in found.items()}, lambda: "\n".join(rows)
     )
     return 0
@@ -190,7 +187,7 @@ def export(
     from kilonet.ship.export import export_as
 
     exported = export_as(to, load(model), load_data(data), out, model, max_flash=max_flash, max_ram=max_ram)
-    _print(json, exported.as_json, lambda: str(exported))
+    print_answer(json, exported.as_json, lambda: str(exported))
     return 0
 
 
@@ -206,68 +203,8 @@ def verify(folder: Annotated[Path, tyro.conf.Positional], *, data: str = "mnist"
     from kilonet.ship.verify import verify as replay
 
     verification = replay(folder, load_data(data).test)
-    _print(json, verification.as_json, lambda: str(verification))
+    print_answer(json, verification.as_json, lambda: str(verification))
     return 0 if verification.passed else 1
-
-
-def report(
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional],
-    *,
-    out: Path = Path("report.html"),
-    results: Path | None = None,
-    corruptions: Path | None = None,
-    exported: Path | None = None,
-    digit: int = 0,
-    json: bool = False,
-) -> int:
-    """Write one page that shows a run, with others beside it.
-
-    Args:
-        runs: run folders, or what 'train --seeds' wrote; the first, which may be any model, is shown in full.
-        out: the HTML file to write.
-        results: what 'train --json' printed, where the first is a model whose run folder is not at hand.
-        corruptions: what 'evaluate --corruptions --json' printed; by default corruptions.json in the run folder.
-        exported: a folder that 'export' wrote, for the sizes; by default exported in the run folder.
-        digit: the index of the image that is looked at closely.
-        json: print one JSON object instead of text.
-    """
-    from kilonet import reporting
-    from kilonet.gathering import Evidence
-
-    written = reporting.report(runs, out, Evidence(results, corruptions, exported, digit))
-    _print(json, written.as_json, lambda: str(written))
-    return 0
-
-
-def card(
-    model: Positional,
-    *,
-    out: Path = Path("README.md"),
-    results: Path | None = None,
-    corruptions: Path | None = None,
-    license: str | None = None,  # noqa: A002 - the flag is to be called as on the Hub
-    json: bool = False,
-) -> int:
-    """Write the card that a model is published with, in Hugging Face's style.
-
-    Args:
-        model: a packaged model, a run folder or a model file.
-        out: the Markdown file to write, or a folder, which gets the model's file too.
-        results: what 'train --json' printed, where the model's run folder is not at hand.
-        corruptions: what 'evaluate --corruptions --json' printed; by default corruptions.json in the run folder.
-        license: the model's licence, as the Hub names it, such as 'mit'; MIT for a packaged model.
-        json: print one JSON object instead of text.
-    """
-    from kilonet import reporting
-    from kilonet.gathering import Evidence
-
-    written = reporting.card(model, out, Evidence(results, corruptions), license)
-    _print(json, written.as_json, lambda: str(written))
-    return 0
-
-
-def _print(json: bool, as_json: Callable[[], Any], as_text: Callable[[], str]) -> None:
-    print(json_module.dumps(as_json()) if json else as_text())
 
 
 def _run_as_json(run: "Run") -> dict[str, Any]:
@@ -276,8 +213,20 @@ def _run_as_json(run: "Run") -> dict[str, Any]:
 
 
 HANDLERS = {
-    handler.__name__: handler
-    for handler in (train, evaluate, predict, calibrate, summary, recipes, export, verify, report, card)
+    handler.__name__.replace("_", "-"): handler
+    for handler in (
+        train,
+        evaluate,
+        predict,
+        calibrate,
+        summary,
+        recipes,
+        lr_find,
+        export,
+        verify,
+        report,
+        card,
+    )
 }
 
 
