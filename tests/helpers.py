@@ -118,6 +118,14 @@ def python(script: str, *arguments: str | Path, timeout: float = 120) -> Answer:
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
+def hide(monkeypatch: pytest.MonkeyPatch, library: str, room: str) -> None:
+    """Make a library seem not to be installed, and a room of the package seem not to be imported yet."""
+    for name in list(sys.modules):
+        if f"{name}.".startswith(f"{room}."):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+
+
 def some_pixels(count: int, shape: Sequence[int] = (1, 28, 28), seed: int = 0) -> torch.Tensor:
     """Random images, uint8 (count, *shape)."""
     generator = torch.Generator().manual_seed(seed)

@@ -39,14 +39,41 @@ CORE = {
     "recipe",
     "runs",
     "statistics",
+    "subject",
     "teachers",
     "torch_engine",
     "train",
 }
 # What may join core and leaves: the command line, and loading whatever can classify.
-COMMAND_LINE = {"__main__", "calibrating", "cli", "flags", "loading", "predicting", "scoring", "sessions", "sources"}
-LEAVES = {"corruptions", "ship"}
-WITHOUT_TORCH = ("errors", "layers", "recipe", "budget", "statistics", "files", "idx", "flags", "sources", "cli")
+COMMAND_LINE = {
+    "__main__",
+    "calibrating",
+    "cli",
+    "finding",
+    "flags",
+    "gathering",
+    "loading",
+    "predicting",
+    "reporting",
+    "scoring",
+    "sessions",
+    "showing",
+    "sources",
+}
+LEAVES = {"card", "corruptions", "rate_finder", "report", "ship", "tracking"}
+WITHOUT_TORCH = (
+    "errors",
+    "layers",
+    "recipe",
+    "budget",
+    "statistics",
+    "files",
+    "idx",
+    "flags",
+    "showing",
+    "sources",
+    "cli",
+)
 HEAVY = {"torch", "safetensors", "scipy", "PIL", "tqdm"}
 # What the core may import beside Python's own library.
 ALLOWED = {"PIL", "filelock", "numpy", "platformdirs", "pydantic", "safetensors", "scipy", "tomli_w", "torch", "tqdm"}

@@ -3,25 +3,20 @@
 Figures go to stdout, progress to stderr. Exit status: 0 done, 1 a check failed, 2 bad input, 130 interrupted.
 """
 
-import json as json_module
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from kilonet.errors import CheckFailed, KilonetError, TrainingDiverged
-from kilonet.flags import Positional, RecipeFlags, dispatch, recipe_flags
+from kilonet.flags import Keys, Positional, dispatch, print_answer
+from kilonet.showing import card, lr_find, report
 
 if TYPE_CHECKING:
     from kilonet.runs import Run
-
-if TYPE_CHECKING:
-    Keys = RecipeFlags
-else:
-    Keys = recipe_flags()
 
 DEFAULT_RECIPE = "best"
 
@@ -32,6 +27,7 @@ def train(
     out: Path | None = None,
     resume: Path | None = None,
     seeds: int | None = None,
+    tensorboard: bool = False,
     json: bool = False,
     recipe_keys: Keys = Keys(),  # noqa: B008
 ) -> int:
@@ -42,6 +38,7 @@ def train(
         out: the run folder; by default a new one under runs/.
         resume: go on with the run in this folder, with its own recipe.
         seeds: train so many times, side by side, with seeds from --seed upwards; prints mean and deviation.
+        tensorboard: write TensorBoard's event files too, into the run folder.
         json: print one JSON object instead of text.
         recipe_keys: keys of the recipe to change.
     """
@@ -49,16 +46,18 @@ def train(
 
     changes = recipe_keys.given()
     if seeds is not None and resume is None:
-        runs = sessions.train_seeds(recipe or DEFAULT_RECIPE, changes, out, seeds)
-        _print(json, lambda: {"runs": [_run_as_json(run) for run in runs]}, lambda: sessions.seeds_summary(runs))
+        runs = sessions.train_seeds(recipe or DEFAULT_RECIPE, changes, out, seeds, tensorboard=tensorboard)
+        print_answer(json, lambda: {"runs": [_run_as_json(run) for run in runs]}, lambda: sessions.seeds_summary(runs))
         return 0
     if resume is None:
-        run = sessions.train_recipe(recipe or DEFAULT_RECIPE, changes, out)
+        run = sessions.train_recipe(recipe or DEFAULT_RECIPE, changes, out, tensorboard=tensorboard)
     elif changes or out or seeds is not None or recipe is not None:
-        raise KilonetError("--resume goes on with a run as it was begun: give no recipe and no other flag with it")
+        raise KilonetError(
+            "--resume goes on with a run as it was begun: give no recipe and no other flag with it but --tensorboard"
+        )
     else:
-        run = sessions.resume_run(resume)
-    _print(json, lambda: _run_as_json(run), lambda: sessions.summary(run))
+        run = sessions.resume_run(resume, tensorboard=tensorboard)
+    print_answer(json, lambda: _run_as_json(run), lambda: sessions.summary(run))
     return 0
 
 
@@ -74,7 +73,7 @@ def evaluate(model: Positional, *, data: str = "mnist", corruptions: bool = Fals
     from kilonet import scoring
 
     evaluation = scoring.score_corrupted(model, data) if corruptions else scoring.score(model, data)
-    _print(json, evaluation.as_json, lambda: str(evaluation))
+    print_answer(json, evaluation.as_json, lambda: str(evaluation))
     return 0
 
 
@@ -102,7 +101,7 @@ def predict(
     if not files:
         raise KilonetError("no image given; name at least one PNG or JPEG file")
     predicted = predicting.predict(model, files, line=line, show=show, table=csv)
-    _print(json, predicted.as_json, lambda: f"Answers: {csv}" if csv else str(predicted))
+    print_answer(json, predicted.as_json, lambda: f"Answers: {csv}" if csv else str(predicted))
     predicting.say_skipped(predicted)
     return predicted.status
 
@@ -118,7 +117,7 @@ def calibrate(model: Positional, *, by: Path, json: bool = False) -> int:
     from kilonet import calibrating
 
     calibration = calibrating.calibrate(model, by)
-    _print(json, lambda: calibration.model_dump(mode="json"), lambda: calibrating.described(calibration))
+    print_answer(json, lambda: calibration.model_dump(mode="json"), lambda: calibrating.described(calibration))
     return 0
 
 
@@ -141,7 +140,7 @@ def summary(recipe: Positional, *, classic: bool = False, data: str | None = Non
         from kilonet.scoring import described
 
         table += f"\n\n{described(section, data)}"
-    _print(json, budget.as_json, lambda: table)
+    print_answer(json, budget.as_json, lambda: table)
     return 0
 
 
@@ -158,7 +157,7 @@ def recipes(*, json: bool = False) -> int:
     rows = [
         f"{name:<{width}} {recipe.model.parameters:>6,} parameters  {recipe.about}" for name, recipe in found.items()
     ]
-    _print(
+    print_answer(
         json, lambda: {name: recipe.model_dump(mode="json") for name, recipe in found.items()}, lambda: "\n".join(rows)
     )
     return 0
@@ -191,7 +190,7 @@ def export(
     from kilonet.ship.export import export_as
 
     exported = export_as(to, load(model), load_data(data), out, model, max_flash=max_flash, max_ram=max_ram)
-    _print(json, exported.as_json, lambda: str(exported))
+    print_answer(json, exported.as_json, lambda: str(exported))
     return 0
 
 
@@ -207,20 +206,30 @@ def verify(folder: Annotated[Path, tyro.conf.Positional], *, data: str = "mnist"
     from kilonet.ship.verify import verify as replay
 
     verification = replay(folder, load_data(data).test)
-    _print(json, verification.as_json, lambda: str(verification))
+    print_answer(json, verification.as_json, lambda: str(verification))
     return 0 if verification.passed else 1
 
 
-def _print(json: bool, as_json: Callable[[], Any], as_text: Callable[[], str]) -> None:
-    print(json_module.dumps(as_json()) if json else as_text())
-
-
 def _run_as_json(run: "Run") -> dict[str, Any]:
-    return {"folder": str(run.folder), **run.result.model_dump(mode="json")}
+    history = [epoch.model_dump(mode="json") for epoch in run.history]
+    return {"folder": str(run.folder), **run.result.model_dump(mode="json"), "history": history}
 
 
 HANDLERS = {
-    handler.__name__: handler for handler in (train, evaluate, predict, calibrate, summary, recipes, export, verify)
+    handler.__name__.replace("_", "-"): handler
+    for handler in (
+        train,
+        evaluate,
+        predict,
+        calibrate,
+        summary,
+        recipes,
+        lr_find,
+        export,
+        verify,
+        report,
+        card,
+    )
 }
 
 

@@ -5,6 +5,7 @@
     checkpoint.safetensors   the whole state after the last finished epoch
     model.safetensors   the trained network, written at the end
     result.json         the result, written last: where it is, the run is finished
+    tensorboard/        TensorBoard's event files, if they were asked for
 
 Every file is replaced atomically. One process at a time holds the folder's lock, which the system frees when it dies.
 """
@@ -32,6 +33,7 @@ RECIPE_FILE = "recipe.toml"
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 RESULT_FILE = "result.json"
+EVENTS_FOLDER = "tensorboard"
 
 _LOCK_FILE = ".lock"
 _MAXIMUM_CHECKPOINT_BYTES = 1 << 30

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from kilonet.errors import KilonetError
-from kilonet.progress import LineProgress, progress_on
+from kilonet.progress import LineProgress, Progress, Together, progress_on
 from kilonet.recipe import Recipe, load_recipe, recipe_name
-from kilonet.runs import Result, Run, is_finished, read_result, read_run
+from kilonet.runs import EVENTS_FOLDER, Result, Run, is_finished, read_result, read_run
 from kilonet.statistics import mean_and_deviation
 from kilonet.train import fit, prepare_teachers, resume
 
@@ -23,20 +23,22 @@ RUNS = Path("runs")
 MAXIMUM_SEEDS = 1000
 
 
-def train_recipe(source: str, changes: Mapping[str, Any], out: Path | None) -> Run:
-    """Train a recipe in a run folder.
+def train_recipe(source: str, changes: Mapping[str, Any], out: Path | None, *, tensorboard: bool = False) -> Run:
+    """Train a recipe in a run folder, with TensorBoard's event files if they are wanted.
 
     Raises:
-        KilonetError: the recipe, its changes or the folder will not do.
+        KilonetError: the recipe, its changes or the folder will not do, or the extra `tensorboard` is missing.
         KeyboardInterrupt: interrupted; its message says how to go on.
     """
     recipe = load_recipe(source, changes)
     folder = out or _new_folder(f"{recipe_name(source)}-seed{recipe.run.seed}")
     with _resumable([folder]):
-        return fit(recipe, out=folder, progress=progress_on())
+        return fit(recipe, out=folder, progress=_told(progress_on(), folder, tensorboard=tensorboard))
 
 
-def train_seeds(source: str, changes: Mapping[str, Any], out: Path | None, seeds: int) -> list[Run]:
+def train_seeds(
+    source: str, changes: Mapping[str, Any], out: Path | None, seeds: int, *, tensorboard: bool = False
+) -> list[Run]:
     """Train a recipe with several seeds, from the recipe's own upwards, side by side over the processor's cores.
 
     Each has a process with one thread, unless the recipe says how many: processes never wait for each other.
@@ -56,7 +58,8 @@ def train_seeds(source: str, changes: Mapping[str, Any], out: Path | None, seeds
     _prepare_teachers(recipe, parent)
     print(f"{recipe_name(source)}: {seeds} seeds, {workers} at a time, in {parent}", file=sys.stderr)
     with _resumable(list(folders.values())):
-        return _train_side_by_side([recipe.replace(seed=seed, threads=threads) for seed in folders], folders, workers)
+        recipes = [recipe.replace(seed=seed, threads=threads) for seed in folders]
+        return _train_side_by_side(recipes, folders, workers, tensorboard=tensorboard)
 
 
 def _prepare_teachers(recipe: Recipe, parent: Path) -> None:
@@ -70,10 +73,14 @@ def _prepare_teachers(recipe: Recipe, parent: Path) -> None:
         raise KeyboardInterrupt(f"interrupted in the teacher's training; saved; go on with {way}") from None
 
 
-def _train_side_by_side(recipes: Sequence[Recipe], folders: Mapping[int, Path], workers: int) -> list[Run]:
+def _train_side_by_side(
+    recipes: Sequence[Recipe], folders: Mapping[int, Path], workers: int, *, tensorboard: bool
+) -> list[Run]:
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
     try:
-        runs = [pool.submit(_train_one, recipe, folders[recipe.run.seed]) for recipe in recipes]
+        runs = [
+            pool.submit(_train_one, recipe, folders[recipe.run.seed], tensorboard=tensorboard) for recipe in recipes
+        ]
         return [read_run(run.result()) for run in runs]
     finally:
         # After an error, seeds that have not begun never do; those at work end by themselves.
@@ -92,14 +99,27 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _train_one(recipe: Recipe, folder: Path) -> Path:
+def _train_one(recipe: Recipe, folder: Path, *, tensorboard: bool) -> Path:
     """Train one seed, in a process of its own."""
-    fit(recipe, out=folder, progress=LineProgress(sys.stderr, f"seed {recipe.run.seed}: "))
+    lines = LineProgress(sys.stderr, f"seed {recipe.run.seed}: ")
+    fit(recipe, out=folder, progress=_told(lines, folder, tensorboard=tensorboard))
     return folder
 
 
-def resume_run(folder: Path) -> Run:
-    """Go on with a run.
+def _told(progress: Progress, folder: Path, *, tensorboard: bool) -> Progress:
+    """Add event files to what is told of a run."""
+    if not tensorboard:
+        return progress
+    try:
+        from kilonet.tracking import EventFile  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        message = f"--tensorboard needs {error.name}, which is not installed; pip install 'kilonet[tensorboard]'"
+        raise KilonetError(message) from None
+    return Together(progress, EventFile(folder))
+
+
+def resume_run(folder: Path, *, tensorboard: bool = False) -> Run:
+    """Go on with a run, and with its event files if it has some.
 
     Raises:
         KilonetError: there is nothing to go on with: no run folder, or a finished run.
@@ -109,7 +129,8 @@ def resume_run(folder: Path) -> Run:
         result = read_result(folder)
         raise KilonetError(f"{folder} is finished: {100 * result.final.test_accuracy:.2f} %; nothing to resume")
     with _resumable([folder]):
-        return resume(folder, progress=progress_on())
+        wanted = tensorboard or (folder / EVENTS_FOLDER).is_dir()
+        return resume(folder, progress=_told(progress_on(), folder, tensorboard=wanted))
 
 
 def _cores() -> int:

@@ -51,7 +51,7 @@ def fit(
     """
     progress = progress or Silence()
     recipe = resolve_run(recipe, progress)
-    data = _checked_data(recipe, images)
+    data = checked_data(recipe, images)
     gather = _gathering(recipe, data, progress)
     if out is None:
         return _train(recipe, data, None, progress, gather(None))
@@ -71,7 +71,7 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
     progress = progress or Silence()
     with RunFolder.open(path) as folder:
         recipe = resolve_run(folder.recipe, progress)
-        data = _checked_data(recipe, images)
+        data = checked_data(recipe, images)
         # Where training has begun the teachers are there, whatever has become of what the recipe names.
         begun = (path / CHECKPOINT_FILE).exists()
         teachers = kept_teachers(recipe.distill, path, data) if begun else _gathering(recipe, data, progress)(path)
@@ -93,7 +93,7 @@ def prepare_teachers(recipe: Recipe, parent: Path, progress: Progress) -> None:
         TrainingDiverged: a teacher's loss is not a number any more, or no better than guessing.
     """
     recipe = resolve_run(recipe, progress)
-    data = _checked_data(recipe, None)
+    data = checked_data(recipe, None)
     train_shared(wanted_teachers(recipe, progress), data, parent, partial(_train_teacher, data=data, progress=progress))
 
 
@@ -111,7 +111,12 @@ def _train_teacher(recipe: Recipe, path: Path | None, data: DataSet, progress: P
         raise TrainingDiverged(f"the teacher's {error} in its own recipe") from None
 
 
-def _checked_data(recipe: Recipe, images: DataSet | None) -> DataSet:
+def checked_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
+    """Return what a run trains on and is scored on: the given images, or what the recipe names, split if it says so.
+
+    Raises:
+        KilonetError: no such data, or the network does not take them.
+    """
     data = images or load_data(recipe.run.data)
     check_fit(recipe.model, data)
     return data.hold_out() if recipe.run.holdout else data
@@ -177,7 +182,7 @@ def _run_epoch(engine: Engine, recipe: Recipe, data: DataSet, epoch: int, progre
 
 def _train_epoch(engine: Engine, recipe: Recipe, images: int, epoch: int, progress: Progress) -> tuple[float, Totals]:
     """Train one epoch; returns the last learning rate and the epoch's totals."""
-    order, transforms = _draw_epoch(recipe, images, epoch, engine.device)
+    order, transforms = draw_epoch(recipe, images, epoch, engine.device)
     batches = list(zip(order.split(recipe.train.batch_size), transforms.split(recipe.train.batch_size), strict=True))
     look = 1 if engine.device == "cpu" else _STEPS_BETWEEN_LOOKS
     total, learning_rate = Totals(0.0, 0, 0), 0.0
@@ -195,7 +200,7 @@ def _train_epoch(engine: Engine, recipe: Recipe, images: int, epoch: int, progre
     return learning_rate, total
 
 
-def _draw_epoch(recipe: Recipe, images: int, epoch: int, device: str) -> tuple[Tensor, Tensor]:
+def draw_epoch(recipe: Recipe, images: int, epoch: int, device: str) -> tuple[Tensor, Tensor]:
     """Draw an epoch's order, int64 (N,), and each image's transform, float32 (N, 2, 3), from seed and epoch alone."""
     entropy = np.random.SeedSequence([recipe.run.seed, epoch]).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
