@@ -208,6 +208,22 @@ def verify(folder: Annotated[Path, tyro.conf.Positional], *, data: str = "mnist"
     return 0 if verification.passed else 1
 
 
+def sweep(plan: Positional, *, show: bool = False, address: str | None = None, json: bool = False) -> int:
+    """Search for networks under a budget, or go on searching.
+
+    Args:
+        plan: a SWEEP.toml or a packaged one ('1k', '2k').
+        show: only print and draw what was found so far.
+        address: join the Ray cluster at this address ('auto' finds one on this machine); a local one is started without.
+        json: print one JSON object instead of text.
+    """
+    from kilonet import sweeping
+
+    front = sweeping.show(plan) if show else sweeping.sweep(plan, address)
+    _print(json, front.as_json, lambda: str(front))
+    return 0
+
+
 def _print(json: bool, as_json: Callable[[], Any], as_text: Callable[[], str]) -> None:
     print(json_module.dumps(as_json()) if json else as_text())
 
@@ -217,7 +233,8 @@ def _run_as_json(run: "Run") -> dict[str, Any]:
 
 
 HANDLERS = {
-    handler.__name__: handler for handler in (train, evaluate, predict, calibrate, summary, recipes, export, verify)
+    handler.__name__: handler
+    for handler in (train, evaluate, predict, calibrate, summary, recipes, export, verify, sweep)
 }
 
 
