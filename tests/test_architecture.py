@@ -43,8 +43,19 @@ CORE = {
     "train",
 }
 # What may join core and leaves: the command line, and loading whatever can classify.
-COMMAND_LINE = {"__main__", "calibrating", "cli", "flags", "loading", "predicting", "scoring", "sessions", "sources"}
-LEAVES = {"corruptions", "ship"}
+COMMAND_LINE = {
+    "__main__",
+    "calibrating",
+    "cli",
+    "flags",
+    "loading",
+    "predicting",
+    "scoring",
+    "sessions",
+    "sources",
+    "sweeping",
+}
+LEAVES = {"corruptions", "ship", "sweep"}
 WITHOUT_TORCH = ("errors", "layers", "recipe", "budget", "statistics", "files", "idx", "flags", "sources", "cli")
 HEAVY = {"torch", "safetensors", "scipy", "PIL", "tqdm"}
 # What the core may import beside Python's own library.

@@ -214,7 +214,7 @@ def sweep(plan: Positional, *, show: bool = False, address: str | None = None, j
     Args:
         plan: a SWEEP.toml or a packaged one ('1k', '2k').
         show: only print and draw what was found so far.
-        address: join the Ray cluster at this address ('auto' finds one on this machine); a local one is started without.
+        address: join the Ray cluster there, HOST:PORT or 'auto'; without it one is started on this machine.
         json: print one JSON object instead of text.
     """
     from kilonet import sweeping

@@ -1,33 +1,25 @@
 """Running a sweep: Ray started or joined, Tune told what to do, and everything put away afterwards."""
 
+import contextlib
 import logging
 import os
+import socket
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 
-# Read when Ray is imported: no reports home, none of its own tables, files or handling of Ctrl-C.
-os.environ.update(
-    RAY_USAGE_STATS_ENABLED="0",
-    RAY_AIR_NEW_OUTPUT="0",
-    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-    TUNE_DISABLE_SIGINT_HANDLER="1",
-    # A node without GPUs hides them from its workers, as it always has.
-    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="1",
-)
+import ray
+from ray import tune
 
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
-
-from kilonet.errors import KilonetError  # noqa: E402
-from kilonet.runs import locked  # noqa: E402
-from kilonet.sweep import worker  # noqa: E402
-from kilonet.sweep.front import Front  # noqa: E402
-from kilonet.sweep.halving import HalvingBySize  # noqa: E402
-from kilonet.sweep.plan import Plan  # noqa: E402
-from kilonet.sweep.search import Candidates  # noqa: E402
-from kilonet.sweep.table import LiveTable  # noqa: E402
-from kilonet.sweep.trials import Trials  # noqa: E402
+from kilonet.errors import KilonetError
+from kilonet.runs import locked
+from kilonet.sweep import worker
+from kilonet.sweep.front import Front
+from kilonet.sweep.halving import HalvingBySize
+from kilonet.sweep.plan import Plan
+from kilonet.sweep.search import Candidates
+from kilonet.sweep.table import LiveTable
+from kilonet.sweep.trials import Trials
 
 _OBJECT_STORE_BYTES = 100 << 20
 _FAILURES = 5
@@ -60,7 +52,12 @@ def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> No
     candidates = Candidates(plan, trials)
     halving = HalvingBySize(plan.search)
     halving.remember(trials, candidates.parameters)
-    with _ray(address, plan.base.run.threads) as storage, LiveTable(trials) as table:
+    with (
+        # Ray says on stdout what becomes of its nodes.
+        contextlib.redirect_stdout(sys.stderr),
+        _ray(address, plan.base.run.threads) as storage,
+        LiveTable(trials) as table,
+    ):
         trainable = tune.with_resources(worker.train, _resources(plan, ray.cluster_resources()))
         tuner = tune.Tuner(
             trainable,
@@ -76,6 +73,10 @@ def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> No
             ),
         )
         failures = [result.error for result in tuner.fit() if result.error]
+    if not trials.records:
+        raise KilonetError(candidates.exhausted)
+    if candidates.exhausted:
+        print(f"the search ends here: {candidates.exhausted}", file=sys.stderr)
     if failures:
         last = str(failures[0]).strip().splitlines()[-1]
         raise KilonetError(f"{len(failures)} trials failed, the first with: {last}; the same command tries them again")
@@ -89,7 +90,7 @@ def _resources(plan: Plan, cluster: dict[str, float]) -> dict[str, float]:
     return {"cpu": run.threads, "gpu": gpus}
 
 
-@contextmanager
+@contextlib.contextmanager
 def _ray(address: str | None, threads: int) -> Iterator[str]:
     """Start or join a cluster; yields a folder for Tune's own files, which are of no use afterwards."""
     logging.getLogger("ray").setLevel(logging.CRITICAL)
@@ -106,6 +107,7 @@ def _ray(address: str | None, threads: int) -> Iterator[str]:
                     **quiet,
                 )
             else:
+                _check_address(address)
                 ray.init(address=address, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             where = f"no Ray cluster at {address}" if address else "Ray cannot be started"
@@ -114,3 +116,21 @@ def _ray(address: str | None, threads: int) -> Iterator[str]:
             yield folder
         finally:
             ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Knock at a cluster's door: Ray itself would try for minutes.
+
+    Raises:
+        ConnectionError: nobody answers.
+        ValueError: it is no address.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise ValueError("give HOST:PORT or 'auto'")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(error.strerror or str(error)) from None

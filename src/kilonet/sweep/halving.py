@@ -13,7 +13,7 @@ from kilonet.sweep.trials import Trials
 class HalvingBySize(FIFOScheduler):  # type: ignore[misc]
     """An ASHA scheduler for each octave of parameters: a small network is not stopped for not being a large one.
 
-    Source: L. Li, K. Jamieson, A. Rostamizadeh and others, "A system for massively parallel hyperparameter tuning", 2020.
+    Source: L. Li, K. Jamieson and others, "A system for massively parallel hyperparameter tuning", 2020.
     """
 
     def __init__(self, search: SearchSection) -> None:

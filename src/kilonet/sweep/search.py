@@ -13,8 +13,8 @@ from kilonet.recipe import Recipe
 from kilonet.sweep.plan import Plan
 from kilonet.sweep.trials import Trials
 
-_TRIES = 5000
-_TRIES_BY_MODEL = 100
+_TRIES = 2000
+_TRIES_BY_MODEL = 30
 """So many refusals in a row, and candidates are drawn evenly: where the model's own lie, nothing is left to find."""
 
 
@@ -36,8 +36,8 @@ class Candidates(Searcher):  # type: ignore[misc]
         self._running: dict[str, tuple[int, Recipe, optuna.Trial]] = {}
         self.parameters: dict[int, int] = {}
         """Of the trials of earlier sessions, by number."""
-        self.refusal = ""
-        """Why the last candidate that was refused would not do."""
+        self.exhausted = ""
+        """Why the last one drawn would not do, once no candidate is left to draw."""
         for number in trials.records:
             self._adopt(number)
 
@@ -52,30 +52,31 @@ class Candidates(Searcher):  # type: ignore[misc]
         else:
             self._waiting.append((number, recipe, draws))
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         """Return what `worker.train` needs for the next trial, or that there is none."""
         suggestion = self._waiting.pop(0) if self._waiting else self._draw()
         if suggestion is None:
-            finished: str = Searcher.FINISHED
-            return finished
+            return Searcher.FINISHED
         self._running[trial_id] = suggestion
         number, recipe, _ = suggestion
         return configuration(self._trials, number, recipe)
 
     def _draw(self) -> tuple[int, Recipe, optuna.Trial] | None:
+        refusal = ""
         for attempt in range(_TRIES):
             self._study.sampler = self._model if attempt < _TRIES_BY_MODEL else self._evenly
             draws = self._study.ask()
             try:
                 recipe = self._plan.candidate(draws)
                 if recipe in self._drawn:
-                    raise KilonetError("it was drawn before")
+                    raise KilonetError("drawn before")
             except KilonetError as error:
-                self.refusal = str(error)
+                refusal = str(error)
                 self._study.tell(draws, state=TrialState.FAIL)
                 continue
             self._drawn.add(recipe)
             return self._trials.add(draws.params).number, recipe, draws
+        self.exhausted = f"no candidate in {_TRIES:,} draws, the last one refused as {refusal}"
         return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -1,8 +1,8 @@
 """The folder of a sweep, which is all that is known of it.
 
-    sweep.toml   the plan it was begun with
-    0001/        a trial: an ordinary run folder
-    0001.json    what was drawn for it, and how it was ended if not by its last epoch
+sweep.toml   the plan it was begun with
+0001/        a trial: an ordinary run folder
+0001.json    what was drawn for it, and how it was ended if not by its last epoch
 """
 
 from collections.abc import Iterator

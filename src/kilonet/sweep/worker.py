@@ -22,7 +22,7 @@ _SECONDS_TO_DIE = 60
 def train(configuration: dict[str, Any]) -> None:
     """Train a trial, or go on with it, and report each epoch that is on the disk.
 
-    A trial that was begun before is reported from its first epoch on, so that Tune's count of reports is that of epochs.
+    A trial that was begun before is reported from its first epoch on: Tune counts reports, and they are to be epochs.
 
     Raises:
         KilonetError: this machine does not see the sweep's folder, or the run cannot be trained.
@@ -62,7 +62,7 @@ class _Reports(Silence):
         self._folder = folder
         self._reported = 0
 
-    def epoch_started(self, epoch: int, steps: int) -> None:
+    def epoch_started(self, epoch: int, steps: int) -> None:  # noqa: ARG002
         """Report the epochs before this one."""
         if epoch:
             self.catch_up()
