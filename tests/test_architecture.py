@@ -55,7 +55,7 @@ COMMAND_LINE = {
     "sources",
     "sweeping",
 }
-LEAVES = {"corruptions", "ship", "sweep"}
+LEAVES = {"compare", "corruptions", "ship", "sweep"}
 WITHOUT_TORCH = ("errors", "layers", "recipe", "budget", "statistics", "files", "idx", "flags", "sources", "cli")
 HEAVY = {"torch", "safetensors", "scipy", "PIL", "tqdm"}
 # What the core may import beside Python's own library.

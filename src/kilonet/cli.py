@@ -224,6 +224,27 @@ def sweep(plan: Positional, *, show: bool = False, address: str | None = None, j
     return 0
 
 
+def compare(
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional], *, plot: Path | None = None, json: bool = False
+) -> int:
+    """Compare runs over seeds and image by image.
+
+    Args:
+        runs: run folders, folders of seeds, or files that 'kilonet train --seeds N --json' printed.
+        plot: draw accuracy against parameters into this file (.svg, .png, .pdf), with what others have published.
+        json: print one JSON object instead of text.
+    """
+    from kilonet.compare import comparison as comparing
+
+    comparison = comparing.compare(runs)
+    if plot is not None:
+        from kilonet.compare.picture import draw
+
+        draw(comparison, plot)
+    _print(json, comparison.as_json, lambda: str(comparison))
+    return 0
+
+
 def _print(json: bool, as_json: Callable[[], Any], as_text: Callable[[], str]) -> None:
     print(json_module.dumps(as_json()) if json else as_text())
 
@@ -234,7 +255,7 @@ def _run_as_json(run: "Run") -> dict[str, Any]:
 
 HANDLERS = {
     handler.__name__: handler
-    for handler in (train, evaluate, predict, calibrate, summary, recipes, export, verify, sweep)
+    for handler in (train, evaluate, predict, calibrate, summary, recipes, export, verify, sweep, compare)
 }
 
 

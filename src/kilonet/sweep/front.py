@@ -64,6 +64,9 @@ class Front:
         axes.scatter(*_points(self.outcomes), s=14, color="0.6", label="trials with all their epochs")
         axes.plot(*_points(self.best), "o-", color="C0", drawstyle="steps-post", label="the front")
         axes.set(xlabel="parameters", ylabel="wrong of the holdout, %", xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:,g}")
+            axis.set_minor_formatter("{x:,g}")
         axes.grid(which="both", alpha=0.3)
         axes.legend()
         path = self.folder / PICTURE_FILE
