@@ -59,8 +59,9 @@ COMMAND_LINE = {
     "sessions",
     "showing",
     "sources",
+    "sweeping",
 }
-LEAVES = {"card", "corruptions", "rate_finder", "report", "ship", "tracking"}
+LEAVES = {"card", "compare", "corruptions", "rate_finder", "report", "ship", "sweep", "tracking"}
 WITHOUT_TORCH = (
     "errors",
     "layers",

@@ -13,7 +13,7 @@ import tyro
 
 from kilonet.errors import CheckFailed, KilonetError, TrainingDiverged
 from kilonet.flags import Keys, Positional, dispatch, print_answer
-from kilonet.showing import card, lr_find, report
+from kilonet.showing import card, compare, lr_find, report
 
 if TYPE_CHECKING:
     from kilonet.runs import Run
@@ -210,6 +210,22 @@ def verify(folder: Annotated[Path, tyro.conf.Positional], *, data: str = "mnist"
     return 0 if verification.passed else 1
 
 
+def sweep(plan: Positional, *, show: bool = False, address: str | None = None, json: bool = False) -> int:
+    """Search for networks under a budget, or go on searching.
+
+    Args:
+        plan: a SWEEP.toml or a packaged one ('1k', '2k').
+        show: only print and draw what was found so far.
+        address: join the Ray cluster there, HOST:PORT or 'auto'; without it one is started on this machine.
+        json: print one JSON object instead of text.
+    """
+    from kilonet import sweeping
+
+    front = sweeping.show(plan) if show else sweeping.sweep(plan, address)
+    print_answer(json, front.as_json, lambda: str(front))
+    return 0
+
+
 def _run_as_json(run: "Run") -> dict[str, Any]:
     history = [epoch.model_dump(mode="json") for epoch in run.history]
     return {"folder": str(run.folder), **run.result.model_dump(mode="json"), "history": history}
@@ -229,6 +245,8 @@ HANDLERS = {
         verify,
         report,
         card,
+        sweep,
+        compare,
     )
 }
 

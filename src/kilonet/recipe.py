@@ -255,12 +255,13 @@ def parse_recipe(table: Mapping[str, Any], source: str, changes: Mapping[str, An
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
-        raise KilonetError(f"{source}: {_first_complaint(error)}") from None
+        raise KilonetError(f"{source}: {first_complaint(error)}") from None
     except KilonetError as error:
         raise KilonetError(f"{source}: {error}") from None
 
 
-def _first_complaint(error: ValidationError) -> str:
+def first_complaint(error: ValidationError) -> str:
+    """Return the first thing that is wrong, in one line that names the key."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kilonet.environment import Environment
-from kilonet.errors import KilonetError
+from kilonet.errors import InUse, KilonetError
 from kilonet.files import read_bounded, remove_leftovers, write_atomically
 from kilonet.model import MODEL_FILE, Model, load
 from kilonet.recipe import Recipe, Section, load_recipe
@@ -141,7 +141,7 @@ class RunFolder:
             way = f"; continue it with: kilonet train --resume {shlex.quote(str(path))}"
             hint = way if (path / RECIPE_FILE).exists() else ""
             raise KilonetError(f"{path} is not empty{hint}")
-        folder = cls(path, recipe, _locked(path))
+        folder = cls(path, recipe, locked(path))
         write_atomically(path / RECIPE_FILE, recipe.to_toml().encode())
         return folder
 
@@ -154,7 +154,7 @@ class RunFolder:
         """
         if not (path / RECIPE_FILE).is_file():
             raise KilonetError(f"{path} is no run folder: it has no {RECIPE_FILE}")
-        return cls(path, load_recipe(str(path / RECIPE_FILE)), _locked(path))
+        return cls(path, load_recipe(str(path / RECIPE_FILE)), locked(path))
 
     def __enter__(self) -> "RunFolder":
         """Hold the folder for a while."""
@@ -239,12 +239,17 @@ def read_history(folder: Path) -> tuple[EpochMetrics, ...]:
         raise KilonetError(f"{path}: a line of it is damaged") from None
 
 
-def _locked(path: Path) -> FileLock:
+def locked(path: Path) -> FileLock:
+    """Take the lock of a folder, which is let go of when the process ends.
+
+    Raises:
+        KilonetError: another process holds it, or the folder cannot be written.
+    """
     lock = FileLock(path / _LOCK_FILE)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise KilonetError(f"{path} is in use: another process trains in it") from None
+        raise InUse(f"{path} is in use: another process trains in it") from None
     except OSError as error:
         raise KilonetError(f"{path} cannot be locked: {error.strerror}") from None
     return lock

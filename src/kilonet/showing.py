@@ -91,3 +91,24 @@ def card(
     written = reporting.card(model, out, Evidence(results, corruptions), license)
     print_answer(json, written.as_json, lambda: str(written))
     return 0
+
+
+def compare(
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional], *, plot: Path | None = None, json: bool = False
+) -> int:
+    """Compare runs over seeds and image by image.
+
+    Args:
+        runs: run folders, folders of seeds, or files that 'kilonet train --seeds N --json' printed.
+        plot: draw accuracy against parameters into this file (.svg, .png, .pdf), with what others have published.
+        json: print one JSON object instead of text.
+    """
+    from kilonet.compare import comparison as comparing
+
+    comparison = comparing.compare(runs)
+    if plot is not None:
+        from kilonet.compare.picture import draw
+
+        draw(comparison, plot)
+    print_answer(json, comparison.as_json, lambda: str(comparison))
+    return 0
