@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train test test-full lint benchmark readme picture report clean
+.PHONY: train test test-full lint benchmark readme results picture report clean
 
 train: $(STAMP)
 	$(BIN)/kilonet train
@@ -26,6 +26,9 @@ benchmark: $(STAMP)
 
 readme: $(STAMP)
 	$(BIN)/python benchmarks/readme.py
+
+results: $(STAMP)
+	$(BIN)/python benchmarks/results.py
 
 picture: $(STAMP) report
 	$(BIN)/python benchmarks/page_picture.py

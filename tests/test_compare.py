@@ -77,7 +77,7 @@ def test_welch_s_test_by_hand(finished: Run) -> None:
 def test_without_spread_there_is_no_t_test(finished: Run) -> None:
     for first, second in (((10,), (13,)), ((10, 12), (11, 13)), ((10,), (13, 14))):
         tested = seeds_test(group(finished.result, *first), group(finished.result, *second))
-        assert tested.p is tested.interval is None
+        assert (tested.p, tested.interval) == (None, None)
 
 
 def test_holm_by_hand() -> None:

@@ -241,12 +241,12 @@ HANDLERS = {
         summary,
         recipes,
         lr_find,
-        export,
-        verify,
-        report,
-        card,
         sweep,
         compare,
+        report,
+        card,
+        export,
+        verify,
     )
 }
 

@@ -22,7 +22,7 @@ class LiveTable(Callback):  # type: ignore[misc]
         self._running: dict[int, tuple[int, str, str]] = {}
         self._front = Front.of(trials)
         self._console = Console(stderr=True)
-        self._live = Live(self._drawn(), console=self._console, refresh_per_second=4)
+        self._live = Live(self._drawn(), console=self._console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "LiveTable":
         """Begin to draw, if there is a terminal to draw in."""
@@ -32,7 +32,7 @@ class LiveTable(Callback):  # type: ignore[misc]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Leave the table as it stands."""
+        """Take the table away; the front that is printed afterwards stays."""
         if self._console.is_terminal:
             self._live.stop()
 
