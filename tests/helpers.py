@@ -118,10 +118,10 @@ def python(script: str, *arguments: str | Path, timeout: float = 120) -> Answer:
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
-def hide(monkeypatch: pytest.MonkeyPatch, library: str, room: str) -> None:
-    """Make a library seem not to be installed, and a room of the package seem not to be imported yet."""
+def hide(monkeypatch: pytest.MonkeyPatch, library: str, *users: str) -> None:
+    """Make a library seem not to be installed, and the modules that import it seem not to be imported yet."""
     for name in list(sys.modules):
-        if f"{name}.".startswith(f"{room}."):
+        if any(f"{name}.".startswith(f"{user}.") for user in users):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
 

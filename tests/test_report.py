@@ -144,11 +144,9 @@ def test_names_are_text_and_nothing_else(finished: Run) -> None:
 
 def test_several_seeds_stand_side_by_side_with_statistics(seeds: Path) -> None:
     page = report_html(subject_of([str(seeds)], Evidence()))
-    assert [row[:3] for row in table_of(page, "Every run")[1:]] == [
-        ["seeds, seed 3", "test", "3"],
-        ["seeds, seed 4", "test", "4"],
-        ["seeds, seed 10", "test", "10"],
-    ]
+    rows = table_of(page, "Every run")[1:]
+    assert [(row[0], row[2]) for row in rows] == [(f"seeds, seed {seed}", str(seed)) for seed in (3, 4, 10)]
+    assert all(row[1].endswith(", test") for row in rows)
     space = "\N{NO-BREAK SPACE}"
     # Student's t for two degrees of freedom is 4.303: 61 +- 4.303 * 1 / sqrt(3).
     assert table_of(page, "Over seeds")[1] == [
@@ -161,6 +159,7 @@ def test_several_seeds_stand_side_by_side_with_statistics(seeds: Path) -> None:
     words = " ".join(text_of(page))
     assert f"61.00 ± 1.00{space}%" in words
     assert "Thin lines: the other 2 runs" in words
+    assert "where the run counted 300" in words, "the copies' figures are not what their model gives"
 
 
 def test_other_recipes_have_a_mean_of_their_own(finished: Run, seeds: Path) -> None:
@@ -260,6 +259,8 @@ def test_a_window_is_what_an_output_depends_on(layers: list[str]) -> None:
 
 def test_the_command_writes_it(finished: Run, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.html"
+    named = folder_of(finished) / "model.safetensors"
+    assert subject_of([str(named)], Evidence()).record is not None, "a model file stands for the run it lies in"
     answer = command(capsys, "report", folder_of(finished), "--out", out)
     assert answer.status == 0, answer.err
     assert str(out) in answer.out

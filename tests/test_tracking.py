@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(
 def test_without_the_extra_it_says_what_to_install(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hide(monkeypatch, "tensorboard", "kilonet.tracking")
+    hide(monkeypatch, "tensorboard", "kilonet.tracking", "torch.utils.tensorboard")
     command(capsys, "train", "fast", "--tensorboard", "--out", tmp_path / "run").refused(
         "tensorboard", "kilonet[tensorboard]"
     )

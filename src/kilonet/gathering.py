@@ -66,8 +66,10 @@ def subject_of(sources: Sequence[str], evidence: Evidence) -> Subject:
 
 
 def _places(source: str) -> list[str]:
-    """Return the run folders in a folder that `kilonet train --seeds` wrote, or the source itself."""
+    """Return the run folders in a folder of `kilonet train --seeds`, a model file's own, or the source itself."""
     folder = Path(source)
+    if folder.name == MODEL_FILE and (folder.parent / RESULT_FILE).is_file():
+        return [str(folder.parent)]
     if source in packaged_models() or not folder.is_dir() or (folder / RESULT_FILE).is_file():
         return [source]
     seeds = [path for path in folder.glob("seed*") if path.name[4:].isdecimal() and path.is_dir()]

@@ -145,7 +145,7 @@ def _read_file(path: Path) -> Iterator[Entry]:
         if not runs:
             raise ValueError("no runs")
         for run in runs:
-            facts = {key: value for key, value in run.items() if key != "folder"}
+            facts = {key: value for key, value in run.items() if key not in ("folder", "history")}
             yield Entry(path.stem, Result.model_validate_json(json.dumps(facts)), None)
     except ValidationError as error:
         raise KilonetError(f"{path}: no results of kilonet train --json: {first_complaint(error)}") from None

@@ -14,7 +14,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 import kilonet
-from kilonet.report import errors, inside, learning, sureness
+from kilonet.report import inside, learning, mistakes, sureness
 from kilonet.report.figures import Figure, count, percent, span
 from kilonet.report.measure import Measured, measure
 from kilonet.report.recipe_table import layer_table, recipe_tables, shipped_table
@@ -61,8 +61,8 @@ def _figures(subject: Subject, measured: Measured) -> list[Figure]:
         found.append(learning.curves(subject.record, repeated))
     if subject.companions:
         found.append(learning.side_by_side(subject.records))
-    found += [errors.confusion(subject, measured), errors.classes(subject, measured)]
-    found += [errors.worst(subject, measured), *([errors.mistakes(subject, measured)] if measured.mistakes else [])]
+    found += [mistakes.confusion(subject, measured), mistakes.classes(subject, measured)]
+    found += [mistakes.worst(subject, measured), *([mistakes.mistakes(subject, measured)] if measured.mistakes else [])]
     found.append(sureness.reliability(measured))
     if subject.robustness:
         found.append(sureness.robustness(subject.robustness))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -133,7 +134,7 @@ def _runs(records: Sequence[Record]) -> Table:
     rows = [
         (
             record.name,
-            record.result.scored.lower(),
+            f"{Path(record.result.recipe.run.data).name}, {record.result.scored.lower()}",
             str(record.result.recipe.run.seed),
             f"{record.result.parameters:,}",
             str(record.result.recipe.train.epochs),
