@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kilonet.environment import cores
 from kilonet.errors import KilonetError
 from kilonet.progress import LineProgress, progress_on
 from kilonet.recipe import Recipe, load_recipe, recipe_name
@@ -52,7 +53,7 @@ def train_seeds(source: str, changes: Mapping[str, Any], out: Path | None, seeds
     parent = out or _new_folder(f"{recipe_name(source)}-{seeds}seeds")
     folders = {seed: parent / f"seed{seed}" for seed in range(recipe.run.seed, recipe.run.seed + seeds)}
     threads = recipe.run.threads or 1
-    workers = 1 if recipe.run.device == "cuda" else max(1, min(seeds, _cores() // threads))
+    workers = 1 if recipe.run.device == "cuda" else max(1, min(seeds, cores() // threads))
     print(f"{recipe_name(source)}: {seeds} seeds, {workers} at a time, in {parent}", file=sys.stderr)
     with _resumable(list(folders.values())):
         return _train_side_by_side([recipe.replace(seed=seed, threads=threads) for seed in folders], folders, workers)
@@ -98,11 +99,6 @@ def resume_run(folder: Path) -> Run:
         raise KilonetError(f"{folder} is finished: {100 * result.final.test_accuracy:.2f} %; nothing to resume")
     with _resumable([folder]):
         return resume(folder, progress=progress_on())
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _new_folder(name: str) -> Path:
