@@ -9,7 +9,6 @@ from starting Python to its end. Prints a table for docs/results/sweep_overhead.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kilonet.engines import resolve_run
-from kilonet.environment import processor_name
+from kilonet.environment import cores, processor_name
 from kilonet.progress import Silence
 from kilonet.recipe import parse_recipe
 from kilonet.sweep.plan import load_plan
@@ -72,7 +71,6 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=4)
     options = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plan = folder / "sweep.toml"
@@ -81,12 +79,12 @@ def main() -> None:
         )
         recipes = draw(plan, folder)
         by_sweep = seconds_of([("sweep", plan)], 1)
-        by_hand = seconds_of([("train", recipe, "--out", folder / recipe.stem) for recipe in recipes], cores)
-    print(f"{processor_name()}, {cores} cores, {options.trials} trials of {options.epochs} epochs, whole commands\n")
+        by_hand = seconds_of([("train", recipe, "--out", folder / recipe.stem) for recipe in recipes], cores())
+    print(f"{processor_name()}, {cores()} cores, {options.trials} trials of {options.epochs} epochs, whole commands\n")
     print("| | seconds | seconds a trial and core | beside by hand |")
     print("|---|---:|---:|---:|")
     for words, seconds in (("`kilonet train`, a command a trial", by_hand), ("`kilonet sweep`", by_sweep)):
-        share = seconds * cores / options.trials
+        share = seconds * cores() / options.trials
         print(f"| {words} | {seconds:.1f} | {share:.1f} | {100 * (seconds / by_hand - 1):+.1f} % |")
 
 

@@ -207,9 +207,14 @@ def test_ctrl_c_says_how_to_go_on(cluster: Cluster, base: Path, tmp_path: Path) 
     assert words == ["kilonet", "sweep", str(plan), "--address", cluster.address]
 
 
-def test_weak_trials_are_stopped_early_and_stay_run_folders(cluster: Cluster, base: Path, tmp_path: Path) -> None:
-    plan, out = write_plan(tmp_path, base, trials=5, epochs=4, grace=1, reduction=2), tmp_path / "out"
-    answer = process("sweep", plan, "--address", cluster.address, "--json")
+def test_weak_trials_are_stopped_early_and_stay_run_folders(
+    cluster: Cluster, base: Path, small_folder: Path, tmp_path: Path
+) -> None:
+    """The data are named as from where the sweep is started, which workers are not."""
+    near = tmp_path / "near.toml"
+    near.write_text(base.read_text().replace(f"{small_folder}", small_folder.name))
+    plan, out = write_plan(tmp_path, near, trials=5, epochs=4, grace=1, reduction=2), tmp_path / "out"
+    answer = process("sweep", plan, "--address", cluster.address, "--json", cwd=small_folder.parent)
     assert answer.status == 0, answer.err
     ends = {path.stem: json.loads(path.read_text())["end"] for path in out.glob("0*.json")}
     stopped = [name for name, end in ends.items() if end == "stopped"]
@@ -218,7 +223,8 @@ def test_weak_trials_are_stopped_early_and_stay_run_folders(cluster: Cluster, ba
     assert (out / "front.svg").read_text().startswith("<?xml")
     for name in stopped:
         assert not is_finished(out / name)
-    resumed = process("train", "--resume", out / stopped[0])
+    assert not (out / ".tune").exists()
+    resumed = process("train", "--resume", out / stopped[0], cwd=small_folder.parent)
     assert resumed.status == 0, resumed.err
 
 

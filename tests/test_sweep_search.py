@@ -121,6 +121,17 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     refusal(error, tmp_path / "out", "other settings")
 
 
+def test_a_base_that_has_changed_is_noticed(tmp_path: Path) -> None:
+    base = tmp_path / "base.toml"
+    base.write_text('[model]\nlayers = ["gap", "mix 10"]\n')
+    begun(plan_in(tmp_path, recipe=str(base)))
+    begun(plan_in(tmp_path, recipe=str(base)))
+    base.write_text('[model]\nlayers = ["gap", "mix 10"]\n[train]\nbatch_size = 32\n')
+    with pytest.raises(KilonetError) as error:
+        begun(plan_in(tmp_path, recipe=str(base)))
+    refusal(error, base, "has changed")
+
+
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     trials = begun(plan_in(tmp_path))
     (trials.folder / "0001.json").write_text("{")

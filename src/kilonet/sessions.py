@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kilonet.environment import cores
 from kilonet.errors import KilonetError
 from kilonet.progress import LineProgress, Progress, Together, progress_on
 from kilonet.recipe import Recipe, load_recipe, recipe_name
@@ -54,7 +55,7 @@ def train_seeds(
     parent = out or _new_folder(f"{recipe_name(source)}-{seeds}seeds")
     folders = {seed: parent / f"seed{seed}" for seed in range(recipe.run.seed, recipe.run.seed + seeds)}
     threads = recipe.run.threads or 1
-    workers = 1 if recipe.run.device == "cuda" else max(1, min(seeds, _cores() // threads))
+    workers = 1 if recipe.run.device == "cuda" else max(1, min(seeds, cores() // threads))
     _prepare_teachers(recipe, parent)
     print(f"{recipe_name(source)}: {seeds} seeds, {workers} at a time, in {parent}", file=sys.stderr)
     with _resumable(list(folders.values())):
@@ -131,11 +132,6 @@ def resume_run(folder: Path, *, tensorboard: bool = False) -> Run:
     with _resumable([folder]):
         wanted = tensorboard or (folder / EVENTS_FOLDER).is_dir()
         return resume(folder, progress=_told(progress_on(), folder, tensorboard=wanted))
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _new_folder(name: str) -> Path:

@@ -2,15 +2,17 @@
 
 import contextlib
 import logging
-import os
+import shutil
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import ray
 from ray import tune
 
+from kilonet.environment import cores
 from kilonet.errors import KilonetError
 from kilonet.runs import locked
 from kilonet.sweep import worker
@@ -55,7 +57,8 @@ def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> No
     with (
         # Ray says on stdout what becomes of its nodes.
         contextlib.redirect_stdout(sys.stderr),
-        _ray(address, plan.base.run.threads) as storage,
+        _ray(address, plan.base.run.threads),
+        _scratch(trials.folder / ".tune") as scratch,
         LiveTable(trials) as table,
     ):
         trainable = tune.with_resources(worker.train, _resources(plan, ray.cluster_resources()))
@@ -66,13 +69,13 @@ def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> No
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=storage,
+                storage_path=scratch,
                 callbacks=[table],
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=_FAILURES),
             ),
         )
-        failures = [result.error for result in tuner.fit() if result.error]
+        failures = _errors_of(tuner)
     if not trials.records:
         raise KilonetError(candidates.exhausted)
     if candidates.exhausted:
@@ -80,6 +83,15 @@ def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> No
     if failures:
         last = str(failures[0]).strip().splitlines()[-1]
         raise KilonetError(f"{len(failures)} trials failed, the first with: {last}; the same command tries them again")
+
+
+def _errors_of(tuner: tune.Tuner) -> list[Exception]:
+    """Run all trials; returns what those that failed failed with."""
+    try:
+        return [result.error for result in tuner.fit() if result.error]
+    except (tune.TuneError, ray.exceptions.RayError) as error:
+        last = str(error).strip().splitlines()[-1]
+        raise KilonetError(f"Ray has given up: {last}; the same command goes on") from None
 
 
 def _resources(plan: Plan, cluster: dict[str, float]) -> dict[str, float]:
@@ -91,16 +103,25 @@ def _resources(plan: Plan, cluster: dict[str, float]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _ray(address: str | None, threads: int) -> Iterator[str]:
-    """Start or join a cluster; yields a folder for Tune's own files, which are of no use afterwards."""
+def _scratch(folder: Path) -> Iterator[str]:
+    """Yield a place for Tune's own files, which all machines must see and nobody needs afterwards."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield str(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _ray(address: str | None, threads: int) -> Iterator[None]:
+    """Start or join a cluster, and stop or leave it afterwards."""
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
     with tempfile.TemporaryDirectory(prefix="kilonet-", ignore_cleanup_errors=True) as folder:
         try:
             if address is None:
-                cores = max(threads, len(os.sched_getaffinity(0)))
                 ray.init(
-                    num_cpus=cores,
+                    num_cpus=max(threads, cores()),
                     include_dashboard=False,
                     object_store_memory=_OBJECT_STORE_BYTES,
                     _temp_dir=folder,
@@ -113,7 +134,7 @@ def _ray(address: str | None, threads: int) -> Iterator[str]:
             where = f"no Ray cluster at {address}" if address else "Ray cannot be started"
             raise KilonetError(f"{where}: {' '.join(str(error).split())[:200]}") from None
         try:
-            yield folder
+            yield
         finally:
             ray.shutdown()
 

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -103,6 +104,7 @@ def configuration(trials: Trials, number: int, recipe: Recipe) -> dict[str, Any]
     return {
         "number": number,
         "folder": str(trials.path(number)),
+        "started_in": str(Path.cwd()),
         "recipe": json.dumps(recipe.model_dump(mode="json", exclude_none=True)),
         "parameters": recipe.model.parameters,
     }

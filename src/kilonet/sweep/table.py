@@ -55,7 +55,8 @@ class LiveTable(Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has ended."""
-        self._ended(trial, "stopped" if trial.last_result["epoch"] < self._trials.plan.search.epochs else "finished")
+        finished = trial.last_result["epoch"] == self._trials.plan.search.epochs
+        self._ended(trial, "diverged" if trial.last_result["diverged"] else "finished" if finished else "stopped")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has lost its worker once too often, or cannot be trained."""

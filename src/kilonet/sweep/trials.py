@@ -1,8 +1,11 @@
 """The folder of a sweep, which is all that is known of it.
 
-sweep.toml   the plan it was begun with
-0001/        a trial: an ordinary run folder
-0001.json    what was drawn for it, and how it was ended if not by its last epoch
+    sweep.toml   the plan it was begun with
+    base.toml    the base recipe it was begun with
+    0001/        a trial: an ordinary run folder
+    0001.json    what was drawn for it, and how it was ended if not by its last epoch
+
+Every file is replaced atomically.
 """
 
 from collections.abc import Iterator
@@ -16,11 +19,12 @@ from pydantic import ValidationError
 from kilonet.budget import budget_of
 from kilonet.errors import KilonetError
 from kilonet.files import read_bounded, write_atomically
-from kilonet.recipe import Section
+from kilonet.recipe import Section, load_recipe
 from kilonet.runs import METRICS_FILE, EpochMetrics, Result, is_finished, read_history, read_result
 from kilonet.sweep.plan import Plan, Value, load_plan
 
 PLAN_FILE = "sweep.toml"
+BASE_FILE = "base.toml"
 WORST_ERROR = 1.0
 """What a trial that diverged is told to have come to."""
 
@@ -59,6 +63,12 @@ class Trials:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise KilonetError(f"{self.folder} cannot be made: {error.strerror}") from None
+        base = self.folder / BASE_FILE
+        if base.is_file() and load_recipe(str(base)) != self.plan.base:
+            raise KilonetError(
+                f"{self.folder} is of a sweep around another recipe: {self.plan.recipe} has changed since"
+            )
+        write_atomically(base, self.plan.base.to_toml().encode())
         write_atomically(path, self.plan.to_toml().encode())
 
     @cached_property

@@ -1,7 +1,9 @@
 """A trial as a worker of the cluster trains it: an ordinary run in its folder, whose epochs are reported."""
 
+import contextlib
 import json
 import os
+import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,11 @@ def train(configuration: dict[str, Any]) -> None:
         KilonetError: this machine does not see the sweep's folder, or the run cannot be trained.
     """
     folder = Path(configuration["folder"])
+    with contextlib.suppress(OSError):
+        # Names of data in recipes are relative to where the sweep was started.
+        os.chdir(configuration["started_in"])
     if not (folder.parent / PLAN_FILE).is_file():
-        raise KilonetError(f"{os.uname().nodename} does not see {folder.parent}: all machines must share that folder")
+        raise KilonetError(f"{platform.node()} does not see {folder.parent}: all machines must share that folder")
     reports = _Reports(folder)
     try:
         if not is_finished(folder):
