@@ -80,6 +80,7 @@ def totals(page: str, result: dict[str, Any], scored: str) -> None:
     wrong = result["scored_images"] - result["correct"]
     matrix = [[int(cell.replace(",", "")) for cell in row[1:]] for row in table_of(page, "Images by label")[1:]]
     assert sum(matrix[row][row] for row in range(len(matrix) - 1)) == result["correct"]
+    assert [sum(column) for column in zip(*matrix[:-1], strict=True)] == matrix[-1]
     assert matrix[-1][-1] == result["scored_images"] == sum(matrix[-1][:-1])
     assert table_of(page, "Right answers by class")[-1][1:3] == [correct, images]
     assert table_of(page, "Answers by their probability")[-1][1:3] == [images, correct]
