@@ -12,7 +12,7 @@ from kilonet import sessions
 from kilonet.datasets import DataSet
 from kilonet.errors import KilonetError, TrainingDiverged
 from kilonet.evaluation import evaluate
-from kilonet.model import MODEL_FILE, load
+from kilonet.model import MODEL_FILE, load, model_path
 from kilonet.progress import Silence
 from kilonet.recipe import Recipe, load_recipe
 from kilonet.runs import CHECKPOINT_FILE, Run, is_finished, read_result
@@ -164,7 +164,7 @@ def test_a_model_that_has_seen_the_held_out_images_is_refused(
     teacher: str, few: DataSet, small_folder: Path, finished: Run, tmp_path: Path
 ) -> None:
     assert finished.folder is not None
-    for source in (finished.folder, finished.folder / MODEL_FILE):
+    for source in (finished.folder, finished.folder / MODEL_FILE, model_path("best")):
         with pytest.raises(KilonetError) as error:
             fit(student(str(source), holdout=True, data=str(small_folder)), few, tmp_path / "run")
         refusal(error, source, "has seen the images held out", "--holdout")

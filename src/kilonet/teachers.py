@@ -106,7 +106,8 @@ def _check_fit(source: str, teacher: ModelSection, student: ModelSection) -> Non
 
 def _check_holdout(source: str, found: FoundModel, student: Recipe, progress: Progress) -> None:
     trained = read_result(found.run).recipe.run if found.run else None
-    if source in packaged_models() or (trained and (trained.data, trained.holdout) != (student.run.data, True)):
+    packaged = found.model.sha256 in (load(name).sha256 for name in packaged_models())
+    if packaged or (trained and (trained.data, trained.holdout) != (student.run.data, True)):
         raise KilonetError(f"the teacher {source} has seen the images held out; name a recipe, or a run with --holdout")
     if trained is None:
         progress.message(f"whether the teacher {source} has seen the images held out cannot be told from its file")
