@@ -133,7 +133,7 @@ def test_a_step_in_bfloat16_with_a_teacher() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_teachers_resume_bit_for_bit_and_on_any_threads(precision: str) -> None:
-    recipe = make_recipe(SMALL, SMALL_INPUT, dropout=0.1, precision=precision)
+    recipe = make_recipe(SMALL, SMALL_INPUT, precision=precision)
     teachers = [teacher(), teacher(mean=0.4)]
     whole, half, rest = engine(recipe, teachers), engine(recipe, teachers, 1), engine(recipe, teachers, 3)
     train(whole, recipe, 6, size=48)
