@@ -79,7 +79,7 @@ def test_a_runs_card_agrees_with_its_result(finished: Run) -> None:
     assert "not calibrated" in text
     assert "No licence was named" in text
     assert "license" not in yaml.safe_load(text.split("---")[1])
-    assert "seeds, none left out" not in text
+    assert "Final epoch over" not in text
     data = Path(result.recipe.run.data)
     assert str(data.parent) not in text, "where the data lie is nobody's business"
     assert f'data = "{data.name}"' in text

@@ -66,7 +66,8 @@ def _figures(subject: Subject, measured: Measured) -> list[Figure]:
     found.append(sureness.reliability(measured))
     if subject.robustness:
         found.append(sureness.robustness(subject.robustness))
-    return [*found, inside.filters(subject), inside.maps(subject, measured)]
+    last = inside.maps(subject, measured)
+    return [*found, inside.filters(subject), *([last] if last else [])]
 
 
 def _numbered(found: list[Figure]) -> Mapping[str, tuple[int, Figure]]:

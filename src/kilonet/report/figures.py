@@ -48,6 +48,6 @@ def span(interval: tuple[float, float], digits: int = 2) -> str:
     return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}{NARROW}%"
 
 
-def count(number: int, thing: str, things: str | None = None) -> str:
+def count(number: int, thing: str) -> str:
     """Return a number with its noun."""
-    return f"{number:,} {thing if number == 1 else things or thing + 's'}"
+    return f"{number:,} {thing if number == 1 else thing + 's'}"

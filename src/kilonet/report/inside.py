@@ -53,9 +53,10 @@ def receptive_field(subject: Subject) -> Figure:
     panels = Markup().join(_panel(sight, pixels) for sight in growing)
     sides = ", ".join(str(sight.side) for sight in growing)
     _, rows, columns = subject.model.section.input_shape
+    thing = "a digit" if subject.model.reads_digits else "an image"
     whole = "sees the whole image" if every[-1].side >= max(rows, columns) else f"sees {every[-1].side} pixels across"
     caption = (
-        "The receptive field grows over a digit: the window of pixels that one output, in the middle of a layer, "
+        f"The receptive field grows over {thing}: the window of pixels that one output, in the middle of a layer, "
         f"depends on is {sides} pixels wide. Layers that do not widen it are left out. The last layer {whole}."
     )
     table = Table(
@@ -72,7 +73,7 @@ def receptive_field(subject: Subject) -> Figure:
 def _panel(sight: Sight, pixels: NDArray[np.uint8]) -> Markup:
     _, rows, columns = pixels.shape
     kind = "ink" if len(pixels) != 3 else "photo"
-    words = f"{sight.layer}: one output sees {sight.side} by {sight.side} pixels of the digit"
+    words = f"{sight.layer}: one output sees {sight.side} by {sight.side} pixels"
     picture = Markup(
         '<svg class="panel" viewBox="-1 -1 {} {}" role="img" aria-label="{}">'
         '<image class="{} pixels" href="{}" width="{}" height="{}"/><rect class="edge" width="{}" height="{}"/>'
@@ -115,9 +116,11 @@ def _first_weights(subject: Subject) -> Floats:
     return np.asarray(weights.detach().numpy(), np.float32)
 
 
-def maps(subject: Subject, measured: Measured) -> Figure:
-    """Show what each layer makes of the digit, as long as it is a map."""
+def maps(subject: Subject, measured: Measured) -> Figure | None:
+    """Show what each layer makes of the digit, as long as it is a map; None where no layer gives one."""
     layers = [(name, values) for name, values in activations(subject) if values.shape[1] > 1 or values.shape[2] > 1]
+    if not layers:
+        return None
     sheets = Markup().join(_sheet(name, values) for name, values in layers)
     answer, share = measured.answer.thoughts[0]
     names = subject.class_names
