@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import shutil
 import socket
 import sys
@@ -55,8 +56,9 @@ def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> No
     halving = HalvingBySize(plan.search)
     halving.remember(trials, candidates.parameters)
     with (
-        # Ray says on stdout what becomes of its nodes.
-        contextlib.redirect_stdout(sys.stderr),
+        # Of a node that is lost Ray prints its whole log; the table says in a line which trials go on elsewhere.
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
         _ray(address, plan.base.run.threads),
         _scratch(trials.folder / ".tune") as scratch,
         LiveTable(trials) as table,

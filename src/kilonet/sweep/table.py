@@ -62,6 +62,12 @@ class LiveTable(Callback):  # type: ignore[misc]
         """A trial has lost its worker once too often, or cannot be trained."""
         self._ended(trial, "failed")
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has lost its worker and is to go on with another."""
+        self._console.print(
+            f"trial {trial.config['number']} has lost its worker, and goes on with another", highlight=False
+        )
+
     def _ended(self, trial: Any, how: str) -> None:
         number = trial.config["number"]
         parameters, epoch, error = self._running.pop(number, (trial.config["parameters"], "", ""))
