@@ -77,20 +77,21 @@ def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> No
                 failure_config=tune.FailureConfig(max_failures=_FAILURES),
             ),
         )
-        failures = _errors_of(tuner)
+        _run_all(tuner)
     if not trials.records:
         raise KilonetError(candidates.exhausted)
     if candidates.exhausted:
         print(f"the search ends here: {candidates.exhausted}", file=sys.stderr)
-    if failures:
-        last = str(failures[0]).strip().splitlines()[-1]
-        raise KilonetError(f"{len(failures)} trials failed, the first with: {last}; the same command tries them again")
+    if candidates.failures:
+        count = len(candidates.failures)
+        raise KilonetError(
+            f"could not be trained: {count}, first {candidates.failures[0]}; the same command tries again"
+        )
 
 
-def _errors_of(tuner: tune.Tuner) -> list[Exception]:
-    """Run all trials; returns what those that failed failed with."""
+def _run_all(tuner: tune.Tuner) -> None:
     try:
-        return [result.error for result in tuner.fit() if result.error]
+        tuner.fit()
     except (tune.TuneError, ray.exceptions.RayError) as error:
         last = str(error).strip().splitlines()[-1]
         raise KilonetError(f"Ray has given up: {last}; the same command goes on") from None
