@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from helpers import GOLDEN, command, refusal, tiny_recipe
 from kilonet.compare.comparison import compare
@@ -67,11 +68,13 @@ def test_the_paired_t_test_by_hand(finished: Run) -> None:
 
 
 def test_welch_s_test_by_hand(finished: Run) -> None:
-    """Variances 2 and 2 of two runs each: t = 10/sqrt(2), two degrees of freedom."""
+    """Variances 2 and 2 of two runs each: t = 10/sqrt(2), 2 degrees of freedom; 2 and 18: 12/sqrt(10), 100/82."""
     tested = seeds_test(group(finished.result, 10, 12), group(finished.result, 20, 22, first_seed=5))
     t = 10 / 2**0.5
     assert tested.kind == "Welch"
     assert tested.p == pytest.approx(1 - t / (t**2 + 2) ** 0.5)
+    uneven = seeds_test(group(finished.result, 10, 12), group(finished.result, 20, 26, first_seed=5))
+    assert uneven.p == pytest.approx(2 * stats.t.sf(12 / 10**0.5, 100 / 82))
 
 
 def test_without_spread_there_is_no_t_test(finished: Run) -> None:

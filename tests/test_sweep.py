@@ -76,7 +76,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_until(happened: Callable[[], bool], driver: subprocess.Popen[str] | None = None, longest: float = 60) -> None:
+def wait_until(happened: Callable[[], bool], driver: subprocess.Popen[str] | None = None, longest: float = 120) -> None:
     end = time.monotonic() + longest
     while not happened():
         assert time.monotonic() < end, "it did not happen in time"
@@ -142,10 +142,10 @@ def cluster() -> Iterator[Cluster]:
 def test_a_worker_is_killed_and_a_node_is_lost(cluster: Cluster, base: Path, tmp_path: Path) -> None:
     second = cluster.add_node(**NODE)
     out = tmp_path / "out"
-    plan = write_plan(tmp_path, base, trials=2, epochs=40, grace=40)
+    plan = write_plan(tmp_path, base, trials=2, epochs=25, grace=25)
     with start(plan, "--address", cluster.address, "--json") as driver:
         # Two trials at once on nodes of one core each: both nodes are at work.
-        wait_until(lambda: all(1 <= len(epochs_of(out / name)) < 35 for name in ("0001", "0002")), driver)
+        wait_until(lambda: all(1 <= len(epochs_of(out / name)) < 22 for name in ("0001", "0002")), driver)
         raylet = cluster.head_node.all_processes["raylet"][0].process.pid
         for worker in children(raylet, b"ray::ImplicitFunc"):
             os.kill(worker, signal.SIGKILL)
@@ -153,12 +153,14 @@ def test_a_worker_is_killed_and_a_node_is_lost(cluster: Cluster, base: Path, tmp
         cluster.remove_node(second, allow_graceful=False)
         answer, errors = driver.communicate(timeout=120)
     assert driver.returncode == 0, errors
-    proved(out, trials=2, epochs=40)
+    proved(out, trials=2, epochs=25)
     for name, epochs in before.items():
         assert epochs_of(out / name)[: len(epochs)] == epochs, "epochs that were on the disk were trained again"
     front = json.loads(answer)
     assert front["trials"] == front["finished"] == 2
     assert "2/2: trial" in errors
+    assert "has lost its worker, and goes on with another" in errors
+    assert "state-dump" not in errors
 
 
 @pytest.fixture
@@ -179,7 +181,7 @@ def test_a_killed_driver_loses_nothing_and_leaves_no_process(base: Path, tmp_pat
         driver.communicate()
     before = epochs_of(out / "0001")
     assert not is_finished(out / "0001")
-    wait_until(lambda: not processes_that_name(session), longest=30)
+    wait_until(lambda: not processes_that_name(session))
     answer = process("sweep", plan)
     assert answer.status == 0, answer.err
     proved(out)

@@ -39,7 +39,7 @@ def recipe_of(configuration: Any) -> Recipe:
 
 
 def result(error: float, diverged: bool = False) -> dict[str, Any]:
-    return {"error": error, "diverged": diverged, "epoch": 1}
+    return {"error": error, "diverged": diverged, "epoch": 1, "failure": ""}
 
 
 def test_what_is_over_the_budget_is_never_a_trial(tmp_path: Path) -> None:
@@ -79,6 +79,8 @@ def test_a_new_driver_goes_on_with_what_is_unfinished(tmp_path: Path) -> None:
     candidates.on_trial_complete("0", result(0.1))
     candidates.on_trial_complete("1", result(1.0, diverged=True))
     candidates.on_trial_complete("2", error=True)
+    candidates.on_trial_complete("3", {**result(1.0), "failure": "no disk"})
+    assert candidates.failures == ["trial 3: it keeps losing its worker", "trial 4: no disk"]
     assert [record.end for record in trials.records.values()] == ["stopped", "diverged", None, None]
 
     again = Trials(trials.plan)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import shutil
 import socket
 import sys
@@ -55,8 +56,9 @@ def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> No
     halving = HalvingBySize(plan.search)
     halving.remember(trials, candidates.parameters)
     with (
-        # Ray says on stdout what becomes of its nodes.
-        contextlib.redirect_stdout(sys.stderr),
+        # Of a node that is lost Ray prints its whole log; the table says in a line which trials go on elsewhere.
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
         _ray(address, plan.base.run.threads),
         _scratch(trials.folder / ".tune") as scratch,
         LiveTable(trials) as table,
@@ -75,20 +77,21 @@ def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> No
                 failure_config=tune.FailureConfig(max_failures=_FAILURES),
             ),
         )
-        failures = _errors_of(tuner)
+        _run_all(tuner)
     if not trials.records:
         raise KilonetError(candidates.exhausted)
     if candidates.exhausted:
         print(f"the search ends here: {candidates.exhausted}", file=sys.stderr)
-    if failures:
-        last = str(failures[0]).strip().splitlines()[-1]
-        raise KilonetError(f"{len(failures)} trials failed, the first with: {last}; the same command tries them again")
+    if candidates.failures:
+        count = len(candidates.failures)
+        raise KilonetError(
+            f"could not be trained: {count}, first {candidates.failures[0]}; the same command tries again"
+        )
 
 
-def _errors_of(tuner: tune.Tuner) -> list[Exception]:
-    """Run all trials; returns what those that failed failed with."""
+def _run_all(tuner: tune.Tuner) -> None:
     try:
-        return [result.error for result in tuner.fit() if result.error]
+        tuner.fit()
     except (tune.TuneError, ray.exceptions.RayError) as error:
         last = str(error).strip().splitlines()[-1]
         raise KilonetError(f"Ray has given up: {last}; the same command goes on") from None

@@ -39,6 +39,8 @@ class Candidates(Searcher):  # type: ignore[misc]
         """Of the trials of earlier sessions, by number."""
         self.exhausted = ""
         """Why the last one drawn would not do, once no candidate is left to draw."""
+        self.failures: list[str] = []
+        """Why trials could not be trained."""
         for number in trials.records:
             self._adopt(number)
 
@@ -83,8 +85,9 @@ class Candidates(Searcher):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna what a trial came to, and keep how it was ended."""
         number, recipe, draws = self._running.pop(trial_id)
-        if error or not result:
+        if error or not result or result["failure"]:
             self._study.tell(draws, state=TrialState.FAIL)
+            self.failures.append(f"trial {number}: {result['failure'] if result else 'it keeps losing its worker'}")
             return
         if result["diverged"]:
             self._trials.end(number, "diverged")

@@ -55,12 +55,28 @@ class LiveTable(Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has ended."""
-        finished = trial.last_result["epoch"] == self._trials.plan.search.epochs
-        self._ended(trial, "diverged" if trial.last_result["diverged"] else "finished" if finished else "stopped")
+        result = trial.last_result
+        finished = result["epoch"] == self._trials.plan.search.epochs
+        how = (
+            "failed"
+            if result["failure"]
+            else "diverged"
+            if result["diverged"]
+            else "finished"
+            if finished
+            else "stopped"
+        )
+        self._ended(trial, how)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial has lost its worker once too often, or cannot be trained."""
+        """A trial has lost its worker once too often."""
         self._ended(trial, "failed")
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has lost its worker and is to go on with another."""
+        self._console.print(
+            f"trial {trial.config['number']} has lost its worker, and goes on with another", highlight=False
+        )
 
     def _ended(self, trial: Any, how: str) -> None:
         number = trial.config["number"]
@@ -69,7 +85,8 @@ class LiveTable(Callback):  # type: ignore[misc]
         if self._console.is_terminal:
             self._live.update(self._drawn())
             return
-        figures = f"{parameters:,} parameters, {error} holdout error after {epoch} epochs"
+        figures = f"{parameters:,} parameters"
+        figures += f", {error} holdout error after {epoch} epochs" if how in ("finished", "stopped") else ""
         print(f"{self._progress()}: trial {number} {how}: {figures}", file=sys.stderr, flush=True)
 
     def _progress(self) -> str:

@@ -26,25 +26,31 @@ def train(configuration: dict[str, Any]) -> None:
 
     A trial that was begun before is reported from its first epoch on: Tune counts reports, and they are to be epochs.
 
-    Raises:
-        KilonetError: this machine does not see the sweep's folder, or the run cannot be trained.
+    What another worker would not mend is reported too: training that diverges, and errors of Kilonet's own.
     """
     folder = Path(configuration["folder"])
     with contextlib.suppress(OSError):
         # Names of data in recipes are relative to where the sweep was started.
         os.chdir(configuration["started_in"])
-    if not (folder.parent / PLAN_FILE).is_file():
-        raise KilonetError(f"{platform.node()} does not see {folder.parent}: all machines must share that folder")
     reports = _Reports(folder)
     try:
         if not is_finished(folder):
             _train_in(folder, parse_recipe(json.loads(configuration["recipe"]), "trial", {}), reports)
         reports.catch_up()
     except TrainingDiverged:
-        tune.report({"error": WORST_ERROR, "diverged": True, "epoch": 0})
+        tune.report(_report(WORST_ERROR, diverged=True))
+    except KilonetError as error:
+        tune.report(_report(WORST_ERROR, failure=str(error)))
+
+
+def _report(error: float, epoch: int = 0, *, diverged: bool = False, failure: str = "") -> dict[str, Any]:
+    """Return what is told of a trial; `error` is a fraction, `failure` says why it cannot be trained."""
+    return {"error": error, "epoch": epoch, "diverged": diverged, "failure": failure}
 
 
 def _train_in(folder: Path, recipe: Recipe, reports: "_Reports") -> None:
+    if not (folder.parent / PLAN_FILE).is_file():
+        raise KilonetError(f"{platform.node()} does not see {folder.parent}: all machines must share that folder")
     patience = time.monotonic() + _SECONDS_TO_DIE
     while True:
         try:
@@ -76,4 +82,4 @@ class _Reports(Silence):
         """Report what is on the disk and was not reported yet."""
         for metrics in read_history(self._folder)[self._reported :]:
             self._reported += 1
-            tune.report({"error": 1 - metrics.test_accuracy, "diverged": False, "epoch": metrics.epoch + 1})
+            tune.report(_report(1 - metrics.test_accuracy, metrics.epoch + 1))
