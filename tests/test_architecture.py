@@ -25,6 +25,7 @@ CORE = {
     "environment",
     "errors",
     "evaluation",
+    "extras",
     "files",
     "idx",
     "image_folders",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kilonet.errors import KilonetError
+from kilonet.extras import needed_from
 from kilonet.progress import progress_on
 from kilonet.rate_finder import RangeTest, find_rate
 from kilonet.recipe import load_recipe
@@ -28,12 +29,8 @@ def find(
 
 def _drawing(plot: Path) -> Any:
     """Return what draws, having made sure, before anything is trained, that it can."""
-    try:
+    with needed_from("report", "--plot"):
         from kilonet.report.rate_picture import ENDINGS, draw_rates  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise KilonetError(
-            f"--plot needs {error.name}, which is not installed; pip install 'kilonet[report]'"
-        ) from None
     if plot.suffix.lower() not in ENDINGS or not plot.parent.is_dir():
         raise KilonetError(f"--plot {plot}: name a file that ends in {', '.join(ENDINGS)}, in a folder that is there")
     return draw_rates

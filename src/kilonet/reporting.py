@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from kilonet.errors import KilonetError
-from kilonet.files import read_bounded, write_atomically
+from kilonet.extras import needed_from
+from kilonet.files import make_folder, read_bounded, write_atomically
 from kilonet.gathering import Evidence, subject_of
 from kilonet.model import MODEL_FILE, packaged_models
 
@@ -40,10 +41,8 @@ def report(sources: Sequence[str], out: Path, evidence: Evidence) -> Report:
     Raises:
         KilonetError: no such run, nothing finished, evidence that is another model's, or the extra `report` missing.
     """
-    try:
+    with needed_from("report"):
         from kilonet.report import report_html  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise KilonetError(f"{error.name} is not installed; get it by: pip install 'kilonet[report]'") from None
     if out.is_dir():
         raise KilonetError(f"{out} is a folder; --out names the file to write")
     subject = subject_of(sources, evidence)
@@ -75,10 +74,8 @@ def card(source: str, out: Path, evidence: Evidence, licence: str | None) -> Car
         KilonetError: no such model, evidence that is another model's, a file in the way that is no card of Kilonet's,
             or the extra `card` missing.
     """
-    try:
+    with needed_from("card"):
         from kilonet.card import IS_OURS, card_markdown  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise KilonetError(f"{error.name} is not installed; get it by: pip install 'kilonet[card]'") from None
     folder = out if out.suffix.lower() != ".md" else None
     path = folder / CARD_FILE if folder else out
     if path.exists() and IS_OURS not in read_bounded(path, _MAXIMUM_BYTES, "a card").decode(errors="replace"):
@@ -88,14 +85,7 @@ def card(source: str, out: Path, evidence: Evidence, licence: str | None) -> Car
     if folder is None:
         write_atomically(path, text.encode())
         return Card((path,), subject.model.sha256)
-    _make(folder)
+    make_folder(folder)
     subject.model.save(folder / MODEL_FILE)
     write_atomically(path, text.encode())
     return Card((path, folder / MODEL_FILE), subject.model.sha256)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KilonetError(f"{folder} cannot be made: {error.strerror}") from None

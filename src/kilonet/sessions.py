@@ -14,6 +14,7 @@ from typing import Any
 
 from kilonet.environment import cores
 from kilonet.errors import KilonetError
+from kilonet.extras import needed_from
 from kilonet.progress import LineProgress, Progress, Together, progress_on
 from kilonet.recipe import Recipe, load_recipe, recipe_name
 from kilonet.runs import EVENTS_FOLDER, Result, Run, is_finished, read_result, read_run
@@ -111,11 +112,8 @@ def _told(progress: Progress, folder: Path, *, tensorboard: bool) -> Progress:
     """Add event files to what is told of a run."""
     if not tensorboard:
         return progress
-    try:
+    with needed_from("tensorboard", "--tensorboard"):
         from kilonet.tracking import EventFile  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        message = f"--tensorboard needs {error.name}, which is not installed; pip install 'kilonet[tensorboard]'"
-        raise KilonetError(message) from None
     return Together(progress, EventFile(folder))
 
 

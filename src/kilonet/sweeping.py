@@ -3,7 +3,7 @@
 import shlex
 from typing import TYPE_CHECKING
 
-from kilonet.errors import KilonetError
+from kilonet.extras import needed_from
 
 if TYPE_CHECKING:
     from kilonet.sweep.front import Front
@@ -16,11 +16,9 @@ def sweep(source: str, address: str | None) -> "Front":
         KilonetError: the plan, its folder or the cluster will not do, or the extra `sweep` is not installed.
         KeyboardInterrupt: interrupted; its message says how to go on.
     """
-    try:
+    with needed_from("sweep", "sweep"):
         from kilonet.sweep.driver import run  # noqa: PLC0415
         from kilonet.sweep.plan import load_plan  # noqa: PLC0415
-    except ImportError as error:
-        raise KilonetError(f"sweep needs {error.name}; pip install 'kilonet[sweep]'") from None
     plan = load_plan(source)
     try:
         front = run(plan, address)
@@ -42,8 +40,6 @@ def show(source: str) -> "Front":
     from kilonet.sweep.trials import Trials  # noqa: PLC0415
 
     front = Front.of(Trials(load_plan(source)))
-    try:
+    with needed_from("sweep", "--show"):
         front.draw()
-    except ImportError as error:
-        raise KilonetError(f"--show needs {error.name}; pip install 'kilonet[sweep]'") from None
     return front

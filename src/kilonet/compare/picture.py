@@ -5,6 +5,7 @@ from typing import Any
 
 from kilonet.compare.comparison import Comparison
 from kilonet.errors import KilonetError
+from kilonet.extras import needed_from
 from kilonet.statistics import mean_and_deviation
 
 PUBLIC = (
@@ -26,11 +27,9 @@ def draw(comparison: Comparison, path: Path) -> None:
     Raises:
         KilonetError: the extra `plot` is not installed, no such format, or the file cannot be written.
     """
-    try:
+    with needed_from("plot", "--plot"):
         # Half a second that only whoever draws should wait.
         from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError as error:
-        raise KilonetError(f"--plot needs {error.name}; pip install 'kilonet[plot]'") from None
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
     _draw_public(axes)

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from kilonet.budget import budget_of
 from kilonet.errors import KilonetError
-from kilonet.files import read_bounded, write_atomically
+from kilonet.files import make_folder, read_bounded, write_atomically
 from kilonet.recipe import Section, load_recipe
 from kilonet.runs import METRICS_FILE, EpochMetrics, Result, is_finished, read_history, read_result
 from kilonet.sweep.plan import Plan, Value, load_plan
@@ -59,10 +59,7 @@ class Trials:
             raise KilonetError(f"{self.folder} is of a sweep with other settings; only search.trials may change")
         if not path.is_file() and self.folder.is_dir() and any(self.folder.glob("[!.]*")):
             raise KilonetError(f"{self.folder} is not empty, and is no folder of a sweep")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise KilonetError(f"{self.folder} cannot be made: {error.strerror}") from None
+        make_folder(self.folder)
         base = self.folder / BASE_FILE
         if base.is_file() and load_recipe(str(base)) != self.plan.base:
             raise KilonetError(
