@@ -35,6 +35,7 @@ CORE = {
     "network",
     "notes",
     "preprocess",
+    "printed",
     "progress",
     "reading",
     "recipe",

@@ -7,16 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from kilonet.errors import CheckFailed, KilonetError, TrainingDiverged
 from kilonet.flags import Keys, Positional, dispatch, print_answer
 from kilonet.showing import card, compare, lr_find, report
-
-if TYPE_CHECKING:
-    from kilonet.runs import Run
 
 DEFAULT_RECIPE = "best"
 
@@ -43,11 +40,12 @@ def train(
         recipe_keys: keys of the recipe to change.
     """
     from kilonet import sessions
+    from kilonet.printed import as_printed
 
     changes = recipe_keys.given()
     if seeds is not None and resume is None:
         runs = sessions.train_seeds(recipe or DEFAULT_RECIPE, changes, out, seeds, tensorboard=tensorboard)
-        print_answer(json, lambda: {"runs": [_run_as_json(run) for run in runs]}, lambda: sessions.seeds_summary(runs))
+        print_answer(json, lambda: {"runs": [as_printed(run) for run in runs]}, lambda: sessions.seeds_summary(runs))
         return 0
     if resume is None:
         run = sessions.train_recipe(recipe or DEFAULT_RECIPE, changes, out, tensorboard=tensorboard)
@@ -57,7 +55,7 @@ def train(
         )
     else:
         run = sessions.resume_run(resume, tensorboard=tensorboard)
-    print_answer(json, lambda: _run_as_json(run), lambda: sessions.summary(run))
+    print_answer(json, lambda: as_printed(run), lambda: sessions.summary(run))
     return 0
 
 
@@ -224,11 +222,6 @@ def sweep(plan: Positional, *, show: bool = False, address: str | None = None, j
     front = sweeping.show(plan) if show else sweeping.sweep(plan, address)
     print_answer(json, front.as_json, lambda: str(front))
     return 0
-
-
-def _run_as_json(run: "Run") -> dict[str, Any]:
-    history = [epoch.model_dump(mode="json") for epoch in run.history]
-    return {"folder": str(run.folder), **run.result.model_dump(mode="json"), "history": history}
 
 
 HANDLERS = {

@@ -1,19 +1,18 @@
 """From names on the command line to what is known of a model: its run, the runs beside it, what else was measured."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
-from kilonet.datasets import Images, load_data
+from kilonet.datasets import Images, data_of
 from kilonet.errors import KilonetError
 from kilonet.files import read_bounded
 from kilonet.model import MODEL_FILE, load, packaged_models
-from kilonet.recipe import RunSection
-from kilonet.runs import RESULT_FILE, EpochMetrics, Result, read_history, read_result
+from kilonet.printed import read_printed
+from kilonet.recipe import RunSection, first_complaint
+from kilonet.runs import RESULT_FILE, Result, read_history, read_result, seed_of
 from kilonet.subject import Record, Robustness, Shipped, Subject, is_model_of
 
 CORRUPTIONS_FILE = "corruptions.json"
@@ -72,8 +71,8 @@ def _places(source: str) -> list[str]:
         return [str(folder.parent)]
     if source in packaged_models() or not folder.is_dir() or (folder / RESULT_FILE).is_file():
         return [source]
-    seeds = [path for path in folder.glob("seed*") if path.name[4:].isdecimal() and path.is_dir()]
-    return [str(path) for path in sorted(seeds, key=lambda path: int(path.name[4:]))] or [source]
+    seeds = {seed: path for path in folder.iterdir() if path.is_dir() and (seed := seed_of(path)) is not None}
+    return [str(seeds[seed]) for seed in sorted(seeds)] or [source]
 
 
 def _is_run(source: str) -> bool:
@@ -85,9 +84,7 @@ def name_of(source: str) -> str:
     path = Path(source).resolve()
     if path.name == MODEL_FILE:
         path = path.parent
-    if path.name.startswith("seed") and path.name[4:].isdecimal() and _is_run(source):
-        return f"{path.parent.name}, seed {path.name[4:]}"
-    return path.name.removesuffix(".safetensors")
+    return _name_of_path(str(path)) if _is_run(source) else path.name.removesuffix(".safetensors")
 
 
 def _records(source: str, *, needed: bool = False) -> list[Record]:
@@ -103,34 +100,17 @@ def read_records(path: Path) -> list[Record]:
     Raises:
         KilonetError: it is nothing of the kind.
     """
-    try:
-        table = json.loads(read_bounded(path, _MAXIMUM_BYTES, "results"))
-        runs = table.get("runs", [table])
-        if not runs:
-            raise ValueError("it has no runs")
-        return [_parsed(dict(run)) for run in runs]
-    except ValidationError as error:
-        raise KilonetError(f"{path}: {_first(error)}; is it what 'kilonet train --json' printed?") from None
-    except (AttributeError, TypeError, ValueError, RecursionError):
-        raise KilonetError(f"{path}: not what 'kilonet train --json' prints") from None
-
-
-def _parsed(run: dict[str, Any]) -> Record:
-    name, history = str(run.pop("folder", "run")), run.pop("history", [])
-    result = Result.model_validate_json(json.dumps(run))
-    epochs = tuple(EpochMetrics.model_validate_json(json.dumps(epoch)) for epoch in history)
-    return Record(_name_of_path(name), result, epochs)
+    return [Record(_name_of_path(run.folder), run.result, run.history) for run in read_printed(path)]
 
 
 def _name_of_path(name: str) -> str:
     path = Path(name)
-    return f"{path.parent.name}, seed {path.name[4:]}" if path.name[4:].isdecimal() else path.name
+    seed = seed_of(path)
+    return path.name if seed is None else f"{path.parent.name}, seed {seed}"
 
 
 def _scored(own: Record | None) -> Images:
-    run = own.result.recipe.run if own else RunSection()
-    data = load_data(run.data)
-    return data.hold_out().test if run.holdout else data.test
+    return data_of(own.result.recipe.run if own else RunSection()).test
 
 
 def _without_repetition(records: Sequence[Record], own: Record | None) -> tuple[Record, ...]:
@@ -153,7 +133,7 @@ def _robustness(given: Path | None, home: Path | None) -> Robustness | None:
     try:
         return Robustness.model_validate_json(read_bounded(path, _MAXIMUM_BYTES, "figures"))
     except ValidationError as error:
-        raise KilonetError(f"{path}: {_first(error)}") from None
+        raise KilonetError(f"{path}: {first_complaint(error)}") from None
 
 
 def _shipped(given: Path | None, home: Path | None) -> Shipped | None:
@@ -164,8 +144,3 @@ def _shipped(given: Path | None, home: Path | None) -> Shipped | None:
         return None
     export = description.read(path)
     return Shipped(export.model_sha256, export.forms)
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -11,6 +11,7 @@ Every file is replaced atomically. One process at a time holds the folder's lock
 """
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,6 +92,17 @@ class Result(Section):
     teachers: tuple[TeacherResult, ...] = ()
     environment: Environment
     model_sha256: str
+
+
+def seed_folder(parent: Path, seed: int) -> Path:
+    """Return the run folder of one of several seeds."""
+    return parent / f"seed{seed}"
+
+
+def seed_of(folder: Path) -> int | None:
+    """Return the seed that a run folder is named after, if it is one of several seeds'."""
+    found = re.fullmatch(r"seed([0-9]+)", folder.name)
+    return int(found[1]) if found else None
 
 
 @dataclass(frozen=True)

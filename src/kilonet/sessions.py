@@ -17,7 +17,7 @@ from kilonet.errors import KilonetError
 from kilonet.extras import needed_from
 from kilonet.progress import LineProgress, Progress, Together, progress_on
 from kilonet.recipe import Recipe, load_recipe, recipe_name
-from kilonet.runs import EVENTS_FOLDER, Result, Run, is_finished, read_result, read_run
+from kilonet.runs import EVENTS_FOLDER, Result, Run, is_finished, read_result, read_run, seed_folder
 from kilonet.statistics import mean_and_deviation
 from kilonet.train import fit, prepare_teachers, resume
 
@@ -54,7 +54,7 @@ def train_seeds(
     recipe = load_recipe(source, changes)
     recipe.replace(seed=recipe.run.seed + seeds - 1)
     parent = out or _new_folder(f"{recipe_name(source)}-{seeds}seeds")
-    folders = {seed: parent / f"seed{seed}" for seed in range(recipe.run.seed, recipe.run.seed + seeds)}
+    folders = {seed: seed_folder(parent, seed) for seed in range(recipe.run.seed, recipe.run.seed + seeds)}
     threads = recipe.run.threads or 1
     workers = 1 if recipe.run.device == "cuda" else max(1, min(seeds, cores() // threads))
     _prepare_teachers(recipe, parent)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kilonet.compare.differences import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
 from kilonet.compare.groups import Entry, Group, read_groups
-from kilonet.datasets import Images, load_data
+from kilonet.datasets import Images, data_of
 from kilonet.errors import KilonetError
 from kilonet.model import load
 from kilonet.statistics import mean_and_deviation
@@ -162,8 +162,7 @@ class _Answers:
         """Return the images that all runs were scored on."""
         if self._images is None:
             run = entry.result.recipe.run
-            data = load_data(run.data)
-            self._images = data.hold_out().test if run.holdout else data.test
+            self._images = data_of(run).test
             if len(self._images) != entry.result.scored_images:
                 raise KilonetError(f"{run.data} is not what {entry.name} was scored on: it has other images by now")
         return self._images

@@ -6,16 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from scipy import stats
-
 from kilonet.errors import KilonetError
-from kilonet.files import read_bounded
-from kilonet.recipe import first_complaint
-from kilonet.runs import RESULT_FILE, Result, read_result
-from kilonet.statistics import mean_and_deviation
-
-_MAXIMUM_BYTES = 64 << 20
+from kilonet.printed import read_printed
+from kilonet.runs import RESULT_FILE, Result, read_result, seed_of
+from kilonet.statistics import mean_and_deviation, mean_interval
 
 
 @dataclass(frozen=True)
@@ -72,12 +66,7 @@ class Group:
     @property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the mean accuracy by Student's t, two fractions; None for a single run."""
-        mean, deviation = mean_and_deviation(self.accuracies)
-        count = len(self.entries)
-        if count < 2:
-            return None
-        half = float(stats.t.ppf(0.975, count - 1)) * deviation / count**0.5
-        return mean - half, mean + half
+        return mean_interval(self.accuracies) if len(self.entries) > 1 else None
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain lists and numbers; accuracies are fractions."""
@@ -120,7 +109,7 @@ def read_groups(sources: Sequence[str]) -> tuple[Group, ...]:
 def _read(source: str) -> Iterator[Entry]:
     path = Path(source)
     if path.is_file():
-        yield from _read_file(path)
+        yield from (Entry(path.stem, run.result, None) for run in read_printed(path))
     elif (path / RESULT_FILE).is_file():
         yield Entry(_name_of(path), read_result(path), path)
     elif path.is_dir():
@@ -135,22 +124,7 @@ def _read(source: str) -> Iterator[Entry]:
 def _name_of(folder: Path) -> str:
     """Return a run folder's name; of one among seeds its parent's."""
     folder = folder.resolve()
-    return folder.parent.name if folder.name.startswith("seed") and folder.name[4:].isdigit() else folder.name
-
-
-def _read_file(path: Path) -> Iterator[Entry]:
-    try:
-        content = json.loads(read_bounded(path, _MAXIMUM_BYTES, "results"))
-        runs = content.get("runs", [content])
-        if not runs:
-            raise ValueError("no runs")
-        for run in runs:
-            facts = {key: value for key, value in run.items() if key not in ("folder", "history")}
-            yield Entry(path.stem, Result.model_validate_json(json.dumps(facts)), None)
-    except ValidationError as error:
-        raise KilonetError(f"{path}: no results of kilonet train --json: {first_complaint(error)}") from None
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        raise KilonetError(f"{path}: no results of kilonet train --json") from None
+    return folder.name if seed_of(folder) is None else folder.parent.name
 
 
 def _refuse_twins(entries: Sequence[Entry]) -> None:
