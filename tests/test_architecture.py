@@ -42,6 +42,7 @@ CORE = {
     "runs",
     "statistics",
     "subject",
+    "tables",
     "teachers",
     "torch_engine",
     "train",

@@ -15,6 +15,7 @@ from kilonet.datasets import Images, data_of
 from kilonet.errors import KilonetError
 from kilonet.model import load
 from kilonet.statistics import mean_and_deviation
+from kilonet.tables import aligned
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,7 @@ class Comparison:
         """Return the report."""
         heads = ("runs", "parameters", "n", "accuracy", "sd", "95 % interval", "errors", "seeds")
         rows = [heads, *map(_cells, self.groups)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        parts = [f"Final epoch, {self._images}:", *table, *_what_differs(self.groups)]
+        parts = [f"Final epoch, {self._images}:", *aligned(rows, range(len(heads))), *_what_differs(self.groups)]
         if self.pairs:
             parts += ["", *map(str, self.pairs)]
         seeds, images = len(self.pairs), sum(len(pair.on_images) for pair in self.pairs)

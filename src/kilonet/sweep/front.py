@@ -6,6 +6,7 @@ from typing import Any
 
 from kilonet.errors import KilonetError
 from kilonet.sweep.trials import Outcome, Trials, pareto
+from kilonet.tables import aligned
 
 PICTURE_FILE = "front.svg"
 
@@ -43,10 +44,8 @@ class Front:
         """Return the table, a line a network."""
         heads = ("parameters", "MACs", "RAM bytes", "errors", "accuracy", "run", "layers")
         rows = [heads, *map(_cells, self.best)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-        lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
         counts = f"{self.drawn} trials, {len(self.outcomes)} with all their epochs; the front, in {self.folder}"
-        return "\n".join([f"{counts}, errors and accuracy on the holdout:", *lines])
+        return "\n".join([f"{counts}, errors and accuracy on the holdout:", *aligned(rows, (len(heads) - 1,))])
 
     def draw(self) -> Path:
         """Draw all finished trials and the front; returns the picture's path.
@@ -84,10 +83,3 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
     share = f"{100 * outcome.result.final.test_accuracy:.2f} %"
     layers = ", ".join(outcome.result.recipe.model.layers)
     return (*costs, f"{outcome.errors:,}", share, outcome.folder.name, layers)
-
-
-def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:
-    return [
-        cell.ljust(width) if column == len(row) - 1 else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
