@@ -172,6 +172,7 @@ class Trainer {
   void take_sums_from_weights(const Operation& operation);
   void plan_backward();
   void finish_gradient();
+  void add_gradient(const Operation& operation);
   void update(double rate, int64_t steps_before);
   void update_average(double share);
   Dropout dropout(const Batch& batch, const Group& group, int operation) const;
@@ -194,6 +195,7 @@ class Trainer {
   std::vector<int> borders_;          // by tensor: columns of zeros on both sides of its gradient
   std::vector<Phase> backward_;
   std::vector<size_t> bias_;          // by operation, in biases_ and in a part's totals
+  std::vector<size_t> weights_;       // by operation, in packed_, turned_ and a part's gradient; repeated ones have their own
   std::vector<size_t> norm_offsets_;  // by norm, in the arrays below
   std::vector<float> packed_, turned_, biases_;
   std::vector<float> scale_, shift_, mean_, inverse_, centre_, slope_, offset_, incline_;
