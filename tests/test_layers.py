@@ -7,7 +7,7 @@ from torch import nn
 
 from helpers import refusal
 from kilonet.errors import KilonetError
-from kilonet.layers import Again, Conv, Entry, Gap, MaxPool, Mix, elements, parse_layer
+from kilonet.layers import Again, Conv, Entry, Gap, MaxPool, Mix, parse_layer
 
 CHANNELS = st.integers(1, 4096)
 LAYERS = st.one_of(
@@ -115,7 +115,3 @@ def test_operations_come_in_the_seeds_order() -> None:
     assert names == ["Conv2d", "ReLU", "BatchNorm2d", "Dropout"]
     assert all(hasattr(nn, name) for name in names)
     assert [operation.torch_name for operation in Mix(10).operations((1, 28, 28), 0.1)] == ["Conv2d"]
-
-
-def test_elements_are_counted() -> None:
-    assert elements((10, 26, 26)) == 6760

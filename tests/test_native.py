@@ -32,7 +32,19 @@ pytestmark = pytest.mark.skipif(
 )
 
 SMALL = ["conv 5", "mix 4", "maxpool 2", "conv 6 same", "conv 6 same residual", "conv 12 depthwise", "gap", "mix 5"]
-SHARED = ["conv 4", "mix 4", "conv 4 2x2", "again 2", "conv 4 same", "again 1", "mix 6", "conv 6 2x2 depthwise", "again 1", "gap", "mix 5"]
+SHARED = [
+    "conv 4",
+    "mix 4",
+    "conv 4 2x2",
+    "again 2",
+    "conv 4 same",
+    "again 1",
+    "mix 6",
+    "conv 6 2x2 depthwise",
+    "again 1",
+    "gap",
+    "mix 5",
+]
 SMALL_INPUT = (2, 13, 12)
 TINY = ["conv 2", "gap"]
 COUNT = 60

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kilonet.layers import Convolution, GlobalAveragePooling, MaxPooling, Operation, Shape, elements
+from kilonet.operations import Convolution, GlobalAveragePooling, MaxPooling, Operation, Shape, elements
 from kilonet.recipe import ModelSection
 from kilonet.tables import aligned
 

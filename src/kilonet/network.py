@@ -7,15 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from kilonet import dropout
-from kilonet.layers import (
-    BatchNorm,
-    Convolution,
-    Dropout,
-    GlobalAveragePooling,
-    MaxPooling,
-    Operation,
-    ReLU,
-)
+from kilonet.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Operation, ReLU
 from kilonet.placement import PlacedLayer
 from kilonet.recipe import ModelSection
 

@@ -1,5 +1,4 @@
-"""The layers of a network at their places: how many there are once repetitions are written out, what each is fed and
-which tensors are its own.
+"""The layers of a network at their places: repetitions written out, what each is fed, which tensors are its own.
 
 Shapes are (channels, rows, columns).
 """
@@ -8,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from kilonet.errors import KilonetError
-from kilonet.layers import Again, Convolution, Entry, Layer, Operation, Shape
+from kilonet.layers import Again, Entry, Layer
+from kilonet.operations import Convolution, Operation, Shape
 
 MAXIMUM_LAYERS = 200
 

@@ -14,7 +14,8 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kilonet.errors import KilonetError
-from kilonet.layers import Shape, parse_layer
+from kilonet.layers import parse_layer
+from kilonet.operations import Shape
 from kilonet.placement import MAXIMUM_LAYERS, PlacedLayer, place
 
 MAXIMUM_RECIPE_BYTES = 16 << 10

@@ -4,14 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
-from kilonet.layers import (
-    BatchNorm,
-    Convolution,
-    Dropout,
-    GlobalAveragePooling,
-    MaxPooling,
-    Shape,
-)
+from kilonet.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Shape
 from kilonet.placement import PlacedLayer
 from kilonet.recipe import ModelSection
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.layers import BatchNorm, Convolution, GlobalAveragePooling, MaxPooling
 from kilonet.model import Model
+from kilonet.operations import BatchNorm, Convolution, GlobalAveragePooling, MaxPooling
 from kilonet.placement import PlacedLayer
 
 BATCH_NORM_EPSILON = 1e-5

@@ -15,16 +15,8 @@ from kilonet.datasets import Images
 from kilonet.evaluation import evaluate
 from kilonet.extras import needed_from
 from kilonet.files import write_atomically
-from kilonet.layers import (
-    BatchNorm,
-    Convolution,
-    Dropout,
-    GlobalAveragePooling,
-    MaxPooling,
-    Operation,
-    ReLU,
-)
 from kilonet.model import Model
+from kilonet.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Operation, ReLU
 from kilonet.placement import PlacedLayer
 from kilonet.ship.folding import BATCH_NORM_EPSILON
 from kilonet.ship.integer import SPECIFICATION, IntegerNetwork, logits
