@@ -61,7 +61,7 @@ def source(model: ModelSection) -> str:
     )
     counts = len(plan.tensors), len(plan.operations), len(plan.norms), len(values), values[-1].end
     network = "tensors, {}, operations, {}, norms, {}, stretches, {}, {}".format(*counts)
-    return f'#include "trainer.cpp"\n\n{"".join(tables)}const Network network{{{network}}};\n'
+    return f'#include "network.hpp"\n\n{"".join(tables)}const Network network{{{network}}};\n'
 
 
 def _table(kind: str, name: str, rows: list[str]) -> str:

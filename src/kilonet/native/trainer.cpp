@@ -562,9 +562,6 @@ Totals Trainer::take_totals() {
   return totals;
 }
 
-// The table of the network, in the generated file that includes this one.
-extern const Network network;
-
 extern "C" {
 
 Trainer* kilonet_open(const Settings* settings) { return new Trainer(network, *settings); }
