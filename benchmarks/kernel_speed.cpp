@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "trainer.cpp"
+
 #include "network.cpp"
 
 struct Place {

@@ -22,7 +22,7 @@ import torch
 from kernel_speed import overall_gflops, pass_times, precisions
 from kilonet.budget import budget_of
 from kilonet.environment import processor_name
-from kilonet.layers import Convolution
+from kilonet.operations import Convolution
 from kilonet.recipe import ModelSection, load_recipe
 from peak import peak_gflops, run
 

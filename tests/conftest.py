@@ -40,10 +40,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is built for this machine is built for the tests alone, unless the caller names a place."""
+    """What is built for this machine is built for this run of the tests alone, once for all of its processes."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with pytest.MonkeyPatch.context() as patch:
-        if "KILONET_CACHE" not in os.environ:
-            patch.setenv("KILONET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("KILONET_CACHE", str(folder / "cache"))
         yield
 
 

@@ -1,4 +1,6 @@
 // Trains a generated network for a few steps; built with sanitisers by test_native.py.
+#include "trainer.cpp"
+
 #include "network.cpp"
 
 int main() {

@@ -1,13 +1,17 @@
 """Random small networks of every layer kind, with weights and batch-norm statistics as training might leave them."""
 
+import contextlib
+
 import numpy as np
 import torch
 from hypothesis import strategies
 
 from kilonet.errors import KilonetError
-from kilonet.layers import Shape, parse_layer, place
+from kilonet.layers import parse_layer
 from kilonet.model import Model
 from kilonet.network import initial_network
+from kilonet.operations import Shape
+from kilonet.placement import place
 from kilonet.recipe import ModelSection
 
 _LAYERS = (
@@ -43,6 +47,8 @@ def sections(draw: strategies.DrawFn) -> ModelSection:
             continue
         layers.append(words)
         shape = placed.output_shape
+        if draw(strategies.booleans()):
+            layers, shape = _perhaps_again(draw(strategies.sampled_from(["again 1", "again 2 x2"])), layers, first)
     if shape[1:] != (1, 1):
         layers.append(draw(strategies.sampled_from(["gap", f"maxpool {min(shape[1:])}"])))
         (placed,) = place([parse_layer(layers[-1])], shape)
@@ -51,6 +57,14 @@ def sections(draw: strategies.DrawFn) -> ModelSection:
     layers += draw(strategies.sampled_from([[], ["mix 3"], ["conv 3 1x1"]]))
     mean = draw(strategies.sampled_from([0.0, 0.1307, 0.5]))
     return ModelSection(input=first, layers=tuple(layers or ["gap"]), mean=mean)
+
+
+def _perhaps_again(words: str, layers: list[str], first: Shape) -> tuple[list[str], Shape]:
+    """Add a repetition if it fits; return the layers and the shape that they leave."""
+    for longer in ([*layers, words], layers):
+        with contextlib.suppress(KilonetError):
+            return longer, place([parse_layer(text) for text in longer], first)[-1].output_shape
+    raise AssertionError(layers)
 
 
 def model_of(section: ModelSection, seed: int) -> Model:

@@ -34,6 +34,8 @@ CORE = {
     "native",
     "network",
     "notes",
+    "operations",
+    "placement",
     "preprocess",
     "printed",
     "progress",
@@ -67,7 +69,9 @@ COMMAND_LINE = {
 LEAVES = {"card", "compare", "corruptions", "rate_finder", "report", "ship", "sweep", "tracking"}
 WITHOUT_TORCH = (
     "errors",
+    "operations",
     "layers",
+    "placement",
     "recipe",
     "budget",
     "statistics",

@@ -9,7 +9,7 @@ import pytest
 
 from helpers import refusal
 from kilonet.errors import KilonetError
-from kilonet.layers import Convolution, MaxPooling
+from kilonet.operations import Convolution, MaxPooling
 from kilonet.ship.integer import (
     IntegerAveragePooling,
     IntegerConvolution,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -32,17 +32,22 @@ pytestmark = pytest.mark.skipif(
 )
 
 SMALL = ["conv 5", "mix 4", "maxpool 2", "conv 6 same", "conv 6 same residual", "conv 12 depthwise", "gap", "mix 5"]
+SHARED = [
+    "conv 4",
+    "mix 4",
+    "conv 4 2x2",
+    "again 2",
+    "conv 4 same",
+    "again 1",
+    "mix 6",
+    "conv 6 2x2 depthwise",
+    "again 1",
+    "gap",
+    "mix 5",
+]
 SMALL_INPUT = (2, 13, 12)
 TINY = ["conv 2", "gap"]
 COUNT = 60
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compile into a cache of this test run alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KILONET_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def make_recipe(layers: list[str], shape: tuple[int, int, int], **changes: Any) -> Recipe:
@@ -124,6 +129,10 @@ def test_gradients_of_a_step(size: int) -> None:
     check_gradients(make_recipe(SMALL, SMALL_INPUT, label_smoothing=0.1), size)
 
 
+def test_gradients_of_shared_weights() -> None:
+    check_gradients(make_recipe(SHARED, SMALL_INPUT))
+
+
 @st.composite
 def networks(draw: st.DrawFn) -> tuple[list[str], tuple[int, int, int]]:
     """Draw a legal list of layers, each kind in any place."""
@@ -143,6 +152,8 @@ def networks(draw: st.DrawFn) -> tuple[list[str], tuple[int, int, int]]:
             forms += [(f"conv {channels} {kernel}x{kernel} same residual", channels, 0)]
         text, channels, shrink = draw(st.sampled_from(forms))
         layers.append(text)
+        if text.endswith("residual") and draw(st.booleans()):
+            layers.append("again 1")
         if shrink < 0:
             rows, columns = (1, 1) if shrink == -1 else (rows // -shrink, columns // -shrink)
         else:
@@ -177,7 +188,14 @@ def test_a_step_in_bfloat16(size: int) -> None:
 @settings(max_examples=5, derandomize=True, deadline=None, database=None, phases=[Phase.generate])
 @given(networks())
 def test_a_step_of_any_network_in_bfloat16(network: tuple[list[str], tuple[int, int, int]]) -> None:
-    step_in_bfloat16(network[0], network[1], 19)
+    recipe = make_recipe(*network)
+    # The gradient of a lone weight before a batch norm is zero: only rounding would be left to compare.
+    assume(all(tensor[0].numel() > 1 for tensor in weights_for(recipe).values() if tensor.ndim == 4))
+    step_in_bfloat16(*network, 19)
+
+
+def test_a_step_of_shared_weights_in_bfloat16() -> None:
+    step_in_bfloat16(SHARED, SMALL_INPUT, 21)
 
 
 def test_bfloat16_by_other_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,7 +375,7 @@ def test_many_processes_build_at_once(tmp_path: Path) -> None:
     runs = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [run.communicate()[0].strip() for run in runs] == ["None"] * 2
     left = list((tmp_path / "native").iterdir())
-    assert [path.suffix for path in left] == [".so"]
+    assert sorted(path.suffix for path in left) == [".o", ".so"]
     assert stat.S_IMODE((tmp_path / "native").stat().st_mode) == 0o700
 
 

@@ -21,8 +21,8 @@ from onnx.reference import ReferenceEvaluator
 from helpers import command, model_section, python, refusal, some_pixels
 from kilonet.datasets import DataSet, Images
 from kilonet.errors import KilonetError
-from kilonet.layers import Convolution
 from kilonet.model import Model, load
+from kilonet.operations import Convolution
 from kilonet.ship import description
 from kilonet.ship.export import export_c, export_onnx
 from kilonet.ship.integer import (

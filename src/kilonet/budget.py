@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kilonet.layers import Convolution, GlobalAveragePooling, MaxPooling, Operation, Shape, elements
+from kilonet.operations import Convolution, GlobalAveragePooling, MaxPooling, Operation, Shape, elements
 from kilonet.recipe import ModelSection
 from kilonet.tables import aligned
 
@@ -98,11 +98,11 @@ def _layer_costs(model: ModelSection) -> Iterator[LayerCost]:
         jump *= next((operation.size for operation in placed.operations if isinstance(operation, MaxPooling)), 1)
         convolutions = [operation for operation in placed.operations if isinstance(operation, Convolution)]
         _, rows, columns = placed.output_shape
-        weights = sum(convolution.parameters for convolution in convolutions)
+        weights = sum(convolution.weights for convolution in convolutions)
         yield LayerCost(
-            layer=str(placed.layer),
+            layer=placed.text,
             output_shape=placed.output_shape,
-            parameters=sum(operation.parameters for operation in placed.operations),
+            parameters=placed.parameters,
             macs=weights * rows * columns,
             kernel=kernel,
             receptive_field=field,

@@ -1,118 +1,23 @@
-"""The closed set of layer kinds, their text form, and the operations that each kind is made of.
+"""The closed set of layer kinds, their text form, and the operations that each is made of.
 
-A network is a list of layers such as `conv 10`, `mix 10`, `maxpool 2`, `gap`. Each layer expands into a few operations
-(convolution, ReLU, batch norm, ...). Whatever else Kilonet knows about a network is read off these operations: the
-torch module, the counts of the budget, the seed's table and the kernels of the native engine.
+A network is a list of layers such as `conv 10`, `mix 10`, `maxpool 2`, `gap`, in which `again 2` repeats the last two
+with the same weights. Each layer expands into a few operations (convolution, ReLU, batch norm, ...). Whatever else
+Kilonet knows about a network is read off these operations, laid out by `kilonet.placement`: the torch module, the
+counts of the budget, the seed's table and the kernels of the native engine.
 
 Shapes are (channels, rows, columns).
 """
 
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import ClassVar
 
 from kilonet.errors import KilonetError
-
-Shape = tuple[int, int, int]
+from kilonet.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Operation, ReLU, Shape
 
 MAXIMUM_CHANNELS = 4096
 MAXIMUM_KERNEL = 31
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """A convolution without bias, stride 1: weights (channels_out, channels_in / groups, kernel, kernel)."""
-
-    channels_in: int
-    channels_out: int
-    kernel: int
-    padding: int = 0
-    groups: int = 1
-    torch_name: ClassVar[str] = "Conv2d"
-
-    @property
-    def parameters(self) -> int:
-        """The number of weights."""
-        return self.channels_out * (self.channels_in // self.groups) * self.kernel**2
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape after this operation."""
-        _, rows, columns = shape
-        shrink = self.kernel - 1 - 2 * self.padding
-        return self.channels_out, rows - shrink, columns - shrink
-
-
-@dataclass(frozen=True)
-class ReLU:
-    """max(x, 0)."""
-
-    torch_name: ClassVar[str] = "ReLU"
-    parameters: ClassVar[int] = 0
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape after this operation."""
-        return shape
-
-
-@dataclass(frozen=True)
-class BatchNorm:
-    """Batch normalisation with a scale and a shift per channel (Ioffe and Szegedy, 2015)."""
-
-    channels: int
-    torch_name: ClassVar[str] = "BatchNorm2d"
-
-    @property
-    def parameters(self) -> int:
-        """One scale and one shift per channel."""
-        return 2 * self.channels
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape after this operation."""
-        return shape
-
-
-@dataclass(frozen=True)
-class Dropout:
-    """Zeroes each activation with a probability while training and scales up the rest (Srivastava et al., 2014)."""
-
-    probability: float
-    torch_name: ClassVar[str] = "Dropout"
-    parameters: ClassVar[int] = 0
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape after this operation."""
-        return shape
-
-
-@dataclass(frozen=True)
-class MaxPooling:
-    """The maximum over windows of `size` x `size` that do not overlap; rows and columns left over are dropped."""
-
-    size: int
-    torch_name: ClassVar[str] = "MaxPool2d"
-    parameters: ClassVar[int] = 0
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape after this operation."""
-        channels, rows, columns = shape
-        return channels, rows // self.size, columns // self.size
-
-
-@dataclass(frozen=True)
-class GlobalAveragePooling:
-    """The mean over all rows and columns (Lin et al., 2013)."""
-
-    torch_name: ClassVar[str] = "AdaptiveAvgPool2d"
-    parameters: ClassVar[int] = 0
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape after this operation."""
-        return shape[0], 1, 1
-
-
-Operation = Convolution | ReLU | BatchNorm | Dropout | MaxPooling | GlobalAveragePooling
+MAXIMUM_AGAIN = 50
 
 
 @dataclass(frozen=True)
@@ -213,21 +118,26 @@ class Gap(_Plain):
 
 Layer = Conv | Mix | MaxPool | Gap
 
-GRAMMAR = "conv C [KxK] [same] [depthwise] [residual], mix C, maxpool S, gap"
-
 
 @dataclass(frozen=True)
-class PlacedLayer:
-    """A layer at its place in a network: its input and output shape and its operations."""
+class Again:
+    """`again L [xN]`: the last L layers N more times, with the same weights, but batch norms of their own."""
 
-    layer: Layer
-    input_shape: Shape
-    output_shape: Shape
-    operations: tuple[Operation, ...]
+    layers: int
+    times: int = 1
+
+    def __str__(self) -> str:
+        """Return the text form, without what is the default."""
+        return f"again {self.layers}" + (f" x{self.times}" if self.times > 1 else "")
 
 
-def parse_layer(text: str) -> Layer:
-    """Read one layer from its text form.
+Entry = Layer | Again
+
+GRAMMAR = "conv C [KxK] [same] [depthwise] [residual], mix C, maxpool S, gap, again L [xN]"
+
+
+def parse_layer(text: str) -> Entry:
+    """Read one entry of a list of layers from its text form.
 
     Raises:
         KilonetError: the text is no layer; the message says what is wrong and lists the forms.
@@ -239,7 +149,7 @@ def parse_layer(text: str) -> Layer:
         raise KilonetError(f"layer '{text}': {error}; layers are: {GRAMMAR}") from None
 
 
-def _parse_words(kind: str, words: list[str]) -> Layer:
+def _parse_words(kind: str, words: list[str]) -> Entry:
     if kind == "gap" and not words:
         return Gap()
     if kind == "mix" and len(words) == 1:
@@ -248,6 +158,8 @@ def _parse_words(kind: str, words: list[str]) -> Layer:
         return MaxPool(_whole(words[0], MAXIMUM_KERNEL))
     if kind == "conv" and words:
         return _parse_conv(words)
+    if kind == "again" and words:
+        return _parse_again(*words)
     raise ValueError("not a known kind with its words" if words or kind else "is empty")
 
 
@@ -264,36 +176,13 @@ def _parse_conv(words: list[str]) -> Conv:
     return Conv(channels, kernel, "same" in flags, "depthwise" in flags, "residual" in flags)
 
 
+def _parse_again(layers: str, times: str = "x1", *rest: str) -> Again:
+    if rest or not times.startswith("x"):
+        raise ValueError(f"'{' '.join((times, *rest))}' is no number of times, such as x2")
+    return Again(_whole(layers, MAXIMUM_AGAIN), _whole(times[1:], MAXIMUM_AGAIN))
+
+
 def _whole(text: str, maximum: int) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= maximum:
         raise ValueError(f"'{text}' is not a whole number from 1 to {maximum}")
     return int(text)
-
-
-def place(layers: Sequence[Layer], input_shape: Shape, dropout: float = 0.0) -> tuple[PlacedLayer, ...]:
-    """Lay the layers out one after another on an input of `input_shape`.
-
-    Raises:
-        KilonetError: a layer does not fit what comes before it.
-    """
-    return tuple(_place_each(layers, input_shape, dropout))
-
-
-def _place_each(layers: Sequence[Layer], shape: Shape, dropout: float) -> Iterator[PlacedLayer]:
-    for number, layer in enumerate(layers, 1):
-        objection = layer.objection(shape)
-        operations = layer.operations(shape, dropout)
-        after = shape
-        for operation in operations:
-            after = operation.output_shape(after)
-        if objection is None and min(after) < 1:
-            objection = f"its input of {shape[1]}x{shape[2]} is too small"
-        if objection:
-            raise KilonetError(f"layer {number}, '{layer}': {objection}")
-        yield PlacedLayer(layer, shape, after, operations)
-        shape = after
-
-
-def elements(shape: Shape) -> int:
-    """Return the number of elements of a tensor of this shape."""
-    return prod(shape)

@@ -7,16 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from kilonet import dropout
-from kilonet.layers import (
-    BatchNorm,
-    Convolution,
-    Dropout,
-    GlobalAveragePooling,
-    MaxPooling,
-    Operation,
-    PlacedLayer,
-    ReLU,
-)
+from kilonet.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Operation, ReLU
+from kilonet.placement import PlacedLayer
 from kilonet.recipe import ModelSection
 
 _NAMES: Mapping[type[Operation], str] = {
@@ -36,6 +28,7 @@ class Network(nn.Module):
         super().__init__()
         self.model = model
         self.layers = nn.Sequential(*(_layer_module(placed) for placed in model.placed))
+        self._shared = self._share_weights()
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the logits, (N, classes), of pixels from 0 to 255, (N, channels, rows, columns) of any dtype."""
@@ -46,7 +39,17 @@ class Network(nn.Module):
 
     def state(self) -> dict[str, Tensor]:
         """Return the weights and batch-norm statistics by name: what a model file holds, all float32."""
-        return {name: tensor for name, tensor in self.state_dict().items() if tensor.is_floating_point()}
+        tensors = self.state_dict().items()
+        return {name: tensor for name, tensor in tensors if tensor.is_floating_point() and name not in self._shared}
+
+    def _share_weights(self) -> frozenset[str]:
+        """Give repeated layers the weights that they repeat, and return the second names that these then have."""
+        names = {placed.second_name: placed.tensor_name("convolution.weight") for placed in self.model.placed}
+        shared = {second: first for second, first in names.items() if second is not None}
+        for second, first in shared.items():
+            module, _, attribute = second.rpartition(".")
+            setattr(self.get_submodule(module), attribute, self.get_parameter(first))
+        return frozenset(shared)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Copy in what `state` returned."""

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from kilonet.calibration import Calibration
-from kilonet.layers import Shape
+from kilonet.operations import Shape
 from kilonet.preprocess.frame import SIDE
 from kilonet.recipe import Section
 

@@ -14,7 +14,9 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from kilonet.errors import KilonetError
-from kilonet.layers import PlacedLayer, Shape, parse_layer, place
+from kilonet.layers import parse_layer
+from kilonet.operations import Shape
+from kilonet.placement import MAXIMUM_LAYERS, PlacedLayer, place
 
 MAXIMUM_RECIPE_BYTES = 16 << 10
 
@@ -34,7 +36,7 @@ class ModelSection(Section):
     input: tuple[
         Annotated[int, Field(ge=1, le=16)], Annotated[int, Field(ge=1, le=512)], Annotated[int, Field(ge=1, le=512)]
     ] = Field((1, 28, 28), strict=False, description="channels, rows and columns of an image")
-    layers: Annotated[tuple[str, ...], Field(min_length=1, max_length=200)] = Field(
+    layers: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAXIMUM_LAYERS)] = Field(
         strict=False, description="the layers in order, such as 'conv 10', 'mix 10', 'maxpool 2', 'gap'"
     )
     mean: ProperFraction = Field(0.1307, description="mean of the training pixels, 0 to 1; subtracted from the input")
@@ -80,7 +82,7 @@ class ModelSection(Section):
     @property
     def parameters(self) -> int:
         """The number of trainable parameters."""
-        return sum(operation.parameters for layer in self.placed for operation in layer.operations)
+        return sum(layer.parameters for layer in self.placed)
 
 
 class TrainSection(Section):

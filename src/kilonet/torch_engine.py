@@ -15,9 +15,9 @@ from kilonet.cuda_graph import CapturedStep
 from kilonet.datasets import Images
 from kilonet.engine import Totals, average_share
 from kilonet.errors import KilonetError
-from kilonet.layers import BatchNorm
 from kilonet.model import Model
 from kilonet.network import Network
+from kilonet.operations import BatchNorm
 from kilonet.recipe import DistillSection, Recipe, TrainSection
 
 _SCORED_AT_ONCE = 1000

@@ -1,5 +1,7 @@
 """Compiles the native trainer of a network on first use, and keeps the library in the user's cache folder.
 
+What is the same for all networks, the trainer, is compiled once, beside the first network's own kernels.
+
 Environment: CXX names the compiler, KILONET_CACHE the cache folder, KILONET_NATIVE_ISA the instruction set
 (avx512, avx2 or generic; by default all that this processor has).
 """
@@ -14,6 +16,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,7 +28,7 @@ from kilonet.native import plan
 from kilonet.recipe import ModelSection
 
 _FLAGS = "-std=c++20 -O3 -fno-strict-aliasing -ffp-contract=fast -fno-math-errno -fno-trapping-math -w -pthread"
-_LIBRARY_FLAGS = ["-fPIC", "-shared"]
+_LIBRARY_FLAGS = ["-fPIC"]
 _INSTRUCTION_SETS = {
     "avx512": "-march=x86-64-v4 -mtune=native",
     "avx2": "-march=x86-64-v3 -mtune=native",
@@ -41,6 +44,7 @@ _SOURCES = (
     "vectors.hpp",
     "pairs.hpp",
     "convolution.hpp",
+    "network.hpp",
     "elementwise.hpp",
     "threads.hpp",
     "trainer.hpp",
@@ -175,11 +179,18 @@ def compile_program(model: ModelSection, precision: str, main: Path, folder: Pat
 
 
 def _compile(compiler: str, flags: list[str], source: str, path: Path) -> None:
-    """Compile in a folder of this process alone and rename the result into place, whoever else does the same."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+    """Compile in a folder of this process alone and rename the results into place, whoever else does the same."""
+    trainer = path.parent / f"{_fingerprint('', compiler, flags)}.o"
+    with tempfile.TemporaryDirectory(dir=path.parent) as name, ThreadPoolExecutor() as threads:
         folder = Path(name)
         _lay_out(source, folder)
-        _run([compiler, *flags, "-o", "network.so", "network.cpp"], folder)
+        missing = [folder / "network.o"] + ([] if trainer.exists() else [folder / "trainer.o"])
+        command = [compiler, *flags, "-c"]
+        for job in [threads.submit(_run, [*command, one.with_suffix(".cpp").name], folder) for one in missing]:
+            job.result()
+        for made in missing[1:]:
+            made.replace(trainer)
+        _run([compiler, *flags, "-shared", "-o", "network.so", "network.o", str(trainer)], folder)
         (folder / "network.so").replace(path)
 
 

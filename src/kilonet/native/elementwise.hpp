@@ -3,15 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "convolution.hpp"
-
-struct Shape {
-  int channels, rows, columns;
-  size_t plane() const { return (size_t)rows * columns; }
-  size_t pitch() const { return pitch_of(plane()); }
-  size_t vectors() const { return channels * pitch(); }
-  size_t values() const { return channels * plane(); }
-};
+#include "network.hpp"
 
 inline uint32_t scrambled(uint32_t word) {
   word = (word ^ word >> 16) * 0x7feb352du;

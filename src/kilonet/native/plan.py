@@ -1,18 +1,11 @@
 """From a list of layers to the table of operations that the native trainer runs, as a C++ file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
-from kilonet.layers import (
-    BatchNorm,
-    Convolution,
-    Dropout,
-    GlobalAveragePooling,
-    MaxPooling,
-    PlacedLayer,
-    Shape,
-)
+from kilonet.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Shape
+from kilonet.placement import PlacedLayer
 from kilonet.recipe import ModelSection
 
 _NORM_VALUES = (("weight", "trained"), ("bias", "trained"), ("running_mean", "statistic"), ("running_var", "statistic"))
@@ -42,25 +35,22 @@ def stretches(model: ModelSection) -> list[Stretch]:
 
 
 def _named_values(model: ModelSection) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    for number, placed in enumerate(model.placed):
-        prefix = f"layers.{number}." + ("layer." if placed.layer.residual else "")
+    for placed in model.placed:
         for operation in placed.operations:
-            if isinstance(operation, Convolution):
-                inputs = operation.channels_in // operation.groups
-                shape = (operation.channels_out, inputs, operation.kernel, operation.kernel)
-                yield f"{prefix}convolution.weight", shape, "decayed"
+            if isinstance(operation, Convolution) and not operation.shared:
+                yield placed.tensor_name("convolution.weight"), operation.weight_shape, "decayed"
             if isinstance(operation, BatchNorm):
                 for name, role in _NORM_VALUES:
-                    yield f"{prefix}batch_norm.{name}", (operation.channels,), role
+                    yield placed.tensor_name(f"batch_norm.{name}"), (operation.channels,), role
 
 
 def source(model: ModelSection) -> str:
     """Return the C++ file of the network: its shapes, its operations and the kernels they need."""
-    plan = _Plan([model.input_shape])
+    values = stretches(model)
+    plan = _Plan({value.name: value.begin for value in values}, [model.input_shape])
     for placed in model.placed:
         plan.add(placed)
     plan.settle()
-    values = stretches(model)
     roles = [f"{{Role::{value.role}, {value.begin}, {value.end}}}" for value in values]
     tables = (
         _table("Shape", "tensors", [f"{{{c}, {r}, {k}}}" for c, r, k in plan.tensors]),
@@ -71,7 +61,7 @@ def source(model: ModelSection) -> str:
     )
     counts = len(plan.tensors), len(plan.operations), len(plan.norms), len(values), values[-1].end
     network = "tensors, {}, operations, {}, norms, {}, stretches, {}, {}".format(*counts)
-    return f'#include "trainer.cpp"\n\n{"".join(tables)}const Network network{{{network}}};\n'
+    return f'#include "network.hpp"\n\n{"".join(tables)}const Network network{{{network}}};\n'
 
 
 def _table(kind: str, name: str, rows: list[str]) -> str:
@@ -96,13 +86,14 @@ class _Pending:
 class _Plan:
     """The tables under construction; the last tensor is what the layers so far left."""
 
+    begins: Mapping[str, int]
+    """By name of a tensor of the network: where it begins among all values."""
     tensors: list[Shape]
     operations: list[str] = field(default_factory=list)
     norms: list[str] = field(default_factory=list)
     convolutions: list[str] = field(default_factory=list)
     folds: list[bool] = field(default_factory=list)
     """By convolution: whether the batch norm of the one before is folded into it."""
-    values: int = 0
     pending: _Pending | None = None
 
     def add(self, placed: PlacedLayer) -> None:
@@ -158,16 +149,14 @@ class _Plan:
             norm=norm,
             folded=folded,
             adds=placed.layer.residual,
-            weights=self.values,
+            weights=self.begins[placed.tensor_name("convolution.weight")],
             kernels=kernels,
         )
         self.folds.append(folded >= 0)
         self.convolutions.append(f"constexpr Convolution {name}{{{', '.join(map(str, numbers))}}};")
-        self.values += convolution.parameters
         self.pending = None
         if normed:
-            self.norms.append(f"{{{before + 1}, {self.values}}}")
-            self.values += len(_NORM_VALUES) * convolution.channels_out
+            self.norms.append(f"{{{before + 1}, {self.begins[placed.tensor_name('batch_norm.weight')]}}}")
             self.pending = _Pending(norm, drops, before if placed.layer.residual else -1)
 
     def _emit(

@@ -38,15 +38,17 @@ Mask Trainer::Group::present() const {
 
 Trainer::Trainer(const Network& network, const Settings& settings)
     : network_(network), settings_(settings), threads_((int)settings.threads), scratch_(settings.threads) {
-  size_t vectors = 0, gradients = 0, biases = 0, norms = 0, widest = 0, padded = 0, pairs = 0, weights = 0;
+  size_t vectors = 0, gradients = 0, biases = 0, norms = 0, widest = 0, padded = 0, pairs = 0, most = 0, weights = 0;
   borders_.resize(network.tensor_count);
   for (int o = 0; o < network.operation_count; o++) {
     const Operation& operation = network.operations[o];
     bias_.push_back(biases);
+    weights_.push_back(weights);
     if (operation.kind != Kind::convolution) continue;
     const Convolution& c = operation.kernels.shape;
     biases += c.channels_out;
-    weights = std::max(weights, c.weights());
+    weights += c.weights();
+    most = std::max(most, c.weights());
     borders_[operation.output] = c.border();
     padded = std::max(padded, c.channels_in * c.input_pitch());
     if (bfloat16) pairs = std::max(pairs, c.pair_vectors());
@@ -62,6 +64,7 @@ Trainer::Trainer(const Network& network, const Settings& settings)
   offsets_.push_back(vectors);
   gradient_offsets_.push_back(gradients);
   bias_.push_back(biases);
+  weights_.push_back(weights);
   for (int n = 0; n < network.norm_count; n++) {
     norm_offsets_.push_back(norms);
     norms += channels(n);
@@ -69,9 +72,10 @@ Trainer::Trainer(const Network& network, const Settings& settings)
   norm_offsets_.push_back(norms);
   biases_.resize(biases);
   for (auto* values : {&scale_, &shift_, &mean_, &inverse_, &centre_, &slope_, &offset_, &incline_}) values->resize(norms);
-  for (auto* values : {&packed_, &turned_, &gradient_}) values->resize(network.value_count);
+  for (auto* values : {&packed_, &turned_}) values->resize(weights);
+  gradient_.resize(network.value_count);
   for (Scratch& scratch : scratch_)
-    scratch = {zeros<Vector>(padded), zeros<Vector>(pairs), zeros<Vector>(2 * widest), zeros<Vector>(weights), zeros<Vector>(vectors),
+    scratch = {zeros<Vector>(padded), zeros<Vector>(pairs), zeros<Vector>(2 * widest), zeros<Vector>(most), zeros<Vector>(vectors),
                zeros<Vector>(shape(0).vectors() + 2 * shape(network.tensor_count - 1).channels),
                zeros<uint8_t>(frame_bytes(network.tensors[0]))};
   plan_backward();
@@ -105,7 +109,7 @@ void Trainer::plan_backward() {
 void Trainer::reserve(int64_t groups) {
   const size_t parts = std::min(groups, most_parts);
   for (size_t p = parts_.size(); p < parts; p++)
-    parts_.push_back({zeros<float>(network_.value_count), zeros<float>(bias_.back()), zeros<float>(2 * norm_offsets_.back()),
+    parts_.push_back({zeros<float>(weights_.back()), zeros<float>(bias_.back()), zeros<float>(2 * norm_offsets_.back()),
                       zeros<float>(2 * norm_offsets_.back()), {}});
   if (groups <= groups_) return;
   tensors_.reset(), gradients_.reset();
@@ -183,7 +187,7 @@ void Trainer::convolve(const Operation& operation, Group& group) {
   std::fill_n(sums, 2 * shape(operation.output).channels, Vector{});
   const float* centre = operation.norm < 0 ? nullptr : &centre_[norm_offsets_[operation.norm]];
   const auto forward = group.mode == Mode::exact ? operation.kernels.exact_forward : operation.kernels.forward;
-  forward({padded_input(operation, group), &packed_[operation.weights], group.scratch.pairs.get(), &biases_[bias_[index]],
+  forward({padded_input(operation, group), &packed_[weights_[index]], group.scratch.pairs.get(), &biases_[bias_[index]],
            tensor(group, operation.output), group.present(), centre, sums});
   if (operation.norm < 0 || !group.training()) return;
   float* totals = &group.part->forward_sums[2 * norm_offsets_[operation.norm]];
@@ -209,13 +213,13 @@ void Trainer::find_weight_gradient(const Operation& operation, Group& group) {
   Vector* sums = group.scratch.weight_sums.get();
   std::fill_n(sums, count, Vector{});
   operation.kernels.weight_gradient(padded_input(operation, group), down, group.scratch.pairs.get(), sums);
-  float* result = &group.part->gradient[operation.weights];
+  float* result = &group.part->gradient[weights_[&operation - network_.operations]];
   for (size_t i = 0; i < count; i++) result[i] += sum_of_lanes(sums[i]);
 }
 
 void Trainer::find_input_gradient(const Operation& operation, Group& group) {
   const int input = operation.input, channels = shape(input).channels;
-  Backward pass{gradient(group, operation.output), &turned_[operation.weights], group.scratch.pairs.get(),
+  Backward pass{gradient(group, operation.output), &turned_[weights_[&operation - network_.operations]], group.scratch.pairs.get(),
                 gradient(group, input), operation.adds};
   if (operation.folded < 0) return operation.kernels.input_gradient(pass);
   pass.norm = norm_gradient_of(operation.folded);
@@ -263,7 +267,7 @@ void Trainer::apply_back(const Batch& batch, const Operation& operation, Group& 
 void Trainer::pack(const Operation& operation, const float* values, bool paired) {
   const Convolution& c = operation.kernels.shape;
   const float* weights = values + operation.weights;
-  float* packed = &packed_[operation.weights];
+  float* packed = &packed_[weights_[&operation - network_.operations]];
   float* bias = &biases_[bias_[&operation - network_.operations]];
   const size_t norm = operation.folded < 0 ? 0 : norm_offsets_[operation.folded];
   for (int o = 0; o < c.channels_out; o++) {
@@ -288,7 +292,7 @@ void Trainer::pack(const Operation& operation, const float* values, bool paired)
 void Trainer::pack_turned(const Operation& operation) {
   const Convolution& c = operation.kernels.shape;
   const float* weights = settings_.values + operation.weights;
-  float* turned = &turned_[operation.weights];
+  float* turned = &turned_[weights_[&operation - network_.operations]];
   for (int o = 0; o < c.channels_out; o++)
     for (int i = 0; i < c.inputs(); i++)
       for (int t = 0; t < c.taps(); t++)
@@ -339,9 +343,9 @@ void Trainer::finish_statistics(int norm, int64_t images) {
 // convolution's own, spread by its weights, so its products with the tensor are the weights' with their gradient.
 void Trainer::take_sums_from_weights(const Operation& operation) {
   const Convolution& c = operation.kernels.shape;
-  const size_t norm = norm_offsets_[operation.folded], bias = bias_[&operation - network_.operations];
+  const size_t index = &operation - network_.operations, norm = norm_offsets_[operation.folded], bias = bias_[index];
   for (Part& part : parts_) {
-    const float *weight = settings_.values + operation.weights, *slope = &part.gradient[operation.weights];
+    const float *weight = settings_.values + operation.weights, *slope = &part.gradient[weights_[index]];
     for (int o = 0; o < c.channels_out; o++)
       for (int i = 0; i < c.inputs(); i++) {
         const size_t at = norm + o / c.outputs() * c.inputs() + i;
@@ -377,29 +381,37 @@ void Trainer::finish_backward_sums(int norm, int64_t images) {
   }
 }
 
-// Adds up the parts' gradients of convolution weights; a folded batch norm's map is made good here.
+// Adds up the parts' gradients of convolution weights, and those of all places that share them.
 void Trainer::finish_gradient() {
-  for (int o = 0; o < network_.operation_count; o++) {
-    const Operation& operation = network_.operations[o];
-    if (operation.kind != Kind::convolution) continue;
-    const Convolution& c = operation.kernels.shape;
-    float* result = &gradient_[operation.weights];
-    std::fill_n(result, c.weights(), 0.0f);
-    std::vector<float> totals(c.channels_out);
-    for (const Part& part : parts_) {
-      const float* own = &part.gradient[operation.weights];
-      for (size_t i = 0; i < c.weights(); i++) result[i] += own[i];
-      for (int k = 0; k < c.channels_out; k++) totals[k] += part.totals[bias_[o] + k];
-    }
-    if (operation.folded < 0) continue;
-    const size_t norm = norm_offsets_[operation.folded];
-    for (int k = 0; k < c.channels_out; k++)
-      for (int i = 0; i < c.inputs(); i++, result += c.taps()) {
-        const size_t at = norm + k / c.outputs() * c.inputs() + i;
-        const float scale = scale_[at], shift = shift_[at] * totals[k];
-        for (int t = 0; t < c.taps(); t++) result[t] = scale * result[t] + shift;
-      }
+  for (int s = 0; s < network_.stretch_count; s++) {
+    const Stretch& stretch = network_.stretches[s];
+    if (stretch.role == Role::decayed) std::fill_n(&gradient_[stretch.begin], stretch.end - stretch.begin, 0.0f);
   }
+  for (int o = 0; o < network_.operation_count; o++)
+    if (network_.operations[o].kind == Kind::convolution) add_gradient(network_.operations[o]);
+}
+
+// Adds a convolution's gradient to its weights'; a folded batch norm's map is made good here.
+void Trainer::add_gradient(const Operation& operation) {
+  const Convolution& c = operation.kernels.shape;
+  const size_t index = &operation - network_.operations;
+  std::vector<float> sums(c.weights()), totals(c.channels_out);
+  for (const Part& part : parts_) {
+    const float* own = &part.gradient[weights_[index]];
+    for (size_t i = 0; i < c.weights(); i++) sums[i] += own[i];
+    for (int k = 0; k < c.channels_out; k++) totals[k] += part.totals[bias_[index] + k];
+  }
+  float* result = &gradient_[operation.weights];
+  for (int k = 0; k < c.channels_out; k++)
+    for (int i = 0; i < c.inputs(); i++) {
+      const size_t from = ((size_t)k * c.inputs() + i) * c.taps();
+      float scale = 1, shift = 0;
+      if (operation.folded >= 0) {
+        const size_t at = norm_offsets_[operation.folded] + k / c.outputs() * c.inputs() + i;
+        scale = scale_[at], shift = shift_[at] * totals[k];
+      }
+      for (int t = 0; t < c.taps(); t++) result[from + t] += scale * sums[from + t] + shift;
+    }
 }
 
 void Trainer::update(double rate, int64_t steps_before) {
@@ -454,7 +466,7 @@ void Trainer::step(const int64_t* indices, const float* transforms, int64_t coun
   const Batch batch{settings_.pixels, indices, transforms, count, step};
   reserve(batch.groups());
   for (Part& part : parts_) {
-    std::fill_n(part.gradient.get(), network_.value_count, 0.0f);
+    std::fill_n(part.gradient.get(), weights_.back(), 0.0f);
     std::fill_n(part.totals.get(), bias_.back(), 0.0f);
     std::fill_n(part.backward_sums.get(), 2 * norm_offsets_.back(), 0.0f);
     std::fill_n(part.forward_sums.get(), 2 * norm_offsets_.back(), 0.0f);
@@ -549,9 +561,6 @@ Totals Trainer::take_totals() {
   totals_ = {};
   return totals;
 }
-
-// The table of the network, in the generated file that includes this one.
-extern const Network network;
 
 extern "C" {
 

@@ -8,51 +8,8 @@
 #include <memory>
 #include <new>
 
-#include "convolution.hpp"
 #include "elementwise.hpp"
 #include "threads.hpp"
-
-enum class Kind { convolution, norm, max_pool, average_pool };
-
-// Tensors are numbered: 0 is the input, then one by operation. Norms are numbered in order. -1 stands for none.
-struct Operation {
-  Kind kind;
-  int input, output;      // tensors
-  int norm = -1;          // convolution: the batch norm whose statistics its output feeds; norm: the one applied
-  int folded = -1;        // convolution: the batch norm between its input tensor and itself
-  int residual = -1;      // norm: the tensor added
-  int size = 0;           // max_pool
-  bool drops = false;     // norm: whether dropout follows
-  bool backward = false;  // whether the gradient of the input is wanted
-  bool adds = false;      // convolution: whether that gradient is added to what is there
-  size_t weights = 0;     // convolution: where its weights begin among all values
-  Kernels kernels{};
-};
-
-// Its scale, shift, running mean and running variance lie one after another among all values.
-struct Norm {
-  int tensor;
-  size_t values;
-};
-
-// A stretch of values: convolution weights (decayed), norm weights (trained) or running statistics.
-enum class Role { decayed, trained, statistic };
-struct Stretch {
-  Role role;
-  size_t begin, end;
-};
-
-struct Network {
-  const Shape* tensors;
-  int tensor_count;
-  const Operation* operations;
-  int operation_count;
-  const Norm* norms;
-  int norm_count;
-  const Stretch* stretches;
-  int stretch_count;
-  size_t value_count;
-};
 
 // Mirrored by `Settings` in engine.py. Pointers are to memory that outlives the trainer.
 struct Settings {
@@ -172,6 +129,7 @@ class Trainer {
   void take_sums_from_weights(const Operation& operation);
   void plan_backward();
   void finish_gradient();
+  void add_gradient(const Operation& operation);
   void update(double rate, int64_t steps_before);
   void update_average(double share);
   Dropout dropout(const Batch& batch, const Group& group, int operation) const;
@@ -194,6 +152,7 @@ class Trainer {
   std::vector<int> borders_;          // by tensor: columns of zeros on both sides of its gradient
   std::vector<Phase> backward_;
   std::vector<size_t> bias_;          // by operation, in biases_ and in a part's totals
+  std::vector<size_t> weights_;       // by operation, in packed_, turned_ and a part's gradient; repeated ones have their own
   std::vector<size_t> norm_offsets_;  // by norm, in the arrays below
   std::vector<float> packed_, turned_, biases_;
   std::vector<float> scale_, shift_, mean_, inverse_, centre_, slope_, offset_, incline_;

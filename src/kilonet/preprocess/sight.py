@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kilonet.errors import KilonetError
-from kilonet.layers import Shape
+from kilonet.operations import Shape
 from kilonet.preprocess.decode import Picture
 from kilonet.preprocess.frame import BOX, SIDE, is_laid_out
 from kilonet.preprocess.ink import find_ink

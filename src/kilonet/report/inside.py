@@ -9,7 +9,7 @@ import torch
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from kilonet.layers import Convolution
+from kilonet.operations import Convolution
 from kilonet.report.figures import TIMES, Figure, Row, Table, percent
 from kilonet.report.measure import Measured
 from kilonet.report.pixels import ink, photo, sheet, signed
@@ -41,7 +41,7 @@ def sights(subject: Subject) -> list[Sight]:
         jump = cost.jump
         _, rows, columns = placed.output_shape
         top, left = (start + jump * ((length - 1) // 2) for length in (rows, columns))
-        found.append(Sight(str(placed.layer), left, top, cost.receptive_field))
+        found.append(Sight(placed.text, left, top, cost.receptive_field))
     return found
 
 
@@ -166,4 +166,4 @@ def activations(subject: Subject) -> Iterator[tuple[str, Floats]]:
     subject.model.logits(subject.images.pixels[subject.digit : subject.digit + 1])
     for hook in hooks:
         hook.remove()
-    return zip(subject.model.section.layers, found, strict=True)
+    return zip((placed.text for placed in subject.model.section.placed), found, strict=True)

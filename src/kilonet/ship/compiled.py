@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.errors import KilonetError
-from kilonet.layers import Shape
+from kilonet.operations import Shape
 from kilonet.ship.c import LIBRARY_FILES
 
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O3", "-fPIC", "-shared")

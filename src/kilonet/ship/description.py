@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from kilonet.errors import KilonetError
 from kilonet.files import read_bounded, write_atomically
-from kilonet.layers import Convolution, MaxPooling, Shape
+from kilonet.operations import Convolution, MaxPooling, Shape
 from kilonet.recipe import ModelSection, Section
 from kilonet.ship.integer import (
     SPECIFICATION,

@@ -6,15 +6,16 @@ takes a into its weights and b into its bias, which is exact while it pads nothi
 may stand between where no a is negative, and so may a mean. Everywhere else the step that made r applies a and b.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.layers import BatchNorm, Convolution, GlobalAveragePooling, MaxPooling, PlacedLayer
 from kilonet.model import Model
+from kilonet.operations import BatchNorm, Convolution, GlobalAveragePooling, MaxPooling
+from kilonet.placement import PlacedLayer
 
 BATCH_NORM_EPSILON = 1e-5
 """Of torch's batch norm."""
@@ -66,10 +67,8 @@ def fold(model: Model) -> tuple[FoldedStep, ...]:
     ones = torch.ones(section.input_shape[0], dtype=torch.float64)
     affine = _Affine(ones / (255 * section.deviation), -ones * section.mean / section.deviation)
     steps: list[FoldedStep] = []
-    for number, placed in enumerate(section.placed):
-        prefix = f"layers.{number}.layer" if placed.layer.residual else f"layers.{number}"
-        weights = {name.removeprefix(f"{prefix}."): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        step, affine = _fold_layer(placed, weights, affine, section.placed[number + 1 :])
+    for placed in section.placed:
+        step, affine = _fold_layer(placed, state, affine, section.placed[placed.number + 1 :])
         steps.append(step)
     if isinstance(steps[-1], MaxPooling):
         steps.append(_as_convolution(affine))
@@ -77,11 +76,11 @@ def fold(model: Model) -> tuple[FoldedStep, ...]:
 
 
 def _fold_layer(
-    placed: PlacedLayer, weights: dict[str, Tensor], before: _Affine, rest: Sequence[PlacedLayer]
+    placed: PlacedLayer, state: Mapping[str, Tensor], before: _Affine, rest: Sequence[PlacedLayer]
 ) -> tuple[FoldedStep, _Affine]:
     match placed.operations[0]:
         case Convolution() as operation:
-            return _fold_convolution(operation, placed, weights, before, rest)
+            return _fold_convolution(operation, placed, state, before, rest)
         case GlobalAveragePooling():
             kept, own = _divided(before, rest)
             return FoldedAverage(own.a, own.b), kept
@@ -94,14 +93,14 @@ def _fold_layer(
 def _fold_convolution(
     operation: Convolution,
     placed: PlacedLayer,
-    tensors: dict[str, Tensor],
+    state: Mapping[str, Tensor],
     before: _Affine,
     rest: Sequence[PlacedLayer],
 ) -> tuple[FoldedConvolution, _Affine]:
-    weights = tensors["convolution.weight"]
+    weights = state[placed.tensor_name("convolution.weight")]
     a, b = (per_weight(values, operation) for values in (before.a, before.b))
     normalised = any(isinstance(other, BatchNorm) for other in placed.operations)
-    after = _batch_norm(tensors) if normalised else _identity(operation.channels_out)
+    after = _batch_norm(placed, state) if normalised else _identity(operation.channels_out)
     kept, own = _divided(after, [] if placed.layer.residual else rest)
     step = FoldedConvolution(
         operation,
@@ -138,9 +137,11 @@ def _taken_over(affine: _Affine, rest: Sequence[PlacedLayer]) -> bool:
     return pools > 0
 
 
-def _batch_norm(tensors: dict[str, Tensor]) -> _Affine:
-    a = tensors["batch_norm.weight"] / torch.sqrt(tensors["batch_norm.running_var"] + BATCH_NORM_EPSILON)
-    return _Affine(a, tensors["batch_norm.bias"] - tensors["batch_norm.running_mean"] * a)
+def _batch_norm(placed: PlacedLayer, state: Mapping[str, Tensor]) -> _Affine:
+    names = (placed.tensor_name(f"batch_norm.{key}") for key in ("weight", "bias", "running_mean", "running_var"))
+    scale, shift, mean, variance = (state[name] for name in names)
+    a = scale / torch.sqrt(variance + BATCH_NORM_EPSILON)
+    return _Affine(a, shift - mean * a)
 
 
 def _identity(channels: int) -> _Affine:

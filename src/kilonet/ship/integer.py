@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.errors import KilonetError
-from kilonet.layers import Convolution, MaxPooling, Shape
+from kilonet.operations import Convolution, MaxPooling, Shape
 
 SPECIFICATION = 1
 """Version of docs/INTEGER.md that this module executes."""

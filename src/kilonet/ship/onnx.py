@@ -5,7 +5,7 @@ integers of docs/INTEGER.md are written in QuantizeLinear and DequantizeLinear, 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,9 @@ from kilonet.datasets import Images
 from kilonet.evaluation import evaluate
 from kilonet.extras import needed_from
 from kilonet.files import write_atomically
-from kilonet.layers import (
-    BatchNorm,
-    Convolution,
-    Dropout,
-    GlobalAveragePooling,
-    MaxPooling,
-    Operation,
-    PlacedLayer,
-    ReLU,
-)
 from kilonet.model import Model
+from kilonet.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Operation, ReLU
+from kilonet.placement import PlacedLayer
 from kilonet.ship.folding import BATCH_NORM_EPSILON
 from kilonet.ship.integer import SPECIFICATION, IntegerNetwork, logits
 from kilonet.ship.onnx_graph import LOGITS, OPSET, PIXELS, Graph
@@ -73,10 +65,8 @@ def float_graph(model: Model, accuracy: float | None = None) -> ModelProto:
     section, graph = model.section, Graph()
     values = _normalise(graph, section.mean, section.deviation)
     state = model.network.state()
-    for number, placed in enumerate(section.placed):
-        prefix = f"layers.{number}.layer." if placed.layer.residual else f"layers.{number}."
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-        values = _add_layer(graph, placed, f"{number + 1} {placed.layer}", tensors, values)
+    for placed in section.placed:
+        values = _add_layer(graph, placed, state, values)
     graph.node("Flatten", [values], LOGITS, axis=1)
     about = f"Float network, ONNX opset {OPSET}. {_USE}"
     return graph.finish(
@@ -110,7 +100,7 @@ def int8_graph(model: Model, network: IntegerNetwork, accuracy: float | None = N
 def _properties(model: Model, accuracy: float | None) -> dict[str, str]:
     known = {} if accuracy is None else {"kilonet.test_accuracy": f"{accuracy:.6g}"}
     return {
-        "kilonet.layers": json.dumps([str(placed.layer) for placed in model.section.placed]),
+        "kilonet.layers": json.dumps(model.section.layers),
         "kilonet.input": json.dumps(model.section.input_shape),
         "kilonet.parameters": str(model.section.parameters),
         "kilonet.model_sha256": model.sha256,
@@ -125,17 +115,19 @@ def _normalise(graph: Graph, mean: float, deviation: float) -> str:
     return graph.node("Div", [centred, graph.constant("deviation", np.float32(255 * deviation))], "normalised")
 
 
-def _add_layer(graph: Graph, placed: PlacedLayer, name: str, tensors: Mapping[str, Tensor], before: str) -> str:
-    values = before
+def _add_layer(graph: Graph, placed: PlacedLayer, state: Mapping[str, Tensor], before: str) -> str:
+    values, name = before, f"{placed.number + 1} {placed.layer}"
+
+    def constant(key: str) -> str:
+        tensor = placed.tensor_name(key)
+        return graph.constant(tensor, state[tensor].detach().numpy())
+
     for operation in placed.operations:
-        values = _add_float(graph, operation, name, tensors, values)
+        values = _add_float(graph, operation, name, constant, values)
     return graph.node("Add", [before, values], f"{name}: sum") if placed.layer.residual else values
 
 
-def _add_float(graph: Graph, operation: Operation, name: str, tensors: Mapping[str, Tensor], values: str) -> str:
-    def constant(key: str) -> str:
-        return graph.constant(f"{name}: {key}", tensors[key].detach().numpy())
-
+def _add_float(graph: Graph, operation: Operation, name: str, constant: Callable[[str], str], values: str) -> str:
     match operation:
         case Convolution(_, _, kernel, padding, groups):
             weights = constant("convolution.weight")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.extras import needed_from
-from kilonet.layers import Shape
+from kilonet.operations import Shape
 
 with needed_from("onnx"):
     import onnx

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from kilonet.errors import KilonetError
 from kilonet.extras import needed_from
 from kilonet.files import read_bounded
-from kilonet.layers import Shape
+from kilonet.operations import Shape
 from kilonet.ship.onnx_graph import LOGITS, PIXELS
 
 with needed_from("onnx"):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.layers import MaxPooling, Shape
+from kilonet.operations import MaxPooling, Shape
 from kilonet.recipe import ModelSection
 from kilonet.ship.folding import FoldedConvolution, convolve
 from kilonet.ship.integer import (

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from kilonet.datasets import DataSet, Images
 from kilonet.errors import KilonetError
-from kilonet.layers import Convolution, MaxPooling
 from kilonet.model import Model
+from kilonet.operations import Convolution, MaxPooling
 from kilonet.ship import folding
 from kilonet.ship.finetune import finetune
 from kilonet.ship.folding import FoldedAverage, FoldedConvolution, FoldedStep

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from kilonet.errors import KilonetError
-from kilonet.layers import Layer, parse_layer
+from kilonet.layers import Entry, parse_layer
 
 MAXIMUM_REPEATS = 50
 
@@ -103,7 +103,7 @@ class Line:
     high: int
     options: tuple[Option, ...]
 
-    def draw(self, draws: Draws, name: str, channels: int) -> Iterator[Layer]:
+    def draw(self, draws: Draws, name: str, channels: int) -> Iterator[Entry]:
         """Yield the layers of one draw, after an input of so many channels; `name` tells this line's draws apart.
 
         Raises:

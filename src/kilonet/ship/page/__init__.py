@@ -16,7 +16,7 @@ from typing import Any
 
 import kilonet
 from kilonet.errors import KilonetError
-from kilonet.layers import Shape
+from kilonet.operations import Shape
 from kilonet.ship.description import entry
 from kilonet.ship.integer import IntegerConvolution, IntegerNetwork, IntegerOperation
 

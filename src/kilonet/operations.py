@@ -1,0 +1,121 @@
+"""The operations that layers are made of, with their shapes and counts.
+
+Shapes are (channels, rows, columns).
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution without bias, stride 1: weights of `weight_shape`, its own unless it is `shared`."""
+
+    channels_in: int
+    channels_out: int
+    kernel: int
+    padding: int = 0
+    groups: int = 1
+    shared: bool = False
+    """Whether its weights are those of a convolution before it."""
+    torch_name: ClassVar[str] = "Conv2d"
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """(channels_out, channels_in / groups, kernel, kernel)."""
+        return self.channels_out, self.channels_in // self.groups, self.kernel, self.kernel
+
+    @property
+    def weights(self) -> int:
+        """The number of weights that it multiplies by."""
+        return prod(self.weight_shape)
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights of its own."""
+        return 0 if self.shared else self.weights
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation."""
+        _, rows, columns = shape
+        shrink = self.kernel - 1 - 2 * self.padding
+        return self.channels_out, rows - shrink, columns - shrink
+
+
+@dataclass(frozen=True)
+class ReLU:
+    """max(x, 0)."""
+
+    torch_name: ClassVar[str] = "ReLU"
+    parameters: ClassVar[int] = 0
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation."""
+        return shape
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalisation with a scale and a shift per channel (Ioffe and Szegedy, 2015)."""
+
+    channels: int
+    torch_name: ClassVar[str] = "BatchNorm2d"
+
+    @property
+    def parameters(self) -> int:
+        """One scale and one shift per channel."""
+        return 2 * self.channels
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation."""
+        return shape
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Zeroes each activation with a probability while training and scales up the rest (Srivastava et al., 2014)."""
+
+    probability: float
+    torch_name: ClassVar[str] = "Dropout"
+    parameters: ClassVar[int] = 0
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation."""
+        return shape
+
+
+@dataclass(frozen=True)
+class MaxPooling:
+    """The maximum over windows of `size` x `size` that do not overlap; rows and columns left over are dropped."""
+
+    size: int
+    torch_name: ClassVar[str] = "MaxPool2d"
+    parameters: ClassVar[int] = 0
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation."""
+        channels, rows, columns = shape
+        return channels, rows // self.size, columns // self.size
+
+
+@dataclass(frozen=True)
+class GlobalAveragePooling:
+    """The mean over all rows and columns (Lin et al., 2013)."""
+
+    torch_name: ClassVar[str] = "AdaptiveAvgPool2d"
+    parameters: ClassVar[int] = 0
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation."""
+        return shape[0], 1, 1
+
+
+Operation = Convolution | ReLU | BatchNorm | Dropout | MaxPooling | GlobalAveragePooling
+
+
+def elements(shape: Shape) -> int:
+    """Return the number of elements of a tensor of this shape."""
+    return prod(shape)
