@@ -208,6 +208,38 @@ def verify(folder: Annotated[Path, tyro.conf.Positional], *, data: str = "mnist"
     return 0 if verification.passed else 1
 
 
+def serve(
+    model: Positional,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    max_bytes: int = 8 << 20,
+    max_pixels: int = 16_000_000,
+    max_images: int = 32,
+    max_requests: int = 128,
+    max_seconds: float = 10.0,
+) -> int:
+    """Serve a model over HTTP, with a page to draw on.
+
+    Args:
+        model: a packaged model, a run folder, a model file or an exported folder.
+        host: the address to listen on; by default only this machine's own processes reach it.
+        port: the port; 0 for a free one.
+        max_bytes: of a request's body.
+        max_pixels: of an image, rows times columns, looked at before it is decoded.
+        max_images: in a batch.
+        max_requests: at once; further ones are told to come back.
+        max_seconds: for a request's head, for its body, for its answer and for a client to read it, each.
+    """
+    from kilonet.loading import load
+    from kilonet.serve.limits import Limits
+    from kilonet.serve.server import serve
+
+    limits = Limits(max_bytes, max_pixels, max_images, max_requests, max_seconds)
+    serve(load(model), model, (host, port), limits, lambda line: print(line, flush=True))
+    return 0
+
+
 def _print(json: bool, as_json: Callable[[], Any], as_text: Callable[[], str]) -> None:
     print(json_module.dumps(as_json()) if json else as_text())
 
@@ -217,7 +249,8 @@ def _run_as_json(run: "Run") -> dict[str, Any]:
 
 
 HANDLERS = {
-    handler.__name__: handler for handler in (train, evaluate, predict, calibrate, summary, recipes, export, verify)
+    handler.__name__: handler
+    for handler in (train, evaluate, predict, calibrate, summary, recipes, export, verify, serve)
 }
 
 

@@ -23,6 +23,8 @@ from kilonet.ship.integer import IntegerConvolution, IntegerNetwork, IntegerOper
 PAGE_FILE = "index.html"
 SCRIPTS = ("integer.js", "centring.js", "drawing.js", "here.js", "app.js")
 
+FIELD = "28 \N{MULTIPLICATION SIGN} 28"
+
 _FIELD = (1, 28, 28)
 _DIGITS = 10
 
@@ -48,7 +50,7 @@ class Parts:
     caption: str
     """What is said of what the network sees."""
     facts: Sequence[tuple[str, str]]
-    """Name and value of each, at the foot."""
+    """Name and HTML of each, at the foot."""
     scripts: Sequence[str]
     """The scripts, in order; the last ones are one that defines `makeReader`, and `app.js`."""
     style: str
@@ -114,19 +116,19 @@ def assemble(parts: Parts) -> str:
         tools=parts.tools,
         bars="".join(map(_bar, range(_DIGITS))),
         caption=escape(parts.caption),
-        facts="".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in parts.facts),
+        facts="".join(f"<div><dt>{name}</dt><dd>{html}</dd></div>" for name, html in parts.facts),
         data=f'<script id="network" type="application/json">{parts.data}</script>' if parts.data else "",
         scripts="\n".join(f"<script>{script}</script>" for script in parts.scripts),
     )
 
 
 def policy(parts: Parts) -> str:
-    """Return a page's Content-Security-Policy: these very texts, the icon, which is a data URL, and no request but its own."""
+    """Return a page's Content-Security-Policy: these very texts, data URLs, its own requests."""
     return "; ".join(
         [
             "default-src 'none'",
-            f"script-src {' '.join(map(_source, parts.scripts))}",
-            f"style-src {_source(parts.style)}",
+            f"script-src {' '.join(map(source_of, parts.scripts))}",
+            f"style-src {source_of(parts.style)}",
             "img-src data:",
             *(["connect-src 'self'"] if parts.requests else []),
             "base-uri 'none'",
@@ -136,16 +138,16 @@ def policy(parts: Parts) -> str:
 
 
 def facts(claim: Claim) -> list[tuple[str, str]]:
-    """Return what the foot of a page says of its network."""
+    """Return what the foot of a page says of its network, names and HTML."""
     accuracy = [] if claim.accuracy is None else [("Test accuracy", f"{100 * claim.accuracy:.2f} %")]
-    return [("Model", claim.name), ("Parameters", f"{claim.parameters:,}"), *accuracy]
+    return [("Model", escape(claim.name)), ("Parameters", f"{claim.parameters:,}"), *accuracy]
 
 
 def _exported(network: IntegerNetwork, claim: Claim, size: int) -> str:
     parts = Parts(
         name=claim.name,
         lead=f"A neural network of {claim.parameters:,} parameters reads it as you draw, here in this page.",
-        caption="Your ink in 28 × 28 grey pixels, scaled and centred like the digits it learnt from.",
+        caption=f"Your ink in {FIELD} grey pixels, scaled and centred like the digits it learnt from.",
         facts=[*facts(claim), ("This page", f"{size / 1000:.0f} kB, works offline")],
         scripts=[part(name) for name in SCRIPTS],
         style=part("page.css"),
@@ -154,7 +156,8 @@ def _exported(network: IntegerNetwork, claim: Claim, size: int) -> str:
     return assemble(parts)
 
 
-def _source(text: str) -> str:
+def source_of(text: str) -> str:
+    """Return what allows an inline script or style in a Content-Security-Policy: its hash."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 

@@ -1,5 +1,6 @@
 // The page: what is drawn is shown, given to the reader, and what the reader finds is shown and said. `makeReader` comes
-// from the script before this one. Its `read(drawing, done)` calls `done` with null where there is nothing to read, or with
+// from the script before this one; what it gets lets it change the drawing itself, and then have it settled. The reader's
+// `read(drawing, done)` calls `done` with null where there is nothing to read, or with
 // {pixels, shares, uncertain, objection}: what the network sees, how likely each digit is, whether to doubt it, and why it
 // is no digit, if it is none; or with {problem}, a sentence. It may call late, and need not call for every drawing.
 "use strict";
@@ -7,7 +8,7 @@
 (() => {
   const byId = (id) => document.getElementById(id);
   const drawing = new Drawing();
-  const reader = makeReader();
+  const reader = makeReader(drawing, settle);
   const [paper, seen] = [byId("paper"), byId("seen").getContext("2d", { willReadFrequently: true })];
   const bars = [...byId("bars").children];
   let pointer = null; // the one that is drawing
