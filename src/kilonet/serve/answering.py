@@ -1,9 +1,9 @@
-"""From the content of a request to the JSON of its answer, in a pool of threads, as `kilonet predict` answers."""
+"""From the content of a request to the JSON of its answer, in threads, as `kilonet predict` answers."""
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 from time import monotonic
 from typing import TypeVar
 
@@ -19,14 +19,18 @@ from kilonet.preprocess.sight import Sight
 from kilonet.reading import Answer, answers, sights_of
 from kilonet.serve.limits import Limits
 from kilonet.serve.metrics import Metrics
-from kilonet.serve.refusal import late, refused_image
+from kilonet.serve.refusal import Refusal, late, refused_image
+from kilonet.serve.together import Together
 from kilonet.ship.extras import needed_from
 
 with needed_from("serve"):
     import orjson
 
 Image = Callable[[], Picture]
-"""Decodes when it is called, which is in the pool."""
+"""Decodes when it is called, which is in a thread."""
+_SMALL = 16 << 10
+"""Bytes of a request that may be answered together with others: those wait for it."""
+_MOST_TOGETHER = 16
 _Schema = TypeVar("_Schema", bound=BaseModel)
 
 
@@ -41,8 +45,16 @@ def from_pixels(rows: Sequence[Sequence[int]]) -> Image:
     return lambda: Picture(grey.astype(np.float32)[:, :, None], grey)
 
 
+@dataclass(frozen=True)
+class _Request:
+    images: Callable[[], Sequence[Image]]
+    size: int
+    is_batch: bool
+    deadline: float
+
+
 class Answering:
-    """One model, its pool of threads, and what it counts."""
+    """One model, its threads, and what it counts."""
 
     def __init__(self, engine: Classifier, limits: Limits, metrics: Metrics) -> None:
         """Start no thread yet.
@@ -54,48 +66,51 @@ class Answering:
         """
         self.engine, self.limits = engine, limits
         self._metrics = metrics
-        self._pool = ThreadPoolExecutor(os.cpu_count(), "kilonet-answering")
+        self._threads = Together(self._answer, lambda one: one.size <= _SMALL, os.cpu_count() or 1, _MOST_TOGETHER)
 
     def close(self) -> None:
         """Wait for what is being answered."""
-        self._pool.shutdown()
+        self._threads.close()
 
-    async def one(self, image: Callable[[], Image]) -> bytes:
-        """Return the JSON of one answer.
+    async def json(self, images: Callable[[], Sequence[Image]], size: int, *, is_batch: bool) -> bytes:
+        """Return the JSON of the answer to one image, or to all images of a batch.
 
         Args:
-            image: makes the image of the request's content; called in the pool, as all that takes time is.
+            images: makes the images of the request's content; called in a thread, as all that takes time is.
+            size: bytes of that content.
+            is_batch: whether the answers are to stand in a list.
 
         Raises:
-            Refusal: the image cannot be read, or not in time.
+            Refusal: an image cannot be read, or not in time.
         """
-        deadline = monotonic() + self.limits.seconds
-        return await self._in_pool(lambda: _json(self._answers([image()], deadline)[0]))
+        return await self._threads.result(_Request(images, size, is_batch, monotonic() + self.limits.seconds))
 
-    async def batch(self, images: Callable[[], Sequence[Image]]) -> bytes:
-        """Return the JSON of the answers to several images, all or none.
+    def _answer(self, requests: Sequence[_Request]) -> list[bytes | Exception]:
+        seen = [self._seen(request) for request in requests]
+        said = iter(self._said([sight for sights in seen if isinstance(sights, list) for sight in sights]))
+        return [
+            sights if isinstance(sights, Exception) else _json(list(islice(said, len(sights))), request.is_batch)
+            for sights, request in zip(seen, requests, strict=True)
+        ]
 
-        Raises:
-            Refusal: one of them cannot be read, or not in time.
-        """
-        deadline = monotonic() + self.limits.seconds
-        return await self._in_pool(lambda: _json({"answers": self._answers(images(), deadline)}))
-
-    async def _in_pool(self, job: Callable[[], bytes]) -> bytes:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, job)
-        except ValidationError as error:
-            raise refused_image(_first_complaint(error)) from None
-        except KilonetError as error:
-            raise refused_image(str(error)) from None
-
-    def _answers(self, images: Sequence[Image], deadline: float) -> list[Answer]:
+    def _seen(self, request: _Request) -> list[Sight] | Refusal:
+        """Return what is shown to the network, or why nothing is."""
         sights: list[Sight] = []
-        for image in images:
-            # Nobody waits any more for what is late, and a thread cannot be stopped from outside.
-            if monotonic() > deadline:
-                raise late(self.limits.seconds)
-            sights += sights_of(image(), self.engine, "the image")
+        try:
+            for image in request.images():
+                # Nobody waits any more for what is late, and a thread cannot be stopped from outside.
+                if monotonic() > request.deadline:
+                    return late(self.limits.seconds)
+                sights += sights_of(image(), self.engine, "the image")
+        except ValidationError as error:
+            return refused_image(_first_complaint(error))
+        except KilonetError as error:
+            return refused_image(str(error))
+        return sights
+
+    def _said(self, sights: Sequence[Sight]) -> list[Answer]:
+        if not sights:
+            return []
         pixels = np.stack([sight.pixels for sight in sights]).reshape(-1, *self.engine.section.input_shape)
         logits: NDArray[np.float32] = self.engine.logits(torch.from_numpy(pixels)).numpy()
         said = answers(sights, logits, self.engine.notes, digits=self.engine.reads_digits)
@@ -113,14 +128,9 @@ def parsed(schema: type[_Schema], content: bytes) -> _Schema:
     return schema.model_validate_json(content)
 
 
-def _json(value: object) -> bytes:
-    return orjson.dumps(value, _plain, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS)
-
-
-def _plain(answer: object) -> dict[str, object]:
-    if not isinstance(answer, Answer):
-        raise TypeError
-    return answer.as_json() | {"seen": np.ascontiguousarray(answer.seen)}
+def _json(said: Sequence[Answer], is_batch: bool) -> bytes:
+    plain = [answer.as_json() | {"seen": np.ascontiguousarray(answer.seen)} for answer in said]
+    return orjson.dumps({"answers": plain} if is_batch else plain[0], option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _first_complaint(error: ValidationError) -> str:

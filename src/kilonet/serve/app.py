@@ -74,8 +74,8 @@ def _add_prediction(app: FastAPI, answering: Answering) -> None:
     limits, shape = answering.limits, answering.engine.section.input_shape
     single, several = pixels_schema(shape), batch_schema(shape, limits.images)
 
-    def image_of(kind: str, content: bytes) -> Image:
-        return from_file(content, limits) if kind in IMAGES else from_pixels(_only(parsed(single, content)))
+    def image_of(kind: str, content: bytes) -> list[Image]:
+        return [from_file(content, limits) if kind in IMAGES else from_pixels(_only(parsed(single, content)))]
 
     def images_of(content: bytes) -> list[Image]:
         return [from_pixels(rows) for rows in _only(parsed(several, content))]
@@ -84,17 +84,20 @@ def _add_prediction(app: FastAPI, answering: Answering) -> None:
     async def predict(request: Request) -> Response:
         """Classify one image: the bytes of a PNG or JPEG file, or grey levels as JSON."""
         kind = _kind(request, (*IMAGES, JSON))
-        return Response(await answering.one(partial(image_of, kind, await request.body())), media_type=JSON)
+        content = await request.body()
+        json = await answering.json(partial(image_of, kind, content), len(content), is_batch=False)
+        return Response(json, media_type=JSON)
 
     @app.post("/predict/batch", **_documented(Answers, _ALWAYS + _READING, _body(_form(limits), several)))
     async def predict_batch(request: Request) -> Response:
         """Classify several images: files in a form, or grey levels as JSON. All are answered, or none."""
+        content = await request.body()
         if _kind(request, (FORM, JSON)) == JSON:
-            images = partial(images_of, await request.body())
+            images = partial(images_of, content)
         else:
             files = [from_file(content, limits, name) for name, content in await _files(request, limits)]
             images = partial(list, files)
-        return Response(await answering.batch(images), media_type=JSON)
+        return Response(await answering.json(images, len(content), is_batch=True), media_type=JSON)
 
 
 def _add_knowledge(app: FastAPI, card: Card, metrics: Metrics) -> None:

@@ -1,5 +1,6 @@
 """Running the service until a signal ends it."""
 
+import gc
 import signal
 import socket
 import warnings
@@ -56,6 +57,9 @@ def serve(
         metrics = Metrics(card.classes)
         app = application(engine, card, limits, metrics)
         host, port = listener.getsockname()[:2]
+        # What is here now stays: no collection need walk through all that torch and its like have brought.
+        gc.collect()
+        gc.freeze()
         say(f"Serving {card.name} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
         _Server(_config(app, limits, metrics)).run([listener])
 
