@@ -39,7 +39,7 @@ def from_file(content: bytes, limits: Limits, name: str = "the image") -> Image:
     return lambda: decode(content, name, limits.decoding)
 
 
-def from_pixels(rows: Sequence[Sequence[int]]) -> Image:
+def from_pixels(rows: Sequence[Sequence[float]]) -> Image:
     """Read an image from grey levels, 0 to 255, rows of one length."""
     grey = np.array(rows, np.uint8)
     return lambda: Picture(grey.astype(np.float32)[:, :, None], grey)
@@ -67,10 +67,6 @@ class Answering:
         self.engine, self.limits = engine, limits
         self._metrics = metrics
         self._threads = Together(self._answer, lambda one: one.size <= _SMALL, os.cpu_count() or 1, _MOST_TOGETHER)
-
-    def close(self) -> None:
-        """Wait for what is being answered."""
-        self._threads.close()
 
     async def json(self, images: Callable[[], Sequence[Image]], size: int, *, is_batch: bool) -> bytes:
         """Return the JSON of the answer to one image, or to all images of a batch.

@@ -1,7 +1,6 @@
 """The routes, and what they say of themselves."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -48,23 +47,15 @@ def application(engine: Classifier, card: Card, limits: Limits, metrics: Metrics
         limits: what a request may cost.
         metrics: where it counts.
     """
-    answering = Answering(engine, limits, metrics)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        answering.close()
-
     app = FastAPI(
         title=f"Kilonet: {card.name}",
         version=card.kilonet,
         description=_description(card, limits),
         docs_url=None,
         redoc_url=None,
-        lifespan=lifespan,
         exception_handlers={Refusal: _refused, HTTPException: _failed, Exception: _broken},
     )
-    _add_prediction(app, answering)
+    _add_prediction(app, Answering(engine, limits, metrics))
     _add_knowledge(app, card, metrics)
     _add_pages(app, card)
     return Gate(app, limits, metrics, (route.path for route in app.routes if hasattr(route, "path")))
@@ -193,7 +184,12 @@ def _body(content: Mapping[str, Any], schema: type[Any]) -> dict[str, Any]:
 
 def _form(limits: Limits) -> dict[str, Any]:
     files = {"type": "array", "items": _BINARY["schema"], "minItems": 1, "maxItems": limits.images}
-    schema = {"type": "object", "properties": {"files": files}, "required": ["files"]}
+    schema = {
+        "type": "object",
+        "properties": {"files": files},
+        "required": ["files"],
+        "additionalProperties": False,
+    }
     return {FORM: {"schema": schema}}
 
 

@@ -96,11 +96,12 @@ class Gate:
         parts: list[bytes] = []
         while not exchange.complete:
             part = await exchange.receive()
+            self._check_length(exchange.held + len(part))
+            # Only this request is refused: what is held of the others stays within the limit.
+            if self._held + len(part) > self._limits.held:
+                raise _busy(f"{self._limits.held:,} bytes of bodies are in memory")
             exchange.held += len(part)
             self._held += len(part)
-            self._check_length(exchange.held)
-            if self._held > self._limits.held:
-                raise _busy(f"{self._limits.held:,} bytes of bodies are in memory")
             parts.append(part)
         return b"".join(parts)
 

@@ -7,7 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from kilonet.calibration import Calibration
 from kilonet.layers import Shape
 
-Level = Annotated[int, Field(ge=0, le=255, strict=True)]
+Level = Annotated[int, Field(ge=0, le=255)]
+# JSON writes a whole number as 30 or as 30.0, and true or "30" are none.
+_GivenLevel = Annotated[float, Field(ge=0, le=255, multiple_of=1, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -86,5 +88,5 @@ _PIXELS = Field(description="Rows of grey levels, 0 to 255; no polarity is asked
 
 def _rows(shape: Shape) -> Any:
     _, rows, columns = shape
-    row = Annotated[list[Level], Field(min_length=columns, max_length=columns)]
+    row = Annotated[list[_GivenLevel], Field(min_length=columns, max_length=columns)]
     return Annotated[list[row], Field(min_length=rows, max_length=rows)]

@@ -70,7 +70,7 @@ def _config(app: Gate, limits: Limits, metrics: Metrics) -> uvicorn.Config:
         app,
         http=protocol,
         ws="none",
-        lifespan="on",
+        lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -96,9 +96,12 @@ class _Server(uvicorn.Server):
 
 def _listening(address: tuple[str, int]) -> socket.socket:
     host, port = address
+    if not 0 <= port < 1 << 16:
+        # The system would take the remainder.
+        raise KilonetError(f"--port is {port}; a port is from 0 to 65535")
     try:
         family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(where[:2], family=family, backlog=_BACKLOG)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise KilonetError(f"cannot listen on {host} port {port}: {reason}; choose another --host or --port") from None

@@ -34,10 +34,6 @@ class Together(Generic[Job, Result]):
         self._free = threads
         self._waiting: deque[tuple[Job, asyncio.Future[Result]]] = deque()
 
-    def close(self) -> None:
-        """Wait for the threads."""
-        self._pool.shutdown()
-
     async def result(self, job: Job) -> Result:
         """Have a job done."""
         loop = asyncio.get_running_loop()
