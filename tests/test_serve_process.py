@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -52,6 +53,12 @@ def refused(answer: bytes, status: int, *words: str) -> None:
         assert word in line
 
 
+def counted(service: Process, name: str) -> float:
+    with urllib.request.urlopen(f"{service.url}/metrics") as response:  # noqa: S310
+        lines = response.read().decode().splitlines()
+    return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+
 # Clients that are slow
 
 
@@ -90,16 +97,15 @@ def test_slow_clients_are_let_go_in_time_while_others_are_answered(service: Proc
 
 
 def test_a_client_that_does_not_read_its_answers_is_let_go(service: Process) -> None:
-    began = time.monotonic()
+    """Thirty megabytes of answers, of which the system's buffers take some."""
+    received = 0
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.sendall(head("/docs/swagger-ui-bundle.js", method="GET"))
+        connection.sendall(20 * head("/docs/swagger-ui-bundle.js", method="GET"))
         time.sleep(2 * SECONDS)
         with contextlib.suppress(ConnectionResetError):
-            while connection.recv(1 << 16):
-                pass
-    assert time.monotonic() - began < 4 * SECONDS
-    assert service.lines()[-1]["path"] == "/docs/swagger-ui-bundle.js"
+            while piece := connection.recv(1 << 20):
+                received += len(piece)
+    assert received < 15_000_000
 
 
 def test_a_head_without_end_is_refused(service: Process) -> None:
@@ -134,7 +140,6 @@ def test_a_chunked_body_is_counted_as_it_comes(service: Process, seven: bytes) -
 def test_a_wrong_length_hurts_only_whoever_gave_it(service: Process, seven: bytes) -> None:
     short = head("/predict", "Content-Type: image/png", f"Content-Length: {len(seven) - 100}") + seven
     answer = exchange(service.port, short)
-    assert answer.startswith(b"HTTP/1.1 422")
     refused(answer[answer.rindex(b"HTTP/1.1") :], 400)
     long = head("/predict", "Content-Type: image/png", f"Content-Length: {len(seven) + 100}") + seven
     refused(exchange(service.port, long), 408)
@@ -164,13 +169,14 @@ def test_pipelined_requests_are_answered_in_order(service: Process, seven: bytes
 
 
 def test_a_client_that_leaves_disturbs_nobody(service: Process, seven: bytes) -> None:
+    before = counted(service, 'kilonet_refusals_total{reason="client left"}')
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", service.port)) as connection:
             connection.sendall(whole(seven)[:-10])
-    with urllib.request.urlopen(f"{service.url}/metrics") as response:  # noqa: S310
-        lines = response.read().decode().splitlines()
-    assert 'kilonet_refusals_total{reason="client left"} 20.0' in lines
-    assert "kilonet_requests_in_flight 1.0" in lines
+    deadline = time.monotonic() + 10
+    while counted(service, 'kilonet_refusals_total{reason="client left"}') < before + 20:
+        assert time.monotonic() < deadline, "it has not noticed"
+    assert counted(service, "kilonet_requests_in_flight") == 1, "which is the one that asks for it"
 
 
 # Many
@@ -287,7 +293,7 @@ def test_help_states_the_limits_and_so_does_the_document() -> None:
     for name, default in defaults.items():
         flag = f"--{name.replace('_', '-')}"
         assert f"{flag} " in shown
-        assert f"(default: {default})" in shown
-        (row,) = (line for line in document.splitlines() if f"`{flag}`" in line)
-        assert f"{default:,g}" in row.replace("8,388,608", "8.38861e+06") or f"{default:,}" in row
+        assert re.search(rf"\(default:[ │]*{default}\)", shown)
+        (row,) = (line for line in document.splitlines() if line.startswith(f"| `{flag}`"))
+        assert f" {default:,} " in row
     assert "127.0.0.1" in shown

@@ -34,9 +34,9 @@ _POSITIVE, _NEGATIVE = schemathesis.GenerationMode.POSITIVE, schemathesis.Genera
 def test_every_answer_is_as_described(described: Any, method: str, path: str, mode: Any) -> None:
     operation = described[path][method]
 
-    @hypothesis.settings(max_examples=25, suppress_health_check=list(HealthCheck))
+    @hypothesis.settings(max_examples=15, suppress_health_check=list(HealthCheck))
     @hypothesis.given(operation.as_strategy(generation_mode=mode))
-    def check(case: schemathesis.Case) -> None:
+    def check(case: schemathesis.Case[Any]) -> None:
         case.call_and_validate()
 
     check()

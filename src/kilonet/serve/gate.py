@@ -76,12 +76,12 @@ class Gate:
             raise _busy(f"{self._limits.requests} requests are being answered")
         body = await self._body(scope, exchange)
         try:
-            async with asyncio.timeout(self._limits.seconds):
+            async with asyncio.timeout(self._limits.seconds) as exchange.patience:
                 await self._app(scope, _given(body), exchange.send)
         except TimeoutError:
-            # What has begun to be answered cannot be refused any more; its connection is closed.
-            if not exchange.status:
-                raise late(self._limits.seconds) from None
+            raise late(self._limits.seconds) from None
+        finally:
+            exchange.patience = None
 
     async def _body(self, scope: Scope, exchange: "_Exchange") -> bytes:
         self._check_length(_declared_length(scope))
@@ -137,6 +137,8 @@ class _Exchange:
         """Bytes of the body so far."""
         self.status = 0
         """Of the answer, once it has begun."""
+        self.patience: asyncio.Timeout | None = None
+        """Until the answer has begun: from then on the protocol times the client that reads it."""
 
     async def receive(self) -> bytes:
         """Return the next part of the body."""
@@ -151,6 +153,8 @@ class _Exchange:
         """Pass on a part of the answer, with the headers that all answers have."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if self.patience:
+                self.patience.reschedule(None)
             headers = [*message.get("headers", ()), *_GUARDS]
             if not any(name == _POLICY for name, _ in headers):
                 headers.append((_POLICY, b"default-src 'none'; frame-ancestors 'none'"))

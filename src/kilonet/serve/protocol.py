@@ -14,7 +14,7 @@ from kilonet.ship.extras import needed_from
 
 with needed_from("serve"):
     import orjson
-    from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+    from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -27,6 +27,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = self._head_is_new = False
         self._head_bytes = 0
         """Of a head so far, without the bytes that came with its first."""
+        self._answering: RequestResponseCycle | None = None
         self._waiting_for_head: asyncio.TimerHandle | None = None
         self._waiting_for_reader: asyncio.TimerHandle | None = None
 
@@ -66,6 +67,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = False
         super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
     def pause_writing(self) -> None:
         """Time a client that does not read."""
         super().pause_writing()
@@ -84,6 +89,10 @@ class GuardedProtocol(HttpToolsProtocol):
         _stop(self._waiting_for_reader)
         self._waiting_for_reader = None
         super().connection_lost(exc)
+        # uvicorn tells only the latest request that has come, which may still wait for the one that is being answered.
+        if self._answering and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, as everything else is refused."""
