@@ -1,5 +1,6 @@
 """A service under test: the whole application in this process, or as a process of its own; and images to send it."""
 
+import asyncio
 import contextlib
 import io
 import json
@@ -8,10 +9,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,8 @@ from kilonet.serve.engine import engine_of
 from kilonet.serve.gate import Gate
 from kilonet.serve.limits import Limits
 from kilonet.serve.metrics import Metrics
+
+Result = TypeVar("Result")
 
 LIMITS = Limits(bytes=1 << 20, pixels=1_000_000, images=4, requests=16, seconds=5.0)
 PNG = {"content-type": "image/png"}
@@ -43,6 +47,12 @@ def png(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind)
     return stream.getvalue()
+
+
+def in_loop(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine in a loop of its own, whatever runs in this thread: see browser.py."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, main).result()
 
 
 @dataclass(frozen=True)

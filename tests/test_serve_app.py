@@ -1,6 +1,5 @@
 """The service's answers, in this process: those of `kilonet predict`, and one line for whatever it cannot read."""
 
-import asyncio
 import json
 import re
 import struct
@@ -34,7 +33,7 @@ from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal
 from kilonet.ship.export import export_c
 from kilonet.ship.exported import ExportedModel
-from service import LIMITS, PNG, png, service_of
+from service import LIMITS, PNG, in_loop, png, service_of
 
 JSON = {"content-type": "application/json"}
 
@@ -328,7 +327,7 @@ def test_what_is_late_is_given_up_between_two_images(mnist: DataSet) -> None:
     answering = Answering(engine_of(load("best")), late, Metrics("0123456789"))
     images = [from_pixels(image) for image in mnist.test.pixels[:2, 0].tolist()]
     with pytest.raises(Refusal, match="no answer within"):
-        asyncio.run(answering.json(lambda: images, 1, is_batch=True))
+        in_loop(answering.json(lambda: images, 1, is_batch=True))
 
 
 def test_limits_are_positive() -> None:

@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from kilonet.serve.gate import Gate
 from kilonet.serve.limits import Limits
 from kilonet.serve.metrics import Metrics
+from service import in_loop
 
 LIMITS = Limits(bytes=100, pixels=1, images=1, requests=2, seconds=0.3)
 
@@ -90,7 +91,7 @@ def counted(metrics: Metrics, name: str, **labels: str) -> float:
 
 def test_a_body_is_handed_on_whole_with_the_guards_on_the_answer() -> None:
     guarded, metrics = gate()
-    client = asyncio.run(Client([(b"abc", 0), (b"", 0), (b"def", 0.01)]).through(guarded))
+    client = in_loop(Client([(b"abc", 0), (b"", 0), (b"def", 0.01)]).through(guarded))
     assert (client.status, client.body) == (200, b"abcdef")
     assert client.headers[b"x-content-type-options"] == b"nosniff"
     assert client.headers[b"content-security-policy"].startswith(b"default-src 'none'")
@@ -106,7 +107,7 @@ def test_a_declared_length_over_the_limit_is_refused_before_the_body_is_asked_fo
     client = Client([(b"x", 0)], length=101)
     asked: list[int] = []
     client.sent = _Noting(lambda: asked.append(client.asked))
-    asyncio.run(client.through(guarded))
+    in_loop(client.through(guarded))
     client.refused(413, "100 bytes")
     assert asked[0] == 0
     assert client.headers[b"connection"] == b"close"
@@ -128,13 +129,13 @@ class _Noting(list[Message]):
 def test_a_body_longer_than_it_should_be_is_cut_off_where_it_passes_the_limit() -> None:
     guarded, _ = gate()
     endless = ((b"x" * 30, 0.0) for _ in range(10))
-    client = asyncio.run(Client(endless, length=3).through(guarded))
+    client = in_loop(Client(endless, length=3).through(guarded))
     client.refused(413, "100 bytes")
 
 
 def test_a_client_that_still_sends_may_read_its_refusal() -> None:
     guarded, _ = gate()
-    client = asyncio.run(Client([(b"x" * 101, 0), (b"y", 0.05), (b"z", 0.05)]).through(guarded))
+    client = in_loop(Client([(b"x" * 101, 0), (b"y", 0.05), (b"z", 0.05)]).through(guarded))
     client.refused(413)
     assert client.asked == 3, "what still comes is read"
     assert [message.get("more_body") for message in client.sent[1:]] == [True, None]
@@ -142,7 +143,7 @@ def test_a_client_that_still_sends_may_read_its_refusal() -> None:
 
 def test_a_slow_body_is_refused() -> None:
     guarded, metrics = gate()
-    client = asyncio.run(Client([(b"x", 0.1)] * 9).through(guarded))
+    client = in_loop(Client([(b"x", 0.1)] * 9).through(guarded))
     client.refused(408, "0.3 s")
     assert counted(metrics, "kilonet_refusals_total", reason="slow") == 1
 
@@ -154,7 +155,7 @@ def test_requests_beyond_those_at_once_are_told_to_come_back() -> None:
         return [*clients, await Client().through(guarded)]
 
     guarded, metrics = gate()
-    *clients, after = asyncio.run(run())
+    *clients, after = in_loop(run())
     clients.sort(key=lambda client: client.status)
     assert [client.status for client in clients] == [200, 200, 503, 503, 503]
     for client in clients[2:]:
@@ -171,7 +172,7 @@ def test_bodies_in_memory_are_bounded_together() -> None:
         return [*clients, await Client([(b"x" * 100, 0)]).through(guarded)]
 
     guarded, _ = gate(requests=20)
-    *clients, after = asyncio.run(run())
+    *clients, after = in_loop(run())
     clients.sort(key=lambda client: client.status)
     assert [client.status for client in clients] == 8 * [200] + 2 * [503]
     clients[-1].refused(503, "800 bytes")
@@ -183,7 +184,7 @@ def test_an_answer_that_takes_too_long_is_given_up() -> None:
         await asyncio.sleep(60)
 
     guarded, metrics = gate(sleep)
-    asyncio.run(Client().through(guarded)).refused(503, "0.3 s")
+    in_loop(Client().through(guarded)).refused(503, "0.3 s")
     assert counted(metrics, "kilonet_requests_in_flight") == 0
 
 
@@ -193,13 +194,13 @@ def test_an_answer_that_has_begun_is_not_refused_any_more() -> None:
         await asyncio.sleep(0.5)
         await send({"type": "http.response.body", "body": b"at last"})
 
-    client = asyncio.run(Client().through(gate(long)[0]))
+    client = in_loop(Client().through(gate(long)[0]))
     assert (client.status, client.body) == (200, b"at last")
 
 
 def test_a_client_that_leaves_is_counted_and_gets_nothing() -> None:
     guarded, metrics = gate()
-    client = asyncio.run(Client([(b"x", 0)], leaves=True).through(guarded))
+    client = in_loop(Client([(b"x", 0)], leaves=True).through(guarded))
     assert client.sent == []
     assert counted(metrics, "kilonet_refusals_total", reason="client left") == 1
     assert counted(metrics, "kilonet_requests_in_flight") == 0
@@ -211,7 +212,7 @@ def test_a_fault_is_counted_and_goes_on_to_the_server() -> None:
 
     guarded, metrics = gate(broken)
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(Client().through(guarded))
+        in_loop(Client().through(guarded))
     assert counted(metrics, "kilonet_refusals_total", reason="fault") == 1
 
 
@@ -219,7 +220,7 @@ def test_what_clients_invent_makes_no_new_labels(caplog: pytest.LogCaptureFixtur
     caplog.set_level("INFO")
     guarded, metrics = gate()
     for number in range(20):
-        asyncio.run(Client().through(guarded, f"/{number}/" + 1000 * "x"))
+        in_loop(Client().through(guarded, f"/{number}/" + 1000 * "x"))
     assert counted(metrics, "kilonet_requests_total", method="POST", route="other", status="200") == 20
     metrics.request("INVENTED", "other", 200, 0.1)
     assert counted(metrics, "kilonet_requests_total", method="other", route="other", status="200") == 1
@@ -228,7 +229,7 @@ def test_what_clients_invent_makes_no_new_labels(caplog: pytest.LogCaptureFixtur
 
 def test_a_request_is_one_line_in_the_log_without_its_body(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    asyncio.run(Client([(b"secret", 0)]).through(gate()[0]))
+    in_loop(Client([(b"secret", 0)]).through(gate()[0]))
     (record,) = (record.__dict__ for record in caplog.records)
     assert {key: record[key] for key in ("method", "path", "status", "bytes", "client")} == {
         "method": "POST",

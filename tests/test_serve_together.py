@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from kilonet.serve.together import Together
+from service import in_loop
 
 FAULT = 13
 
@@ -45,7 +46,7 @@ def test_what_waits_is_taken_together_in_order_but_large_jobs_alone() -> None:
         assert await asyncio.gather(*tasks) == [0, 4, 8, 12, 16, 400, 20]
 
     work = Doubling()
-    asyncio.run(run())
+    in_loop(run())
     assert work.taken == [[0], [2, 4, 6], [8], [200], [10]]
 
 
@@ -60,7 +61,7 @@ def test_an_error_is_raised_for_its_own_job() -> None:
         assert await third == 8
 
     work = Doubling()
-    asyncio.run(run())
+    in_loop(run())
 
 
 def test_a_fault_is_raised_for_all_and_the_thread_goes_on() -> None:
@@ -74,7 +75,7 @@ def test_a_fault_is_raised_for_all_and_the_thread_goes_on() -> None:
         assert await pool.result(6) == 12
 
     work = Doubling()
-    asyncio.run(run())
+    in_loop(run())
 
 
 def test_nobody_computes_what_nobody_waits_for() -> None:
@@ -87,5 +88,5 @@ def test_nobody_computes_what_nobody_waits_for() -> None:
         assert await stays == 12
 
     work = Doubling()
-    asyncio.run(run())
+    in_loop(run())
     assert work.taken == [[2], [6]]
