@@ -1,8 +1,8 @@
 """How `kilonet serve` stands up to load: wrk posts a digit over and over through many connections.
 
-    python benchmarks/serve_load.py [--connections 64] [--seconds 30] [--image digit|photo]
+    python benchmarks/serve_load.py --image digit photo > docs/results/serve-load.md
 
-Needs wrk (Debian: apt install wrk) and the extra `serve`. Server and wrk share the machine's cores. The digit is the
+Needs wrk (Debian: apt-get install wrk) and the extra `serve`. Server and wrk share the machine's cores. The digit is the
 first test image as a PNG file, laid out like MNIST already; the photo is the same digit drawn large on grey paper, a
 JPEG file that goes the whole way of preprocessing. The command fails if any answer was an error.
 """
@@ -55,9 +55,9 @@ def picture(kind: str) -> tuple[bytes, str]:
 
 
 @contextmanager
-def service() -> Iterator[str]:
-    """Run the service at a free port; gives its address."""
-    command = [sys.executable, "-m", "kilonet", "serve", "best", "--port", "0"]
+def service(model: str) -> Iterator[str]:
+    """Serve a model at a free port; gives the address."""
+    command = [sys.executable, "-m", "kilonet", "serve", model, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout  # noqa: S101
         try:
@@ -95,7 +95,7 @@ def main() -> None:
     print("| image | requests a second | median | 99th percentile | longest | errors |")
     print("|---|---:|---:|---:|---:|---:|")
     errors = 0
-    with service() as address:
+    with service("best") as address:
         load(address, "digit", options.connections, 2)
         for kind in options.image:
             counts = load(address, kind, options.connections, options.seconds)
