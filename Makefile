@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train test test-full lint benchmark readme picture clean
+.PHONY: train test test-full lint benchmark readme results picture report clean
 
 train: $(STAMP)
 	$(BIN)/kilonet train
@@ -27,8 +27,17 @@ benchmark: $(STAMP)
 readme: $(STAMP)
 	$(BIN)/python benchmarks/readme.py
 
-picture: $(STAMP)
+results: $(STAMP)
+	$(BIN)/python benchmarks/results.py
+
+picture: $(STAMP) report
 	$(BIN)/python benchmarks/page_picture.py
+	$(BIN)/python benchmarks/report_picture.py report.html
+
+# On the packaged model, from what docs/results has of it.
+report: $(STAMP)
+	$(BIN)/kilonet report best --results docs/results/best.json --corruptions docs/results/corruptions-best.json \
+	  --exported docs/results/exported
 
 # The environment is made without its own pip, which Debian's Python keeps in a package apart; the pip at hand fills it.
 $(STAMP): pyproject.toml constraints.txt

@@ -2,9 +2,9 @@
 
     python benchmarks/serve_load.py --image digit photo > docs/results/serve-load.md
 
-Needs wrk (Debian: apt-get install wrk) and the extra `serve`. Server and wrk share the machine's cores. The digit is the
-first test image as a PNG file, laid out like MNIST already; the photo is the same digit drawn large on grey paper, a
-JPEG file that goes the whole way of preprocessing. The command fails if any answer was an error.
+Needs wrk (Debian: apt-get install wrk) and the extra `serve`. Server and wrk share the machine's cores. The digit is
+the first test image as a PNG file, laid out like MNIST already; the photo is the same digit drawn large on grey paper,
+a JPEG file that goes the whole way of preprocessing. The command fails if any answer was an error.
 """
 
 import argparse

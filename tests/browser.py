@@ -62,6 +62,35 @@ def watched(browser: Browser, address: str, *allowed: str, **options: Any) -> It
     assert not watch.complaints, watch.complaints
 
 
+_INTRUDE = """async () => {
+  const seen = [];
+  addEventListener("securitypolicyviolation", (event) => seen.push(event.effectiveDirective));
+  const script = document.createElement("script");
+  script.textContent = "window.intruder = true";
+  document.body.append(script);
+  const image = document.createElement("img");
+  image.src = "http://localhost:9/x.png";
+  document.body.append(image);
+  document.body.setAttribute("style", "color: red");
+  await fetch("http://localhost:9/").catch(() => {});
+  await new Promise((done) => setTimeout(done, 200));
+  return [window.intruder, seen.sort()];
+}"""
+
+
+def intruded(browser: Browser, address: str) -> Any:
+    """Put a script, an image, a style and a request into a page that did not ask for them.
+
+    Returns what the script left behind, and the directives of the page's policy that were hit.
+    """
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address)
+    found = page.evaluate(_INTRUDE)
+    context.close()
+    return found
+
+
 Point = tuple[float, float]
 
 

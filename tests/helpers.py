@@ -118,6 +118,14 @@ def python(script: str, *arguments: str | Path, timeout: float = 120) -> Answer:
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
+def hide(monkeypatch: pytest.MonkeyPatch, library: str, *users: str) -> None:
+    """Make a library seem not to be installed, and the modules that import it seem not to be imported yet."""
+    for name in list(sys.modules):
+        if any(f"{name}.".startswith(f"{user}.") for user in users):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, library, None)
+
+
 def some_pixels(count: int, shape: Sequence[int] = (1, 28, 28), seed: int = 0) -> torch.Tensor:
     """Random images, uint8 (count, *shape)."""
     generator = torch.Generator().manual_seed(seed)

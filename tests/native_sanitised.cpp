@@ -14,8 +14,14 @@ int main() {
   for (auto& label : labels) label = (int64_t)(last.channels * random());
   for (auto& value : values) value = random() + 0.1f;
   const Settings settings{pixels.data(), labels.data(), values.data(), momentum.data(), second.data(), average.data(),
-                          0.9, 1e-3, 0.1, 0.2, 0.13, 0.3, 7, 2};
-  Trainer* trainer = kilonet_open(&settings);
+                          0.9, 1e-3, 0.1, 0.2, 0.13, 0.3, 2, 0.9, 7, 2};
+  std::vector<float> teachings(values);
+  Settings own = settings;
+  own.values = teachings.data();
+  Trainer *trainer = kilonet_open(&settings), *teacher = kilonet_open(&own);
+  kilonet_prepare_answers(teacher);
+  const Teacher lesson{teacher, kilonet_answer, 1.1, 0.2};
+  for (int i = 0; i < 2; i++) kilonet_learn_from(trainer, &lesson);
   for (int step = 0; step < 3; step++) {
     for (auto& index : indices) index = (int64_t)(images * random());
     // Far enough to look outside the picture on every side.
@@ -26,6 +32,7 @@ int main() {
   Totals totals;
   kilonet_take_totals(trainer, &totals);
   kilonet_close(trainer);
+  kilonet_close(teacher);
   for (float logit : logits)
     if (!std::isfinite(logit)) return 1;
   return totals.images == 3 * batch - 3 && std::isfinite(totals.loss) ? 0 : 1;

@@ -1,6 +1,7 @@
 """A training step in plain torch, in any precision, that the native engine is held against."""
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from kilonet.augment import apply_transforms
 from kilonet.network import Network
-from kilonet.recipe import Recipe
+from kilonet.recipe import ModelSection, Recipe
 
 
 def averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
@@ -25,7 +26,9 @@ def averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
 class Reference:
     """Trains as the engine's contract says, one torch operation after another."""
 
-    def __init__(self, recipe: Recipe, weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    def __init__(
+        self, recipe: Recipe, weights: Mapping[str, Tensor], dtype: torch.dtype, teachers: Sequence[Network] = ()
+    ) -> None:
         self.recipe = recipe
         self.network = Network(recipe.model)
         self.network.load(weights)
@@ -46,10 +49,12 @@ class Reference:
         if train.ema:
             self.average = AveragedModel(self.network, avg_fn=averaging(train.ema), use_buffers=True)
         self.loss = 0.0
+        self.teachers = [copy.deepcopy(teacher).to(dtype).eval() for teacher in teachers]
 
     def logits(self, pixels: Tensor, network: torch.nn.Module) -> Tensor:
         """Score pixels, 0 to 255, in this reference's precision."""
-        model = self.recipe.model
+        model = network.model
+        assert isinstance(model, ModelSection)
         layers = network.layers
         assert isinstance(layers, torch.nn.Module)
         values = (pixels.to(self.dtype) - 255 * model.mean) / (255 * model.deviation)
@@ -60,14 +65,25 @@ class Reference:
         """Train one step on images given with their labels."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        logits = self.logits(apply_transforms(pixels, transforms), self.network)
+        shown = apply_transforms(pixels, transforms)
+        logits = self.logits(shown, self.network)
         loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.train.label_smoothing)
         self.optimizer.zero_grad()
-        loss.backward()
+        (self.distilled(loss, logits, shown) if self.teachers else loss).backward()
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
         self.loss += loss.item() * len(labels)
+
+    def distilled(self, loss: Tensor, logits: Tensor, shown: Tensor) -> Tensor:
+        """Return what is minimised with teachers: the divergence written out, without torch's own function for it."""
+        distill = self.recipe.distill
+        with torch.no_grad():
+            answers = [(self.logits(shown, teacher) / distill.temperature).softmax(1) for teacher in self.teachers]
+        wanted = torch.stack(answers).mean(0)
+        softened = (logits / distill.temperature).softmax(1)
+        divergence = (wanted * (wanted.log() - softened.log())).sum(1).mean()
+        return (1 - distill.weight) * loss + distill.weight * distill.temperature**2 * divergence
 
     def kept(self) -> Network:
         """Return the network that would be kept, in evaluation mode."""

@@ -25,6 +25,7 @@ CORE = {
     "environment",
     "errors",
     "evaluation",
+    "extras",
     "files",
     "idx",
     "image_folders",
@@ -34,20 +35,53 @@ CORE = {
     "network",
     "notes",
     "preprocess",
+    "printed",
     "progress",
     "reading",
     "recipe",
     "runs",
     "statistics",
+    "subject",
+    "tables",
+    "teachers",
     "torch_engine",
     "train",
 }
 # What may join core and leaves: the command line, and loading whatever can classify.
-COMMAND_LINE = {"__main__", "calibrating", "cli", "flags", "loading", "predicting", "scoring", "sessions", "sources"}
-LEAVES = {"corruptions", "serve", "ship"}
+COMMAND_LINE = {
+    "__main__",
+    "calibrating",
+    "cli",
+    "finding",
+    "flags",
+    "gathering",
+    "loading",
+    "predicting",
+    "reporting",
+    "scoring",
+    "sessions",
+    "shipping",
+    "showing",
+    "sources",
+    "sweeping",
+}
+LEAVES = {"card", "compare", "corruptions", "rate_finder", "report", "serve", "ship", "sweep", "tracking"}
 # A leaf may stand on another, which knows nothing of it.
 STANDS_ON = {"serve": {"ship"}}
-WITHOUT_TORCH = ("errors", "layers", "recipe", "budget", "statistics", "files", "idx", "flags", "sources", "cli")
+WITHOUT_TORCH = (
+    "errors",
+    "layers",
+    "recipe",
+    "budget",
+    "statistics",
+    "files",
+    "idx",
+    "flags",
+    "shipping",
+    "showing",
+    "sources",
+    "cli",
+)
 HEAVY = {"torch", "safetensors", "scipy", "PIL", "tqdm"}
 # What the core may import beside Python's own library.
 ALLOWED = {"PIL", "filelock", "numpy", "platformdirs", "pydantic", "safetensors", "scipy", "tomli_w", "torch", "tqdm"}

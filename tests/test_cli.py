@@ -16,7 +16,7 @@ from helpers import GOLDEN, KILONET, command, process, python, tiny_recipe
 from kilonet import cli
 from kilonet.errors import TrainingDiverged
 from kilonet.recipe import SECTIONS, packaged_recipes
-from kilonet.runs import Run, read_result
+from kilonet.runs import Run, read_history, read_result
 
 COMMANDS = ("train", "evaluate", "predict", "calibrate", "summary", "recipes")
 
@@ -231,6 +231,7 @@ def test_train_prints_its_result_on_stdout_and_its_progress_on_stderr(
 def test_train_prints_one_json_object(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = json_of(command(capsys, "train", tiny, "--out", tmp_path / "run", "--json").out)
     assert table.pop("folder") == str(tmp_path / "run")
+    assert table.pop("history") == [epoch.model_dump() for epoch in read_history(tmp_path / "run")]
     assert table == read_result(tmp_path / "run").model_dump(mode="json")
 
 

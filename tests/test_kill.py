@@ -133,6 +133,30 @@ def test_a_run_killed_a_hundred_times_ends_in_the_same_weights(recipe: Path, tmp
     prove(recipe, tmp_path, 1500, ["start-up"] * 30 + ["epoch"] * 30 + ["write"] * 40)
 
 
+def test_a_run_killed_in_its_teachers_training_ends_in_the_same_weights(recipe: Path, tmp_path: Path) -> None:
+    whole, broken, student = tmp_path / "whole", tmp_path / "broken", tmp_path / "student.toml"
+    longer = recipe.read_text().replace("[train]", "[train]\nepochs = 60")
+    recipe.write_text(longer)
+    student.write_text(f'{longer}[distill]\nteacher = "{recipe}"\n')
+    dice = random.Random(SEED)  # noqa: S311
+    with start(student, "--out", whole) as unbroken:
+        for kind, where in (("write", "teacher"), ("epoch", ".")):
+            with start(*(["--resume", broken] if broken.exists() else [student, "--out", broken])) as training:
+                wait_for_a_moment(kind, dice, training, broken / where)
+                training.kill()
+                _, errors = training.communicate()
+            assert training.returncode == -signal.SIGKILL, errors
+            assert is_finished(broken / "teacher") == (where == ".")
+        unbroken.communicate()
+    answer = process("train", "--resume", broken)
+    assert answer.status == 0, answer.err
+    for part in (".", "teacher"):
+        assert digest(broken / part) == digest(whole / part)
+        assert sorted(entry.name for entry in (broken / part).iterdir()) == sorted(
+            entry.name for entry in (whole / part).iterdir()
+        )
+
+
 def test_ctrl_c_says_how_to_go_on_and_that_works(recipe: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run with a space"
     with start(recipe, "--out", folder, "--epochs", "30") as training:

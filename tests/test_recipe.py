@@ -68,6 +68,17 @@ TRAINS = st.fixed_dictionaries(
 AUGMENTS = st.fixed_dictionaries(
     {}, optional={"rotation": proper(180), "shift": proper(64), "scale": proper(exclude_max=True), "shear": proper()}
 )
+DISTILLS = st.fixed_dictionaries(
+    {},
+    optional={
+        "teacher": st.lists(
+            st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=9), max_size=3
+        ),
+        "teachers": st.integers(1, 100),
+        "temperature": st.floats(0.1, 100),
+        "weight": proper(),
+    },
+)
 RUNS = st.fixed_dictionaries(
     {},
     optional={
@@ -81,7 +92,8 @@ RUNS = st.fixed_dictionaries(
     },
 )
 TABLES = st.fixed_dictionaries(
-    {"model": MODELS}, optional={"about": st.text(max_size=30), "train": TRAINS, "augment": AUGMENTS, "run": RUNS}
+    {"model": MODELS},
+    optional={"about": st.text(max_size=30), "train": TRAINS, "augment": AUGMENTS, "distill": DISTILLS, "run": RUNS},
 )
 
 
@@ -95,7 +107,7 @@ def test_a_recipe_survives_being_written_and_read(
     assert load_recipe(str(path)) == recipe
     for section, keys in table.items():
         for key, value in keys.items() if isinstance(keys, dict) else ():
-            if key != "layers":
+            if key not in ("layers", "teacher"):
                 assert getattr(getattr(recipe, section), key) == value
 
 
@@ -197,6 +209,10 @@ def test_a_recipe_is_frozen() -> None:
                 ("augment", "shift", ("-1", "65")),
                 ("augment", "scale", ("1", "-0.1")),
                 ("augment", "shear", ("1.1", "-0.1")),
+                ("distill", "teacher", ("5", "[5]", "{}", "true")),
+                ("distill", "teachers", ("0", "101", "1.5")),
+                ("distill", "temperature", ("0.09", "-1", "101", "nan", "inf", '"warm"')),
+                ("distill", "weight", ("-0.1", "1.1", "nan")),
                 ("run", "seed", ("-1", "2147483648", "0.5", "9" * 40)),
                 ("run", "threads", ("-1", "1025")),
                 ("run", "engine", ('"quantum"',)),
@@ -260,6 +276,26 @@ def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(KilonetError) as error:
         load_recipe(str(tmp_path))
     refusal(error, tmp_path, "best", "seed")
+
+
+@pytest.mark.parametrize(
+    ("written", "teachers"),
+    [('"a"', ("a",)), ('["a", "b"]', ("a", "b")), ('""', ()), ("[]", ()), ('[""]', ())],
+    ids=str,
+)
+def test_one_teacher_or_several_or_none_can_be_named(file: Path, written: str, teachers: tuple[str, ...]) -> None:
+    file.write_text(f"{MODEL}[distill]\nteacher = {written}\n")
+    recipe = load_recipe(str(file))
+    assert recipe.distill.teacher == teachers
+    assert recipe.replace(teacher="").distill.teacher == ()
+    assert recipe.replace(teacher="c").distill.teacher == ("c",)
+
+
+def test_the_distilled_recipe_is_best_with_a_teacher() -> None:
+    distilled, best = load_recipe("distilled"), load_recipe("best")
+    assert distilled.distill.teacher == ("teacher",)
+    assert distilled.replace(teacher="").model_copy(update={"about": best.about}) == best
+    assert load_recipe("teacher").model.parameters == 29764
 
 
 def test_changes_go_into_their_sections() -> None:

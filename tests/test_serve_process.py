@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from helpers import command, process, python
-from kilonet.cli import serve
 from kilonet.datasets import DataSet
+from kilonet.shipping import serve
 from service import Process, exchange, head, png, running, status_and_error
 
 SECONDS = 2.0

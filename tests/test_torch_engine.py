@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
@@ -12,10 +14,11 @@ from torch.optim.swa_utils import AveragedModel
 from helpers import same_tensors, some_pixels, tiny_recipe
 from kilonet.augment import apply_transforms, draw_transforms
 from kilonet.datasets import Images
+from kilonet.model import Model
 from kilonet.network import Network, initial_network
-from kilonet.recipe import Recipe
-from kilonet.torch_engine import TorchEngine
-from reference import averaging
+from kilonet.recipe import DistillSection, Recipe
+from kilonet.torch_engine import TorchEngine, distilled
+from reference import Reference, averaging
 
 IMAGES = Images(some_pixels(200), torch.arange(200) % 10)
 PLAIN: dict[str, Any] = {"dropout": 0.0, "ema": 0.0, "momentum": 0.9, "weight_decay": 0.01}
@@ -214,3 +217,44 @@ def test_bfloat16_is_near_float32_and_keeps_float32_weights() -> None:
     assert not same_tensors(exact, reduced)
     for name in exact:
         torch.testing.assert_close(exact[name], reduced[name], atol=0.05, rtol=0.1)
+
+
+def test_steps_with_teachers_are_those_of_the_reference() -> None:
+    recipe = tiny_recipe(**PLAIN, temperature=3.0, weight=0.6, label_smoothing=0.1)
+    models = [Model(recipe.model, initial_network(recipe.model, seed).state()) for seed in (1, 2)]
+    start = {name: tensor.clone() for name, tensor in initial_network(recipe.model, recipe.run.seed).state().items()}
+    reference = Reference(recipe, start, torch.float32, [model.network for model in models])
+    engine = train(TorchEngine(recipe, IMAGES, initial_network(recipe.model, recipe.run.seed), models), recipe, 6)
+    for indices, transforms, rate, _ in batches(recipe, 6):
+        reference.train_batch(IMAGES.pixels[indices], IMAGES.labels[indices], transforms, rate)
+    close(engine.network_state(), reference.network.state())
+    assert engine.take_totals().loss == pytest.approx(reference.loss, rel=1e-4)
+
+
+NUMBERS = st.floats(-20, 20, width=32)
+
+
+@st.composite
+def opinions(draw: st.DrawFn) -> tuple[Tensor, list[Tensor], DistillSection]:
+    images, classes = draw(st.integers(1, 4)), draw(st.integers(2, 5))
+    rows = st.lists(st.lists(NUMBERS, min_size=classes, max_size=classes), min_size=images, max_size=images)
+    drawn = [torch.tensor(draw(rows), dtype=torch.float64) for _ in range(draw(st.integers(2, 4)))]
+    distill = DistillSection(temperature=draw(st.floats(0.5, 20)), weight=draw(st.floats(0, 1)))
+    return drawn[0], drawn[1:], distill
+
+
+@given(opinions())
+def test_the_loss_of_distillation(drawn: tuple[Tensor, list[Tensor], DistillSection]) -> None:
+    logits, answers, distill = drawn
+    logits.requires_grad_()
+    temperature, weight = distill.temperature, distill.weight
+    labels = torch.tensor(3.0, dtype=torch.float64)
+    loss = distilled(labels, logits, answers, distill)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    wanted = sum((answer / temperature).softmax(1) for answer in answers) / len(answers)
+    # The divergence is never negative, and its gradient is the difference of the probabilities.
+    assert float(loss.detach()) >= (1 - weight) * 3 - 1e-9
+    expected = weight * temperature * ((logits / temperature).softmax(1) - wanted) / len(logits)
+    torch.testing.assert_close(gradient, expected.detach(), rtol=1e-9, atol=1e-9)
+    agreeing = distilled(labels, answers[0], answers[:1], distill)
+    assert float(agreeing) == pytest.approx((1 - weight) * 3, abs=1e-9)

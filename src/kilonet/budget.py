@@ -7,6 +7,7 @@ from typing import Any
 
 from kilonet.layers import Convolution, GlobalAveragePooling, MaxPooling, Operation, Shape, elements
 from kilonet.recipe import ModelSection
+from kilonet.tables import aligned
 
 _MEBIBYTE = 1 << 20
 _FLOAT_BYTES = 4
@@ -75,8 +76,7 @@ class Budget:
         rows = [heads, *(_cells(layer) for layer in self.layers)]
         totals = ("total", "", f"{self.parameters:,}", f"{self.macs:,}", "", "", "")
         rows.append((*totals, f"{self.peak_activation_bytes:,} peak", f"{self.weight_bytes:,}"))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-        lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+        lines = aligned(rows, (0, 1))
         rule = "-" * max(map(len, lines))
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
@@ -130,14 +130,6 @@ def _cells(layer: LayerCost) -> tuple[str, ...]:
     counts = (f"{layer.parameters:,}", f"{layer.macs:,}", f"{layer.kernel}x{layer.kernel}")
     sight = (f"{layer.receptive_field}", f"{layer.jump}")
     return (layer.layer, shape, *counts, *sight, f"{layer.activation_bytes:,}", f"{layer.weight_bytes:,}")
-
-
-def _aligned(row: tuple[str, ...], widths: list[int]) -> list[str]:
-    """Set words to the left and figures to the right."""
-    return [
-        cell.ljust(width) if column < 2 else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
 
 
 def classic_table(model: ModelSection) -> str:

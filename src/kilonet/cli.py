@@ -3,25 +3,18 @@
 Figures go to stdout, progress to stderr. Exit status: 0 done, 1 a check failed, 2 bad input, 130 interrupted.
 """
 
-import json as json_module
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated
 
 import tyro
 
 from kilonet.errors import CheckFailed, KilonetError, TrainingDiverged
-from kilonet.flags import Positional, RecipeFlags, dispatch, recipe_flags
-
-if TYPE_CHECKING:
-    from kilonet.runs import Run
-
-if TYPE_CHECKING:
-    Keys = RecipeFlags
-else:
-    Keys = recipe_flags()
+from kilonet.flags import Keys, Positional, dispatch, print_answer
+from kilonet.shipping import export, serve, verify
+from kilonet.showing import card, compare, lr_find, report
 
 DEFAULT_RECIPE = "best"
 
@@ -32,6 +25,7 @@ def train(
     out: Path | None = None,
     resume: Path | None = None,
     seeds: int | None = None,
+    tensorboard: bool = False,
     json: bool = False,
     recipe_keys: Keys = Keys(),  # noqa: B008
 ) -> int:
@@ -42,23 +36,27 @@ def train(
         out: the run folder; by default a new one under runs/.
         resume: go on with the run in this folder, with its own recipe.
         seeds: train so many times, side by side, with seeds from --seed upwards; prints mean and deviation.
+        tensorboard: write TensorBoard's event files too, into the run folder.
         json: print one JSON object instead of text.
         recipe_keys: keys of the recipe to change.
     """
     from kilonet import sessions
+    from kilonet.printed import as_printed
 
     changes = recipe_keys.given()
     if seeds is not None and resume is None:
-        runs = sessions.train_seeds(recipe or DEFAULT_RECIPE, changes, out, seeds)
-        _print(json, lambda: {"runs": [_run_as_json(run) for run in runs]}, lambda: sessions.seeds_summary(runs))
+        runs = sessions.train_seeds(recipe or DEFAULT_RECIPE, changes, out, seeds, tensorboard=tensorboard)
+        print_answer(json, lambda: {"runs": [as_printed(run) for run in runs]}, lambda: sessions.seeds_summary(runs))
         return 0
     if resume is None:
-        run = sessions.train_recipe(recipe or DEFAULT_RECIPE, changes, out)
+        run = sessions.train_recipe(recipe or DEFAULT_RECIPE, changes, out, tensorboard=tensorboard)
     elif changes or out or seeds is not None or recipe is not None:
-        raise KilonetError("--resume goes on with a run as it was begun: give no recipe and no other flag with it")
+        raise KilonetError(
+            "--resume goes on with a run as it was begun: give no recipe and no other flag with it but --tensorboard"
+        )
     else:
-        run = sessions.resume_run(resume)
-    _print(json, lambda: _run_as_json(run), lambda: sessions.summary(run))
+        run = sessions.resume_run(resume, tensorboard=tensorboard)
+    print_answer(json, lambda: as_printed(run), lambda: sessions.summary(run))
     return 0
 
 
@@ -74,7 +72,7 @@ def evaluate(model: Positional, *, data: str = "mnist", corruptions: bool = Fals
     from kilonet import scoring
 
     evaluation = scoring.score_corrupted(model, data) if corruptions else scoring.score(model, data)
-    _print(json, evaluation.as_json, lambda: str(evaluation))
+    print_answer(json, evaluation.as_json, lambda: str(evaluation))
     return 0
 
 
@@ -102,7 +100,7 @@ def predict(
     if not files:
         raise KilonetError("no image given; name at least one PNG or JPEG file")
     predicted = predicting.predict(model, files, line=line, show=show, table=csv)
-    _print(json, predicted.as_json, lambda: f"Answers: {csv}" if csv else str(predicted))
+    print_answer(json, predicted.as_json, lambda: f"Answers: {csv}" if csv else str(predicted))
     predicting.say_skipped(predicted)
     return predicted.status
 
@@ -118,7 +116,7 @@ def calibrate(model: Positional, *, by: Path, json: bool = False) -> int:
     from kilonet import calibrating
 
     calibration = calibrating.calibrate(model, by)
-    _print(json, lambda: calibration.model_dump(mode="json"), lambda: calibrating.described(calibration))
+    print_answer(json, lambda: calibration.model_dump(mode="json"), lambda: calibrating.described(calibration))
     return 0
 
 
@@ -141,7 +139,7 @@ def summary(recipe: Positional, *, classic: bool = False, data: str | None = Non
         from kilonet.scoring import described
 
         table += f"\n\n{described(section, data)}"
-    _print(json, budget.as_json, lambda: table)
+    print_answer(json, budget.as_json, lambda: table)
     return 0
 
 
@@ -154,103 +152,50 @@ def recipes(*, json: bool = False) -> int:
     from kilonet.recipe import load_recipe, packaged_recipes
 
     found = {name: load_recipe(name) for name in packaged_recipes()}
-    rows = [f"{name:<8} {recipe.model.parameters:>6,} parameters  {recipe.about}" for name, recipe in found.items()]
-    _print(
+    width = max(map(len, found))
+    rows = [
+        f"{name:<{width}} {recipe.model.parameters:>6,} parameters  {recipe.about}" for name, recipe in found.items()
+    ]
+    print_answer(
         json, lambda: {name: recipe.model_dump(mode="json") for name, recipe in found.items()}, lambda: "\n".join(rows)
     )
     return 0
 
 
-def export(
-    model: Positional,
-    *,
-    to: Literal["c", "html", "onnx"],
-    out: Path,
-    data: str = "mnist",
-    max_flash: int | None = None,
-    max_ram: int | None = None,
-    json: bool = False,
-) -> int:
-    """Write a model as integers in a form that ships.
+def sweep(plan: Positional, *, show: bool = False, address: str | None = None, json: bool = False) -> int:
+    """Search for networks under a budget, or go on searching.
 
     Args:
-        model: a packaged model, a run folder or a model file.
-        to: the form: 'c' for C99 without floats, for a microcontroller; 'html' for one page to draw digits on;
-            'onnx' for a float and an int8 ONNX file.
-        out: the folder to write; one that holds other forms of the same model gets this one too.
-        data: 'mnist', or a folder with four IDX files: what the model was trained on, to choose scales on.
-        max_flash: fail if the C takes more bytes of flash on a Cortex-M0.
-        max_ram: fail if the C takes more bytes of RAM.
+        plan: a SWEEP.toml or a packaged one ('1k', '2k').
+        show: only print and draw what was found so far.
+        address: join the Ray cluster there, HOST:PORT or 'auto'; without it one is started on this machine.
         json: print one JSON object instead of text.
     """
-    from kilonet.datasets import load_data
-    from kilonet.model import load
-    from kilonet.ship.export import export_as
+    from kilonet import sweeping
 
-    exported = export_as(to, load(model), load_data(data), out, model, max_flash=max_flash, max_ram=max_ram)
-    _print(json, exported.as_json, lambda: str(exported))
+    front = sweeping.show(plan) if show else sweeping.sweep(plan, address)
+    print_answer(json, front.as_json, lambda: str(front))
     return 0
-
-
-def verify(folder: Annotated[Path, tyro.conf.Positional], *, data: str = "mnist", json: bool = False) -> int:
-    """Hold every form in an exported folder against the integers.
-
-    Args:
-        folder: what 'kilonet export' wrote; its code is compiled and run.
-        data: 'mnist', or a folder with four IDX files, whose test images are classified.
-        json: print one JSON object instead of text.
-    """
-    from kilonet.datasets import load_data
-    from kilonet.ship.verify import verify as replay
-
-    verification = replay(folder, load_data(data).test)
-    _print(json, verification.as_json, lambda: str(verification))
-    return 0 if verification.passed else 1
-
-
-def serve(
-    model: Positional,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    max_bytes: int = 8 << 20,
-    max_pixels: int = 16_000_000,
-    max_images: int = 32,
-    max_requests: int = 128,
-    max_seconds: float = 10.0,
-) -> int:
-    """Serve a model over HTTP, with a page to draw on.
-
-    Args:
-        model: a packaged model, a run folder, a model file or an exported folder.
-        host: the address to listen on; by default only this machine's own processes reach it.
-        port: the port; 0 for a free one.
-        max_bytes: of a request's body.
-        max_pixels: of an image, rows times columns, looked at before it is decoded.
-        max_images: in a batch.
-        max_requests: at once; further ones are told to come back.
-        max_seconds: for a request's head, for its body, for its answer and for a client to read it, each.
-    """
-    from kilonet.loading import load
-    from kilonet.serve.limits import Limits
-    from kilonet.serve.server import serve
-
-    limits = Limits(max_bytes, max_pixels, max_images, max_requests, max_seconds)
-    serve(load(model), model, (host, port), limits, lambda line: print(line, flush=True))
-    return 0
-
-
-def _print(json: bool, as_json: Callable[[], Any], as_text: Callable[[], str]) -> None:
-    print(json_module.dumps(as_json()) if json else as_text())
-
-
-def _run_as_json(run: "Run") -> dict[str, Any]:
-    return {"folder": str(run.folder), **run.result.model_dump(mode="json")}
 
 
 HANDLERS = {
-    handler.__name__: handler
-    for handler in (train, evaluate, predict, calibrate, summary, recipes, export, verify, serve)
+    handler.__name__.replace("_", "-"): handler
+    for handler in (
+        train,
+        evaluate,
+        predict,
+        calibrate,
+        summary,
+        recipes,
+        lr_find,
+        sweep,
+        compare,
+        report,
+        card,
+        export,
+        verify,
+        serve,
+    )
 }
 
 

@@ -14,7 +14,7 @@ from kilonet.idx import read_idx
 from kilonet.image_folders import as_it_is, class_folders, read_labelled
 from kilonet.notes import Notes
 from kilonet.preprocess.frame import is_laid_out
-from kilonet.recipe import ModelSection
+from kilonet.recipe import ModelSection, RunSection
 
 MNIST_SHA256 = {
     "train-images.idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -91,6 +91,16 @@ class DataSet:
         order = torch.from_numpy(np.random.RandomState(0).permutation(count))
         kept = self.train.select(order[: count - held], "Train")
         return DataSet(kept, self.train.select(order[count - held :], "Holdout"), names=self.names)
+
+
+def data_of(run: RunSection) -> DataSet:
+    """Load what a run trains on and is scored on.
+
+    Raises:
+        KilonetError: as `load_data`.
+    """
+    data = load_data(run.data)
+    return data.hold_out() if run.holdout else data
 
 
 def load_data(source: str) -> DataSet:

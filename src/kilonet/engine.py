@@ -16,7 +16,8 @@ class Totals:
     """Sums over the batches trained since the totals were last taken."""
 
     loss: float
-    """Sum over images of the cross-entropy in nats, smoothing included."""
+    """Sum over images of the cross-entropy with the labels in nats, smoothing included; with teachers, only a part of
+    what is minimised is of the labels, but this is what can be compared with other runs and with guessing."""
     correct: int
     """Images whose highest logit was their label's, as seen while training."""
     images: int

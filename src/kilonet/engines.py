@@ -1,10 +1,13 @@
 """Choosing what computes: makes every `auto` of a recipe definite, and builds the engine."""
 
+from collections.abc import Sequence
+
 import torch
 
 from kilonet.datasets import Images
 from kilonet.engine import Engine
 from kilonet.errors import KilonetError
+from kilonet.model import Model
 from kilonet.native import NativeEngine, multiplies_bfloat16, native_objection
 from kilonet.network import Network
 from kilonet.progress import Progress
@@ -24,11 +27,20 @@ def resolve_run(recipe: Recipe, progress: Progress) -> Recipe:
     return recipe.replace(engine=engine, threads=recipe.run.threads or torch.get_num_threads())
 
 
-def make_engine(recipe: Recipe, images: Images, network: Network) -> Engine:
-    """Build the engine of a resolved recipe, which starts from the network's weights and may take the network over."""
+def make_engine(recipe: Recipe, images: Images, network: Network, teachers: Sequence[Model] = ()) -> Engine:
+    """Build the engine of a resolved recipe, which starts from the network's weights and may take the network over.
+
+    Args:
+        recipe: what to train, and how.
+        images: what to train on.
+        network: where to start.
+        teachers: trained networks of the same input and classes, to learn from as the recipe's `distill` says.
+    """
     if recipe.run.engine == "native":
-        return NativeEngine(recipe, images.pixels, images.labels, network.state(), recipe.run.threads)
-    return TorchEngine(recipe, images, network)
+        return NativeEngine(
+            recipe, images.pixels, images.labels, network.state(), recipe.run.threads, teachers=teachers
+        )
+    return TorchEngine(recipe, images, network, teachers)
 
 
 def _resolve_device(run: RunSection) -> str:

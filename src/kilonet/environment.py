@@ -1,5 +1,6 @@
 """What a figure was measured on: versions, processor, commit."""
 
+import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -50,6 +51,11 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def source_commit() -> str | None:

@@ -19,3 +19,7 @@ class CheckFailed(KilonetError):
 
 class CannotRunHere(KilonetError):
     """This machine lacks what it takes; `kilonet verify` says so and goes on."""
+
+
+class InUse(KilonetError):
+    """Another process holds what is needed; it may let go of it, or die, at any moment."""

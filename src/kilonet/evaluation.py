@@ -94,9 +94,13 @@ def evaluate(model: Classifier, images: Images) -> Evaluation:
         raise KilonetError(f"the images are {shape}, but the model takes {model.section.input_shape}")
     if int(images.labels.max()) >= model.section.classes:
         raise KilonetError(f"the labels go up to {int(images.labels.max())}, but the model has {model.section.classes}")
-    logits = model.logits(images.pixels)
+    return evaluation_of(model.logits(images.pixels), images)
+
+
+def evaluation_of(logits: Tensor, images: Images) -> Evaluation:
+    """Score what a model said of labelled images: float32 (N, classes), N of them."""
     losses = functional.cross_entropy(logits, images.labels, reduction="none")
-    confusion = _confusion(images.labels, logits.argmax(1), model.section.classes)
+    confusion = _confusion(images.labels, logits.argmax(1), logits.shape[1])
     correct, count = int(confusion.trace()), len(images)
     return Evaluation(
         scored=images.name,

@@ -21,6 +21,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise KilonetError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, unless it is there.
+
+    Raises:
+        KilonetError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KilonetError(f"the folder {path} cannot be made: {error.strerror}") from None
+
+
 def remove_leftovers(path: Path) -> None:
     """Remove the temporary files that a process killed while writing `path` left beside it."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):

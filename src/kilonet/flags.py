@@ -7,9 +7,10 @@ one parameter of type `RecipeFlags`, a model made from the sections of `Recipe`,
 import contextlib
 import inspect
 import io
+import json as json_module
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from pydantic import BaseModel, create_model
@@ -36,6 +37,17 @@ def recipe_flags() -> type[RecipeFlags]:
             kind: Any = field.annotation
             fields[name] = (Annotated[bool, hint], False) if kind is bool else (Annotated[kind | None, hint], None)
     return create_model("Keys", __base__=RecipeFlags, **fields)
+
+
+if TYPE_CHECKING:
+    Keys = RecipeFlags
+else:
+    Keys = recipe_flags()
+
+
+def print_answer(json: bool, as_json: Callable[[], Any], as_text: Callable[[], str]) -> None:
+    """Print what a command found, as one JSON object or as text."""
+    print(json_module.dumps(as_json()) if json else as_text())
 
 
 Handler = Callable[..., int]

@@ -112,6 +112,38 @@ class LineProgress:
         """Say nothing: every line is whole."""
 
 
+class Together:
+    """Tells several."""
+
+    def __init__(self, *listeners: Progress) -> None:
+        self._listeners = listeners
+
+    def message(self, text: str) -> None:
+        """Say one line to each."""
+        for listener in self._listeners:
+            listener.message(text)
+
+    def epoch_started(self, epoch: int, steps: int) -> None:
+        """Tell each."""
+        for listener in self._listeners:
+            listener.epoch_started(epoch, steps)
+
+    def batch_trained(self, batch: int, accuracy: float, loss: float) -> None:
+        """Tell each."""
+        for listener in self._listeners:
+            listener.batch_trained(batch, accuracy, loss)
+
+    def epoch_trained(self, metrics: EpochMetrics, scored: str, images: int) -> None:
+        """Tell each."""
+        for listener in self._listeners:
+            listener.epoch_trained(metrics, scored, images)
+
+    def stopped(self) -> None:
+        """Tell each."""
+        for listener in self._listeners:
+            listener.stopped()
+
+
 def score_line(metrics: EpochMetrics, scored: str, images: int) -> str:
     """Return the seed's line of test figures."""
     correct = round(metrics.test_accuracy * images)

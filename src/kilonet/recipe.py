@@ -1,6 +1,6 @@
 """Recipe: everything that decides a training run, as frozen pydantic models read from TOML.
 
-The four sections are the tables of the TOML file. Every key is also a flag of `kilonet train`, under the same name.
+The five sections are the tables of the TOML file. Every key is also a flag of `kilonet train`, under the same name.
 """
 
 import tomllib
@@ -113,6 +113,32 @@ class AugmentSection(Section):
     shear: Fraction = Field(0.0, description="largest horizontal shear, pixels a row")
 
 
+class DistillSection(Section):
+    """Learning from trained networks beside the labels.
+
+    The loss is (1 - weight) * cross-entropy + weight * temperature^2 * KL(teacher || student), the divergence of
+    probabilities softened by the temperature. Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a
+    neural network", 2015.
+    """
+
+    teacher: Annotated[tuple[str, ...], Field(max_length=100)] = Field(
+        (), strict=False, description="recipes or models to learn from, whose probabilities are averaged; '' for none"
+    )
+    teachers: Annotated[int, Field(ge=1, le=100)] = Field(
+        1, description="how often each recipe among the teachers is trained, with seeds from its own upwards"
+    )
+    temperature: Annotated[float, Field(ge=0.1, le=100)] = Field(
+        2.0, description="what teachers' and student's logits are divided by before they are compared"
+    )
+    weight: Fraction = Field(0.9, description="share of the teachers in the loss; the labels have the rest")
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _one_name_will_do(cls, teacher: Any) -> Any:
+        names = (teacher,) if isinstance(teacher, str) else teacher
+        return tuple(name for name in names if name != "") if isinstance(names, list | tuple) else names
+
+
 class RunSection(Section):
     """What a run is run on."""
 
@@ -137,6 +163,7 @@ class Recipe(Section):
     model: ModelSection
     train: TrainSection = TrainSection()
     augment: AugmentSection = AugmentSection()
+    distill: DistillSection = DistillSection()
     run: RunSection = RunSection()
 
     def to_toml(self) -> str:
@@ -156,6 +183,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "model": ModelSection,
     "train": TrainSection,
     "augment": AugmentSection,
+    "distill": DistillSection,
     "run": RunSection,
 }
 
@@ -176,6 +204,11 @@ def packaged_recipes() -> list[str]:
     """Return the names of the recipes in the package, sorted."""
     folder = files("kilonet") / "recipes"
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def names_a_recipe(source: str) -> bool:
+    """Tell whether a name that may also be a model's is meant as a recipe's: a packaged one, or a TOML file's."""
+    return source in packaged_recipes() or Path(source).suffix == ".toml"
 
 
 def recipe_name(source: str) -> str:
@@ -222,12 +255,13 @@ def parse_recipe(table: Mapping[str, Any], source: str, changes: Mapping[str, An
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
-        raise KilonetError(f"{source}: {_first_complaint(error)}") from None
+        raise KilonetError(f"{source}: {first_complaint(error)}") from None
     except KilonetError as error:
         raise KilonetError(f"{source}: {error}") from None
 
 
-def _first_complaint(error: ValidationError) -> str:
+def first_complaint(error: ValidationError) -> str:
+    """Return the first thing that is wrong, in one line that names the key."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":

@@ -5,11 +5,13 @@
     checkpoint.safetensors   the whole state after the last finished epoch
     model.safetensors   the trained network, written at the end
     result.json         the result, written last: where it is, the run is finished
+    tensorboard/        TensorBoard's event files, if they were asked for
 
 Every file is replaced atomically. One process at a time holds the folder's lock, which the system frees when it dies.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kilonet.environment import Environment
-from kilonet.errors import KilonetError
+from kilonet.errors import InUse, KilonetError
 from kilonet.files import read_bounded, remove_leftovers, write_atomically
 from kilonet.model import MODEL_FILE, Model, load
 from kilonet.recipe import Recipe, Section, load_recipe
@@ -32,6 +34,7 @@ RECIPE_FILE = "recipe.toml"
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 RESULT_FILE = "result.json"
+EVENTS_FOLDER = "tensorboard"
 
 _LOCK_FILE = ".lock"
 _MAXIMUM_CHECKPOINT_BYTES = 1 << 30
@@ -53,6 +56,21 @@ class EpochMetrics(Section):
     images_per_second: float
 
 
+class TeacherResult(Section):
+    """What a run has learnt from, and what that took."""
+
+    folder: str | None
+    """Its name in the run folder; None for a run without one."""
+    parameters: int
+    scored: str
+    scored_images: int
+    accuracy: float
+    """A fraction of the images named by `scored`: those of its own run, or of this one for a model without its run."""
+    seconds: float | None
+    """Of its own training, which the run's seconds do not count; None for a model that came without its run."""
+    model_sha256: str
+
+
 class Result(Section):
     """What a run came to. `test_*` figures are of the images named by `scored`."""
 
@@ -71,8 +89,20 @@ class Result(Section):
     """The epoch with the highest scored accuracy. Not a claim: it was picked by looking."""
     seconds: float
     """The training parts of all epochs."""
+    teachers: tuple[TeacherResult, ...] = ()
     environment: Environment
     model_sha256: str
+
+
+def seed_folder(parent: Path, seed: int) -> Path:
+    """Return the run folder of one of several seeds."""
+    return parent / f"seed{seed}"
+
+
+def seed_of(folder: Path) -> int | None:
+    """Return the seed that a run folder is named after, if it is one of several seeds'."""
+    found = re.fullmatch(r"seed([0-9]+)", folder.name)
+    return int(found[1]) if found else None
 
 
 @dataclass(frozen=True)
@@ -123,7 +153,7 @@ class RunFolder:
             way = f"; continue it with: kilonet train --resume {shlex.quote(str(path))}"
             hint = way if (path / RECIPE_FILE).exists() else ""
             raise KilonetError(f"{path} is not empty{hint}")
-        folder = cls(path, recipe, _locked(path))
+        folder = cls(path, recipe, locked(path))
         write_atomically(path / RECIPE_FILE, recipe.to_toml().encode())
         return folder
 
@@ -136,7 +166,7 @@ class RunFolder:
         """
         if not (path / RECIPE_FILE).is_file():
             raise KilonetError(f"{path} is no run folder: it has no {RECIPE_FILE}")
-        return cls(path, load_recipe(str(path / RECIPE_FILE)), _locked(path))
+        return cls(path, load_recipe(str(path / RECIPE_FILE)), locked(path))
 
     def __enter__(self) -> "RunFolder":
         """Hold the folder for a while."""
@@ -221,12 +251,17 @@ def read_history(folder: Path) -> tuple[EpochMetrics, ...]:
         raise KilonetError(f"{path}: a line of it is damaged") from None
 
 
-def _locked(path: Path) -> FileLock:
+def locked(path: Path) -> FileLock:
+    """Take the lock of a folder, which is let go of when the process ends.
+
+    Raises:
+        KilonetError: another process holds it, or the folder cannot be written.
+    """
     lock = FileLock(path / _LOCK_FILE)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise KilonetError(f"{path} is in use: another process trains in it") from None
+        raise InUse(f"{path} is in use: another process trains in it") from None
     except OSError as error:
         raise KilonetError(f"{path} cannot be locked: {error.strerror}") from None
     return lock

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kilonet.datasets import Images, check_fit, has_classes, load_data
 from kilonet.errors import KilonetError
 from kilonet.evaluation import Evaluation, evaluate
+from kilonet.extras import needed_from
 from kilonet.image_folders import class_folders, read_labelled
 from kilonet.loading import load
 from kilonet.model import Classifier
@@ -96,8 +97,6 @@ def score_corrupted(source: str, data: str) -> "CorruptedEvaluation":
         KilonetError: no such model or data, they do not fit together, or the extra `corruptions` is not installed.
     """
     model = load(source)
-    try:
+    with needed_from("corruptions", "--corruptions"):
         from kilonet.corruptions import evaluate_corrupted  # noqa: PLC0415
-    except ImportError as error:
-        raise KilonetError(f"--corruptions needs {error.name}; pip install 'kilonet[corruptions]'") from None
     return evaluate_corrupted(model, scored_images(model, data))

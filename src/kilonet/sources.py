@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kilonet.errors import KilonetError
-from kilonet.recipe import ModelSection, load_recipe, packaged_recipes
+from kilonet.recipe import ModelSection, load_recipe, names_a_recipe, packaged_recipes
 
 _RECIPE_IN_RUN = "recipe.toml"
 
@@ -15,7 +15,7 @@ def model_section(source: str) -> ModelSection:
         KilonetError: there is nothing of the kind.
     """
     path = Path(source)
-    if source in packaged_recipes() or path.suffix == ".toml":
+    if names_a_recipe(source):
         return load_recipe(source).model
     if (path / _RECIPE_IN_RUN).is_file():
         return load_recipe(str(path / _RECIPE_IN_RUN)).model

@@ -28,3 +28,18 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     if len(values) < 2:
         return mean, math.nan
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of values that are normally distributed; NaN for a single value.
+
+    Source: "Student" (W. S. Gosset), "The probable error of a mean", 1908.
+    """
+    # Only here: whoever counts proportions need not wait for SciPy.
+    from scipy.special import stdtrit  # noqa: PLC0415
+
+    mean, deviation = mean_and_deviation(values)
+    if len(values) < 2:
+        return math.nan, math.nan
+    half = float(stdtrit(len(values) - 1, 0.975)) * deviation / math.sqrt(len(values))
+    return mean - half, mean + half

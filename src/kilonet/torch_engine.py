@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from kilonet.datasets import Images
 from kilonet.engine import Totals, average_share
 from kilonet.errors import KilonetError
 from kilonet.layers import BatchNorm
+from kilonet.model import Model
 from kilonet.network import Network
-from kilonet.recipe import Recipe, TrainSection
+from kilonet.recipe import DistillSection, Recipe, TrainSection
 
 _SCORED_AT_ONCE = 1000
 
@@ -27,8 +28,10 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, recipe: Recipe, images: Images, network: Network) -> None:
+    def __init__(self, recipe: Recipe, images: Images, network: Network, teachers: Sequence[Model] = ()) -> None:
         """Take over the network; device, precision and threads are the recipe's, which must not say `auto`.
+
+        The teachers are networks of the same input and classes, to learn from as the recipe's `distill` says.
 
         Raises:
             KilonetError: the last batch of an epoch is too small for the network's batch norm.
@@ -40,6 +43,7 @@ class TorchEngine:
         self._pixels = images.pixels.to(self.device)
         self._labels = images.labels.to(self.device)
         self._network = network.to(self.device).train()
+        self._teachers = [copy.deepcopy(teacher.network).to(self.device).eval() for teacher in teachers]
         # Without an average the weights that are kept are the ones that are trained.
         self._kept = copy.deepcopy(self._network) if recipe.train.ema else self._network
         self._learning_rate = torch.zeros((), device=self.device)
@@ -80,9 +84,11 @@ class TorchEngine:
         # A cached cast would be freed under a captured graph, and no weight is cast twice in a step anyway.
         with torch.autocast(self.device, torch.bfloat16, enabled=reduced, cache_enabled=False):
             logits = self._network(pixels).float()
+            with torch.no_grad():
+                answers = [teacher(pixels).float() for teacher in self._teachers]
         loss = functional.cross_entropy(logits, labels, label_smoothing=self._recipe.train.label_smoothing)
         self._optimizer.zero_grad(set_to_none=self.device != "cuda")
-        loss.backward()
+        (distilled(loss, logits, answers, self._recipe.distill) if answers else loss).backward()
         self._optimizer.step()
         self._update_average()
         self._loss += loss.detach() * len(labels)
@@ -132,6 +138,21 @@ class TorchEngine:
             entries = self._optimizer.state[parameter]
             live |= {f"optimizer.{name}.{key}": value for key, value in entries.items()}
         return live
+
+
+def distilled(loss: Tensor, logits: Tensor, answers: Sequence[Tensor], distill: DistillSection) -> Tensor:
+    """Return what is minimised, the mean over a batch: see `DistillSection`.
+
+    Args:
+        loss: the mean cross-entropy with the labels, a scalar.
+        logits: the student's, float32 (B, classes).
+        answers: each teacher's logits, float32 (B, classes); their probabilities at the temperature are averaged.
+        distill: temperature and weight.
+    """
+    wanted = torch.stack([(answer / distill.temperature).softmax(1) for answer in answers]).mean(0)
+    softened = (logits / distill.temperature).log_softmax(1)
+    divergence = functional.kl_div(softened, wanted, reduction="batchmean")
+    return (1 - distill.weight) * loss + distill.weight * distill.temperature**2 * divergence
 
 
 def _check_last_batch(recipe: Recipe, images: int) -> None:

@@ -7,6 +7,8 @@ the same weights, bit for bit, as if nothing had happened.
 
 import math
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,9 @@ from kilonet.model import Model
 from kilonet.network import initial_network
 from kilonet.progress import Progress, Silence
 from kilonet.recipe import Recipe, TrainSection
-from kilonet.runs import Checkpoint, EpochMetrics, Result, Run, RunFolder
+from kilonet.runs import CHECKPOINT_FILE, RECIPE_FILE, Checkpoint, EpochMetrics, Result, Run, RunFolder
 from kilonet.statistics import wilson_interval
+from kilonet.teachers import Teacher, gather_teachers, kept_teachers, train_shared, wanted_teachers
 
 _STEPS_BETWEEN_LOOKS = 50
 """Where the device works by itself, looking at the loss waits for it, so it is looked at only so often."""
@@ -48,13 +51,15 @@ def fit(
     """
     progress = progress or Silence()
     recipe = resolve_run(recipe, progress)
-    data = _checked_data(recipe, images)
+    data = checked_data(recipe, images)
+    gather = _gathering(recipe, data, progress)
     if out is None:
-        return _train(recipe, data, None, progress)
+        return _train(recipe, data, None, progress, gather(None))
     with RunFolder.create(out, recipe) as folder:
+        teachers = gather(out)
         # Only now, when nothing stands in the way: bad input is answered by its one line alone.
         progress.message(f"{recipe.model.parameters:,} parameters, in {out}")
-        return _train(recipe, data, folder, progress)
+        return _train(recipe, data, folder, progress, teachers)
 
 
 def resume(path: Path, images: DataSet | None = None, progress: Progress | None = None) -> Run:
@@ -66,17 +71,62 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
     progress = progress or Silence()
     with RunFolder.open(path) as folder:
         recipe = resolve_run(folder.recipe, progress)
-        return _train(recipe, _checked_data(recipe, images), folder, progress)
+        data = checked_data(recipe, images)
+        # Where training has begun the teachers are there, whatever has become of what the recipe names.
+        begun = (path / CHECKPOINT_FILE).exists()
+        teachers = kept_teachers(recipe.distill, path, data) if begun else _gathering(recipe, data, progress)(path)
+        return _train(recipe, data, folder, progress, teachers)
 
 
-def _checked_data(recipe: Recipe, images: DataSet | None) -> DataSet:
+def _gathering(recipe: Recipe, data: DataSet, progress: Progress) -> Callable[[Path | None], list[Teacher]]:
+    """Check the recipe's teachers; returns what has them at hand, in the run's folder if there is one."""
+    wanted = wanted_teachers(recipe, progress)
+    train = partial(_train_teacher, data=data, progress=progress)
+    return partial(gather_teachers, wanted, data, train, progress)
+
+
+def prepare_teachers(recipe: Recipe, parent: Path, progress: Progress) -> None:
+    """Train the teachers of a recipe once for all runs that will be made in a folder, or go on with that.
+
+    Raises:
+        KilonetError: the recipe or a teacher will not do.
+        TrainingDiverged: a teacher's loss is not a number any more, or no better than guessing.
+    """
+    recipe = resolve_run(recipe, progress)
+    data = checked_data(recipe, None)
+    train_shared(wanted_teachers(recipe, progress), data, parent, partial(_train_teacher, data=data, progress=progress))
+
+
+def _train_teacher(recipe: Recipe, path: Path | None, data: DataSet, progress: Progress) -> Run:
+    """Train a teacher on its student's data, which hold out already what is held out, or go on with that."""
+    where = f", in {path}" if path else ""
+    progress.message(f"the teacher: {recipe.model.parameters:,} parameters, seed {recipe.run.seed}{where}")
+    try:
+        if path is None:
+            return _train(recipe, data, None, progress)
+        begun = (path / RECIPE_FILE).is_file()
+        with RunFolder.open(path) if begun else RunFolder.create(path, recipe) as folder:
+            return _train(folder.recipe, data, folder, progress)
+    except TrainingDiverged as error:
+        raise TrainingDiverged(f"the teacher's {error} in its own recipe") from None
+
+
+def checked_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
+    """Return what a run trains on and is scored on: the given images, or what the recipe names, split if it says so.
+
+    Raises:
+        KilonetError: no such data, or the network does not take them.
+    """
     data = images or load_data(recipe.run.data)
     check_fit(recipe.model, data)
     return data.hold_out() if recipe.run.holdout else data
 
 
-def _train(recipe: Recipe, data: DataSet, folder: RunFolder | None, progress: Progress) -> Run:
-    engine = make_engine(recipe, data.train, initial_network(recipe.model, recipe.run.seed))
+def _train(
+    recipe: Recipe, data: DataSet, folder: RunFolder | None, progress: Progress, teachers: Sequence[Teacher] = ()
+) -> Run:
+    network = initial_network(recipe.model, recipe.run.seed)
+    engine = make_engine(recipe, data.train, network, [teacher.model for teacher in teachers])
     checkpoint = folder.load_checkpoint() if folder else None
     history = list(checkpoint.history) if checkpoint else []
     if checkpoint:
@@ -92,7 +142,10 @@ def _train(recipe: Recipe, data: DataSet, folder: RunFolder | None, progress: Pr
                 folder.save_checkpoint(engine.state(), history)
     finally:
         progress.stopped()
-    return _finish(engine, recipe, data, history, folder)
+    result, model = _outcome(engine, recipe, data, history, teachers)
+    if folder:
+        folder.finish(result, model)
+    return Run(result, tuple(history), model, folder.path if folder else None)
 
 
 def _restore(engine: Engine, checkpoint: Checkpoint) -> None:
@@ -129,7 +182,7 @@ def _run_epoch(engine: Engine, recipe: Recipe, data: DataSet, epoch: int, progre
 
 def _train_epoch(engine: Engine, recipe: Recipe, images: int, epoch: int, progress: Progress) -> tuple[float, Totals]:
     """Train one epoch; returns the last learning rate and the epoch's totals."""
-    order, transforms = _draw_epoch(recipe, images, epoch, engine.device)
+    order, transforms = draw_epoch(recipe, images, epoch, engine.device)
     batches = list(zip(order.split(recipe.train.batch_size), transforms.split(recipe.train.batch_size), strict=True))
     look = 1 if engine.device == "cpu" else _STEPS_BETWEEN_LOOKS
     total, learning_rate = Totals(0.0, 0, 0), 0.0
@@ -147,7 +200,7 @@ def _train_epoch(engine: Engine, recipe: Recipe, images: int, epoch: int, progre
     return learning_rate, total
 
 
-def _draw_epoch(recipe: Recipe, images: int, epoch: int, device: str) -> tuple[Tensor, Tensor]:
+def draw_epoch(recipe: Recipe, images: int, epoch: int, device: str) -> tuple[Tensor, Tensor]:
     """Draw an epoch's order, int64 (N,), and each image's transform, float32 (N, 2, 3), from seed and epoch alone."""
     entropy = np.random.SeedSequence([recipe.run.seed, epoch]).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
@@ -187,9 +240,9 @@ def _diverged(what: str, recipe: Recipe) -> TrainingDiverged:
     )
 
 
-def _finish(
-    engine: Engine, recipe: Recipe, data: DataSet, history: list[EpochMetrics], folder: RunFolder | None
-) -> Run:
+def _outcome(
+    engine: Engine, recipe: Recipe, data: DataSet, history: list[EpochMetrics], teachers: Sequence[Teacher]
+) -> tuple[Result, Model]:
     model = Model(recipe.model, engine.network_state(), notes_of(data))
     correct = round(history[-1].test_accuracy * len(data.test))
     result = Result(
@@ -202,9 +255,8 @@ def _finish(
         final=history[-1],
         best=max(history, key=lambda metrics: metrics.test_accuracy),
         seconds=sum(metrics.seconds for metrics in history),
+        teachers=tuple(teacher.result for teacher in teachers),
         environment=describe_environment(recipe.run),
         model_sha256=model.sha256,
     )
-    if folder:
-        folder.finish(result, model)
-    return Run(result, tuple(history), model, folder.path if folder else None)
+    return result, model

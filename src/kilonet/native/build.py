@@ -65,15 +65,22 @@ def load_library(model: ModelSection, precision: str) -> ctypes.CDLL:
     Raises:
         KilonetError: no compiler, one that fails, or a cache folder that others could write; one line.
     """
-    compiler, flags = _compiler(), [*_flags(precision), *_LIBRARY_FLAGS]
-    source = plan.source(model)
-    path = cache_folder() / f"{_fingerprint(source, compiler, flags)}.so"
+    path = cache_folder() / f"{library_name(model, precision)}.so"
     if not path.exists():
-        _compile(compiler, flags, source, path)
+        _compile(_compiler(), _library_flags(precision), plan.source(model), path)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise KilonetError(f"the compiled native engine cannot be loaded: {error}") from None
+
+
+def library_name(model: ModelSection, precision: str) -> str:
+    """Return the digest of all that decides what the network's library computes.
+
+    Raises:
+        KilonetError: no compiler; one line.
+    """
+    return _fingerprint(plan.source(model), _compiler(), _library_flags(precision))
 
 
 def cache_folder() -> Path:
@@ -103,6 +110,10 @@ def _compiler() -> str:
         if path := shutil.which(name):
             return path
     raise KilonetError(f"no C++ compiler found ({wanted or 'c++, g++ or clang++'}); install one or set CXX")
+
+
+def _library_flags(precision: str) -> list[str]:
+    return [*_flags(precision), *_LIBRARY_FLAGS]
 
 
 def _flags(precision: str) -> list[str]:

@@ -265,9 +265,28 @@ inline double cross_entropy(const float* logits, int classes, int64_t label, flo
   return level - (1 - smoothing) * logits[label * lanes] - even * sum;
 }
 
-// Scores the `count` images of a group; the gradient of the other lanes is zero.
+// Softmax of one image's logits over the temperature: calls use(class, probability) for each class.
+template <class Use>
+inline void softened(const float* logits, int classes, double temperature, Use use) {
+  double highest = logits[0], total = 0;
+  for (int k = 0; k < classes; k++) highest = std::max(highest, (double)logits[k * lanes]);
+  const auto power = [&](int k) { return std::exp((float)((logits[k * lanes] - highest) / temperature)); };
+  for (int k = 0; k < classes; k++) total += power(k);
+  for (int k = 0; k < classes; k++) use(k, power(k) / total);
+}
+
+// What a group is to learn from teachers beside its labels. The gradient of
+//   (1 - weight) * cross-entropy + weight * temperature^2 * KL(targets || softmax(logits / temperature))
+// by a logit is (1 - weight) * (softmax - label) + weight * temperature * (softmax at the temperature - target).
+// Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network", 2015.
+struct Lesson {
+  double temperature, weight;
+  const Vector* targets;  // by class, probabilities at the temperature; null without a teacher, when the weight is zero
+};
+
+// Scores the `count` images of a group; the gradient of the other lanes is zero. The loss is the cross-entropy alone.
 inline Score score(const Vector* logits, int classes, const int64_t* labels, int count, float smoothing, float share,
-                   Vector* gradient) {
+                   Lesson lesson, Vector* gradient) {
   Score result;
   std::fill_n(gradient, classes, Vector{});
   for (int l = 0; l < count; l++) {
@@ -276,7 +295,13 @@ inline Score score(const Vector* logits, int classes, const int64_t* labels, int
     for (int k = 1; k < classes; k++)
       if (own[k * lanes] > own[best * lanes]) best = k;
     result.correct += best == labels[l];
-    result.loss += cross_entropy(own, classes, labels[l], smoothing, share, (float*)gradient + l);
+    float* slope = (float*)gradient + l;
+    result.loss += cross_entropy(own, classes, labels[l], smoothing, (float)(share * (1 - lesson.weight)), slope);
+    if (!lesson.targets) continue;
+    const double factor = share * lesson.weight * lesson.temperature;
+    softened(own, classes, lesson.temperature, [&](int k, double probability) {
+      slope[k * lanes] += (float)(factor * (probability - lesson.targets[k][l]));
+    });
   }
   return result;
 }

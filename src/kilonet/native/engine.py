@@ -1,41 +1,19 @@
 """The engine that runs on the processor by kernels compiled for the network."""
 
 import ctypes
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from kilonet.engine import Totals, average_share
 from kilonet.errors import KilonetError
+from kilonet.model import Model
+from kilonet.native import library
 from kilonet.native.build import load_library, multiplies_bfloat16
 from kilonet.native.plan import stretches
+from kilonet.native.teacher import NativeTeacher
 from kilonet.recipe import ModelSection, Recipe
-
-
-class _Settings(ctypes.Structure):
-    """`Settings` of trainer.hpp."""
-
-    _fields_: ClassVar[list[tuple[str, Any]]] = [
-        *((name, ctypes.c_void_p) for name in ("pixels", "labels", "values", "momentum", "second_moment", "average")),
-        *(
-            (name, ctypes.c_double)
-            for name in ("momentum_decay", "weight_decay", "smoothing", "dropout", "mean", "deviation")
-        ),
-        ("seed", ctypes.c_uint64),
-        ("threads", ctypes.c_int64),
-    ]
-
-
-class _Totals(ctypes.Structure):
-    """`Totals` of trainer.hpp."""
-
-    _fields_: ClassVar[list[tuple[str, Any]]] = [
-        ("loss", ctypes.c_double),
-        ("correct", ctypes.c_int64),
-        ("images", ctypes.c_int64),
-    ]
 
 
 def native_objection(recipe: Recipe) -> str | None:
@@ -61,7 +39,14 @@ class NativeEngine:
     device = "cpu"
 
     def __init__(
-        self, recipe: Recipe, pixels: Tensor, labels: Tensor, weights: Mapping[str, Tensor], threads: int
+        self,
+        recipe: Recipe,
+        pixels: Tensor,
+        labels: Tensor,
+        weights: Mapping[str, Tensor],
+        threads: int,
+        *,
+        teachers: Sequence[Model] = (),
     ) -> None:
         """Start from weights.
 
@@ -72,12 +57,13 @@ class NativeEngine:
             labels: their classes, int64 (N,).
             weights: the network's initial values, named as in `Network.state()`.
             threads: how many threads compute, at least 1.
+            teachers: trained networks of the same input and classes to learn from, as the recipe's `distill` says.
 
         Raises:
-            KilonetError: the network cannot be compiled here, or a label is no class of it.
+            KilonetError: a network cannot be compiled here, or a label is no class of it.
         """
         self.precision: str = "bfloat16" if recipe.run.precision == "bfloat16" else "float32"
-        self._library = _declare(load_library(recipe.model, self.precision))
+        self._library = library.declared_library(recipe.model, self.precision)
         self._recipe = recipe
         self._pixels = _checked_pixels(pixels, recipe.model)
         self._labels = labels.to("cpu", torch.int64).contiguous()
@@ -89,8 +75,11 @@ class NativeEngine:
         )
         self._steps = 0
         self._buffers = self._make_buffers()
+        self._teachers = [NativeTeacher(teacher, self.precision, max(threads, 1)) for teacher in teachers]
         self._settings = self._make_settings(threads)
         self._trainer = self._library.kilonet_open(ctypes.byref(self._settings))
+        for teacher in self._teachers:
+            self._library.kilonet_learn_from(self._trainer, ctypes.byref(teacher.for_student(recipe.model)))
 
     def __del__(self) -> None:
         """Free the trainer and end its threads."""
@@ -104,10 +93,10 @@ class NativeEngine:
         names += ["average"] if train.ema else []
         return {"values": self._values} | {name: torch.zeros_like(self._values) for name in names}
 
-    def _make_settings(self, threads: int) -> _Settings:
+    def _make_settings(self, threads: int) -> library.Settings:
         train, model = self._recipe.train, self._recipe.model
         pointers = {name: tensor.data_ptr() for name, tensor in self._buffers.items()}
-        return _Settings(
+        return library.Settings(
             pixels=self._pixels.data_ptr(),
             labels=self._labels.data_ptr(),
             **pointers,
@@ -117,6 +106,8 @@ class NativeEngine:
             dropout=model.dropout,
             mean=model.mean,
             deviation=model.deviation,
+            temperature=self._recipe.distill.temperature,
+            soft_weight=self._recipe.distill.weight if self._teachers else 0.0,
             seed=self._recipe.run.seed,
             threads=max(threads, 1),
         )
@@ -138,7 +129,7 @@ class NativeEngine:
 
     def take_totals(self) -> Totals:
         """Return the sums since the last call; see the contract."""
-        totals = _Totals()
+        totals = library.Totals()
         self._library.kilonet_take_totals(self._trainer, ctypes.byref(totals))
         return Totals(totals.loss, totals.correct, totals.images)
 
@@ -177,21 +168,6 @@ class NativeEngine:
 
     def _kept(self) -> Tensor:
         return self._buffers["average"] if self._steps and "average" in self._buffers else self._values
-
-
-def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
-    pointer, count = ctypes.c_void_p, ctypes.c_int64
-    signatures: dict[str, tuple[Any, list[Any]]] = {
-        "kilonet_open": (pointer, [pointer]),
-        "kilonet_close": (None, [pointer]),
-        "kilonet_step": (None, [pointer, pointer, pointer, count, ctypes.c_double, ctypes.c_double, count, count]),
-        "kilonet_logits": (None, [pointer, pointer, count, pointer, pointer]),
-        "kilonet_take_totals": (None, [pointer, pointer]),
-    }
-    for name, (result, arguments) in signatures.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
 
 
 def _checked_pixels(pixels: Tensor, model: ModelSection) -> Tensor:

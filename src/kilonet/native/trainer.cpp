@@ -72,6 +72,7 @@ Trainer::Trainer(const Network& network, const Settings& settings)
   for (auto* values : {&packed_, &turned_, &gradient_}) values->resize(network.value_count);
   for (Scratch& scratch : scratch_)
     scratch = {zeros<Vector>(padded), zeros<Vector>(pairs), zeros<Vector>(2 * widest), zeros<Vector>(weights), zeros<Vector>(vectors),
+               zeros<Vector>(shape(0).vectors() + 2 * shape(network.tensor_count - 1).channels),
                zeros<uint8_t>(frame_bytes(network.tensors[0]))};
   plan_backward();
 }
@@ -118,7 +119,7 @@ void Trainer::for_groups(const Batch& batch, const std::function<void(Group&)>& 
   threads_.share((int)parts, [&](int p, int thread) {
     for (int64_t g = groups * p / parts; g < groups * (p + 1) / parts; g++) {
       Group group{g * lanes, (int)std::min<int64_t>(lanes, batch.count - g * lanes), tensors_.get() + g * offsets_.back(),
-                  gradients_.get() + g * gradient_offsets_.back(), scratch_[thread], &parts_[p], true};
+                  gradients_.get() + g * gradient_offsets_.back(), scratch_[thread], &parts_[p], Mode::training};
       work(group);
     }
   });
@@ -181,10 +182,10 @@ void Trainer::convolve(const Operation& operation, Group& group) {
   Vector* sums = group.scratch.sums.get();
   std::fill_n(sums, 2 * shape(operation.output).channels, Vector{});
   const float* centre = operation.norm < 0 ? nullptr : &centre_[norm_offsets_[operation.norm]];
-  const auto forward = group.training ? operation.kernels.forward : operation.kernels.exact_forward;
+  const auto forward = group.mode == Mode::exact ? operation.kernels.exact_forward : operation.kernels.forward;
   forward({padded_input(operation, group), &packed_[operation.weights], group.scratch.pairs.get(), &biases_[bias_[index]],
            tensor(group, operation.output), group.present(), centre, sums});
-  if (operation.norm < 0 || !group.training) return;
+  if (operation.norm < 0 || !group.training()) return;
   float* totals = &group.part->forward_sums[2 * norm_offsets_[operation.norm]];
   for (int c = 0; c < 2 * channels(operation.norm); c++) totals[c] += sum_of_lanes(sums[c]);
 }
@@ -231,7 +232,7 @@ void Trainer::find_input_gradient(const Operation& operation, Group& group) {
 
 Dropout Trainer::dropout(const Batch& batch, const Group& group, int operation) const {
   Dropout dropout;
-  dropout.active = group.training && network_.operations[operation].drops;
+  dropout.active = group.training() && network_.operations[operation].drops;
   if (!dropout.active) return dropout;
   dropout.below = (uint32_t)(settings_.dropout * 4294967296.0);
   dropout.scale = (float)(1 / (1 - settings_.dropout));
@@ -422,6 +423,32 @@ void Trainer::update_average(double share) {
     settings_.average[i] += (float)share * (settings_.values[i] - settings_.average[i]);
 }
 
+// The teachers' probabilities of a group, averaged, at the temperature; they see the very pixels that it sees.
+const Vector* Trainer::ask_teachers(Group& group) {
+  if (teachers_.empty()) return nullptr;
+  const int classes = shape(network_.tensor_count - 1).channels, thread = (int)(&group.scratch - scratch_.data());
+  Vector *input = group.scratch.lesson.get(), *logits = input + shape(0).vectors(), *targets = logits + classes;
+  std::fill_n(targets, classes, Vector{});
+  for (const Teacher& teacher : teachers_) {
+    for (size_t i = 0; i < shape(0).vectors(); i++) input[i] = (float)teacher.scale * group.tensors[i] + (float)teacher.shift;
+    teacher.answer(teacher.trainer, thread, group.count, input, logits);
+    for (int l = 0; l < group.count; l++)
+      softened((const float*)logits + l, classes, settings_.temperature,
+               [&](int k, double probability) { targets[k][l] += (float)(probability / teachers_.size()); });
+  }
+  return targets;
+}
+
+// Finds the loss of a group that has been run forward, and the gradient of its logits.
+Score Trainer::judge(const Batch& batch, Group& group) {
+  const int last = network_.tensor_count - 1;
+  int64_t labels[lanes];
+  for (int l = 0; l < group.count; l++) labels[l] = settings_.labels[batch.indices[group.first + l]];
+  const Lesson lesson{settings_.temperature, settings_.soft_weight, ask_teachers(group)};
+  return score(tensor(group, last), shape(last).channels, labels, group.count, (float)settings_.smoothing, 1.0f / batch.count,
+               lesson, gradient(group, last));
+}
+
 void Trainer::step(const int64_t* indices, const float* transforms, int64_t count, double rate, double average_share,
                    int64_t step, int64_t steps_before) {
   const Batch batch{settings_.pixels, indices, transforms, count, step};
@@ -459,11 +486,7 @@ void Trainer::step(const int64_t* indices, const float* transforms, int64_t coun
   for_groups(batch, [&](Group& group) {
     if (begin == 0) load(batch, group);
     run_forward(batch, group, begin, end);
-    const int last = network_.tensor_count - 1;
-    int64_t labels[lanes];
-    for (int l = 0; l < group.count; l++) labels[l] = settings_.labels[indices[group.first + l]];
-    const Score score = ::score(tensor(group, last), shape(last).channels, labels, group.count, (float)settings_.smoothing,
-                                1.0f / count, gradient(group, last));
+    const Score score = judge(batch, group);
     group.part->score.loss += score.loss;
     group.part->score.correct += score.correct;
     for (Move move : backward_[0].moves) run_backward(batch, group, move);
@@ -492,12 +515,33 @@ void Trainer::logits(const uint8_t* pixels, int64_t count, const float* values, 
   threads_.share((int)batch.groups(), [&](int g, int thread) {
     Scratch& scratch = scratch_[thread];
     const int64_t first = (int64_t)g * lanes;
-    Group group{first, (int)std::min<int64_t>(lanes, count - first), scratch.tensors.get(), nullptr, scratch, nullptr, false};
+    Group group{first, (int)std::min<int64_t>(lanes, count - first), scratch.tensors.get(), nullptr, scratch, nullptr,
+                Mode::exact};
     load(batch, group);
     run_forward(batch, group, 0, network_.operation_count);
     for (int l = 0; l < group.count; l++)
       for (int k = 0; k < classes; k++) result[(first + l) * classes + k] = tensor(group, last)[k][l];
   });
+}
+
+void Trainer::learn_from(Teacher teacher) { teachers_.push_back(teacher); }
+
+// Makes the network ready to answer with its running statistics, in the arithmetic of the training.
+void Trainer::prepare_answers() {
+  use_running_statistics(settings_.values);
+  for (int o = 0; o < network_.operation_count; o++) {
+    const Operation& operation = network_.operations[o];
+    if (operation.kind == Kind::convolution) pack(operation, settings_.values, operation.kernels.shape.paired());
+  }
+}
+
+void Trainer::answer(int thread, int count, const Vector* input, Vector* logits) {
+  Scratch& scratch = scratch_[thread];
+  Group group{0, count, scratch.tensors.get(), nullptr, scratch, nullptr, Mode::quick};
+  std::copy_n(input, shape(0).vectors(), group.tensors);
+  run_forward({}, group, 0, network_.operation_count);
+  const int last = network_.tensor_count - 1;
+  std::copy_n(tensor(group, last), shape(last).channels, logits);
 }
 
 Totals Trainer::take_totals() {
@@ -522,6 +566,14 @@ void kilonet_step(Trainer* trainer, const int64_t* indices, const float* transfo
 
 void kilonet_logits(Trainer* trainer, const uint8_t* pixels, int64_t count, const float* values, float* result) {
   trainer->logits(pixels, count, values, result);
+}
+
+void kilonet_learn_from(Trainer* trainer, const Teacher* teacher) { trainer->learn_from(*teacher); }
+
+void kilonet_prepare_answers(Trainer* trainer) { trainer->prepare_answers(); }
+
+void kilonet_answer(void* trainer, int thread, int count, const Vector* input, Vector* logits) {
+  ((Trainer*)trainer)->answer(thread, count, input, logits);
 }
 
 void kilonet_take_totals(Trainer* trainer, Totals* totals) { *totals = trainer->take_totals(); }

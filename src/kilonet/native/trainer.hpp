@@ -60,6 +60,7 @@ struct Settings {
   const int64_t* labels;
   float *values, *momentum, *second_moment, *average;  // second_moment for AdamW alone; average for one alone
   double momentum_decay, weight_decay, smoothing, dropout, mean, deviation;
+  double temperature, soft_weight;  // of the teachers' targets; a weight of zero without teachers
   uint64_t seed;
   int64_t threads;
 };
@@ -84,18 +85,33 @@ Array<Value> zeros(size_t count) {
   return Array<Value>((Value*)memory);
 }
 
+// Asks a network of another library for the logits of a group: [class] vectors. `input` is the group's input tensor.
+using Answer = void(void* teacher, int thread, int count, const Vector* input, Vector* logits);
+
+// A trained network that is learnt from. Its input is scale * the student's + shift, as their normalisations may differ.
+struct Teacher {
+  void* trainer;
+  Answer* answer;
+  double scale, shift;
+};
+
 class Trainer {
  public:
   Trainer(const Network& network, const Settings& settings);
   void step(const int64_t* indices, const float* transforms, int64_t count, double rate, double average_share,
             int64_t step, int64_t steps_before);
   void logits(const uint8_t* pixels, int64_t count, const float* values, float* result);
+  void learn_from(Teacher teacher);
+  void prepare_answers();
+  void answer(int thread, int count, const Vector* input, Vector* logits);
   Totals take_totals();
 
  private:
+  // Training, scoring in float32, or scoring as fast as training does.
+  enum class Mode { training, exact, quick };
   // What one thread needs for the group at hand.
   struct Scratch {
-    Array<Vector> padded, pairs, sums, weight_sums, tensors;
+    Array<Vector> padded, pairs, sums, weight_sums, tensors, lesson;
     Array<uint8_t> frames;
   };
   // What the groups of one part add up.
@@ -110,7 +126,8 @@ class Trainer {
     Vector* gradients;
     Scratch& scratch;
     Part* part;
-    bool training;
+    Mode mode;
+    bool training() const { return mode == Mode::training; }
     Mask present() const;
   };
   // A move of the backward pass: all of an operation's, or the steps that a convolution's falls into.
@@ -144,6 +161,8 @@ class Trainer {
   void find_input_gradient(const Operation& operation, Group& group);
   void apply(const Batch& batch, const Operation& operation, Group& group);
   void apply_back(const Batch& batch, const Operation& operation, Group& group);
+  Score judge(const Batch& batch, Group& group);
+  const Vector* ask_teachers(Group& group);
   const Vector* padded_input(const Operation& operation, Group& group);
   void pack(const Operation& operation, const float* values, bool paired);
   void pack_turned(const Operation& operation);
@@ -181,5 +200,6 @@ class Trainer {
   std::vector<float> gradient_;
   std::vector<Scratch> scratch_;
   std::vector<Part> parts_;
+  std::vector<Teacher> teachers_;
   Totals totals_{};
 };

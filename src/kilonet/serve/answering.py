@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from kilonet.errors import KilonetError
+from kilonet.extras import needed_from
 from kilonet.model import Classifier
 from kilonet.preprocess.decode import Picture, decode
 from kilonet.preprocess.sight import Sight
@@ -21,7 +22,6 @@ from kilonet.serve.limits import Limits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal, late, refused_image
 from kilonet.serve.together import Together
-from kilonet.ship.extras import needed_from
 
 with needed_from("serve"):
     import orjson

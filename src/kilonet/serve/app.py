@@ -5,6 +5,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from kilonet.extras import needed_from
 from kilonet.model import Classifier
 from kilonet.serve import pages
 from kilonet.serve.answering import Answering, Image, from_file, from_pixels, parsed
@@ -13,7 +14,6 @@ from kilonet.serve.limits import Limits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal, refused_image
 from kilonet.serve.schema import Answer, Answers, Card, Error, Health, batch_schema, pixels_schema
-from kilonet.ship.extras import needed_from
 
 with needed_from("serve"):
     from fastapi import FastAPI, Request, Response

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from kilonet.ship.extras import needed_from
+from kilonet.extras import needed_from
 
 with needed_from("serve"):
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from kilonet.extras import needed_from
 from kilonet.serve.schema import Card
-from kilonet.ship.extras import needed_from
 from kilonet.ship.page import FIELD, Claim, Parts, assemble, facts, part, policy, source_of
 
 with needed_from("serve"):

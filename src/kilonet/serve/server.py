@@ -11,6 +11,7 @@ from math import ceil
 from typing import Any
 
 from kilonet.errors import KilonetError
+from kilonet.extras import needed_from
 from kilonet.model import Model
 from kilonet.serve.app import application
 from kilonet.serve.card import card_of
@@ -21,7 +22,6 @@ from kilonet.serve.logs import start_logging
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.protocol import GuardedProtocol
 from kilonet.ship.exported import ExportedModel
-from kilonet.ship.extras import needed_from
 
 with needed_from("serve"):
     import uvicorn

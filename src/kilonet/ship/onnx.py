@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kilonet.datasets import Images
 from kilonet.evaluation import evaluate
+from kilonet.extras import needed_from
 from kilonet.files import write_atomically
 from kilonet.layers import (
     BatchNorm,
@@ -25,7 +26,6 @@ from kilonet.layers import (
     ReLU,
 )
 from kilonet.model import Model
-from kilonet.ship.extras import needed_from
 from kilonet.ship.folding import BATCH_NORM_EPSILON
 from kilonet.ship.integer import SPECIFICATION, IntegerNetwork, logits
 from kilonet.ship.onnx_graph import LOGITS, OPSET, PIXELS, Graph

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kilonet.extras import needed_from
 from kilonet.layers import Shape
-from kilonet.ship.extras import needed_from
 
 with needed_from("onnx"):
     import onnx

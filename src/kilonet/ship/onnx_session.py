@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.errors import KilonetError
+from kilonet.extras import needed_from
 from kilonet.files import read_bounded
 from kilonet.layers import Shape
-from kilonet.ship.extras import needed_from
 from kilonet.ship.onnx_graph import LOGITS, PIXELS
 
 with needed_from("onnx"):

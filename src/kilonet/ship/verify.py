@@ -17,6 +17,7 @@ from kilonet.ship import description
 from kilonet.ship.description import Export
 from kilonet.ship.forms import FORMS, TOLERANCE, Allowance, Form, trained_model
 from kilonet.ship.integer import Pixels, logits
+from kilonet.tables import aligned
 
 _MICROSECONDS = 1e6
 
@@ -65,8 +66,7 @@ class Verification:
         """Return the table, a line a form."""
         heads = ("form", "accuracy", "logits", "predictions", "flash", "RAM", "us/image", "")
         rows = [heads, *(_cells(row) for row in self.rows)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+        lines = aligned(rows, (0,))
         head = f"{self.images:,} test images and {self.vectors} stored vectors; logits and predictions: how many differ"
         notes = [f"{form}: not run here: {reason}" for form, reason in self.not_run.items()]
         return "\n".join([head, "", lines[0], "-" * max(map(len, lines)), *lines[1:], *notes])

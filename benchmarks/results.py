@@ -1,0 +1,172 @@
+"""Writes docs/RESULTS.md from the runs in docs/results.
+
+    python benchmarks/results.py [--check]
+
+Every file there that `kilonet train ... --seeds N --json` wrote is a row, without being named anywhere; runs with
+`--holdout` are no rows of their own, but say beside the runs of the same recipe what the holdout had predicted. With
+`--check` nothing is written, and a difference is exit status 1.
+"""
+
+import argparse
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kilonet.budget import budget_of
+from kilonet.recipe import Recipe, load_recipe, packaged_recipes
+from kilonet.statistics import mean_and_deviation
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
+PAGE = ROOT / "docs" / "RESULTS.md"
+
+_HEAD = """# Results
+
+Made from the files in [results/](results) by `make results`; nothing here is written by hand.
+
+Accuracies are of the final epoch, mean ± standard deviation over n seeds, all of which are listed; no epoch and no seed
+is picked. Predicted is what runs of the same recipe had on 10,000 training images held out, where such runs are kept.
+Parameters are all that are trained, those of batch norm included. Seconds are of training one run on the machine that
+is named, without its teachers, whose own are given with them. What a command prints is the file its row is named after.
+"""
+_FREE = {"seed", "holdout", "engine", "device", "precision", "threads"}
+"""Keys of a run that may differ from its recipe's without a flag of the command."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one file."""
+
+    name: str
+    runs: tuple[dict[str, Any], ...]
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe of the first run."""
+        return Recipe.model_validate_json(json.dumps(self.runs[0]["recipe"]))
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Percent, a figure a run, by rising seed."""
+        ordered = sorted(self.runs, key=lambda run: int(run["recipe"]["run"]["seed"]))
+        return [100 * run["final"]["test_accuracy"] for run in ordered]
+
+    @property
+    def is_prediction(self) -> bool:
+        """Whether the runs were scored on images held out."""
+        return self.recipe.run.holdout
+
+    @property
+    def kind(self) -> str:
+        """What runs that predict one another share."""
+        run = self.recipe.run.model_dump(exclude=_FREE)
+        return json.dumps([self.recipe.model_dump(mode="json", exclude={"about", "run"}), run], sort_keys=True)
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Read the files of runs, MNIST first, by falling parameters; other files of the folder are passed over."""
+    rows = []
+    for path in sorted(folder.glob("*.json")):
+        runs = json.loads(path.read_text(encoding="utf-8")).get("runs")
+        if runs:
+            rows.append(Row(path.stem, tuple(runs)))
+    return sorted(rows, key=lambda row: (row.recipe.run.data != "mnist", -row.recipe.model.parameters, row.name))
+
+
+def page(folder: Path) -> str:
+    """Return the page of a folder of results."""
+    rows = read_rows(folder)
+    predictions = {row.kind: row for row in rows if row.is_prediction}
+    heads = (
+        "runs",
+        "data",
+        "parameters",
+        "MACs",
+        "epochs",
+        "test accuracy",
+        "n",
+        "every seed",
+        "predicted",
+        "teachers",
+        "seconds a run",
+        "machine",
+        "command",
+    )
+    lines = [f"| {' | '.join(heads)} |", "|---|---|---:|---:|---:|---:|---:|---|---:|---|---:|---|---|"]
+    lines += [_line(row, predictions) for row in rows if not row.is_prediction]
+    return "\n".join([_HEAD, *lines, ""])
+
+
+def _line(row: Row, predictions: Mapping[str, Row]) -> str:
+    first = row.runs[0]
+    predicted = predictions.get(row.kind)
+    seconds, _ = mean_and_deviation([run["seconds"] for run in row.runs])
+    environment = first["environment"]
+    threads = f"{environment['threads']} thread" + ("s" if environment["threads"] > 1 else "")
+    cells = (
+        f"`{row.name}`",
+        row.recipe.run.data,
+        f"{first['parameters']:,}",
+        f"{budget_of(row.recipe.model).macs:,}",
+        str(row.recipe.train.epochs),
+        f"**{_spread(row)}**",
+        str(len(row.runs)),
+        ", ".join(f"{share:.2f}" for share in row.accuracies),
+        f"{_spread(predicted)} (n = {len(predicted.runs)})" if predicted else "",
+        "; ".join(map(_teacher, first.get("teachers", []))),
+        f"{seconds:.0f}",
+        f"{environment['processor']}, {threads}, {environment['engine']} engine, {environment['precision']}",
+        f"`{command_of(row)}`",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _spread(row: Row) -> str:
+    mean, deviation = mean_and_deviation(row.accuracies)
+    return f"{mean:.2f} %" if len(row.runs) == 1 else f"{mean:.2f} ± {deviation:.2f} %"
+
+
+def _teacher(teacher: Mapping[str, Any]) -> str:
+    seconds = "" if teacher["seconds"] is None else f", {teacher['seconds']:.0f} s"
+    share = f"{100 * teacher['accuracy']:.2f} % of {teacher['scored'].lower()}"
+    return f"{teacher['parameters']:,} parameters, {share}{seconds}"
+
+
+def command_of(row: Row) -> str:
+    """Return the command that trains such runs: of the packaged recipe that takes the fewest flags."""
+    options = {name: list(_flags(load_recipe(name), row.recipe)) for name in packaged_recipes()}
+    name = min(options, key=lambda name: (len(options[name]), name != row.name, name))
+    words = ["kilonet", "train", name, *(word for flag in options[name] for word in flag)]
+    words += ["--seeds", str(len(row.runs))] if len(row.runs) > 1 else []
+    return shlex.join([*words, "--json"])
+
+
+def _flags(base: Recipe, wanted: Recipe) -> Iterator[list[str]]:
+    """Yield the flags that make one recipe of another, each as its words."""
+    for section, keys in wanted.model_dump(mode="json", exclude={"about"}).items():
+        theirs = base.model_dump(mode="json")[section]
+        for key, value in keys.items():
+            if key not in _FREE and value is not None and value != theirs[key]:
+                values = [] if value is True else map(str, value) if isinstance(value, list) else [str(value)]
+                yield [f"--{key.replace('_', '-')}", *values]
+
+
+def main() -> int:
+    """Write the page, or check it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    wanted = page(RESULTS)
+    if parser.parse_args().check:
+        current = PAGE.read_text(encoding="utf-8")
+        print("docs/RESULTS.md is as generated" if wanted == current else "docs/RESULTS.md differs: make results")
+        return int(wanted != current)
+    PAGE.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

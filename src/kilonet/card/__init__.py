@@ -1,0 +1,204 @@
+"""The card that a model is published with: Markdown with metadata, as the Hugging Face Hub reads it.
+
+Source of the form: the model card of M. Mitchell et al., "Model cards for model reporting", 2019, with the Hub's
+`model-index` metadata, written and checked by huggingface_hub.
+"""
+
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, StrictUndefined
+
+from kilonet.errors import KilonetError
+from kilonet.evaluation import Evaluation, evaluate
+from kilonet.model import serialise
+from kilonet.recipe import RunSection
+from kilonet.statistics import mean_and_deviation, mean_interval, wilson_interval
+from kilonet.subject import Subject
+
+IS_OURS = "Written by `kilonet card`."
+"""A line of every card, by which one is known again."""
+
+_DATA = {"mnist": ("ylecun/mnist", "MNIST"), "fashion-mnist": ("zalando-datasets/fashion_mnist", "Fashion-MNIST")}
+"""Names of data sets on the Hub, and their pretty ones."""
+_MNIST_CREDIT = "MNIST is by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, under CC BY-SA 3.0."
+
+
+def card_markdown(subject: Subject, licence: str | None) -> str:
+    """Return a card, which huggingface_hub has read back and found to hold what was put in.
+
+    Args:
+        subject: the model and what is known of it.
+        licence: as the Hub names it; None to name none.
+
+    Raises:
+        KilonetError: they do not agree.
+    """
+    evaluation = evaluate(subject.model, subject.images)
+    metadata = _metadata(subject, evaluation, licence)
+    text = f"---\n{metadata.to_yaml()}\n---\n\n{_body(subject, evaluation, licence)}"
+    if ModelCard(text).data.to_dict() != metadata.to_dict():
+        raise KilonetError(f"huggingface_hub does not read back the metadata of a card named '{subject.name}'")
+    return text
+
+
+def _metadata(subject: Subject, evaluation: Evaluation, licence: str | None) -> ModelCardData:
+    identifier, _ = _names(_run(subject).data)
+    return ModelCardData(
+        datasets=[identifier] if "/" in identifier else None,
+        eval_results=list(_results(subject, evaluation)),
+        library_name="kilonet",
+        license=licence,
+        metrics=["accuracy"],
+        model_name=subject.name,
+        pipeline_tag="image-classification",
+        tags=["kilonet", "safetensors", "tiny", "microcontroller"],
+    )
+
+
+def _results(subject: Subject, evaluation: Evaluation) -> Iterator[EvalResult]:
+    run = _run(subject)
+    identifier, name = _names(run.data)
+    common: dict[str, Any] = {"task_type": "image-classification", "task_name": "Image classification"}
+    own = common | {"dataset_type": identifier, "dataset_name": name}
+    own["dataset_split"] = "train" if run.holdout else "test"
+    low, high = evaluation.interval
+    yield EvalResult(
+        **own,
+        metric_type="accuracy",
+        metric_name="Accuracy on held-out training images" if run.holdout else "Accuracy",
+        metric_value=evaluation.accuracy,
+        metric_args={"images": evaluation.images, "interval_95": [round(low, 6), round(high, 6)]},
+    )
+    yield EvalResult(
+        **own, metric_type="loss", metric_name="Cross-entropy, nats", metric_value=round(evaluation.loss, 6)
+    )
+    if subject.robustness:
+        yield EvalResult(
+            **common,
+            dataset_type="mnist_c",
+            dataset_name="corruptions of MNIST-C, drawn anew",
+            dataset_split="test",
+            metric_type="accuracy",
+            metric_name=f"Mean accuracy under {len(subject.robustness.accuracies)} corruptions",
+            metric_value=subject.robustness.mean,
+        )
+
+
+def _body(subject: Subject, evaluation: Evaluation, licence: str | None) -> str:
+    section, record = subject.model.section, subject.record
+    # Markdown, not HTML: names are escaped by `_plain` instead.
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)  # noqa: S701
+    template = environment.from_string((files(__name__) / "card.md").read_text(encoding="utf-8"))
+    text = template.render(
+        subject=subject,
+        section=section,
+        budget=subject.budget,
+        record=record,
+        machine=record.result.environment if record else None,
+        recipe=_recipe(subject),
+        evaluation=evaluation,
+        accuracy=_percent(evaluation.accuracy),
+        interval=_span(evaluation.interval),
+        shape="x".join(map(str, section.input_shape)),
+        digits=subject.model.reads_digits,
+        data={"images": _images(subject, evaluation), "text": _data(subject)},
+        statistics=_statistics(subject),
+        classes=_classes(subject, evaluation),
+        limits=list(_limits(subject, evaluation, licence)),
+        size=len(serialise(section, subject.model.network.state(), subject.model.notes)),
+        ours=IS_OURS,
+    )
+    return re.sub("\n{3,}", "\n\n", text)
+
+
+def _recipe(subject: Subject) -> str | None:
+    if subject.record is None:
+        return None
+    recipe = subject.record.result.recipe
+    known = recipe.run.data in _DATA
+    return (recipe if known else recipe.replace(data=_names(recipe.run.data)[1])).to_toml().strip()
+
+
+def _run(subject: Subject) -> RunSection:
+    return subject.record.result.recipe.run if subject.record else RunSection()
+
+
+def _names(data: str) -> tuple[str, str]:
+    """Return a data set's name on the Hub and its pretty one; a folder's is its own, its place is nobody's business."""
+    own = re.sub(r"[^\w.-]+", "-", re.split(r"[/\\]", data.rstrip("/\\"))[-1]) or "images"
+    return _DATA.get(data, (own, own))
+
+
+def _images(subject: Subject, evaluation: Evaluation) -> str:
+    _, name = _names(_run(subject).data)
+    kind = "held-out training images" if _run(subject).holdout else "test images"
+    return f"the {evaluation.images:,} {kind} of {name}"
+
+
+def _data(subject: Subject) -> str:
+    identifier, name = _names(_run(subject).data)
+    if subject.record is None:
+        return f"Scored on the test images of {name}. What it was trained on is not recorded in its file."
+    recipe = subject.record.result.recipe
+    changed = {key: value for key, value in recipe.augment.model_dump().items() if value}
+    augmentation = ", ".join(f"{key} up to {value:g}" for key, value in changed.items()) or "none"
+    held = " but for the sixth that it was scored on" if recipe.run.holdout else ""
+    credit = f" {_MNIST_CREDIT}" if identifier == _DATA["mnist"][0] else ""
+    return (
+        f"Trained on the training images of {name}{held}, scored on images that it never saw. "
+        f"Augmentation: {augmentation}.{credit}"
+    )
+
+
+def _statistics(subject: Subject) -> dict[str, Any] | None:
+    accuracies = [record.accuracy for record in subject.repetitions]
+    if len(accuracies) < 2:
+        return None
+    mean, deviation = mean_and_deviation(accuracies)
+    text = f"{100 * mean:.2f} ± {100 * deviation:.2f} % (mean ± standard deviation), 95 % interval of the mean "
+    return {"n": len(accuracies), "text": text + _span(mean_interval(accuracies))}
+
+
+def _classes(subject: Subject, evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    return [
+        (_plain(name), _percent(row[label] / sum(row)), _span(wilson_interval(row[label], sum(row))))
+        for label, (name, row) in enumerate(zip(subject.class_names, evaluation.confusion, strict=True))
+        if sum(row)
+    ]
+
+
+def _limits(subject: Subject, evaluation: Evaluation, licence: str | None) -> Iterator[str]:
+    known = [
+        (share, _plain(subject.class_names[label])) for label, share in enumerate(evaluation.class_accuracy) if share
+    ]
+    least, hardest = min(known, default=(0.0, "none"))
+    yield f"The class that it finds hardest is {hardest}, of which it recognises {_percent(least)}."
+    if subject.model.notes.calibration is None:
+        yield "Its probabilities are not calibrated."
+    if subject.robustness:
+        worst = sorted(subject.robustness.accuracies.items(), key=lambda entry: entry[1])[:3]
+        words = ", ".join(f"{name.replace('_', ' ')} {_percent(share)}" for name, share in worst)
+        mean = _percent(subject.robustness.mean)
+        yield f"Under corruptions that it was not trained on {mean} are right on average; the worst are {words}."
+    else:
+        yield "How it does on corrupted images was not measured."
+    yield "Training images of one origin and one style stand for no other: measure it on your own before you trust it."
+    if licence is None:
+        yield "No licence was named for it."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _span(bounds: tuple[float, float]) -> str:
+    return f"{100 * bounds[0]:.2f} to {100 * bounds[1]:.2f} %"
+
+
+def _plain(name: str) -> str:
+    """Return a name as Markdown shows it in a table, whatever is in it."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", " ".join(name.split()))

@@ -1,0 +1,1 @@
+"""A leaf: runs held against one another, over seeds and image by image."""

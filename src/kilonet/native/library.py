@@ -1,0 +1,61 @@
+"""The functions of a compiled library and the structures they take, as trainer.hpp has them."""
+
+import ctypes
+from typing import Any, ClassVar
+
+from kilonet.native.build import load_library
+from kilonet.recipe import ModelSection
+
+
+class Settings(ctypes.Structure):
+    """`Settings` of trainer.hpp."""
+
+    _fields_: ClassVar[list[tuple[str, Any]]] = [
+        *((name, ctypes.c_void_p) for name in ("pixels", "labels", "values", "momentum", "second_moment", "average")),
+        *(
+            (name, ctypes.c_double)
+            for name in ("momentum_decay", "weight_decay", "smoothing", "dropout", "mean", "deviation")
+        ),
+        *((name, ctypes.c_double) for name in ("temperature", "soft_weight")),
+        ("seed", ctypes.c_uint64),
+        ("threads", ctypes.c_int64),
+    ]
+
+
+class Teacher(ctypes.Structure):
+    """`Teacher` of trainer.hpp."""
+
+    _fields_: ClassVar[list[tuple[str, Any]]] = [
+        ("trainer", ctypes.c_void_p),
+        ("answer", ctypes.c_void_p),
+        ("scale", ctypes.c_double),
+        ("shift", ctypes.c_double),
+    ]
+
+
+class Totals(ctypes.Structure):
+    """`Totals` of trainer.hpp."""
+
+    _fields_: ClassVar[list[tuple[str, Any]]] = [
+        ("loss", ctypes.c_double),
+        ("correct", ctypes.c_int64),
+        ("images", ctypes.c_int64),
+    ]
+
+
+def declared_library(model: ModelSection, precision: str) -> ctypes.CDLL:
+    """Return the network's library with its functions declared; see `load_library`."""
+    library, pointer, count = load_library(model, precision), ctypes.c_void_p, ctypes.c_int64
+    signatures: dict[str, tuple[Any, list[Any]]] = {
+        "kilonet_open": (pointer, [pointer]),
+        "kilonet_close": (None, [pointer]),
+        "kilonet_learn_from": (None, [pointer, pointer]),
+        "kilonet_prepare_answers": (None, [pointer]),
+        "kilonet_step": (None, [pointer, pointer, pointer, count, ctypes.c_double, ctypes.c_double, count, count]),
+        "kilonet_logits": (None, [pointer, pointer, count, pointer, pointer]),
+        "kilonet_take_totals": (None, [pointer, pointer]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library

@@ -1,0 +1,53 @@
+"""Figures and tables: what the page numbers, describes and lays out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+Row = tuple[str, ...]
+
+NARROW = "\N{NO-BREAK SPACE}"
+"""Between a number and its unit, so that no line ends there."""
+
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Words and figures in rows; `total`, if there is one, is the last row."""
+
+    caption: str
+    heads: Row
+    rows: Sequence[Row]
+    total: Row | None = None
+    words: int = 1
+    """So many columns, from the first, hold words: set to the left, the others to the right."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with its caption, its text alternative and its numbers."""
+
+    key: str
+    picture: Markup
+    """SVG with the text alternative in it, or images that have one each."""
+    caption: str
+    table: Table
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """Return a fraction as per cent; a dash for none."""
+    return "\N{EN DASH}" if share is None else f"{100 * share:.{digits}f}{NARROW}%"
+
+
+def span(interval: tuple[float, float], digits: int = 2) -> str:
+    """Return an interval of fractions in words."""
+    low, high = interval
+    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}{NARROW}%"
+
+
+def count(number: int, thing: str) -> str:
+    """Return a number with its noun."""
+    return f"{number:,} {thing if number == 1 else thing + 's'}"

@@ -1,0 +1,163 @@
+"""How a run learnt, and how several runs compare."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from kilonet.report.figures import Figure, Row, Table, percent, span
+from kilonet.report.themed import ACCENT, FAINT, INK, SECOND, chart
+from kilonet.runs import EpochMetrics
+from kilonet.statistics import mean_and_deviation, mean_interval
+from kilonet.subject import Record, groups
+
+# A class or two of a small test set may be all right, and zero has no logarithm.
+_LEAST_ERROR = 1e-4
+
+
+def curves(record: Record, companions: Sequence[Record]) -> Figure:
+    """Draw the errors, the losses and the learning rate of a run over its epochs, other seeds' errors behind."""
+    history, final = record.history, record.result.final
+    scored = record.result.scored.lower()
+    alternative = (
+        f"Three line charts over {len(history)} epochs. Wrong answers of the {scored} images fall from "
+        f"{percent(1 - history[0].test_accuracy)} to {percent(1 - final.test_accuracy)}, of the training images from "
+        f"{percent(1 - history[0].train_accuracy)} to {percent(1 - final.train_accuracy)}; losses fall likewise; "
+        f"the learning rate ends at {final.learning_rate:.2g}."
+    )
+    with chart("curves", 310, 350, alternative) as drawing:
+        wrong, loss, rate = drawing.figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.6])
+        for other in companions:
+            _line(wrong, other.history, [_error(epoch.test_accuracy) for epoch in other.history], FAINT, width=0.6)
+        _line(wrong, history, [_error(epoch.train_accuracy) for epoch in history], ACCENT, label="training")
+        _line(wrong, history, [_error(epoch.test_accuracy) for epoch in history], SECOND, label=scored)
+        _line(loss, history, [epoch.train_loss for epoch in history], ACCENT, label="training")
+        _line(loss, history, [epoch.test_loss for epoch in history], SECOND, label=scored)
+        _line(rate, history, [epoch.learning_rate for epoch in history], INK)
+        wrong.set_title("wrong answers, %")
+        loss.set_title("mean cross-entropy, nats")
+        rate.set_title("learning rate, last step of the epoch")
+        rate.set_xlabel("epoch")
+        rate.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for axes in (wrong, loss):
+            _logarithmic(axes)
+    behind = f" Thin lines: the other {len(companions)} runs of the same recipe." if companions else ""
+    caption = (
+        f"Learning, epoch by epoch. Training figures are of augmented images, as they were met, with dropout where the "
+        f"recipe has it, so they may lie above the {scored} figures.{behind}"
+    )
+    return Figure("curves", drawing.picture, caption, _epochs(record))
+
+
+def _error(accuracy: float) -> float:
+    return 100 * max(1 - accuracy, _LEAST_ERROR)
+
+
+def _line(
+    axes: Axes,
+    history: Sequence[EpochMetrics],
+    values: list[float],
+    colour: str,
+    *,
+    label: str | None = None,
+    width: float = 1.4,
+) -> None:
+    marker = "o" if len(history) == 1 else None
+    axes.plot([epoch.epoch for epoch in history], values, color=colour, linewidth=width, marker=marker, markersize=3)
+    if label:
+        place = {"xy": (history[-1].epoch, values[-1]), "xytext": (5, 0), "textcoords": "offset points"}
+        axes.annotate(label, **place, color=colour, va="center", annotation_clip=False)  # type: ignore[arg-type]
+
+
+def _logarithmic(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.grid(axis="y")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()
+
+
+def _epochs(record: Record) -> Table:
+    scored = record.result.scored.lower()
+    heads = ("epoch", "training loss", "training accuracy", f"{scored} loss", f"{scored} accuracy", "learning rate")
+    rows = [
+        (
+            str(epoch.epoch),
+            f"{epoch.train_loss:.4f}",
+            percent(epoch.train_accuracy),
+            f"{epoch.test_loss:.4f}",
+            percent(epoch.test_accuracy),
+            f"{epoch.learning_rate:.3g}",
+        )
+        for epoch in record.history
+    ]
+    return Table("Every epoch", heads, rows, words=0)
+
+
+def side_by_side(records: Sequence[Record]) -> Figure:
+    """Draw the final accuracy of every run with its interval, and each recipe's mean."""
+    sets = groups(records)
+    placed = [(record, number) for number, group in enumerate(sets) for record in group]
+    alternative = f"Final accuracies of {len(records)} runs with 95 % intervals: " + "; ".join(
+        f"{record.name} {percent(record.accuracy)}" for record in records
+    )
+    with chart("runs", 310, 50 + 16 * len(placed), alternative) as drawing:
+        axes = drawing.axes()
+        for row, (record, number) in enumerate(placed):
+            low, high = (100 * bound for bound in record.result.interval)
+            colour = (ACCENT, SECOND, INK)[number % 3]
+            axes.plot([low, high], [row, row], color=colour, linewidth=1, solid_capstyle="butt")
+            axes.plot([100 * record.accuracy], [row], "o", color=colour, markersize=4.5)
+        start = 0
+        for number, group in enumerate(sets):
+            mean, _ = mean_and_deviation([100 * record.accuracy for record in group])
+            colour = (ACCENT, SECOND, INK)[number % 3]
+            bounds = [start - 0.4, start + len(group) - 0.6]
+            axes.plot([mean, mean], bounds, color=colour, linewidth=0.8, linestyle=(0, (3, 2)))
+            start += len(group)
+        axes.set_yticks(range(len(placed)), [record.name for record, _ in placed])
+        axes.invert_yaxis()
+        axes.set_xlabel("accuracy of the final epoch, %")
+        axes.grid(axis="x")
+    caption = (
+        "The final epoch of every run with the 95 % interval that its own images give (Wilson); dashed, the mean over "
+        "the seeds of each recipe."
+    )
+    return Figure("runs", drawing.picture, caption, _runs(records))
+
+
+def _runs(records: Sequence[Record]) -> Table:
+    heads = ("run", "set", "seed", "parameters", "epochs", "right", "accuracy", "95 % interval", "training, s")
+    rows = [
+        (
+            record.name,
+            f"{Path(record.result.recipe.run.data).name}, {record.result.scored.lower()}",
+            str(record.result.recipe.run.seed),
+            f"{record.result.parameters:,}",
+            str(record.result.recipe.train.epochs),
+            f"{record.result.correct:,} of {record.result.scored_images:,}",
+            percent(record.accuracy),
+            span(record.result.interval),
+            f"{record.result.seconds:.1f}",
+        )
+        for record in records
+    ]
+    return Table("Every run", heads, rows, words=2)
+
+
+def statistics(records: Sequence[Record]) -> Table:
+    """Return each recipe's mean, deviation, number and interval over its seeds."""
+    heads = ("runs of one recipe", "n", "mean", "standard deviation", "95 % interval of the mean")
+    return Table("Over seeds, final epoch", heads, [_statistic(group) for group in groups(records)])
+
+
+def _statistic(group: Sequence[Record]) -> Row:
+    accuracies = [record.accuracy for record in group]
+    mean, deviation = mean_and_deviation(accuracies)
+    name = group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1} more"
+    if math.isnan(deviation):
+        return name, "1", percent(mean, 3), percent(None), percent(None)
+    return name, str(len(group)), percent(mean, 3), percent(deviation, 3), span(mean_interval(accuracies), 3)

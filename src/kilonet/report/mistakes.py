@@ -1,0 +1,175 @@
+"""Which images are got wrong: the confusion matrix, each class, the worst images."""
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+from matplotlib.axes import Axes
+
+from kilonet.report.figures import Figure, Table, count, percent, span
+from kilonet.report.measure import Judged, Measured
+from kilonet.report.pixels import photo
+from kilonet.report.themed import ACCENT, FAINT, INK, PAPER, SECOND, chart
+from kilonet.statistics import wilson_interval
+from kilonet.subject import Subject
+
+_MOST_LETTERED = 20
+"""A matrix of more classes has no numbers in its cells."""
+
+
+def confusion(subject: Subject, measured: Measured) -> Figure:
+    """Draw the matrix: labels down, answers across, mistakes the darker the more there are."""
+    matrix, names = measured.evaluation.confusion, subject.class_names
+    wrong = [(row[column], label, column) for label, row in enumerate(matrix) for column in _others(label, row)]
+    most = max((entry for entry, _, _ in wrong), default=0)
+    _, label, answer = max(wrong, default=(0, 0, 0))
+    worst = f" Most often, {count(most, 'time')}, {names[label]} is read as {names[answer]}." if most else ""
+    alternative = f"Matrix of {len(names)} classes: {measured.evaluation.correct:,} right on the diagonal.{worst}"
+    with chart("confusion", 310, 300, alternative) as drawing:
+        axes = drawing.axes()
+        for row, entries in enumerate(matrix):
+            for column, entry in enumerate(entries):
+                if row == column:
+                    axes.fill_between([column - 0.5, column + 0.5], row - 0.5, row + 0.5, color=FAINT, alpha=0.16, lw=0)
+                elif entry:
+                    shade = 0.15 + 0.85 * entry / most
+                    axes.fill_between(
+                        [column - 0.5, column + 0.5], row - 0.5, row + 0.5, color=SECOND, alpha=shade, lw=0
+                    )
+                if entry and len(names) <= _MOST_LETTERED:
+                    strong = row != column and entry > 0.5 * most
+                    axes.text(column, row, f"{entry}", ha="center", va="center", color=PAPER if strong else INK)
+        _name_sides(axes, names)
+    caption = "Labels down, answers across; the diagonal is right." + worst
+    return Figure("confusion", drawing.picture, caption, _confusion_table(subject, measured))
+
+
+def _others(label: int, row: Sequence[int]) -> list[int]:
+    return [column for column, entry in enumerate(row) if column != label and entry]
+
+
+def _name_sides(axes: Axes, names: list[str]) -> None:
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_aspect("equal")
+    short = [name if len(name) <= 11 else f"{name[:10]}…" for name in names]
+    turned = {"rotation": 90} if max(map(len, short)) > 2 else {}
+    axes.set_xticks(range(len(names)), short, **turned)  # type: ignore[arg-type]
+    axes.set_yticks(range(len(names)), short)
+    axes.tick_params(length=0)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("label")
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def _confusion_table(subject: Subject, measured: Measured) -> Table:
+    matrix, names = measured.evaluation.confusion, subject.class_names
+    rows = [(name, *map(str, row), f"{sum(row):,}") for name, row in zip(names, matrix, strict=True)]
+    columns = [sum(column) for column in zip(*matrix, strict=True)]
+    total = ("all", *(f"{entry:,}" for entry in columns), f"{sum(columns):,}")
+    return Table("Images by label (rows) and answer (columns)", ("label", *names, "all"), rows, total)
+
+
+def classes(subject: Subject, measured: Measured) -> Figure:
+    """Draw each class's accuracy with its interval."""
+    shares = [_share(row, label) for label, row in enumerate(measured.evaluation.confusion)]
+    names = subject.class_names
+    known = [(right / images, name) for (right, images), name in zip(shares, names, strict=True) if images]
+    (least, hardest), (best, easiest) = min(known), max(known)
+    gist = f"hardest is {hardest} with {percent(least)}, easiest {easiest} with {percent(best)}"
+    with chart("classes", 310, 55 + 14 * len(names), f"Accuracy of each class with its interval: {gist}.") as drawing:
+        axes = drawing.axes()
+        for row, (right, images) in enumerate(shares):
+            if images:
+                low, high = wilson_interval(right, images)
+                axes.plot([100 * low, 100 * high], [row, row], color=ACCENT, linewidth=1, solid_capstyle="butt")
+                axes.plot([100 * right / images], [row], "o", color=ACCENT, markersize=4.5)
+        everything = 100 * measured.evaluation.accuracy
+        axes.axvline(everything, color=FAINT, linewidth=0.8, linestyle=(0, (3, 2)))
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set_xlabel("right, %")
+        axes.grid(axis="x")
+    caption = f"Each class with its 95 % interval (Wilson); dashed, all images together. The {gist}."
+    return Figure("classes", drawing.picture, caption, _class_table(subject, measured))
+
+
+def _share(row: Sequence[int], label: int) -> tuple[int, int]:
+    return row[label], sum(row)
+
+
+def _class_table(subject: Subject, measured: Measured) -> Table:
+    rows = []
+    for label, (name, row) in enumerate(zip(subject.class_names, measured.evaluation.confusion, strict=True)):
+        right, images = _share(row, label)
+        accuracy = percent(right / images if images else None)
+        rows.append((name, f"{right:,}", f"{images:,}", accuracy, span(wilson_interval(right, images))))
+    found = measured.evaluation
+    total = ("all", f"{found.correct:,}", f"{found.images:,}", percent(found.accuracy), span(found.interval))
+    return Table("Right answers by class", ("class", "right", "images", "accuracy", "95 % interval"), rows, total)
+
+
+def worst(subject: Subject, measured: Measured) -> Figure:
+    """Show the images whose label was thought least probable, with the three classes that were thought most so."""
+    cards = Markup().join(_card(subject, judged) for judged in measured.worst)
+    caption = (
+        f"The {len(measured.worst)} images whose label the network thought least probable, worst first, with the three "
+        "classes that it thought most so."
+    )
+    picture = Markup('<div class="worst">{}</div>').format(cards)
+    return Figure("worst", picture, caption, _judged_table(subject, measured.worst, "The worst images"))
+
+
+def mistakes(subject: Subject, measured: Measured) -> Figure:
+    """Show the other images that were got wrong, small."""
+    cards = Markup().join(_small_card(subject, judged) for judged in measured.mistakes)
+    shown = f"{len(measured.mistakes)} more of the {measured.wrong:,}" if len(measured.mistakes) else "None of the"
+    caption = f"{shown} images that were got wrong, the surest mistakes first: label \N{RIGHTWARDS ARROW} answer."
+    picture = Markup('<div class="mistakes">{}</div>').format(cards)
+    return Figure("mistakes", picture, caption, _judged_table(subject, measured.mistakes, "Further mistakes"))
+
+
+def _card(subject: Subject, judged: Judged) -> Markup:
+    names = subject.class_names
+    bars = Markup().join(_bar(names[label], share, right=label == judged.label) for label, share in judged.thoughts)
+    words = Markup("<p>a <b>{}</b>, № {}</p>").format(names[judged.label], judged.index)
+    return Markup('<div class="card">{}{}<ol>{}</ol></div>').format(_image(subject, judged), words, bars)
+
+
+def _bar(name: str, share: float, *, right: bool) -> Markup:
+    bar = Markup(
+        '<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="track" width="100" height="6"/><rect class="{}" width="{:.1f}" height="6"/></svg>'
+    ).format("right" if right else "wrong", 100 * share)
+    return Markup("<li><span>{}</span>{}<span>{}</span></li>").format(name, bar, percent(share, 1))
+
+
+def _small_card(subject: Subject, judged: Judged) -> Markup:
+    label, answer = (subject.class_names[number] for number in (judged.label, judged.predicted))
+    share = percent(judged.thoughts[0][1], 1)
+    words = Markup("<p>{} \N{RIGHTWARDS ARROW} <b>{}</b><br>{}</p>").format(label, answer, share)
+    return Markup('<div class="card">{}{}</div>').format(_image(subject, judged), words)
+
+
+def _image(subject: Subject, judged: Judged) -> Markup:
+    pixels = subject.images.pixels[judged.index].numpy()
+    names = subject.class_names
+    words = f"Image {judged.index}, labelled {names[judged.label]}, read as {names[judged.predicted]}"
+    kind = "ink" if len(pixels) != 3 else "photo"
+    return Markup('<img class="{} pixels" src="{}" alt="{}">').format(kind, photo(pixels), words)
+
+
+def _judged_table(subject: Subject, judged: Sequence[Judged], caption: str) -> Table:
+    names = subject.class_names
+    heads = ("index", "label", "answer", "its probability", "probability of the label")
+    rows = [
+        (
+            str(image.index),
+            names[image.label],
+            names[image.predicted],
+            percent(image.thoughts[0][1]),
+            percent(image.of_label),
+        )
+        for image in judged
+    ]
+    return Table(caption, heads, rows, words=0)

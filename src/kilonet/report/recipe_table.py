@@ -1,0 +1,74 @@
+"""The recipe and the network as tables."""
+
+from typing import Any
+
+from kilonet.recipe import SECTIONS, Recipe
+from kilonet.report.figures import TIMES, Row, Table
+from kilonet.subject import Subject
+
+
+def recipe_tables(recipe: Recipe) -> list[Table]:
+    """Return a table a section of the recipe, every key with its value; layers have a table of their own."""
+    return [_section_table(name, getattr(recipe, name)) for name in SECTIONS]
+
+
+def _section_table(name: str, section: Any) -> Table:
+    rows: list[Row] = [
+        (key.replace("_", " "), _value(value))
+        for key, value in section.model_dump(mode="json", exclude_none=True).items()
+        if key != "layers"
+    ]
+    return Table(name, ("key", "value"), rows, words=2)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return f" {TIMES} ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def layer_table(subject: Subject) -> Table:
+    """Return the layers with what each costs."""
+    budget = subject.budget
+    heads = ("layer", "output", "parameters", "MACs", "RAM, bytes", "kernel", "field", "jump")
+    rows = [
+        (
+            cost.layer,
+            f" {TIMES} ".join(map(str, cost.output_shape)),
+            f"{cost.parameters:,}",
+            f"{cost.macs:,}",
+            f"{cost.activation_bytes:,}",
+            f"{cost.kernel} {TIMES} {cost.kernel}",
+            f"{cost.receptive_field}",
+            f"{cost.jump}",
+        )
+        for cost in budget.layers
+    ]
+    total = ("total", "", f"{budget.parameters:,}", f"{budget.macs:,}", f"{budget.peak_activation_bytes:,} peak")
+    return Table("The layers", heads, rows, (*total, "", "", ""), words=2)
+
+
+FORM_NAMES = {
+    "c": "C99, integers, for a microcontroller",
+    "html": "one HTML page, integers",
+    "onnx": "ONNX, float32",
+    "onnx-int8": "ONNX, int8",
+}
+
+
+def shipped_table(subject: Subject) -> Table | None:
+    """Return the size of every form that was exported, and of the model file."""
+    if subject.shipped is None:
+        return None
+    rows: list[Row] = [
+        (FORM_NAMES.get(form, form), _size(figures, "bytes", "flash"), _size(figures, "ram"))
+        for form, figures in subject.shipped.forms.items()
+    ]
+    return Table("Bytes of every shipped form", ("form", "file, or flash", "RAM"), rows)
+
+
+def _size(figures: Any, *names: str) -> str:
+    found = next((figures[name] for name in names if figures.get(name) is not None), None)
+    return "" if found is None else f"{found:,}"

@@ -1,0 +1,121 @@
+"""Candidates as Tune asks for them: drawn by Optuna, refused before they are trials if they will not do."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from kilonet.errors import KilonetError
+from kilonet.recipe import Recipe
+from kilonet.sweep.plan import Plan
+from kilonet.sweep.trials import Trials
+
+_TRIES = 2000
+_TRIES_BY_MODEL = 30
+"""So many refusals in a row, and candidates are drawn evenly: where the model's own lie, nothing is left to find."""
+
+
+class Candidates(Searcher):  # type: ignore[misc]
+    """Optuna's TPE sampler over holdout error and parameters, both to be small.
+
+    Trials in the sweep's folder that need no more training are told to the sampler; the others are suggested first.
+    """
+
+    def __init__(self, plan: Plan, trials: Trials) -> None:
+        super().__init__(metric="error", mode="min")
+        self._plan, self._trials = plan, trials
+        seed = plan.search.seed + len(trials.records)
+        self._model, self._evenly = _sampler(seed), optuna.samplers.RandomSampler(seed)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._study = optuna.create_study(directions=["minimize", "minimize"], sampler=self._model)
+        self._drawn: set[Recipe] = set()
+        self._waiting: list[tuple[int, Recipe, optuna.Trial]] = []
+        self._running: dict[str, tuple[int, Recipe, optuna.Trial]] = {}
+        self.parameters: dict[int, int] = {}
+        """Of the trials of earlier sessions, by number."""
+        self.exhausted = ""
+        """Why the last one drawn would not do, once no candidate is left to draw."""
+        self.failures: list[str] = []
+        """Why trials could not be trained."""
+        for number in trials.records:
+            self._adopt(number)
+
+    def _adopt(self, number: int) -> None:
+        self._study.enqueue_trial(self._trials.records[number].draws)
+        draws = self._study.ask()
+        recipe = self._plan.candidate(draws)
+        self._drawn.add(recipe)
+        self.parameters[number] = recipe.model.parameters
+        if self._trials.is_done(number):
+            self._study.tell(draws, [self._trials.error(number), recipe.model.parameters])
+        else:
+            self._waiting.append((number, recipe, draws))
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return what `worker.train` needs for the next trial, or that there is none."""
+        suggestion = self._waiting.pop(0) if self._waiting else self._draw()
+        if suggestion is None:
+            return Searcher.FINISHED
+        self._running[trial_id] = suggestion
+        number, recipe, _ = suggestion
+        return configuration(self._trials, number, recipe)
+
+    def _draw(self) -> tuple[int, Recipe, optuna.Trial] | None:
+        refusal = ""
+        for attempt in range(_TRIES):
+            self._study.sampler = self._model if attempt < _TRIES_BY_MODEL else self._evenly
+            draws = self._study.ask()
+            try:
+                recipe = self._plan.candidate(draws)
+                if recipe in self._drawn:
+                    raise KilonetError("drawn before")
+            except KilonetError as error:
+                refusal = str(error)
+                self._study.tell(draws, state=TrialState.FAIL)
+                continue
+            self._drawn.add(recipe)
+            return self._trials.add(draws.params).number, recipe, draws
+        self.exhausted = f"no candidate in {_TRIES:,} draws, the last one refused as {refusal}"
+        return None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell Optuna what a trial came to, and keep how it was ended."""
+        number, recipe, draws = self._running.pop(trial_id)
+        if error or not result or result["failure"]:
+            self._study.tell(draws, state=TrialState.FAIL)
+            self.failures.append(f"trial {number}: {result['failure'] if result else 'it keeps losing its worker'}")
+            return
+        if result["diverged"]:
+            self._trials.end(number, "diverged")
+        elif not self._trials.is_done(number):
+            self._trials.end(number, "stopped")
+        self._study.tell(draws, [result["error"], recipe.model.parameters])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Keep nothing: the sweep's folder has everything."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Read nothing."""
+
+
+def configuration(trials: Trials, number: int, recipe: Recipe) -> dict[str, Any]:
+    """Return what is sent to a trial's worker."""
+    return {
+        "number": number,
+        "folder": str(trials.path(number)),
+        "started_in": str(Path.cwd()),
+        "recipe": json.dumps(recipe.model_dump(mode="json", exclude_none=True)),
+        "parameters": recipe.model.parameters,
+    }
+
+
+def _sampler(seed: int) -> optuna.samplers.BaseSampler:
+    """Return TPE over the draws together, in groups that occur together; `constant_liar` minds the trials at work."""
+    with warnings.catch_warnings():
+        # Both ways are called experimental, for years now.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)

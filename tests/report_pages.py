@@ -1,0 +1,23 @@
+"""Reports as text, for tests that need no browser."""
+
+import re
+from html import unescape
+
+
+def text_of(html: str) -> list[str]:
+    """Return what a report says, a line a paragraph, heading, caption or row, without pictures and their numbers."""
+    body = html[html.index("<body>") :]
+    body = re.sub(r"<details>.*?</details>", "", body, flags=re.DOTALL)
+    body = re.sub(r'<div class="picture">.*?(?=<figcaption>)', "", body, flags=re.DOTALL)
+    body = re.sub(r"[ \n]+", " ", body)
+    body = re.sub(r"</(?:p|h1|h2|h3|tr|dt|dd|caption|figcaption)>|<span class=\"aside\">", "\n", body)
+    body = re.sub(r"</(?:td|th|span)>", "  ", body)
+    lines = (unescape(re.sub(r"<[^>]*>", "", line)).strip() for line in body.split("\n"))
+    return [re.sub(" {2,}", "  ", line) for line in lines if line]
+
+
+def table_of(html: str, caption: str) -> list[list[str]]:
+    """Return a table's rows, its heads first and its total last, each cell as text."""
+    table = next(part for part in re.findall(r"<table.*?</table>", html, re.DOTALL) if f"<caption>{caption}" in part)
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    return [[unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)] for row in rows]

@@ -1,0 +1,154 @@
+"""The model card: what it says, and that the Hub's own library reads it.
+
+huggingface_hub's `validate` asks the Hub itself, over the network; here its parsers, which need none, are the check.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard, metadata_load
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
+from helpers import GOLDEN, command, hide, tiny_recipe
+from kilonet.card import card_markdown
+from kilonet.datasets import FASHION_NAMES
+from kilonet.evaluation import evaluate
+from kilonet.gathering import Evidence, subject_of
+from kilonet.model import load
+from kilonet.runs import Run
+from kilonet.statistics import wilson_interval
+from kilonet.subject import Subject
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+
+
+def folder_of(run: Run) -> Path:
+    assert run.folder is not None
+    return run.folder
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that is ready to publish."""
+    from kilonet.cli import main
+
+    out = tmp_path_factory.mktemp("card") / "best"
+    evidence = ["--results", str(RESULTS / "best.json"), "--corruptions", str(RESULTS / "corruptions-best.json")]
+    assert main(["card", "best", "--out", str(out), *evidence]) == 0
+    return out
+
+
+def test_the_card_of_best_is_the_golden_one(published: Path) -> None:
+    assert (published / "README.md").read_text(encoding="utf-8") == (GOLDEN / "card.md").read_text(encoding="utf-8")
+
+
+def test_the_hubs_library_reads_it(published: Path) -> None:
+    data = metadata_load(published / "README.md")
+    assert data is not None
+    assert set(data) >= {"library_name", "license", "pipeline_tag", "tags", "datasets", "metrics", "model-index"}
+    name, results = model_index_to_eval_results(data["model-index"])
+    assert name == "best"
+    by_type = {(result.dataset_type, result.metric_type): result for result in results}
+    accuracy = by_type["ylecun/mnist", "accuracy"]
+    assert accuracy.metric_value == 0.9957
+    assert accuracy.metric_args is not None
+    assert accuracy.metric_args["images"] == 10_000
+    assert accuracy.metric_args["interval_95"] == pytest.approx(wilson_interval(9957, 10_000), abs=1e-6)
+    robustness = json.loads((RESULTS / "corruptions-best.json").read_text())
+    assert by_type["mnist_c", "accuracy"].metric_value == robustness["mean"]
+    assert ModelCard.load(published / "README.md").data.to_dict() == data
+    assert data["license"] == "mit"
+
+
+def test_the_hash_is_that_of_the_file_beside_it(published: Path) -> None:
+    content = (published / "model.safetensors").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    assert f"| `model.safetensors` | {len(content):,} | `{digest}` |" in (published / "README.md").read_text()
+    assert load(published / "model.safetensors").sha256 == digest == load("best").sha256
+
+
+def test_a_runs_card_agrees_with_its_result(finished: Run) -> None:
+    text = card_markdown(subject_of([str(folder_of(finished))], Evidence()), None)
+    result = finished.result
+    low, high = (100 * bound for bound in result.interval)
+    assert f"{100 * result.final.test_accuracy:.2f} % | {low:.2f} to {high:.2f} % |" in text
+    assert "not calibrated" in text
+    assert "No licence was named" in text
+    assert "license" not in yaml.safe_load(text.split("---")[1])
+    assert "Final epoch over" not in text
+    data = Path(result.recipe.run.data)
+    assert str(data.parent) not in text, "where the data lie is nobody's business"
+    assert f'data = "{data.name}"' in text
+
+
+def test_a_holdout_is_not_called_a_test_set(finished: Run) -> None:
+    subject = subject_of([str(folder_of(finished))], Evidence())
+    assert subject.record is not None
+    recipe = tiny_recipe(subject.record.result.recipe.run.data, holdout=True)
+    record = type(subject.record)("x", subject.record.result.model_copy(update={"recipe": recipe}))
+    text = card_markdown(Subject("x", subject.model, subject.images, record), None)
+    assert "held-out training images" in text
+    assert metadata_of(text)["model-index"][0]["results"][0]["dataset"]["split"] == "train"
+
+
+def metadata_of(text: str) -> dict[str, list[dict[str, list[dict[str, dict[str, str]]]]]]:
+    found: dict[str, list[dict[str, list[dict[str, dict[str, str]]]]]] = yaml.safe_load(text.split("---\n")[1])
+    return found
+
+
+@pytest.mark.parametrize("name", ["no", "1.50", "a: b", "--- x", "'\"", "ünï", "{{ 7 * 7 }}"])
+def test_any_name_is_read_back(finished: Run, name: str) -> None:
+    subject = subject_of([str(folder_of(finished))], Evidence())
+    notes = subject.model.notes.model_copy(update={"names": tuple(f"{name}|{part}" for part in FASHION_NAMES)})
+    text = card_markdown(Subject(name, subject.model.with_notes(notes), subject.images), "mit")
+    assert ModelCard(text).data.to_dict()["model-index"][0]["name"] == name
+    rows = [line for line in text.splitlines() if line.startswith("| of class")]
+    labels = subject.images.labels.unique()
+    assert len(rows) == len(labels)
+    assert all(row.replace("\\|", "").count("|") == 4 for row in rows)
+
+
+def test_the_metrics_are_measured_anew(finished: Run) -> None:
+    subject = subject_of([str(folder_of(finished))], Evidence())
+    found = evaluate(subject.model, subject.images)
+    assert f"| cross-entropy, nats | {found.loss:.4f} | |" in card_markdown(subject, None)
+
+
+def test_the_command_writes_one_file_or_a_folder(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = folder_of(finished)
+    answer = command(capsys, "card", run, "--license", "apache-2.0", "--json")
+    assert answer.status == 0, answer.err
+    assert json.loads(answer.out) == {"files": ["README.md"], "model_sha256": finished.model.sha256}
+    assert metadata_load("README.md")["license"] == "apache-2.0"  # type: ignore[index]
+    assert command(capsys, "card", run).status == 0, "a card of ours is written anew"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md"]
+    shutil.rmtree(tmp_path / "folder", ignore_errors=True)
+    assert "folder/README.md, folder/model.safetensors" in command(capsys, "card", run, "--out", "folder").out
+
+
+def test_bad_input_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("# mine")
+    (tmp_path / "taken").write_text("a file")
+    command(capsys, "card", "best").refused("README.md", "--out")
+    command(capsys, "card", "best", "--out", "taken").refused("taken")
+    command(capsys, "card", "no-such", "--out", "x.md").refused("no-such")
+    command(capsys, "card", "seed", "--out", "x.md", "--results", RESULTS / "best.json").refused("none of its runs")
+    assert (tmp_path / "README.md").read_text() == "# mine"
+
+
+def test_without_the_extra_it_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, "huggingface_hub", "kilonet.card")
+    command(capsys, "card", "best", "--out", tmp_path / "card.md").refused("huggingface_hub", "kilonet[card]")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,175 @@
+"""Comparisons: tests with answers known by hand, the words, and what cannot be compared."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from helpers import GOLDEN, command, refusal, tiny_recipe
+from kilonet.compare.comparison import compare
+from kilonet.compare.differences import holm, models_test, seeds_test
+from kilonet.compare.groups import Entry, Group, read_groups
+from kilonet.errors import KilonetError
+from kilonet.runs import Result, Run
+from kilonet.train import fit
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+
+
+def entry(result: Result, seed: int, errors: int) -> Entry:
+    images = 10_000
+    final = result.final.model_copy(update={"test_accuracy": 1 - errors / images})
+    changes = {"recipe": result.recipe.replace(seed=seed), "final": final, "correct": images - errors}
+    made = result.model_copy(update={**changes, "scored_images": images, "model_sha256": f"{seed} {errors}"})
+    return Entry("run", made, None)
+
+
+def group(result: Result, *errors: int, first_seed: int = 0) -> Group:
+    entries = (entry(result, seed, count) for seed, count in enumerate(errors, first_seed))
+    return Group("some", tuple(entries))
+
+
+def results_file(path: Path, result: Result, *errors: int, **changes: Any) -> Path:
+    """Write what `kilonet train --json` would have printed."""
+    runs = []
+    for seed, count in enumerate(errors):
+        made = entry(result, seed, count).result
+        recipe = made.recipe.replace(**changes)
+        made = made.model_copy(update={"recipe": recipe, "model_sha256": f"{path.stem} {seed}"})
+        runs.append({"folder": f"runs/{seed}", **made.model_dump(mode="json")})
+    path.write_text(json.dumps({"runs": runs}))
+    return path
+
+
+def test_mcnemar_by_hand() -> None:
+    """5 against 15: twice the sum of the binomials of 20 up to 5, over 2^20; 0 against 6: twice 1 in 2^6."""
+    first = np.array([True] * 5 + [False] * 15 + [True] * 70 + [False] * 10)
+    second = np.array([False] * 5 + [True] * 15 + [True] * 70 + [False] * 10)
+    tested = models_test((0, 0), first, second)
+    assert (tested.first_alone, tested.second_alone) == (5, 15)
+    assert tested.p == pytest.approx(2 * (1 + 20 + 190 + 1140 + 4845 + 15504) / 2**20)
+    assert models_test((0, 0), np.zeros(6, bool), np.ones(6, bool)).p == pytest.approx(2 / 64)
+    assert models_test((0, 0), first, first).p == 1
+
+
+def test_the_paired_t_test_by_hand(finished: Run) -> None:
+    """Differences 3, 4, 6: t = 13/sqrt(7) with two degrees of freedom, for which p = 1 - t / sqrt(t^2 + 2)."""
+    tested = seeds_test(group(finished.result, 10, 12, 14), group(finished.result, 13, 16, 20))
+    t = 13 / 7**0.5
+    assert tested.kind == "paired"
+    assert tested.difference == pytest.approx(13 / 3)
+    assert tested.p == pytest.approx(1 - t / (t**2 + 2) ** 0.5)
+    # Student's t of 0.975 with two degrees of freedom is 4.302653.
+    half = 4.302653 * (13 / 3) / t
+    assert tested.interval == pytest.approx((13 / 3 - half, 13 / 3 + half), rel=1e-5)
+
+
+def test_welch_s_test_by_hand(finished: Run) -> None:
+    """Variances 2 and 2 of two runs each: t = 10/sqrt(2), 2 degrees of freedom; 2 and 18: 12/sqrt(10), 100/82."""
+    tested = seeds_test(group(finished.result, 10, 12), group(finished.result, 20, 22, first_seed=5))
+    t = 10 / 2**0.5
+    assert tested.kind == "Welch"
+    assert tested.p == pytest.approx(1 - t / (t**2 + 2) ** 0.5)
+    uneven = seeds_test(group(finished.result, 10, 12), group(finished.result, 20, 26, first_seed=5))
+    assert uneven.p == pytest.approx(2 * stats.t.sf(12 / 10**0.5, 100 / 82))
+
+
+def test_without_spread_there_is_no_t_test(finished: Run) -> None:
+    for first, second in (((10,), (13,)), ((10, 12), (11, 13)), ((10,), (13, 14))):
+        tested = seeds_test(group(finished.result, *first), group(finished.result, *second))
+        assert (tested.p, tested.interval) == (None, None)
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06], nan_ok=True)
+    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_the_words(finished: Run, tmp_path: Path) -> None:
+    sources = [
+        results_file(tmp_path / "plain.json", finished.result, 50, 52, 54, 53, 51),
+        results_file(tmp_path / "longer.json", finished.result, 40, 41, 45, 44, 42, epochs=9),
+        results_file(tmp_path / "wider.json", finished.result, 41, 41, 44, 44, 41, batch_size=32),
+    ]
+    wanted = (GOLDEN / "compare.txt").read_text(encoding="utf-8")
+    assert f"{compare(list(map(str, sources)))}\n" == wanted
+
+
+@pytest.fixture(scope="module")
+def other(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of another recipe on the same images."""
+    return fit(tiny_recipe(small_folder, learning_rate=0.05), out=tmp_path_factory.mktemp("other") / "other")
+
+
+def test_models_are_compared_image_by_image(finished: Run, other: Run) -> None:
+    compared = compare([str(finished.folder), str(other.folder)])
+    (pair,) = compared.pairs
+    ((tested, p),) = pair.on_images
+    errors = [run.result.scored_images - run.result.correct for run in (finished, other)]
+    assert tested.first_alone - tested.second_alone == errors[1] - errors[0]
+    assert p == tested.p
+    assert "a t-test over seeds takes two runs of each (n = 1)" in str(pair)
+    assert f"finished is right alone on {tested.first_alone} images, other on {tested.second_alone}" in str(pair)
+
+
+def test_folders_of_seeds_are_groups(finished: Run, tmp_path: Path, small_folder: Path) -> None:
+    for seed in range(2):
+        fit(tiny_recipe(small_folder, seed=seed, epochs=1), out=tmp_path / "short" / f"seed{seed}")
+    long, short = read_groups([str(finished.folder), str(tmp_path / "short")])
+    assert (long.name, len(long.entries)) == ("finished", 1)
+    assert (short.name, short.seeds) == ("short", [0, 1])
+    again = read_groups([str(tmp_path / "short" / "seed1"), str(tmp_path / "short" / "seed0")])
+    assert again == (short,)
+
+
+def test_what_cannot_be_compared_is_one_line(
+    finished: Run, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finished.folder
+    held = fit(tiny_recipe(small_folder, holdout=True, epochs=1), out=tmp_path / "held")
+    command(capsys, "compare", finished.folder, tmp_path / "held").refused(
+        "500 test images", f"{held.result.scored_images} holdout images", "the same images"
+    )
+    command(capsys, "compare", finished.folder, finished.folder).refused("finished, seed 0, is given twice")
+    command(capsys, "compare", tmp_path / "none").refused("no runs", tmp_path / "none")
+    command(capsys, "compare").refused("no runs given")
+    (tmp_path / "empty").mkdir()
+    command(capsys, "compare", tmp_path / "empty").refused("no finished run")
+    for content in ("{", "[]", "3", '{"runs": 3}', '{"runs": [3]}', '{"runs": []}', '{"loss": 1}'):
+        (tmp_path / "bad.json").write_text(content)
+        command(capsys, "compare", tmp_path / "bad.json").refused("bad.json")
+    command(capsys, "compare", RESULTS / "best.json", "--plot", tmp_path / "a.xyz").refused("a.xyz", "xyz")
+
+
+def test_json_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sources = [RESULTS / "best.json", RESULTS / "seed.json"]
+    answer = json.loads(command(capsys, "compare", *sources, "--json", "--plot", tmp_path / "a.svg").out)
+    best, seed = answer["groups"]
+    assert (best["n"], seed["n"]) == (6, 6)
+    assert best["mean"] == pytest.approx(np.mean(best["accuracies"]))
+    assert answer["pairs"][0]["over_seeds"]["p_holm"] == answer["pairs"][0]["over_seeds"]["p"]
+    assert "no difference shown at n = 6" in answer["pairs"][0]["words"]
+    assert "<svg" in (tmp_path / "a.svg").read_text()
+    (alone,) = compare([str(sources[0])]).groups
+    assert alone.name == "best"
+
+
+def test_a_name_for_two_recipes_is_told_apart(finished: Run, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    first = results_file(tmp_path / "same.json", finished.result, 50, 51)
+    second = results_file(tmp_path / "a" / "same.json", finished.result, 40, 44, epochs=9)
+    runs = json.loads(second.read_text())
+    for run in runs["runs"]:
+        run["model_sha256"] += "x"
+    second.write_text(json.dumps(runs))
+    assert [group.name for group in read_groups([str(first), str(second)])] == ["same #1", "same #2"]
+
+
+def test_there_must_be_something_to_read() -> None:
+    with pytest.raises(KilonetError) as error:
+        compare([])
+    refusal(error, "no runs given")

@@ -1,0 +1,336 @@
+"""The report of a run: what it says, that it agrees with the run, and what it refuses."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import GOLDEN, command, hide, model_section, refusal, some_pixels
+from kilonet.datasets import Images
+from kilonet.errors import KilonetError
+from kilonet.gathering import Evidence, read_records, subject_of
+from kilonet.model import Model
+from kilonet.network import initial_network
+from kilonet.report import report_html
+from kilonet.report.inside import activations, sights
+from kilonet.report.measure import measure, reliability
+from kilonet.runs import Run
+from kilonet.subject import Record, Subject, groups
+from report_pages import table_of, text_of
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+PUBLISHED = Evidence(RESULTS / "best.json", RESULTS / "corruptions-best.json", RESULTS / "exported")
+
+
+def folder_of(run: Run) -> Path:
+    assert run.folder is not None
+    return run.folder
+
+
+@pytest.fixture(scope="module")
+def best() -> str:
+    """What `make report` writes."""
+    return report_html(subject_of(["best"], PUBLISHED))
+
+
+@pytest.fixture(scope="module")
+def tiny(finished: Run) -> str:
+    return report_html(subject_of([str(folder_of(finished))], Evidence()))
+
+
+@pytest.fixture
+def seeds(finished: Run, tmp_path: Path) -> Path:
+    """Copies of the finished run as if of other seeds, with other accuracies."""
+    for seed, correct in ((3, 300), (4, 310), (10, 305)):
+        folder = tmp_path / "seeds" / f"seed{seed}"
+        shutil.copytree(folder_of(finished), folder)
+        result = json.loads((folder / "result.json").read_text())
+        result["recipe"]["run"]["seed"] = seed
+        result["correct"] = correct
+        result["final"]["test_accuracy"] = correct / 500
+        (folder / "result.json").write_text(json.dumps(result))
+    return tmp_path / "seeds"
+
+
+# What it says
+
+
+def test_what_the_report_of_best_says_is_golden(best: str) -> None:
+    assert "\n".join(text_of(best)) + "\n" == (GOLDEN / "report.txt").read_text(encoding="utf-8")
+
+
+def test_every_total_is_the_results(best: str) -> None:
+    result = json.loads((RESULTS / "best.json").read_text())["runs"][0]
+    totals(best, result, "test")
+
+
+def test_every_total_of_a_run_is_its_results(finished: Run, tiny: str) -> None:
+    totals(tiny, json.loads((folder_of(finished) / "result.json").read_text()), "test")
+
+
+def totals(page: str, result: dict[str, Any], scored: str) -> None:
+    correct, images = f"{result['correct']:,}", f"{result['scored_images']:,}"
+    wrong = result["scored_images"] - result["correct"]
+    matrix = [[int(cell.replace(",", "")) for cell in row[1:]] for row in table_of(page, "Images by label")[1:]]
+    assert sum(matrix[row][row] for row in range(len(matrix) - 1)) == result["correct"]
+    assert [sum(column) for column in zip(*matrix[:-1], strict=True)] == matrix[-1]
+    assert matrix[-1][-1] == result["scored_images"] == sum(matrix[-1][:-1])
+    assert table_of(page, "Right answers by class")[-1][1:3] == [correct, images]
+    assert table_of(page, "Answers by their probability")[-1][1:3] == [images, correct]
+    assert table_of(page, "The layers")[-1][2] == f"{result['parameters']:,}"
+    last = table_of(page, "Every epoch")[-1]
+    assert last[0] == str(result["recipe"]["train"]["epochs"] - 1)
+    assert last[4] == f"{100 * result['final']['test_accuracy']:.2f}\N{NO-BREAK SPACE}%"
+    listed = [row for name in ("The worst images", "Further mistakes") for row in table_of(page, name)[1:]]
+    assert sum(row[1] != row[2] for row in listed) == min(wrong, 10 + 60)
+    assert scored in page
+
+
+def test_the_same_run_gives_the_same_bytes(finished: Run, tiny: str) -> None:
+    assert report_html(subject_of([str(folder_of(finished))], Evidence())) == tiny
+
+
+def test_what_is_missing_is_said(tiny: str) -> None:
+    words = " ".join(text_of(tiny))
+    for missing in ("Robustness was not measured", "Nothing was exported", "is not calibrated"):
+        assert missing in words
+    assert "Side by side" not in words
+    assert "One run; another seed would" in words
+
+
+def test_a_model_by_itself_has_no_recipe_and_no_curves() -> None:
+    words = " ".join(text_of(report_html(small_subject())))
+    assert "The recipe, the curves and the machine are not known" in words
+    assert "Figure 1" in words
+    assert "after the final epoch" not in words
+
+
+def small_subject(*layers: str, images: int = 30, **changes: Any) -> Subject:
+    """An untrained network, noise for images."""
+    section = model_section(*(layers or ("conv 3", "gap", "mix 4")), **{"input": (1, 9, 9), **changes})
+    model = Model(section, initial_network(section, 0).state())
+    labels = torch.arange(images) % section.classes
+    return Subject("small", model, Images(some_pixels(images, section.input_shape), labels, "Test"))
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [
+        (("conv 6 5x5 same", "conv 6 same residual", "gap", "mix 3"), (3, 12, 10)),
+        (("mix 2", "maxpool 3", "conv 70 depthwise", "gap", "mix 30"), (1, 11, 11)),
+        (("gap", "mix 2"), (2, 8, 8)),
+    ],
+)
+def test_any_network_can_be_reported(layers: tuple[str, ...], shape: tuple[int, int, int]) -> None:
+    page = report_html(small_subject(*layers, images=40, input=shape))
+    assert page.count("<figure") == page.count("<details>") >= 6
+    assert ('id="maps"' in page) == (layers[0] != "gap"), "a network without maps shows none"
+    assert "nan" not in " ".join(text_of(page)).lower().split()
+
+
+def test_names_are_text_and_nothing_else(finished: Run) -> None:
+    subject = subject_of([str(folder_of(finished))], Evidence())
+    nasty = """</style><script>alert(1)</script>"'{{ 7 * 7 }}<b>"""
+    notes = subject.model.notes.model_copy(update={"names": tuple(f"{nasty}{number}" for number in range(10))})
+    page = report_html(Subject(nasty, subject.model.with_notes(notes), subject.images))
+    assert "<script" not in page
+    assert "{{ 7 * 7 }}" in page
+
+
+def test_several_seeds_stand_side_by_side_with_statistics(seeds: Path) -> None:
+    page = report_html(subject_of([str(seeds)], Evidence()))
+    rows = table_of(page, "Every run")[1:]
+    assert [(row[0], row[2]) for row in rows] == [(f"seeds, seed {seed}", str(seed)) for seed in (3, 4, 10)]
+    assert all(row[1].endswith(", test") for row in rows)
+    space = "\N{NO-BREAK SPACE}"
+    # Student's t for two degrees of freedom is 4.303: 61 +- 4.303 * 1 / sqrt(3).
+    assert table_of(page, "Over seeds")[1] == [
+        "seeds, seed 3 and 2 more",
+        "3",
+        f"61.000{space}%",
+        f"1.000{space}%",
+        f"58.516 to 63.484{space}%",
+    ]
+    words = " ".join(text_of(page))
+    assert f"61.00 ± 1.00{space}%" in words
+    assert "Thin lines: the other 2 runs" in words
+    assert "where the run counted 300" in words, "the copies' figures are not what their model gives"
+
+
+def test_other_recipes_have_a_mean_of_their_own(finished: Run, seeds: Path) -> None:
+    first, second = (Record(name, finished.result, finished.history) for name in "ab")
+    recipe = finished.result.recipe.replace(learning_rate=0.01)
+    other = Record("c", finished.result.model_copy(update={"recipe": recipe}))
+    assert [[record.name for record in group] for group in groups([first, other, second])] == [["a", "b"], ["c"]]
+    subject = subject_of([str(folder_of(finished)), str(seeds), str(seeds)], Evidence())
+    assert len(subject.companions) == 3, "what is named twice is told once"
+
+
+def test_measurements_in_the_run_folder_are_found(finished: Run, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(folder_of(finished), run)
+    shutil.copy(PUBLISHED.corruptions or "", run / "corruptions.json")
+    with pytest.raises(KilonetError) as error:
+        subject_of([str(run)], Evidence())
+    refusal(error, "corruptions", "10,000")
+    found = json.loads((run / "corruptions.json").read_text())
+    found |= {"images": 500, "clean": finished.result.final.test_accuracy}
+    (run / "corruptions.json").write_text(json.dumps(found))
+    page = report_html(subject_of([str(run)], Evidence()))
+    assert len(table_of(page, "Accuracy by corruption")) == 17
+    shutil.copytree(RESULTS / "exported", run / "exported")
+    with pytest.raises(KilonetError) as error:
+        subject_of([str(run)], Evidence())
+    refusal(error, "exported", "not of this model")
+
+
+def test_the_shipped_sizes_are_the_exports(best: str) -> None:
+    forms = json.loads((RESULTS / "exported" / "model.json").read_text())["forms"]
+    rows = {row[0].split(",")[0]: row[1:] for row in table_of(best, "Bytes of every shipped form")[1:]}
+    assert rows["C99"] == [f"{forms['c']['flash']:,}", f"{forms['c']['ram']:,}"]
+    assert rows["one HTML page"][0] == f"{forms['html']['bytes']:,}"
+
+
+# What is measured for it
+
+
+def test_reliability_is_counted_by_hand() -> None:
+    probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.42, 0.58], [0.5, 0.5], [0.0, 1.0]], np.float32)
+    found = reliability(probabilities, np.array([0, 1, 1, 1, 1]))
+    filled = {round(15 * part.low): (part.images, part.correct) for part in found.bins if part.images}
+    assert filled == {7: (1, 0), 8: (1, 1), 14: (3, 2)}
+    assert found.error == pytest.approx((abs(0 - 0.5) + abs(1 - 0.58) + abs(2 - 2.9)) / 5)
+
+
+def test_the_worst_images_are_those_whose_label_was_least_probable() -> None:
+    subject = small_subject(images=200)
+    found = measure(subject)
+    rows = subject.model.logits(subject.images.pixels).softmax(1)
+    of_label = rows[torch.arange(200), subject.images.labels]
+    assert [image.index for image in found.worst] == of_label.argsort(stable=True)[:10].tolist()
+    assert found.worst[0].of_label == pytest.approx(of_label.min().item(), abs=1e-6)
+    assert found.wrong == int((rows.argmax(1) != subject.images.labels).sum())
+    assert all(image.predicted != image.label for image in found.mistakes)
+
+
+def test_the_maps_are_what_the_layers_give() -> None:
+    subject = small_subject("conv 3", "maxpool 2", "conv 4", "gap", "mix 4")
+    names, maps = zip(*activations(subject), strict=True)
+    assert names == subject.model.section.layers
+    assert [values.shape for values in maps] == [placed.output_shape for placed in subject.model.section.placed]
+    logits = subject.model.logits(subject.images.pixels[:1])[0]
+    assert torch.equal(torch.from_numpy(maps[-1].ravel()), logits)
+    assert not [hook for layer in subject.model.network.layers for hook in layer._forward_hooks]
+
+
+KINDS = ["conv 2", "conv 2 5x5 same", "maxpool 2", "conv 3 same", "mix 2"]
+
+
+@given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=4))
+def test_a_window_is_what_an_output_depends_on(layers: list[str]) -> None:
+    """Change pixels one row or column at a time, and see which of them the middle output of a layer feels."""
+    subject = small_subject(*layers, "gap", "mix 2", images=2, input=(1, 40, 40))
+    count = len(layers)
+    seen = sights(subject)[count - 1]
+    network = torch.nn.Sequential(*list(subject.model.network.layers)[:count]).double()
+    for part in network.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            torch.nn.init.constant_(part.weight, 0.01)
+    pixels = torch.ones(1, 1, 40, 40, dtype=torch.double, requires_grad=True)
+    output = network(pixels)
+    middle = (output.shape[2] - 1) // 2
+    output[0, :, middle, middle].sum().backward()
+    assert pixels.grad is not None
+    rows = pixels.grad[0, 0].abs().sum(1).nonzero().ravel().tolist()
+    inside = [row for row in range(seen.top, seen.top + seen.side) if 0 <= row < 40]
+    # A maximum feels one pixel only, so what is felt lies within the window, and fills it where nothing is pooled.
+    assert set(rows) <= set(inside)
+    if "maxpool 2" not in layers:
+        assert rows == inside
+
+
+# Where it comes from
+
+
+def test_the_command_writes_it(finished: Run, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.html"
+    named = folder_of(finished) / "model.safetensors"
+    assert subject_of([str(named)], Evidence()).record is not None, "a model file stands for the run it lies in"
+    answer = command(capsys, "report", folder_of(finished), "--out", out)
+    assert answer.status == 0, answer.err
+    assert str(out) in answer.out
+    assert out.read_text(encoding="utf-8") == tiny
+    table = json.loads(command(capsys, "report", folder_of(finished), "--out", out, "--json").out)
+    assert table == {"file": str(out), "bytes": len(tiny.encode()), "runs": 1}
+
+
+def test_a_records_file_is_what_train_prints(finished: Run, tmp_path: Path) -> None:
+    history = [epoch.model_dump(mode="json") for epoch in finished.history]
+    one = {"folder": "runs/x", **finished.result.model_dump(mode="json"), "history": history}
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(one))
+    assert read_records(path) == [Record("x", finished.result, finished.history)]
+    path.write_text(json.dumps({"runs": [one | {"folder": "runs/many/seed7"}, {**one, "history": []}]}))
+    assert [(record.name, len(record.history)) for record in read_records(path)] == [("many, seed 7", 2), ("x", 0)]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.integers(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["runs", "history", "recipe"]), inner),
+    max_leaves=8,
+)
+
+
+@given(content=JSON | st.binary(max_size=40))
+def test_any_other_records_file_is_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, content: Any) -> None:
+    path = tmp_path_factory.getbasetemp() / "results.json"
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    with pytest.raises(KilonetError) as error:
+        read_records(path)
+    refusal(error, path)
+
+
+def test_bad_input_is_refused_in_one_line(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = folder_of(finished)
+    (tmp_path / "bad.json").write_text("{}")
+    (tmp_path / "half").mkdir()
+    command(capsys, "report").refused("no run given")
+    command(capsys, "report", "no-such-run").refused("no-such-run")
+    command(capsys, "report", tmp_path / "half").refused("half")
+    command(capsys, "report", run, "best").refused("best", "result.json")
+    command(capsys, "report", run, "--digit", "500").refused("--digit 500", "499")
+    command(capsys, "report", run, "--digit", "-1").refused("--digit -1")
+    command(capsys, "report", run, "--out", tmp_path).refused("--out")
+    command(capsys, "report", run, "--out", "no/such/folder.html").refused("no/such/folder.html")
+    command(capsys, "report", run, "--corruptions", "bad.json").refused("bad.json")
+    command(capsys, "report", run, "--exported", tmp_path).refused("model.json")
+    command(capsys, "report", "best", "--results", "bad.json").refused("bad.json")
+    command(capsys, "report", "seed", "--results", RESULTS / "best.json").refused("none of its runs", "seed")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.json", "half"]
+
+
+def test_another_runs_result_beside_a_model_is_refused(finished: Run) -> None:
+    subject = subject_of([str(folder_of(finished))], Evidence())
+    assert subject.record is not None
+    other = dataclasses.replace(subject.record, result=finished.result.model_copy(update={"model_sha256": "0" * 64}))
+    with pytest.raises(KilonetError) as error:
+        dataclasses.replace(subject, record=other)
+    refusal(error, "not of this model")
+
+
+def test_without_the_extra_it_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, "matplotlib", "kilonet.report")
+    command(capsys, "report", "best", "--out", tmp_path / "report.html").refused("matplotlib", "kilonet[report]")
+    assert not list(tmp_path.iterdir())

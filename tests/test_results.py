@@ -1,0 +1,81 @@
+"""docs/RESULTS.md: it is what its files say, and takes in files as they come."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kilonet.flags import recipe_flags
+from kilonet.recipe import SECTIONS
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+import results
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("best.json", "export.json", "training.md"):
+        (tmp_path / name).write_bytes((results.RESULTS / name).read_bytes())
+    return tmp_path
+
+
+def runs_of(folder: Path, name: str) -> list[dict[str, Any]]:
+    runs: list[dict[str, Any]] = json.loads((folder / f"{name}.json").read_text())["runs"]
+    return runs
+
+
+def row_of(folder: Path, name: str) -> dict[str, str]:
+    lines = [line for line in results.page(folder).splitlines() if line.startswith("|")]
+    heads = [head.strip() for head in lines[0].split("|")]
+    (cells,) = (line.split("|") for line in lines if line.startswith(f"| `{name}` "))
+    return dict(zip(heads, map(str.strip, cells), strict=True))
+
+
+def test_the_page_is_as_generated() -> None:
+    assert results.page(results.RESULTS) == results.PAGE.read_text(encoding="utf-8"), "run: make results"
+
+
+def test_a_row_says_what_the_runs_came_to(folder: Path) -> None:
+    row = row_of(folder, "best")
+    assert row["test accuracy"] == "**99.49 ± 0.05 %**"
+    assert row["every seed"] == "99.57, 99.49, 99.45, 99.54, 99.44, 99.47"
+    assert (row["n"], row["parameters"], row["MACs"]) == ("6", "7,662", "1,498,880")
+    assert row["command"] == "`kilonet train best --seeds 6 --json`"
+    assert row["predicted"] == row["teachers"] == ""
+
+
+def test_files_that_come_later_are_rows(folder: Path) -> None:
+    runs = runs_of(folder, "best")[:3]
+    for run in runs:
+        run["recipe"]["train"]["epochs"] = 40
+        run["recipe"]["model"]["layers"][0] = "conv 8"
+        run["teachers"] = [
+            {"parameters": 29_764, "accuracy": 0.9961, "scored": "Test", "scored_images": 10_000, "seconds": 301.4}
+        ]
+    (folder / "2k.json").write_text(json.dumps({"runs": runs}))
+    row = row_of(folder, "2k")
+    assert row["command"].startswith("`kilonet train best --layers 'conv 8' 'conv 20' 'mix 10'")
+    assert row["command"].endswith("--epochs 40 --seeds 3 --json`")
+    assert row["teachers"] == "29,764 parameters, 99.61 % of test, 301 s"
+
+
+def test_the_holdout_s_prediction_stands_beside(folder: Path) -> None:
+    runs = runs_of(folder, "best")[:2]
+    for run, accuracy in zip(runs, (0.995, 0.994), strict=True):
+        run["recipe"]["run"] |= {"holdout": True, "threads": 2}
+        run |= {"scored": "Holdout", "final": run["final"] | {"test_accuracy": accuracy}}
+    (folder / "best-holdout.json").write_text(json.dumps({"runs": runs}))
+    assert row_of(folder, "best")["predicted"] == "99.45 ± 0.07 % (n = 2)"
+    assert "best-holdout" not in results.page(folder)
+    for run in runs:
+        run["recipe"]["train"]["epochs"] = 3
+    (folder / "best-holdout.json").write_text(json.dumps({"runs": runs}))
+    assert row_of(folder, "best")["predicted"] == "", "that is another recipe"
+
+
+def test_every_key_of_a_recipe_is_a_flag() -> None:
+    flags = recipe_flags().model_fields
+    assert all(key in flags for section in SECTIONS.values() for key in section.model_fields)

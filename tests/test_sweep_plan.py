@@ -1,0 +1,147 @@
+"""SWEEP.toml: what is refused, what a candidate is, and that none is over a budget."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import command, process, refusal
+from kilonet.budget import budget_of
+from kilonet.errors import KilonetError
+from kilonet.layers import parse_layer
+from kilonet.sweep.plan import Plan, load_plan, packaged_plans
+from test_sweep_grammar import Dice
+
+PLAN = """
+recipe = "best"
+out = "{out}"
+layers = ["conv {{4..16}}", "maxpool 2", "1..2 * conv {{4..16}} | conv = same residual", "gap", "mix 10"]
+[search]
+trials = 3
+epochs = 6
+[budget]
+max_parameters = 1000
+max_ram_bytes = 6000
+max_macs = 90000
+[keys]
+learning_rate = {{low = 0.01, high = 0.3, log = true}}
+batch_size = {{low = 32, high = 128}}
+schedule = {{choices = ["cosine", "linear"]}}
+"""
+
+
+def written(folder: Path, *changes: tuple[str, str]) -> Path:
+    text = PLAN.format(out=folder / "out")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = folder / "sweep.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return load_plan(str(written(tmp_path_factory.mktemp("plan"))))
+
+
+@given(seed=st.integers(0, 10_000))
+def test_a_candidate_is_a_recipe_within_every_budget_or_is_refused(plan: Plan, seed: int) -> None:
+    dice = Dice(seed)
+    try:
+        recipe = plan.candidate(dice)
+    except KilonetError as error:
+        refusal(error)
+        return
+    costs = budget_of(recipe.model)
+    assert costs.parameters <= 1000
+    assert costs.peak_activation_bytes <= 6000
+    assert costs.macs <= 90_000
+    assert [str(parse_layer(layer)) for layer in recipe.model.layers] == list(recipe.model.layers)
+    assert recipe.run.holdout
+    assert recipe.run.threads == 1
+    assert recipe.train.epochs == 6
+    assert 0.01 <= recipe.train.learning_rate <= 0.3
+    assert recipe.train.batch_size == dice.asked["batch_size"]
+    assert recipe.train.schedule in ("cosine", "linear")
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [("max_parameters", "max_parameters = 1"), ("max_ram_bytes", "over max_ram_bytes"), ("max_macs", "over max_macs")],
+)
+def test_each_budget_refuses(plan: Plan, budget: str, words: str) -> None:
+    table = plan.model_dump(mode="json", exclude_none=True) | {"budget": {budget: 1}}
+    with pytest.raises(KilonetError) as error:
+        Plan.model_validate(table).candidate(Dice(0))
+    refusal(error, words)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("max_macs", "max_mac", ["budget.max_mac", "unknown key"]),
+        ("trials = 3", "", ["search.trials", "missing"]),
+        ("trials = 3", "trials = 0", ["search.trials"]),
+        ("epochs = 6", "epochs = 2", ["search.grace = 3", "search.epochs = 2"]),
+        ("conv {4..16}", "conv {4..", ["line", "brace"]),
+        ("learning_rate", "learning_rat", ["learning_rat"]),
+        ("learning_rate", "epochs", ["keys.epochs", "[search]"]),
+        ("learning_rate", "holdout", ["keys.holdout", "test set"]),
+        ("low = 0.01, ", "", ["keys.learning_rate", "low and high"]),
+        ("low = 0.01", "low = 0.0", ["keys.learning_rate", "above zero"]),
+        ("high = 0.3", "high = 300.0", ["learning_rate"]),
+        ('"linear"]', '"lineal"]', ["schedule", "lineal"]),
+        ('recipe = "best"', 'recipe = "bset"', ["bset"]),
+        ("[search]", "[search", ["not a TOML file"]),
+    ],
+)
+def test_wrong_input_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, words: list[str]
+) -> None:
+    path = written(tmp_path, (old, new))
+    command(capsys, "sweep", path, "--show").refused(path, *words)
+
+
+def test_an_empty_space_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.toml"
+    path.write_text('recipe = "best"\nout = "o"\n[search]\ntrials = 1\nepochs = 3\n')
+    with pytest.raises(KilonetError) as error:
+        load_plan(str(path))
+    refusal(error, path, "nothing to search")
+    with pytest.raises(KilonetError) as error:
+        load_plan(str(tmp_path / "none.toml"))
+    refusal(error, "none.toml", *packaged_plans())
+
+
+def test_a_plan_survives_being_written(plan: Plan) -> None:
+    again = Plan.model_validate(tomllib.loads(plan.to_toml()))
+    assert again == plan
+    more = {**again.model_dump(mode="json", exclude_none=True)}
+    more["search"] |= {"trials": 99}
+    assert plan.same_search(Plan.model_validate(more))
+    more["search"] |= {"epochs": 7}
+    assert not plan.same_search(Plan.model_validate(more))
+
+
+@pytest.mark.parametrize("name", ["1k", "2k"])
+def test_packaged_plans_find_candidates(name: str) -> None:
+    plan = load_plan(name)
+    assert name in packaged_plans()
+    limit = {"1k": 1000, "2k": 2000}[name]
+    found = []
+    for seed in range(300):
+        try:
+            found.append(plan.candidate(Dice(seed)))
+        except KilonetError as error:
+            refusal(error)
+    assert len(found) >= 15
+    assert all(recipe.model.parameters <= limit for recipe in found)
+
+
+def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "ray.py").write_text("raise ModuleNotFoundError('no', name='ray')")
+    environment = {"PATH": "", "PYTHONPATH": str(tmp_path)}
+    process("sweep", written(tmp_path), env=environment).refused("needs ray", "pip install 'kilonet[sweep]'")

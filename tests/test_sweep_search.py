@@ -1,0 +1,184 @@
+"""Candidates as Tune gets them, early stopping by size, and what is read off a sweep's folder; without a cluster."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+
+from helpers import command, refusal
+from kilonet.errors import KilonetError
+from kilonet.recipe import Recipe, parse_recipe
+from kilonet.runs import Run
+from kilonet.sweep.driver import _resources
+from kilonet.sweep.halving import HalvingBySize
+from kilonet.sweep.plan import Plan, SearchSection
+from kilonet.sweep.search import Candidates
+from kilonet.sweep.trials import Trials, pareto
+
+LAYERS = ("conv {4..40}", "maxpool 2", "conv {4..40}", "gap", "mix 10")
+
+
+def plan_in(folder: Path, **changes: Any) -> Plan:
+    search = {"trials": 10, "epochs": 4, "grace": 1, "reduction": 2.0}
+    table = {"recipe": "fast", "out": str(folder / "out"), "layers": LAYERS, "budget": {"max_parameters": 1200}}
+    return Plan.model_validate({**table, "search": search, **changes})
+
+
+def begun(plan: Plan) -> Trials:
+    trials = Trials(plan)
+    trials.begin()
+    return trials
+
+
+def recipe_of(configuration: Any) -> Recipe:
+    return parse_recipe(json.loads(configuration["recipe"]), "trial", {})
+
+
+def result(error: float, diverged: bool = False) -> dict[str, Any]:
+    return {"error": error, "diverged": diverged, "epoch": 1, "failure": ""}
+
+
+def test_what_is_over_the_budget_is_never_a_trial(tmp_path: Path) -> None:
+    """Most of this space is over the budget."""
+    trials = begun(plan_in(tmp_path))
+    candidates = Candidates(trials.plan, trials)
+    for number in range(1, 16):
+        configuration = candidates.suggest(f"id {number}")
+        assert configuration["number"] == number == len(trials.records)
+        assert recipe_of(configuration).model.parameters == configuration["parameters"] <= 1200
+        candidates.on_trial_complete(f"id {number}", result(0.5 / number))
+    assert not candidates.exhausted
+    assert len(list(trials.folder.glob("*.json"))) == 15
+    assert not [path for path in trials.folder.iterdir() if path.is_dir()], "drawing trains nothing"
+
+
+def test_a_small_space_is_drawn_once_each_and_ends(tmp_path: Path) -> None:
+    trials = begun(plan_in(tmp_path, layers=("conv {4..8}", "gap", "mix 10")))
+    candidates = Candidates(trials.plan, trials)
+    drawn = {recipe_of(candidates.suggest(str(number))) for number in range(5)}
+    assert len(drawn) == 5
+    assert candidates.suggest("sixth") == Searcher.FINISHED
+    assert "drawn before" in candidates.exhausted
+
+
+def test_a_space_without_candidates_says_why(tmp_path: Path) -> None:
+    trials = begun(plan_in(tmp_path, budget={"max_parameters": 10}))
+    candidates = Candidates(trials.plan, trials)
+    assert candidates.suggest("first") == Searcher.FINISHED
+    assert "over max_parameters = 10" in candidates.exhausted
+
+
+def test_a_new_driver_goes_on_with_what_is_unfinished(tmp_path: Path) -> None:
+    trials = begun(plan_in(tmp_path))
+    candidates = Candidates(trials.plan, trials)
+    first = [candidates.suggest(str(number)) for number in range(4)]
+    candidates.on_trial_complete("0", result(0.1))
+    candidates.on_trial_complete("1", result(1.0, diverged=True))
+    candidates.on_trial_complete("2", error=True)
+    candidates.on_trial_complete("3", {**result(1.0), "failure": "no disk"})
+    assert candidates.failures == ["trial 3: it keeps losing its worker", "trial 4: no disk"]
+    assert [record.end for record in trials.records.values()] == ["stopped", "diverged", None, None]
+
+    again = Trials(trials.plan)
+    later = Candidates(trials.plan, again)
+    assert [later.suggest("a"), later.suggest("b")] == first[2:], "what failed or never ended is tried again"
+    fresh = later.suggest("c")
+    assert fresh["number"] == 5
+    assert recipe_of(fresh) not in map(recipe_of, first), "and the first draws are not repeated"
+
+
+def fake_trial(name: str, parameters: int) -> Any:
+    return SimpleNamespace(trial_id=name, config={"parameters": parameters})
+
+
+def decision(halving: HalvingBySize, trial: Any, error: float) -> str:
+    halving.on_trial_add(None, trial)
+    return halving.on_trial_result(None, trial, {"training_iteration": 1, "error": error})
+
+
+def test_a_small_network_is_compared_with_small_ones_only() -> None:
+    halving = HalvingBySize(SearchSection(trials=9, epochs=8, grace=1, reduction=2.0))
+    for number in range(4):
+        decision(halving, fake_trial(f"large {number}", 1000 + number), 0.01 + number / 1000)
+    assert decision(halving, fake_trial("weak and large", 1023), 0.2) == TrialScheduler.STOP
+    assert decision(halving, fake_trial("weak and small", 511), 0.2) == TrialScheduler.CONTINUE
+    assert decision(halving, fake_trial("weaker and small", 300), 0.3) == TrialScheduler.STOP
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("dear diary")
+    with pytest.raises(KilonetError) as error:
+        begun(plan_in(tmp_path))
+    refusal(error, tmp_path / "out", "no folder of a sweep")
+    (tmp_path / "out" / "thesis.txt").unlink()
+    begun(plan_in(tmp_path))
+    begun(plan_in(tmp_path, search={"trials": 99, "epochs": 4, "grace": 1, "reduction": 2.0}))
+    with pytest.raises(KilonetError) as error:
+        begun(plan_in(tmp_path, budget={}))
+    refusal(error, tmp_path / "out", "other settings")
+
+
+def test_a_base_that_has_changed_is_noticed(tmp_path: Path) -> None:
+    base = tmp_path / "base.toml"
+    base.write_text('[model]\nlayers = ["gap", "mix 10"]\n')
+    begun(plan_in(tmp_path, recipe=str(base)))
+    begun(plan_in(tmp_path, recipe=str(base)))
+    base.write_text('[model]\nlayers = ["gap", "mix 10"]\n[train]\nbatch_size = 32\n')
+    with pytest.raises(KilonetError) as error:
+        begun(plan_in(tmp_path, recipe=str(base)))
+    refusal(error, base, "has changed")
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    trials = begun(plan_in(tmp_path))
+    (trials.folder / "0001.json").write_text("{")
+    with pytest.raises(KilonetError) as error:
+        Candidates(trials.plan, trials)
+    refusal(error, "0001.json")
+
+
+def test_gpus_go_to_those_who_can_use_them(tmp_path: Path) -> None:
+    cluster = {"CPU": 8.0, "GPU": 1.0}
+    assert _resources(plan_in(tmp_path), cluster) == {"cpu": 1, "gpu": 1.0}
+    assert _resources(plan_in(tmp_path), {"CPU": 8.0}) == {"cpu": 1, "gpu": 0}
+    assert _resources(plan_in(tmp_path, keys={}), cluster)["gpu"] == 1.0
+    native = tmp_path / "native.toml"
+    native.write_text('[model]\nlayers = ["gap", "mix 10"]\n[run]\nengine = "native"\nthreads = 2\n')
+    assert _resources(plan_in(tmp_path, recipe=str(native)), cluster) == {"cpu": 2, "gpu": 0}
+
+
+def outcome(number: int, parameters: int, errors: int) -> Any:
+    return SimpleNamespace(number=number, costs={"parameters": parameters}, errors=errors)
+
+
+def test_the_front_is_what_nothing_else_beats() -> None:
+    points = [(1, 500, 90), (2, 400, 95), (3, 500, 80), (4, 900, 80), (5, 300, 99), (6, 950, 10), (7, 300, 99)]
+    front = pareto([outcome(*point) for point in points])
+    assert [one.number for one in front] == [5, 2, 3, 6]
+
+
+def test_the_front_is_shown_and_drawn(finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_in(tmp_path)
+    path = tmp_path / "sweep.toml"
+    path.write_text(plan.to_toml())
+    command(capsys, "sweep", path, "--show").refused("nothing to draw")
+    trials = begun(plan)
+    trials.add({})
+    assert finished.folder
+    trials.path(1).symlink_to(finished.folder)
+    shown = command(capsys, "sweep", path, "--show")
+    assert shown.status == 0
+    counts, heads, row = shown.out.splitlines()
+    assert "1 trials, 1 with all their epochs" in counts
+    assert heads.split("  ")[-1].strip() == "layers"
+    assert row.endswith("conv 4, maxpool 2, conv 8, maxpool 2, conv 8, gap, mix 10")
+    answer = json.loads(command(capsys, "sweep", path, "--show", "--json").out)
+    (one,) = answer["front"]
+    assert one["parameters"] == finished.result.parameters
+    assert one["errors"] == finished.result.scored_images - finished.result.correct
+    assert "<svg" in (trials.folder / "front.svg").read_text()

@@ -1,0 +1,307 @@
+"""Teachers: where they come from, what they may see, where they are kept, and that nothing of it changes a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from helpers import TINY_LAYERS, StopAtEpoch, command, process, refusal, tiny_recipe
+from kilonet import sessions
+from kilonet.datasets import DataSet
+from kilonet.errors import KilonetError, TrainingDiverged
+from kilonet.evaluation import evaluate
+from kilonet.model import MODEL_FILE, load, model_path
+from kilonet.progress import Silence
+from kilonet.recipe import Recipe, load_recipe
+from kilonet.runs import CHECKPOINT_FILE, Run, is_finished, read_result
+from kilonet.teachers import wanted_teachers
+from kilonet.train import fit, prepare_teachers, resume
+
+TEACHER_LAYERS = ("conv 6", "maxpool 2", "conv 10", "gap", "mix 10")
+
+
+class Told(Silence):
+    """Remembers the messages, and stops as the n-th epoch in all begins, if asked to."""
+
+    def __init__(self, stop: int = -1) -> None:
+        self.lines: list[str] = []
+        self.epochs = 0
+        self.stop = stop
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+    def epoch_started(self, epoch: int, steps: int) -> None:
+        super().epoch_started(epoch, steps)
+        if self.epochs == self.stop:
+            raise KeyboardInterrupt
+        self.epochs += 1
+
+
+@pytest.fixture(scope="module")
+def few(small: DataSet) -> DataSet:
+    """Fewer images yet: what is trained here need not be good."""
+    return DataSet(small.train.select(torch.arange(600), "Train"), small.test.select(torch.arange(200), "Test"))
+
+
+def write_recipe(path: Path, small_folder: Path, **changes: Any) -> str:
+    path.write_text(tiny_recipe(small_folder, **changes).to_toml(), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def teacher(tmp_path: Path, small_folder: Path) -> str:
+    """A teacher's recipe, with a seed of its own."""
+    return write_recipe(tmp_path / "big.toml", small_folder, layers=list(TEACHER_LAYERS), seed=5)
+
+
+def student(teacher: Any, **changes: Any) -> Recipe:
+    return tiny_recipe(teacher=teacher, **{"epochs": 2, **changes})
+
+
+def test_a_recipe_is_trained_first_as_a_run_of_its_own(teacher: str, few: DataSet, tmp_path: Path) -> None:
+    told = Told()
+    run = fit(student(teacher), few, tmp_path / "run", told)
+    own = read_result(tmp_path / "run/teacher")
+    assert told.epochs == 4
+    assert (own.recipe.run.seed, own.recipe.model.layers) == (5, TEACHER_LAYERS)
+    (result,) = run.result.teachers
+    assert result.folder == "teacher"
+    assert (result.parameters, result.seconds, result.model_sha256) == (own.parameters, own.seconds, own.model_sha256)
+    assert (result.scored, result.scored_images, result.accuracy) == ("Test", 200, own.final.test_accuracy)
+    assert run.result.seconds == sum(metrics.seconds for metrics in run.history)
+    alone = fit(load_recipe(teacher), few)
+    assert alone.result.model_sha256 == own.model_sha256
+
+
+def test_the_teacher_matters_and_so_does_every_key(teacher: str, few: DataSet) -> None:
+    variants: list[dict[str, Any]] = [
+        {},
+        {"teacher": ""},
+        {"teachers": 2},
+        {"temperature": 1.0},
+        {"weight": 0.5},
+        {"teacher": [teacher, teacher]},
+    ]
+    digests = [fit(student(teacher).replace(epochs=1, **one), few).result.model_sha256 for one in variants]
+    plain = fit(tiny_recipe(epochs=1), few).result.model_sha256
+    # Two equal teachers agree with one.
+    assert digests[5] == digests[0]
+    assert len(set(digests)) == 5
+    assert digests[1] == plain
+    assert fit(student(teacher, epochs=1, weight=0.0), few).result.model_sha256 == plain
+
+
+def test_several_teachers_of_recipes_and_models(teacher: str, few: DataSet, finished: Run, tmp_path: Path) -> None:
+    assert finished.folder is not None
+    alone = tmp_path / "model.safetensors"
+    alone.write_bytes((finished.folder / MODEL_FILE).read_bytes())
+    told = Told()
+    run = fit(student([teacher, str(finished.folder), str(alone)], teachers=2), few, tmp_path / "run", told)
+    found = run.result.teachers
+    assert [one.folder for one in found] == [f"teacher-{number}" for number in range(1, 5)]
+    assert [one.seconds is None for one in found] == [False, False, False, True]
+    assert [read_result(tmp_path / f"run/teacher-{number}").recipe.run.seed for number in (1, 2)] == [5, 6]
+    assert {one.model_sha256 for one in found[2:]} == {finished.result.model_sha256}
+    # The one with its run is as good as that found it; the other is scored on the images of its student.
+    own = evaluate(finished.model, few.test).accuracy
+    assert [one.accuracy for one in found[2:]] == [finished.result.final.test_accuracy, own]
+    assert f"the teacher is that of {finished.folder}" in told.lines
+    assert [load(tmp_path / "run" / str(one.folder)).sha256 for one in found] == [one.model_sha256 for one in found]
+
+
+def test_a_run_that_is_its_own_copy_of_the_teacher_resumes_without_its_source(
+    few: DataSet, finished: Run, tmp_path: Path
+) -> None:
+    assert finished.folder is not None
+    source = tmp_path / "model.safetensors"
+    source.write_bytes((finished.folder / MODEL_FILE).read_bytes())
+    recipe = student(str(source))
+    whole = fit(recipe, few).result.model_sha256
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, few, tmp_path / "run", StopAtEpoch(1))
+    source.unlink()
+    assert resume(tmp_path / "run", few).result.model_sha256 == whole
+
+
+def test_it_resumes_exactly_wherever_it_was_stopped(teacher: str, few: DataSet, tmp_path: Path) -> None:
+    """Two teachers of two epochs each come before the two of the student."""
+    recipe = student(teacher, teachers=2)
+    whole = fit(recipe, few).result.model_sha256
+    for stop in (0, 1, 2, 3, 5):
+        folder = tmp_path / f"stopped-{stop}"
+        with pytest.raises(KeyboardInterrupt):
+            fit(recipe, few, folder, Told(stop))
+        assert (folder / CHECKPOINT_FILE).exists() == (stop >= 4)
+        told = Told()
+        assert resume(folder, few, told).result.model_sha256 == whole
+        assert told.epochs == 6 - stop
+
+
+def test_a_teacher_that_is_gone_is_missed(teacher: str, few: DataSet, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(student(teacher), few, tmp_path / "run", Told(3))
+    (tmp_path / "run/teacher" / MODEL_FILE).unlink()
+    with pytest.raises(KilonetError) as error:
+        resume(tmp_path / "run", few)
+    refusal(error, tmp_path / "run/teacher", MODEL_FILE)
+
+
+def test_the_held_out_images_are_no_teachers_to_see(teacher: str, few: DataSet, tmp_path: Path) -> None:
+    run = fit(student(teacher, holdout=True), few, tmp_path / "run")
+    own = read_result(tmp_path / "run/teacher")
+    assert own.recipe.run.holdout
+    assert (own.scored, own.scored_images) == ("Holdout", len(few.train) // 6)
+    held = few.hold_out()
+    alone = fit(load_recipe(teacher), DataSet(held.train, few.test))
+    assert own.model_sha256 == alone.result.model_sha256
+    assert run.result.teachers[0].scored == "Holdout"
+
+
+def test_a_model_that_has_seen_the_held_out_images_is_refused(
+    teacher: str, few: DataSet, small_folder: Path, finished: Run, tmp_path: Path
+) -> None:
+    assert finished.folder is not None
+    for source in (finished.folder, finished.folder / MODEL_FILE, model_path("best")):
+        with pytest.raises(KilonetError) as error:
+            fit(student(str(source), holdout=True, data=str(small_folder)), few, tmp_path / "run")
+        refusal(error, source, "has seen the images held out", "--holdout")
+    held = tmp_path / "held"
+    fit(load_recipe(teacher, {"holdout": True}), few, held)
+    fit(student(str(held), holdout=True, data=str(small_folder)), few)
+    with pytest.raises(KilonetError) as error:
+        fit(student(str(held), holdout=True, data="elsewhere"), few)
+    refusal(error, held, "has seen the images held out")
+
+
+def test_a_bare_model_cannot_tell_what_it_has_seen(few: DataSet, finished: Run, tmp_path: Path) -> None:
+    assert finished.folder is not None
+    alone, told = tmp_path / "alone.safetensors", Told()
+    alone.write_bytes((finished.folder / MODEL_FILE).read_bytes())
+    fit(student(str(alone), holdout=True), few, progress=told)
+    assert any("cannot be told from its file" in line for line in told.lines)
+
+
+def test_the_seeds_share_a_teacher(teacher: str, small_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "seeds"
+    path = write_recipe(tmp_path / "few.toml", small_folder, epochs=1, teacher=teacher)
+    answer = process("train", path, "--seeds", "2", "--out", out, "--json")
+    assert answer.status == 0, answer.err
+    assert answer.err.count("the teacher: ") == 1
+    assert [line.split(": ")[0] for line in answer.err.splitlines() if "the teacher is that of" in line] == [
+        "seed 0",
+        "seed 1",
+    ]
+    (shared,) = out.glob("teacher-*")
+    for run in json.loads(answer.out)["runs"]:
+        assert run["teachers"][0]["model_sha256"] == read_result(shared).model_sha256
+        assert is_finished(Path(run["folder"]) / "teacher")
+
+
+def test_a_shared_teacher_is_found_by_its_hash_alone(
+    teacher: str, small_folder: Path, small: DataSet, tmp_path: Path
+) -> None:
+    recipe = student(teacher, epochs=1, data=str(small_folder))
+    with pytest.raises(KeyboardInterrupt):
+        prepare_teachers(recipe, tmp_path / "all", Told(1))
+    told = Told()
+    prepare_teachers(recipe, tmp_path / "all", told)
+    assert told.epochs == 1
+    first, other, changed = Told(), Told(), Told()
+    fit(recipe, small, tmp_path / "all/seed0", first)
+    assert first.epochs == 1
+    fit(
+        recipe,
+        DataSet(small.train.select(small.train.labels >= 0, "Train"), small.test),
+        tmp_path / "all/same",
+        Told(1),
+    )
+    fit(recipe, small.hold_out(), tmp_path / "all/other-images", other)
+    write_recipe(Path(teacher), small_folder, layers=list(TEACHER_LAYERS), seed=6)
+    fit(recipe, small, tmp_path / "all/changed-recipe", changed)
+    assert other.epochs == changed.epochs == 3
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("nowhere", ["no teacher 'nowhere'"]),
+        ("nowhere.toml", ["no recipe 'nowhere.toml'"]),
+        (".", ["no model.safetensors in this folder"]),
+        ("classes.toml", ["(1, 28, 28)", "tells 7", "tells 10"]),
+        ("input.toml", ["(1, 20, 20)", "(1, 28, 28)"]),
+        ("distils.toml", ["has a teacher itself", "run folder"]),
+        ("broken.safetensors", ["not a usable model file"]),
+    ],
+)
+def test_a_teacher_that_will_not_do_is_refused_before_anything_is_written(
+    source: str, words: list[str], few: DataSet, small_folder: Path, workplace: Path
+) -> None:
+    assert not list(workplace.iterdir())
+    write_recipe(Path("classes.toml"), small_folder, layers=[*TINY_LAYERS[:-1], "mix 7"])
+    write_recipe(Path("input.toml"), small_folder, input=[1, 20, 20])
+    write_recipe(Path("distils.toml"), small_folder, teacher="distils.toml")
+    Path("broken.safetensors").write_bytes(b"no model")
+    with pytest.raises(KilonetError) as error:
+        fit(student(source), few, Path("run"))
+    refusal(error, source, *words)
+    assert not Path("run").exists()
+
+
+def test_there_is_nothing_to_learn_from_a_network_without_weights(small_folder: Path, tmp_path: Path) -> None:
+    shape = {"input": [10, 28, 28]}
+    path = write_recipe(tmp_path / "weightless.toml", small_folder, layers=["gap"], **shape)
+    with pytest.raises(KilonetError) as error:
+        wanted_teachers(student(path, **shape), Silence())
+    refusal(error, path, "no weights")
+
+
+def test_flags_name_teachers_and_turn_them_off(
+    teacher: str, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_recipe(tmp_path / "few.toml", small_folder, epochs=1, teacher="nowhere")
+    command(capsys, "train", path, "--out", tmp_path / "a").refused("nowhere")
+    without = command(capsys, "train", path, "--out", tmp_path / "a", "--teacher", "")
+    assert without.status == 0, without.err
+    assert read_result(tmp_path / "a").teachers == ()
+    assert "Teacher" not in without.out
+    words = ("--teacher", teacher, "--teachers", "2", "--temperature", "3", "--weight", "0.5")
+    taught = command(capsys, "train", path, "--out", tmp_path / "b", *words)
+    assert taught.status == 0, taught.err
+    result = read_result(tmp_path / "b")
+    assert result.recipe.distill.model_dump() == {
+        "teacher": (teacher,),
+        "teachers": 2,
+        "temperature": 3.0,
+        "weight": 0.5,
+    }
+    lines = [line for line in taught.out.splitlines() if line.startswith("Teacher: ")]
+    assert len(lines) == 2
+    assert lines[0].startswith(f"Teacher: {100 * result.teachers[0].accuracy:.2f}% of 500 test images, ")
+    assert lines[0].endswith(f"{result.teachers[0].seconds:.1f} s of training, not counted in the other times")
+
+
+def test_a_teacher_that_diverges_says_that_it_is_the_teacher(few: DataSet, small_folder: Path, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path / "wild.toml", small_folder, learning_rate=100.0)
+    with pytest.raises(TrainingDiverged) as error:
+        fit(student(path), few)
+    refusal(error.value, "the teacher's training diverged", "in its own recipe")
+
+
+def test_an_interrupted_teacher_of_several_seeds_says_how_to_go_on(
+    teacher: str, small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    monkeypatch.setattr(sessions, "progress_on", lambda: Told(1))
+    path = write_recipe(tmp_path / "few.toml", small_folder, epochs=1, teacher=teacher)
+    with pytest.raises(KeyboardInterrupt) as error:
+        sessions.train_seeds(path, {}, tmp_path / "my seeds", 2)
+    assert f"--out '{tmp_path / 'my seeds'}'" in str(error.value)
