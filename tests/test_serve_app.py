@@ -166,10 +166,15 @@ def test_the_card_tells_what_is_known(client: TestClient, finished: Run) -> None
 
 def test_health_and_a_path_that_is_not_there(client: TestClient) -> None:
     assert client.get("/health").json() == {"status": "ok"}
-    refused(client.get("/nothing"), 404)
+    refused(client.get("/nothing"), 404, "/nothing", "/docs")
     response = client.get("/predict")
-    refused(response, 405)
+    refused(response, 405, "/predict", "GET", "POST")
     assert response.headers["allow"] == "POST"
+
+
+def test_heads_are_those_of_the_contents(client: TestClient) -> None:
+    for path in ("/", "/health", "/docs"):
+        assert client.head(path).headers == client.get(path).headers
 
 
 def test_metrics_count_what_was_asked_and_answered(mnist: DataSet) -> None:

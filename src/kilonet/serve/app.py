@@ -18,7 +18,7 @@ from kilonet.serve.schema import Answer, Answers, Card, Error, Health, batch_sch
 with needed_from("serve"):
     from fastapi import FastAPI, Request, Response
     from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse
-    from starlette.datastructures import UploadFile
+    from starlette.datastructures import Headers, UploadFile
     from starlette.exceptions import HTTPException
 
 IMAGES = ("image/png", "image/jpeg")
@@ -207,9 +207,14 @@ async def _refused(_: Request, refusal: Exception) -> Response:
     return JSONResponse({"error": refusal.line}, refusal.status, refusal.headers)
 
 
-async def _failed(_: Request, error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - narrows the type that it is registered for
-    return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+    line, path = str(error.detail), request.url.path[:100]
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        line = f"there is no {path}; /docs lists what there is"
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        line = f"{path} takes no {request.method}; send {Headers(error.headers or {})['allow']}"
+    return JSONResponse({"error": line}, error.status_code, error.headers)
 
 
 async def _broken(_: Request, error: Exception) -> Response:

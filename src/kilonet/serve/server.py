@@ -1,6 +1,7 @@
 """Running the service until a signal ends it."""
 
 import gc
+import os
 import signal
 import socket
 import warnings
@@ -102,6 +103,13 @@ def _listening(address: tuple[str, int]) -> socket.socket:
     try:
         family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(where[:2], family=family, backlog=_BACKLOG)
-    except OSError as error:
-        reason = error.strerror or error
-        raise KilonetError(f"cannot listen on {host} port {port}: {reason}; choose another --host or --port") from None
+    except (OSError, UnicodeError) as error:
+        line = f"cannot listen on {host} port {port}: {_reason(error)}; choose another --host or --port"
+        raise KilonetError(line) from None
+
+
+def _reason(error: OSError | UnicodeError) -> str:
+    """Return the system's own words, to which Python adds the address once more; a name has errors that are not its."""
+    if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    return str(error.args[-1])
