@@ -5,12 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from time import monotonic
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from kilonet.errors import KilonetError
 from kilonet.extras import needed_from
@@ -31,7 +30,6 @@ Image = Callable[[], Picture]
 _SMALL = 16 << 10
 """Bytes of a request that may be answered together with others: those wait for it."""
 _MOST_TOGETHER = 16
-_Schema = TypeVar("_Schema", bound=BaseModel)
 
 
 def from_file(content: bytes, limits: Limits, name: str = "the image") -> Image:
@@ -113,15 +111,6 @@ class Answering:
         for answer in said:
             self._metrics.prediction(answer.name)
         return said
-
-
-def parsed(schema: type[_Schema], content: bytes) -> _Schema:
-    """Read JSON.
-
-    Raises:
-        ValidationError: it is none, or does not fit the schema.
-    """
-    return schema.model_validate_json(content)
 
 
 def _json(said: Sequence[Answer], is_batch: bool) -> bytes:

@@ -5,10 +5,12 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from pydantic import BaseModel
+
 from kilonet.extras import needed_from
 from kilonet.model import Classifier
 from kilonet.serve import pages
-from kilonet.serve.answering import Answering, Image, from_file, from_pixels, parsed
+from kilonet.serve.answering import Answering, Image, from_file, from_pixels
 from kilonet.serve.gate import Gate
 from kilonet.serve.limits import Limits
 from kilonet.serve.metrics import Metrics
@@ -66,10 +68,10 @@ def _add_prediction(app: FastAPI, answering: Answering) -> None:
     single, several = pixels_schema(shape), batch_schema(shape, limits.images)
 
     def image_of(kind: str, content: bytes) -> list[Image]:
-        return [from_file(content, limits) if kind in IMAGES else from_pixels(_only(parsed(single, content)))]
+        return [from_file(content, limits) if kind in IMAGES else from_pixels(_only(single, content))]
 
     def images_of(content: bytes) -> list[Image]:
-        return [from_pixels(rows) for rows in _only(parsed(several, content))]
+        return [from_pixels(rows) for rows in _only(several, content)]
 
     @app.post("/predict", **_documented(Answer, _ALWAYS + _READING, _body(dict.fromkeys(IMAGES, _BINARY), single)))
     async def predict(request: Request) -> Response:
@@ -160,10 +162,10 @@ async def _files(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
         return [(f"'{(file.filename or '')[:100]}'", await file.read()) for file in files]
 
 
-def _only(read: Any) -> Any:
-    """Return the value of a schema's one field."""
-    (value,) = (getattr(read, name) for name in type(read).model_fields)
-    return value
+def _only(schema: type[BaseModel], content: bytes) -> Any:
+    """Return the value of a schema's one field, or raise pydantic's ValidationError."""
+    (name,) = schema.model_fields
+    return getattr(schema.model_validate_json(content), name)
 
 
 def _documented(model: type[Any], refusals: tuple[int, ...], body: Mapping[str, Any] | None = None) -> dict[str, Any]:

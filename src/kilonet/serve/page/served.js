@@ -12,7 +12,8 @@ function makeReader(drawing, settle) {
 
   /** Ask about the latest drawing, once the question before is answered. */
   async function read(drawn, done) {
-    waiting = drawn.isBlank ? done(null) : done;
+    if (drawn.isBlank) done(null);
+    waiting = drawn.isBlank ? null : done;
     if (asking) return;
     asking = true;
     while (waiting) {
