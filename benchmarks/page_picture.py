@@ -1,8 +1,8 @@
-"""Takes the README's picture of the exported page: at a desk in light, on a phone in dark, a digit drawn on both.
+"""Takes the README's pictures of the exported page and of the served one: at a desk in light, on a phone in dark.
 
-    python benchmarks/page_picture.py [--model best] [--out docs/pictures/page.png]
+    python benchmarks/page_picture.py [--model best] [--out docs/pictures]
 
-It takes Chromium and Python's playwright (the extra `browser`).
+It takes Chromium and Python's playwright (the extra `browser`), and the extra `serve`.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from kilonet.model import load
 from kilonet.ship.export import display_name, export_html
 from kilonet.ship.page import PAGE_FILE
 from kilonet.ship.page.running import browser_path
+from serve_load import service
 
 ROOT = Path(__file__).resolve().parent.parent
 DESK = {"viewport": {"width": 1120, "height": 740}, "color_scheme": "light"}
@@ -36,23 +37,50 @@ def main() -> int:
     """Take the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="best")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures" / "page.png")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        service(options.model) as served,
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=browser_path()) as browser,
+    ):
         export_html(load(options.model), load_data("mnist"), Path(folder), display_name(options.model))
-        address = (Path(folder) / PAGE_FILE).as_uri()
-        with sync_playwright() as playwright, playwright.chromium.launch(executable_path=browser_path()) as browser:
-            parts = [photograph(browser, address, THREE, DESK), photograph(browser, address, FIVE, PHONE)]
-    beside(parts).quantize(128).save(options.out, optimize=True)
-    print(f"{options.out}: {options.out.stat().st_size:,} bytes")
+        exported = (Path(folder) / PAGE_FILE).as_uri()
+        photo = photo_of_a_digit(Path(folder) / "photo.jpg")
+        drawn = [photograph(browser, address, DESK, THREE) for address in (exported, served)]
+        keep(beside([drawn[0], photograph(browser, exported, PHONE, FIVE)]), options.out / "page.png")
+        keep(beside([drawn[1], photograph(browser, served, PHONE, photo=photo)]), options.out / "serve.png")
     return 0
 
 
-def photograph(browser: Browser, address: str, strokes: Any, options: dict[str, Any]) -> Image.Image:
-    """Open the page, draw strokes on it and return what it looks like."""
+def photo_of_a_digit(path: Path) -> Path:
+    """Write a photo of a test image: in blue ink, on paper that is lit from one side."""
+    digit = Image.fromarray(load_data("mnist").test.pixels[3000, 0].numpy()).resize(
+        (300, 300), Image.Resampling.BICUBIC
+    )
+    paper = np.linspace(245, 190, 480)[None, :, None] * np.ones((480, 1, 3)) * (1, 0.98, 0.93)
+    ink = np.asarray(digit, np.float64)[:, :, None] / 255
+    paper[90:390, 90:390] += ink * ((40, 55, 130) - paper[90:390, 90:390])
+    Image.fromarray(paper.astype(np.uint8)).save(path, quality=90)
+    return path
+
+
+def keep(picture: Image.Image, path: Path) -> None:
+    """Write a picture in few bytes."""
+    picture.quantize(192).save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size:,} bytes")
+
+
+def photograph(
+    browser: Browser, address: str, options: dict[str, Any], strokes: Any = (), photo: Path | None = None
+) -> Image.Image:
+    """Open the page, draw strokes on it or give it a photo, and return what it looks like."""
     context = browser.new_context(**options)
     page = context.new_page()
     page.goto(address)
+    if photo:
+        page.locator("#photo").set_input_files(photo)
     for stroke in strokes:
         draw(page, np.array(stroke))
     page.wait_for_timeout(500)

@@ -74,7 +74,7 @@ _INTRUDE = """async () => {
   document.body.setAttribute("style", "color: red");
   await fetch("http://localhost:9/").catch(() => {});
   await new Promise((done) => setTimeout(done, 200));
-  return [window.intruder, seen.sort()];
+  return [window.intruder, [...new Set(seen)].sort()];
 }"""
 
 

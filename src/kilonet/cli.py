@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from kilonet.errors import CheckFailed, KilonetError, TrainingDiverged
 from kilonet.flags import Keys, Positional, dispatch, print_answer
+from kilonet.shipping import export, serve, verify
 from kilonet.showing import card, compare, lr_find, report
 
 DEFAULT_RECIPE = "best"
@@ -161,53 +162,6 @@ def recipes(*, json: bool = False) -> int:
     return 0
 
 
-def export(
-    model: Positional,
-    *,
-    to: Literal["c", "html", "onnx"],
-    out: Path,
-    data: str = "mnist",
-    max_flash: int | None = None,
-    max_ram: int | None = None,
-    json: bool = False,
-) -> int:
-    """Write a model as integers in a form that ships.
-
-    Args:
-        model: a packaged model, a run folder or a model file.
-        to: the form: 'c' for C99 without floats, for a microcontroller; 'html' for one page to draw digits on;
-            'onnx' for a float and an int8 ONNX file.
-        out: the folder to write; one that holds other forms of the same model gets this one too.
-        data: 'mnist', or a folder with four IDX files: what the model was trained on, to choose scales on.
-        max_flash: fail if the C takes more bytes of flash on a Cortex-M0.
-        max_ram: fail if the C takes more bytes of RAM.
-        json: print one JSON object instead of text.
-    """
-    from kilonet.datasets import load_data
-    from kilonet.model import load
-    from kilonet.ship.export import export_as
-
-    exported = export_as(to, load(model), load_data(data), out, model, max_flash=max_flash, max_ram=max_ram)
-    print_answer(json, exported.as_json, lambda: str(exported))
-    return 0
-
-
-def verify(folder: Annotated[Path, tyro.conf.Positional], *, data: str = "mnist", json: bool = False) -> int:
-    """Hold every form in an exported folder against the integers.
-
-    Args:
-        folder: what 'kilonet export' wrote; its code is compiled and run.
-        data: 'mnist', or a folder with four IDX files, whose test images are classified.
-        json: print one JSON object instead of text.
-    """
-    from kilonet.datasets import load_data
-    from kilonet.ship.verify import verify as replay
-
-    verification = replay(folder, load_data(data).test)
-    print_answer(json, verification.as_json, lambda: str(verification))
-    return 0 if verification.passed else 1
-
-
 def sweep(plan: Positional, *, show: bool = False, address: str | None = None, json: bool = False) -> int:
     """Search for networks under a budget, or go on searching.
 
@@ -240,6 +194,7 @@ HANDLERS = {
         card,
         export,
         verify,
+        serve,
     )
 }
 

@@ -4,12 +4,15 @@ It stands between the core and the leaf that ships, so that neither has to know 
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kilonet import model
-from kilonet.model import Classifier
+
+if TYPE_CHECKING:
+    from kilonet.ship.exported import ExportedModel
 
 
-def load(source: str | Path) -> Classifier:
+def load(source: str | Path) -> "model.Model | ExportedModel":
     """Load a model by packaged name, from a run folder, from a model file or from an exported folder.
 
     An exported folder runs its C, compiled now: load only folders that you trust.

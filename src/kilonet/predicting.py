@@ -19,8 +19,8 @@ from kilonet.image_folders import image_files, read_picture
 from kilonet.loading import load
 from kilonet.model import Classifier
 from kilonet.notes import Notes
-from kilonet.preprocess.sight import Sight, see_digit, see_plain, see_row
-from kilonet.reading import Answer, answers
+from kilonet.preprocess.sight import Sight
+from kilonet.reading import Answer, answers, sights_of
 
 _BATCH = 256
 _CSV_HEAD = ("file", "place", "class", "name", "probability", "uncertain", "no_digit")
@@ -165,10 +165,7 @@ def see(file: Path, model: Classifier, *, line: bool = False) -> list[Sight]:
     Raises:
         KilonetError: the file cannot be read, or is of another size where the model reads no digits.
     """
-    picture = read_picture(file)
-    if not model.reads_digits:
-        return [see_plain(picture, model.section.input_shape, str(file))]
-    return see_row(picture) if line else [see_digit(picture)]
+    return sights_of(read_picture(file), model, str(file), line=line)
 
 
 def _answered(sights: list[tuple[Path, list[Sight]]], model: Classifier) -> list[FileAnswers]:

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.calibration import UNFITTED, energies
+from kilonet.model import Classifier
 from kilonet.notes import Notes
-from kilonet.preprocess.sight import Sight
+from kilonet.preprocess.decode import Picture
+from kilonet.preprocess.sight import Sight, see_digit, see_plain, see_row
 
 STRANGE = "unlike the images it was trained on"
 
@@ -52,6 +54,17 @@ class Answer:
         if self.label is None:
             return f"no digit ({self.objection})"
         return f"{self.name} ({100 * self.probability:.2f}%{', uncertain' if self.uncertain else ''})"
+
+
+def sights_of(picture: Picture, model: Classifier, name: str, *, line: bool = False) -> list[Sight]:
+    """Return what a model is shown of a picture: one sight, or with `line` one for each digit of a row.
+
+    Raises:
+        KilonetError: the picture is of another size where the model reads no digits; it is called by the name.
+    """
+    if not model.reads_digits:
+        return [see_plain(picture, model.section.input_shape, name)]
+    return see_row(picture) if line else [see_digit(picture)]
 
 
 def answers(sights: Sequence[Sight], logits: NDArray[np.float32], notes: Notes, *, digits: bool) -> list[Answer]:

@@ -79,11 +79,14 @@ def _groups(pieces: list[_Piece]) -> list[list[_Piece]]:
     """Put pieces together whose columns overlap or nearly touch, from left to right."""
     height = max((piece.bottom - piece.top for piece in pieces), default=0)
     groups: list[list[_Piece]] = []
+    right = 0
     for piece in sorted(pieces, key=lambda piece: piece.left):
-        if groups and piece.left - max(other.right for other in groups[-1]) < _GAP * height:
+        if groups and piece.left - right < _GAP * height:
             groups[-1].append(piece)
+            right = max(right, piece.right)
         else:
             groups.append([piece])
+            right = piece.right
     return groups
 
 

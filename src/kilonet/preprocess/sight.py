@@ -32,7 +32,7 @@ NOTHING = "nothing stands out from the background"
 SMALL = f"smaller than {SMALLEST} pixels"
 BLOB = "a blob, not strokes"
 FLAT = "much wider than high"
-SEVERAL = "several separate marks; read digits in a row with --line"
+SEVERAL = "several separate marks; show one digit, or read a row with kilonet predict --line"
 TEXTURE = f"more than {MOST_PIECES} separate pieces"
 
 

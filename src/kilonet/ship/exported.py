@@ -12,7 +12,7 @@ from kilonet.ship.compiled import CompiledC
 
 
 class ExportedModel(Classifier):
-    """Runs the compiled C of an exported folder."""
+    """Runs the compiled C of an exported folder. `sha256` is of the model file that it was made from."""
 
     def __init__(self, folder: Path) -> None:
         """Read, compile and load: this runs code from the folder, so load only folders that you trust.
@@ -24,6 +24,7 @@ class ExportedModel(Classifier):
         if "c" not in export.forms:
             raise KilonetError(f"{folder}: no C form in this folder; 'kilonet export --to c' writes one")
         self.section = export.section
+        self.sha256 = export.model_sha256
         self._scale = 2.0**-export.network.fraction_bits
         self._compiled = CompiledC(folder, self.section.input_shape, self.section.classes)
 

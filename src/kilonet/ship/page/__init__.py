@@ -7,7 +7,7 @@ nothing run but the very scripts and the style sheet that were written here.
 import base64
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -21,7 +21,9 @@ from kilonet.ship.description import entry
 from kilonet.ship.integer import IntegerConvolution, IntegerNetwork, IntegerOperation
 
 PAGE_FILE = "index.html"
-SCRIPTS = ("integer.js", "centring.js", "drawing.js", "app.js")
+SCRIPTS = ("integer.js", "centring.js", "drawing.js", "here.js", "app.js")
+
+FIELD = "28 \N{MULTIPLICATION SIGN} 28"
 
 _FIELD = (1, 28, 28)
 _DIGITS = 10
@@ -37,6 +39,30 @@ class Claim:
     """Of the integer network on test images, a fraction; None where it is not known."""
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What differs between one page and another. Texts are escaped, what is HTML says so."""
+
+    name: str
+    """What the model is called."""
+    lead: str
+    """The sentence under the heading."""
+    caption: str
+    """What is said of what the network sees."""
+    facts: Sequence[tuple[str, str]]
+    """Name and HTML of each, at the foot."""
+    scripts: Sequence[str]
+    """The scripts, in order; the last ones are one that defines `makeReader`, and `app.js`."""
+    style: str
+    """The style sheet."""
+    tools: str = ""
+    """HTML of further tools beside undo and clear."""
+    data: str = ""
+    """JSON that the scripts find in the element `network`."""
+    requests: bool = False
+    """Whether the scripts may ask the server that the page came from."""
+
+
 def page_html(network: IntegerNetwork, claim: Claim) -> str:
     """Return the whole page.
 
@@ -44,7 +70,7 @@ def page_html(network: IntegerNetwork, claim: Claim) -> str:
         KilonetError: it is no network of digits in 28x28 grey pixels, which is what the page draws.
     """
     check_draws_digits(network.input_shape, network.classes)
-    return _assemble(network, claim, len(_assemble(network, claim, 0).encode()))
+    return _exported(network, claim, len(_exported(network, claim, 0).encode()))
 
 
 def check_draws_digits(shape: Shape, classes: int) -> None:
@@ -79,48 +105,61 @@ def _entry(operation: IntegerOperation) -> dict[str, Any]:
     return entry(operation)
 
 
-def _assemble(network: IntegerNetwork, claim: Claim, size: int) -> str:
-    style, scripts = part("page.css"), [part(name) for name in SCRIPTS]
+def assemble(parts: Parts) -> str:
+    """Return a whole page."""
     return Template(part("page.html")).substitute(
-        policy=_policy(style, scripts),
+        policy=policy(parts),
         version=kilonet.__version__,
-        name=escape(claim.name),
-        parameters=f"{claim.parameters:,}",
-        style=style,
+        name=escape(parts.name),
+        lead=escape(parts.lead),
+        style=parts.style,
+        tools=parts.tools,
         bars="".join(map(_bar, range(_DIGITS))),
-        facts="".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in _facts(claim, size)),
-        network=json.dumps(describe(network), separators=(",", ":")),
-        scripts="\n".join(f"<script>{script}</script>" for script in scripts),
+        caption=escape(parts.caption),
+        facts="".join(f"<div><dt>{name}</dt><dd>{html}</dd></div>" for name, html in parts.facts),
+        data=f'<script id="network" type="application/json">{parts.data}</script>' if parts.data else "",
+        scripts="\n".join(f"<script>{script}</script>" for script in parts.scripts),
     )
 
 
-def _policy(style: str, scripts: Iterable[str]) -> str:
-    """Allow these very texts and the icon, which is a data URL; nothing else, and no request."""
+def policy(parts: Parts) -> str:
+    """Return a page's Content-Security-Policy: these very texts, data URLs, its own requests."""
     return "; ".join(
         [
             "default-src 'none'",
-            f"script-src {' '.join(map(_source, scripts))}",
-            f"style-src {_source(style)}",
+            f"script-src {' '.join(map(source_of, parts.scripts))}",
+            f"style-src {source_of(parts.style)}",
             "img-src data:",
+            *(["connect-src 'self'"] if parts.requests else []),
             "base-uri 'none'",
             "form-action 'none'",
         ]
     )
 
 
-def _source(text: str) -> str:
+def facts(claim: Claim) -> list[tuple[str, str]]:
+    """Return what the foot of a page says of its network, names and HTML."""
+    accuracy = [] if claim.accuracy is None else [("Test accuracy", f"{100 * claim.accuracy:.2f} %")]
+    return [("Model", escape(claim.name)), ("Parameters", f"{claim.parameters:,}"), *accuracy]
+
+
+def _exported(network: IntegerNetwork, claim: Claim, size: int) -> str:
+    parts = Parts(
+        name=claim.name,
+        lead=f"A neural network of {claim.parameters:,} parameters reads it as you draw, here in this page.",
+        caption=f"Your ink in {FIELD} grey pixels, scaled and centred like the digits it learnt from.",
+        facts=[*facts(claim), ("This page", f"{size / 1000:.0f} kB, works offline")],
+        scripts=[part(name) for name in SCRIPTS],
+        style=part("page.css"),
+        data=json.dumps(describe(network), separators=(",", ":")),
+    )
+    return assemble(parts)
+
+
+def source_of(text: str) -> str:
+    """Return what allows an inline script or style in a Content-Security-Policy: its hash."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _bar(digit: int) -> str:
     return f'<li><span class="track" aria-hidden="true"></span>{digit} <span class="percent"></span></li>'
-
-
-def _facts(claim: Claim, size: int) -> list[tuple[str, str]]:
-    accuracy = [] if claim.accuracy is None else [("Test accuracy", f"{100 * claim.accuracy:.2f} %")]
-    return [
-        ("Model", claim.name),
-        ("Parameters", f"{claim.parameters:,}"),
-        *accuracy,
-        ("This page", f"{size / 1000:.0f} kB, works offline"),
-    ]

@@ -1,55 +1,58 @@
-// The page: draws, recognises, and says what it sees.
+// The page: what is drawn is shown, given to the reader, and what the reader finds is shown and said. `makeReader` comes
+// from the script before this one; what it gets lets it change the drawing itself, and then have it settled. The reader's
+// `read(drawing, done)` calls `done` with null where there is nothing to read, or with
+// {pixels, shares, uncertain, objection}: what the network sees, how likely each digit is, whether to doubt it, and why it
+// is no digit, if it is none; or with {problem}, a sentence. It may call late, and need not call for every drawing.
 "use strict";
 
 (() => {
   const byId = (id) => document.getElementById(id);
-  const network = JSON.parse(byId("network").textContent);
-  const logits = integerNetwork(network);
   const drawing = new Drawing();
+  const reader = makeReader(drawing, settle);
   const [paper, seen] = [byId("paper"), byId("seen").getContext("2d", { willReadFrequently: true })];
-  const raster = Object.assign(document.createElement("canvas"), { width: RASTER, height: RASTER });
-  const ink = raster.getContext("2d", { willReadFrequently: true });
   const bars = [...byId("bars").children];
   let pointer = null; // the one that is drawing
   let due = 0; // the frame that will show what has changed
-
-  /** From strokes to {pixels, shares}, the shares of each digit adding up to one; null without a digit. */
-  function recognise(strokes) {
-    const drawn = inkOf(strokes, ink);
-    const pixels = drawn && centred(drawn, RASTER, RASTER);
-    return pixels && { pixels, shares: softmax(logits(pixels)) };
-  }
-
-  function softmax(values) {
-    const largest = Math.max(...values);
-    const powers = Array.from(values, (value) => Math.exp((value - largest) / 2 ** network.fraction_bits));
-    const sum = powers.reduce((total, power) => total + power);
-    return powers.map((power) => power / sum);
-  }
+  let [asked, answered] = [0, 0]; // how many drawings the reader was given, and the latest that it has read
+  let silent = true; // unless a stroke or a button is done, and its result is to be said
 
   function show() {
     due = 0;
-    const found = recognise(drawing.strokes);
-    const order = found ? found.shares.map((_, digit) => digit).sort((a, b) => found.shares[b] - found.shares[a]) : [];
-    byId("digit").textContent = found ? order[0] : "–";
-    byId("sure").textContent = found ? sentence(found.shares, order) : "Nothing recognised yet";
-    document.body.classList.toggle("found", Boolean(found));
-    bars.forEach((bar, digit) => {
-      const share = found ? found.shares[digit] : 0;
-      bar.style.setProperty("--share", share.toFixed(4));
-      bar.querySelector(".percent").textContent = percent(share);
-      bar.classList.toggle("best", order[0] === digit);
-    });
-    showSeen(found?.pixels);
     showPaper();
-    for (const [id, can] of [["undo", drawing.canUndo], ["clear", drawing.strokes.length]]) {
+    for (const [id, can] of [["undo", drawing.canUndo], ["clear", !drawing.isBlank]]) {
       byId(id).setAttribute("aria-disabled", String(!can));
     }
+    const number = ++asked;
+    reader.read(drawing, (found) => showFound(found, number));
   }
 
-  function sentence(shares, [first, second]) {
-    if (shares[first] >= 0.9) return `${percent(shares[first])} sure`;
-    return `${percent(shares[first])} sure, or ${second} with ${percent(shares[second])}`;
+  function showFound(found, number) {
+    if (number < answered) return;
+    answered = number;
+    const isDigit = Boolean(found?.shares && !found.objection);
+    const shares = isDigit ? found.shares : [];
+    const order = [...shares.keys()].sort((a, b) => shares[b] - shares[a]);
+    byId("digit").textContent = isDigit ? order[0] : "–";
+    byId("sure").textContent = found ? sentence(found, order) : "Nothing recognised yet";
+    document.body.classList.toggle("found", isDigit);
+    document.body.classList.toggle("uncertain", Boolean(isDigit && found.uncertain));
+    bars.forEach((bar, digit) => showBar(bar, shares[digit] ?? 0, order[0] === digit));
+    showSeen(found?.pixels);
+    if (number === asked && !silent) say(isDigit, found);
+  }
+
+  function showBar(bar, share, isBest) {
+    bar.style.setProperty("--share", share.toFixed(4));
+    bar.querySelector(".percent").textContent = percent(share);
+    bar.classList.toggle("best", isBest);
+  }
+
+  function sentence({ shares, uncertain, objection, problem }, [first, second]) {
+    if (problem) return problem;
+    if (objection) return `No digit: ${objection}`;
+    const sure = `${percent(shares[first])} sure`;
+    if (!uncertain && shares[first] >= 0.9) return sure;
+    return `${uncertain ? "Uncertain: " : ""}${sure}, or ${second} with ${percent(shares[second])}`;
   }
 
   function percent(share) {
@@ -57,8 +60,9 @@
   }
 
   function showSeen(pixels) {
-    const image = seen.createImageData(FIELD, FIELD);
-    for (let place = 0; place < FIELD * FIELD; place++) {
+    const { width, height } = seen.canvas;
+    const image = seen.createImageData(width, height);
+    for (let place = 0; place < width * height; place++) {
       image.data.fill(pixels?.[place] ?? 0, 4 * place, 4 * place + 3);
       image.data[4 * place + 3] = 255;
     }
@@ -70,9 +74,10 @@
     if (paper.width !== side) paper.width = paper.height = side;
     const context = paper.getContext("2d");
     context.clearRect(0, 0, side, side);
+    if (drawing.photo) lay(context, drawing.photo.image, side);
     context.strokeStyle = getComputedStyle(paper).color;
     trace(context, drawing.strokes, PEN * side, side);
-    document.body.classList.toggle("drawn", drawing.strokes.length > 0);
+    document.body.classList.toggle("drawn", !drawing.isBlank);
   }
 
   function changed() {
@@ -80,12 +85,17 @@
   }
 
   /** Say the result to a screen reader, once a stroke or a button is done. */
-  function say() {
+  function say(isDigit, found) {
+    silent = true;
+    const nothing = drawing.isBlank ? "The paper is empty" : "The paper shows no digit yet";
+    const sure = byId("sure").textContent;
+    byId("said").textContent = isDigit ? `${byId("digit").textContent}, ${sure}` : found ? sure : nothing;
+  }
+
+  function settle() {
     cancelAnimationFrame(due);
+    silent = false;
     show();
-    const found = document.body.classList.contains("found");
-    const nothing = drawing.strokes.length ? "The paper shows no digit yet" : "The paper is empty";
-    byId("said").textContent = found ? `${byId("digit").textContent}, ${byId("sure").textContent}` : nothing;
   }
 
   function pointOf({ clientX, clientY }) {
@@ -96,13 +106,13 @@
   function lift(event) {
     if (event.pointerId !== pointer) return;
     pointer = null;
-    say();
+    settle();
   }
 
   function act(name) {
     pointer = null;
     drawing[name]();
-    say();
+    settle();
   }
 
   paper.addEventListener("pointerdown", (event) => {
@@ -133,8 +143,8 @@
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
   new ResizeObserver(changed).observe(paper);
-  say();
+  settle();
 
   /** For tests and for `kilonet verify`. */
-  window.kilonet = Object.freeze({ logits, centred, recognise: () => recognise(drawing.strokes) });
+  window.kilonet = Object.freeze({ ...reader, recognise: () => reader.recognise(drawing) });
 })();

@@ -7,12 +7,23 @@ const RASTER_PEN = 19; // the pen's width there: redrawn with it, MNIST's digits
 const LEAST = 0.06; // a drawing smaller than this is no digit yet
 const NEAR = 0.003; // a point nearer than this to the one before adds nothing
 
-/** Strokes, with every state they have been in, so that undo takes back a stroke and a clearing alike. */
+const BLANK = Object.freeze({ strokes: [], photo: null });
+
+/** Strokes or a photo, {image, file}, with every state there has been, so that undo takes back a stroke, a photo and a
+    clearing alike. */
 class Drawing {
-  #states = [[]];
+  #states = [BLANK];
 
   get strokes() {
-    return this.#states.at(-1);
+    return this.#states.at(-1).strokes;
+  }
+
+  get photo() {
+    return this.#states.at(-1).photo;
+  }
+
+  get isBlank() {
+    return !this.strokes.length && !this.photo;
   }
 
   get canUndo() {
@@ -20,7 +31,7 @@ class Drawing {
   }
 
   begin(point) {
-    this.#states.push([...this.strokes, [point]]);
+    this.#states.push({ strokes: [...this.strokes, [point]], photo: null });
   }
 
   extend([x, y]) {
@@ -29,13 +40,29 @@ class Drawing {
     if (Math.hypot(x - lastX, y - lastY) >= NEAR) stroke.push([x, y]);
   }
 
+  place(photo) {
+    this.#states.push({ strokes: [], photo });
+  }
+
   clear() {
-    if (this.strokes.length) this.#states.push([]);
+    if (!this.isBlank) this.#states.push(BLANK);
   }
 
   undo() {
     if (this.canUndo) this.#states.pop();
   }
+}
+
+function newRaster(side) {
+  const canvas = Object.assign(document.createElement("canvas"), { width: side, height: side });
+  return canvas.getContext("2d", { willReadFrequently: true });
+}
+
+/** Lay an image on a square of a context, whole and in its middle. */
+function lay(context, image, side) {
+  const scale = side / Math.max(image.width, image.height);
+  const [width, height] = [image.width * scale, image.height * scale];
+  context.drawImage(image, (side - width) / 2, (side - height) / 2, width, height);
 }
 
 /** Draw strokes on a context, as smooth lines: a point's place is its coordinate times scale, plus an offset. */

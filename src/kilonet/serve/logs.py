@@ -1,0 +1,22 @@
+"""Logs: one JSON object a line on stderr, Python's warnings and uvicorn's complaints included."""
+
+import logging
+
+from kilonet.extras import needed_from
+
+with needed_from("serve"):
+    from pythonjsonlogger.orjson import OrjsonFormatter
+
+LOGGER = logging.getLogger("kilonet.serve")
+_FORMAT = "{levelname}{name}{message}"
+
+
+def start_logging() -> None:
+    """Send this process's logs to stderr from now on: every request, and what else goes wrong."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        OrjsonFormatter(_FORMAT, style="{", timestamp="time", rename_fields={"levelname": "level", "name": "logger"})
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
+    LOGGER.setLevel(logging.INFO)

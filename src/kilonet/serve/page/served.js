@@ -1,0 +1,83 @@
+// Reads a drawing, or a photo, by asking the service that this page came from.
+"use strict";
+
+const MARGIN = 40; // of bare paper around the ink that is sent
+const PAUSE = 60; // milliseconds from an answer to the next question while a stroke is drawn
+const PREVIEW = 1024; // the longest side of a photo as it is shown
+
+function makeReader(drawing, settle) {
+  const raster = newRaster(RASTER);
+  const sheet = newRaster(RASTER + 2 * MARGIN);
+  let [waiting, asking] = [null, false];
+
+  /** Ask about the latest drawing, once the question before is answered. */
+  async function read(drawn, done) {
+    if (drawn.isBlank) done(null);
+    waiting = drawn.isBlank ? null : done;
+    if (asking) return;
+    asking = true;
+    while (waiting) {
+      const answered = waiting;
+      waiting = null;
+      answered(await answerTo(await fileOf(drawn)));
+      await new Promise((rested) => setTimeout(rested, PAUSE));
+    }
+    asking = false;
+  }
+
+  async function answerTo(file) {
+    if (!file) return null;
+    try {
+      const response = await fetch("predict", { method: "POST", body: file });
+      const { error: problem, probabilities: shares, uncertain, no_digit: objection, seen } = await response.json();
+      return response.ok ? { shares, uncertain, objection, pixels: seen.flat() } : { problem };
+    } catch {
+      return { problem: "The service does not answer" };
+    }
+  }
+
+  /** The photo as it is, or the strokes in black on white, rasterised as the page that needs no service does it. */
+  async function fileOf({ photo, strokes }) {
+    if (photo) return photo.file;
+    if (!inkOf(strokes, raster)) return null;
+    const { canvas } = sheet;
+    sheet.fillStyle = "#fff";
+    sheet.fillRect(0, 0, canvas.width, canvas.height);
+    sheet.drawImage(raster.canvas, MARGIN, MARGIN);
+    return new Promise((done) => canvas.toBlob(done, "image/png"));
+  }
+
+  async function place(file) {
+    if (!file) return;
+    drawing.place({ file, image: await previewOf(file) });
+    settle();
+  }
+
+  /** A canvas with the photo, upright; with nothing where the browser cannot show it: the service will say why. */
+  async function previewOf(file) {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 });
+    const bitmap = await createImageBitmap(file).catch(() => null);
+    if (!bitmap) return canvas;
+    const scale = Math.min(1, PREVIEW / Math.max(bitmap.width, bitmap.height));
+    canvas.width = Math.max(1, Math.round(bitmap.width * scale));
+    canvas.height = Math.max(1, Math.round(bitmap.height * scale));
+    canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    bitmap.close();
+    return canvas;
+  }
+
+  const [choose, photo] = [document.getElementById("choose"), document.getElementById("photo")];
+  choose.addEventListener("click", () => photo.click());
+  photo.addEventListener("change", () => {
+    place(photo.files[0]);
+    photo.value = ""; // so that the same photo can be chosen again
+  });
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    document.addEventListener(kind, (event) => {
+      event.preventDefault();
+      document.body.classList.toggle("over", kind === "dragover");
+      if (kind === "drop") place(event.dataTransfer.files[0]);
+    });
+  }
+  return { read };
+}

@@ -1,0 +1,124 @@
+"""A service under test: the whole application in this process, or as a process of its own; and images to send it."""
+
+import asyncio
+import contextlib
+import io
+import json
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from helpers import KILONET
+from kilonet.model import load
+from kilonet.serve.app import application
+from kilonet.serve.card import card_of
+from kilonet.serve.engine import engine_of
+from kilonet.serve.gate import Gate
+from kilonet.serve.limits import Limits
+from kilonet.serve.metrics import Metrics
+
+Result = TypeVar("Result")
+
+LIMITS = Limits(bytes=1 << 20, pixels=1_000_000, images=4, requests=16, seconds=5.0)
+PNG = {"content-type": "image/png"}
+
+
+def service_of(source: str, limits: Limits = LIMITS) -> Gate:
+    """Return the application that serves a trained model."""
+    model = load(source)
+    engine = engine_of(model)
+    card = card_of(model, engine, source)
+    return application(engine, card, limits, Metrics(card.classes))
+
+
+def png(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:
+    """Return the bytes of an image file."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind)
+    return stream.getvalue()
+
+
+def in_loop(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine in a loop of its own, whatever runs in this thread: see browser.py."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, main).result()
+
+
+@dataclass(frozen=True)
+class Process:
+    """A running `kilonet serve`."""
+
+    popen: "subprocess.Popen[str]"
+    port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        """Where it is, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return what it has logged."""
+        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+
+    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        """Send a signal and return the exit status with what is left of stdout."""
+        self.popen.send_signal(number)
+        out, _ = self.popen.communicate(timeout=30)
+        return self.popen.returncode, out
+
+
+@contextlib.contextmanager
+def running(folder: Path, *flags: str, source: str = "best") -> Iterator[Process]:
+    """Start a service on a free port; it is killed at the end if it still runs."""
+    log = folder / "log.jsonl"
+    with log.open("w", encoding="utf-8") as stream:
+        words = [*KILONET, "serve", source, "--port", "0", *flags]
+        popen = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stream, text=True)
+    assert popen.stdout
+    line = popen.stdout.readline()
+    found = re.fullmatch(r"Serving \w+ at http://127\.0\.0\.1:(\d+) \(Ctrl-C ends it\)\n", line)
+    assert found, line + log.read_text(encoding="utf-8")
+    try:
+        yield Process(popen, int(found[1]), log)
+    finally:
+        popen.kill()
+        popen.communicate()
+
+
+def head(path: str, *headers: str, method: str = "POST") -> bytes:
+    """Return the head of a request."""
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
+
+
+def exchange(port: int, *parts: bytes, pause: float = 0.0, timeout: float = 20.0) -> bytes:
+    """Send parts, with pauses between, and return all that comes back until the service closes the connection."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
+        try:
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(pause)
+        except OSError:
+            pass
+        with contextlib.suppress(ConnectionError):
+            while piece := connection.recv(1 << 16):
+                answer += piece
+    return answer
+
+
+def status_and_error(answer: bytes) -> tuple[int, str]:
+    """Return the status and the one line of a refusal as it came from the socket."""
+    first, _, body = answer.partition(b"\r\n\r\n")
+    return int(first.split(b" ")[1]), json.loads(body)["error"]

@@ -1,0 +1,351 @@
+"""The service's answers, in this process: those of `kilonet predict`, and one line for whatever it cannot read."""
+
+import json
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies
+from starlette.testclient import TestClient
+
+from found_digits import draw_change, found_digit
+from helpers import SEED_LAYERS, refusal
+from kilonet import predicting
+from kilonet.datasets import DataSet
+from kilonet.errors import KilonetError
+from kilonet.model import Model, load
+from kilonet.network import initial_network
+from kilonet.notes import Notes
+from kilonet.recipe import ModelSection
+from kilonet.runs import Run
+from kilonet.serve.answering import Answering, from_pixels
+from kilonet.serve.app import application
+from kilonet.serve.card import card_of
+from kilonet.serve.engine import OneAtATime, engine_of
+from kilonet.serve.limits import Limits
+from kilonet.serve.metrics import Metrics
+from kilonet.serve.refusal import Refusal
+from kilonet.ship.export import export_c
+from kilonet.ship.exported import ExportedModel
+from service import LIMITS, PNG, in_loop, png, service_of
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[TestClient]:
+    with TestClient(service_of("best")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def seven(mnist: DataSet) -> bytes:
+    return png(mnist.test.pixels[0, 0].numpy())
+
+
+def predicted(client: TestClient, content: bytes, kind: str = "image/png") -> dict[str, Any]:
+    response = client.post("/predict", content=content, headers={"content-type": kind})
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def refused(response: Any, status: int, *words: str) -> None:
+    """Make sure that an answer is what bad input gets."""
+    assert response.status_code == status, response.text
+    assert list(response.json()) == ["error"]
+    refusal(KilonetError(response.json()["error"]), *words)
+    assert len(response.json()["error"]) < 400
+
+
+# Answers
+
+
+def test_answers_are_those_of_predict(client: TestClient, mnist: DataSet, tmp_path: Path) -> None:
+    """Images as MNIST has them, found ones that have to be laid out, and such without a digit."""
+    files = {}
+    for number, image in enumerate(mnist.test.pixels[:40, 0].numpy()):
+        files[f"plain-{number:03}.png"] = png(image)
+    for number, image in enumerate(mnist.test.pixels[:40, 0].numpy()):
+        change = draw_change(number)
+        kind = "png" if change.quality is None else "jpeg"
+        files[f"found-{number:03}.{kind}"] = found_digit(image, change)
+    files["blank.png"] = png(np.full((60, 60), 255, np.uint8))
+    files["two.png"] = png(np.concatenate(list(mnist.test.pixels[:2, 0].numpy()), axis=1))
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    said = predicting.predict("best", [tmp_path / name for name in files])
+    for row, one, (name, content) in zip(said.as_json()["predictions"], said.found, files.items(), strict=True):
+        answer = predicted(client, content, "image/jpeg" if name.endswith("jpeg") else "image/png")
+        assert {key: answer[key] for key in ("class", "name", "uncertain", "no_digit")} == {
+            key: row[key] for key in ("class", "name", "uncertain", "no_digit")
+        }, name
+        np.testing.assert_allclose(answer["probabilities"], row["probabilities"], atol=1e-5)
+        np.testing.assert_array_equal(answer["seen"], one.answers[0].seen)
+    assert {row["no_digit"] is None for row in said.as_json()["predictions"]} == {True, False}
+
+
+def test_pixels_are_answered_as_the_file_that_holds_them(client: TestClient, mnist: DataSet) -> None:
+    for image in (*mnist.test.pixels[:5, 0].numpy(), 255 - mnist.test.pixels[5, 0].numpy()):
+        response = client.post("/predict", json={"pixels": image.tolist()})
+        assert response.json() == predicted(client, png(image))
+
+
+def test_a_batch_is_answered_in_its_order_as_its_images_alone(client: TestClient, mnist: DataSet) -> None:
+    images = mnist.test.pixels[:4, 0].numpy()
+    alone = [predicted(client, png(image)) for image in images]
+    files = [("files", (f"{number}.png", png(image))) for number, image in enumerate(images)]
+    for response in (
+        client.post("/predict/batch", files=files),
+        client.post("/predict/batch", json={"images": images.tolist()}),
+    ):
+        answers = response.json()["answers"]
+        assert [answer["class"] for answer in answers] == [7, 2, 1, 0]
+        for one, other in zip(answers, alone, strict=True):
+            np.testing.assert_allclose(one.pop("probabilities"), other["probabilities"], atol=1e-6)
+            assert one.pop("probability") == pytest.approx(other["probability"])
+            assert one.items() <= other.items()
+
+
+def test_a_trained_model_is_answered_by_its_float_graph(mnist: DataSet) -> None:
+    model = load("seed")
+    pixels = mnist.test.pixels[:120]
+    np.testing.assert_allclose(engine_of(model).logits(pixels), model.logits(pixels), atol=1e-4)
+
+
+def test_an_exported_folder_is_served_by_its_own_c(small: DataSet, tmp_path: Path) -> None:
+    export_c(load("best"), small.train, tmp_path)
+    exported = ExportedModel(tmp_path)
+    engine = engine_of(exported)
+    assert isinstance(engine, OneAtATime)
+    card = card_of(exported, engine, str(tmp_path))
+    assert (card.sha256, card.accuracy) == (load("best").sha256, None)
+    image = small.test.pixels[0, 0].numpy()
+    with TestClient(application(engine, card, LIMITS, Metrics(card.classes))) as opened:
+        answer = predicted(opened, png(image))
+    np.testing.assert_allclose(answer["probabilities"], exported.predict(image[None]).probabilities[0], atol=1e-6)
+
+
+def test_a_network_of_other_things_takes_images_of_its_size(tmp_path: Path) -> None:
+    section = ModelSection(input=(3, 6, 5), layers=("conv 4", "gap", "mix 3"))
+    model = Model(section, initial_network(section, 0).state(), Notes(names=("cat", "dog", "hen")))
+    model.save(tmp_path / "model.safetensors")
+    with TestClient(service_of(str(tmp_path))) as opened:
+        assert opened.get("/", follow_redirects=False).headers["location"] == "/docs"
+        assert opened.get("/model").json()["classes"] == ["cat", "dog", "hen"]
+        answer = predicted(opened, png(np.zeros((6, 5, 3), np.uint8)))
+        assert answer["name"] in ("cat", "dog", "hen")
+        assert np.shape(answer["seen"]) == (3, 6, 5)
+        assert opened.post("/predict", json={"pixels": 6 * [5 * [0]]}).json() == answer
+        refused(opened.post("/predict", content=png(np.zeros((5, 5), np.uint8)), headers=PNG), 422, "5x5", "5x6")
+
+
+# What it tells of itself
+
+
+def test_the_card_tells_what_is_known(client: TestClient, finished: Run) -> None:
+    card = client.get("/model").json()
+    model = load("best")
+    assert card["name"] == "best"
+    assert card["parameters"] == 7662
+    assert card["sha256"] == model.sha256
+    assert card["calibration"]["sure_from"] == pytest.approx(0.9568, abs=1e-4)
+    assert card["accuracy"] == {"share": 0.9957, "images": 10000, "of": "MNIST's test images, as served"}
+    assert finished.folder
+    own = card_of(finished.model, engine_of(finished.model), str(finished.folder))
+    assert own.accuracy
+    assert own.accuracy.share == finished.result.final.test_accuracy
+    assert own.accuracy.images == 500
+
+
+def test_health_and_a_path_that_is_not_there(client: TestClient) -> None:
+    assert client.get("/health").json() == {"status": "ok"}
+    refused(client.get("/nothing"), 404, "/nothing", "/docs")
+    response = client.get("/predict")
+    refused(response, 405, "/predict", "GET", "POST")
+    assert response.headers["allow"] == "POST"
+
+
+def test_heads_are_those_of_the_contents(client: TestClient) -> None:
+    for path in ("/", "/health", "/docs"):
+        assert client.head(path).headers == client.get(path).headers
+
+
+def test_metrics_count_what_was_asked_and_answered(mnist: DataSet) -> None:
+    images = [mnist.test.pixels[0, 0].numpy()] * 3 + [np.zeros((28, 28), np.uint8)]
+    with TestClient(service_of("best")) as opened:
+        for image in images:
+            predicted(opened, png(image))
+        opened.post("/predict", content=b"no image", headers=PNG)
+        opened.get("/invented")
+        text = opened.get("/metrics").text
+    for line in (
+        'kilonet_predictions_total{answer="7"} 3.0',
+        'kilonet_predictions_total{answer="none"} 1.0',
+        'kilonet_requests_total{method="POST",route="/predict",status="200"} 4.0',
+        'kilonet_refusals_total{reason="unreadable"} 1.0',
+        'kilonet_refusals_total{reason="no such path"} 1.0',
+        'kilonet_request_seconds_count{route="/predict"} 5.0',
+        "kilonet_requests_in_flight 1.0",
+    ):
+        assert line in text.splitlines()
+    assert "process_resident_memory_bytes" in text
+    assert "invented" not in text
+
+
+def test_the_interface_s_page_has_all_it_needs_here(client: TestClient) -> None:
+    html = client.get("/docs").text
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', html)
+    assert sorted(addresses) == ["/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "data:,"]
+    for address in sorted(addresses)[:2]:
+        assert client.get(address).status_code == 200
+    assert "://" not in html
+
+
+# What it does not take
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "image/gif", "application/x-www-form-urlencoded", "image/png2"])
+def test_other_media_types_are_refused(client: TestClient, kind: str, seven: bytes) -> None:
+    refused(client.post("/predict", content=seven, headers={"content-type": kind}), 415, "image/png", kind)
+    refused(client.post("/predict/batch", content=seven, headers={"content-type": kind}), 415, "multipart/form-data")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"pixels": 7}',
+        '{"pixels": []}',
+        '{"pixels": [[0]]}',
+        json.dumps({"pixels": [[0] * 28] * 27}),
+        json.dumps({"pixels": [[0] * 28] * 27 + [[0] * 27]}),
+        json.dumps({"pixels": [[0] * 28] * 27 + [[256] + [0] * 27]}),
+        json.dumps({"pixels": [[0] * 28] * 27 + [[-1] + [0] * 27]}),
+        json.dumps({"pixels": [[0] * 28] * 27 + [[0.5] + [0] * 27]}),
+        json.dumps({"pixels": [[0] * 28] * 27 + [[float("nan")] + [0] * 27]}),
+        json.dumps({"pixels": [[0] * 28] * 27 + [["0"] + [0] * 27]}),
+        json.dumps({"pixels": [[0] * 28] * 27 + [[True] + [0] * 27]}),
+        json.dumps({"pixels": [[0] * 28] * 28, "url": "http://localhost/"}),
+        "[" * 100_000,
+        '{"pixels": ' + "[" * 100_000,
+        '{"pixels": 1e999}',
+        '{"pixels": ' + "9" * 10_000 + "}",
+        b"\xff\xfe{}",
+    ],
+)
+def test_other_json_than_pixels_is_refused(client: TestClient, body: str | bytes) -> None:
+    refused(client.post("/predict", content=body, headers=JSON), 422)
+    refused(client.post("/predict/batch", content=body, headers=JSON), 422)
+
+
+def test_a_batch_of_too_many_or_none_is_refused(client: TestClient, seven: bytes) -> None:
+    image = [[0] * 28] * 28
+    assert client.post("/predict/batch", json={"images": 4 * [image]}).status_code == 200
+    refused(client.post("/predict/batch", json={"images": 5 * [image]}), 422, "at most 4")
+    refused(client.post("/predict/batch", json={"images": []}), 422, "at least 1")
+    refused(client.post("/predict/batch", files=[("f", ("a.png", seven))] * 5), 400, "4")
+    refused(client.post("/predict/batch", files={"f": ("a.png", seven)}, data={"more": "text"}), 400)
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    refused(client.post("/predict/batch", content=b"--x--\r\n", headers=form), 422, "no file")
+    refused(client.post("/predict/batch", content=seven, headers=form), 400)
+    refused(client.post("/predict/batch", content=seven, headers={"content-type": "multipart/form-data"}), 400)
+
+
+def test_one_bad_file_of_a_batch_is_named(client: TestClient, seven: bytes) -> None:
+    files = [("f", ("good.png", seven)), ("f", ("bad.png", seven[:-20])), ("f", ("x" * 300, seven))]
+    refused(client.post("/predict/batch", files=files), 422, "bad.png")
+
+
+def test_too_long_a_body_is_refused(client: TestClient) -> None:
+    for path in ("/predict", "/predict/batch", "/nothing"):
+        refused(client.post(path, content=bytes(LIMITS.bytes + 1), headers=PNG), 413, "1,048,576 bytes")
+
+
+@pytest.mark.parametrize("size", [(100_000, 100_000), (2**31 - 1, 2**31 - 1), (1_000_001, 1), (0, 0)])
+def test_gigantic_dimensions_are_refused_before_anything_is_decoded(client: TestClient, size: tuple[int, int]) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    refused(client.post("/predict", content=content, headers=PNG), 422)
+
+
+def test_a_decompression_bomb_is_refused(client: TestClient) -> None:
+    """Ten megabytes of pixels in ten kilobytes: within the limit of bytes, beyond that of pixels."""
+    content = png(np.zeros((3200, 3200), np.uint8))
+    assert len(content) < 20_000
+    refused(client.post("/predict", content=content, headers=PNG), 422, "3200x3200", "1,000,000")
+
+
+def test_a_file_that_is_two_things_is_an_image_and_nothing_else(
+    client: TestClient, seven: bytes, mnist: DataSet
+) -> None:
+    answer = predicted(client, seven)
+    assert predicted(client, seven + b"PK\x03\x04" + 100 * b"zip") == answer
+    jpeg = png(mnist.test.pixels[0, 0].numpy(), "JPEG")
+    assert predicted(client, jpeg + b"<html><script>alert(1)</script>", "image/jpeg")["class"] == 7
+    for content in (b"<html>" + jpeg, b"PK\x03\x04" + seven, b"GIF89a" + seven, b"%PDF-1.4 " + seven, b"<svg/>"):
+        refused(client.post("/predict", content=content, headers=PNG), 422, "not a PNG or JPEG image")
+
+
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(strategies.data())
+def test_a_truncated_or_damaged_file_is_answered_or_refused_in_one_line(
+    client: TestClient, mnist: DataSet, data: strategies.DataObject
+) -> None:
+    kind = data.draw(strategies.sampled_from(("PNG", "JPEG")))
+    content = bytearray(png(mnist.test.pixels[data.draw(strategies.integers(0, 20)), 0].numpy(), kind))
+    for _ in range(data.draw(strategies.integers(0, 3))):
+        content[data.draw(strategies.integers(0, len(content) - 1))] = data.draw(strategies.integers(0, 255))
+    cut = data.draw(strategies.integers(0, len(content)))
+    response = client.post("/predict", content=bytes(content[:cut]), headers=PNG)
+    if response.status_code != 200:
+        refused(response, 422)
+
+
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(
+    strategies.integers(1, 60), strategies.integers(1, 60), strategies.sampled_from((1, 3)), strategies.integers(0, 99)
+)
+def test_any_image_is_answered(client: TestClient, rows: int, columns: int, channels: int, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (rows, columns, channels), np.uint8)
+    answer = predicted(client, png(pixels[:, :, 0] if channels == 1 else pixels))
+    assert sum(answer["probabilities"]) == pytest.approx(1, abs=1e-5)
+    assert (answer["class"] is None) == (answer["no_digit"] is not None)
+    assert np.shape(answer["seen"]) == (28, 28)
+
+
+def test_what_is_late_is_given_up_between_two_images(mnist: DataSet) -> None:
+    late = Limits(bytes=1 << 20, pixels=1_000_000, images=4, requests=16, seconds=1e-9)
+    answering = Answering(engine_of(load("best")), late, Metrics("0123456789"))
+    images = [from_pixels(image) for image in mnist.test.pixels[:2, 0].tolist()]
+    with pytest.raises(Refusal, match="no answer within"):
+        in_loop(answering.json(lambda: images, 1, is_batch=True))
+
+
+def test_limits_are_positive() -> None:
+    with pytest.raises(KilonetError) as error:
+        Limits(bytes=1, pixels=1, images=0, requests=1, seconds=1)
+    refusal(error, "--max-images", "0")
+    with pytest.raises(KilonetError) as error:
+        Limits(bytes=1, pixels=1, images=1, requests=1, seconds=float("nan"))
+    refusal(error, "--max-seconds")
+
+
+def test_the_seeds_network_is_served_as_well() -> None:
+    section = ModelSection(layers=SEED_LAYERS)
+    model = Model(section, initial_network(section, 0).state())
+    card = card_of(model, engine_of(model), "runs/mine/model.safetensors")
+    assert (card.name, card.accuracy, card.calibration) == ("mine", None, None)

@@ -1,0 +1,217 @@
+"""The served page in real headless Chromium: drawn on, given photos, and watched for what it asks for."""
+
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, Response, Route, expect
+
+from browser import DESKTOP, PHONE, Point, draw, intruded, touch, watched
+from kilonet.datasets import DataSet
+from kilonet.serve import pages
+from kilonet.serve.schema import Card
+from kilonet.ship.page import part
+from service import Process, running
+from test_page import DIGITS, NOTHING, said, seen, shows
+
+FLAT: list[Point] = [(0.2, 0.5), (0.8, 0.5)]
+
+
+@pytest.fixture(scope="module")
+def service(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    assert chromium, "without a browser there is nothing to serve"
+    with running(tmp_path_factory.mktemp("service")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def page(chromium: Browser, service: Process) -> Iterator[Page]:
+    """The page at a desk. Every test leaves it cleared."""
+    with watched(chromium, service.url, **DESKTOP) as opened:
+        yield opened
+
+
+@pytest.fixture
+def clean(page: Page) -> Iterator[Page]:
+    page.keyboard.press("Escape")
+    yield page
+    page.keyboard.press("Escape")
+    shows(page, None)
+
+
+def photo_of(digit: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], path: Path) -> Path:
+    """Write a photo of a digit in blue ink on unevenly lit paper, lying on its side as its EXIF says."""
+    ink = np.asarray(Image.fromarray(digit).resize((280, 280)), np.float32)[:, :, None] / 255
+    light = np.linspace(250, 180, 400, dtype=np.float32)[None, :, None] * np.ones((500, 1, 3), np.float32)
+    light[110:390, 60:340] += ink * (np.array([30, 40, 120], np.float32) - light[110:390, 60:340])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(light.astype(np.uint8))).save(path, "JPEG", quality=85, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("digit", DIGITS)
+def test_a_digit_drawn_with_the_mouse_is_read_by_the_service(clean: Page, digit: int) -> None:
+    draw(clean, "#paper", *DIGITS[digit])
+    shows(clean, digit)
+    expect(clean.locator("#said")).to_contain_text(f"{digit}, ")
+    expect(clean.locator("#bars .best")).to_have_count(1)
+
+
+def test_digits_drawn_with_a_finger_on_a_phone_are_read(chromium: Browser, service: Process) -> None:
+    with watched(chromium, service.url, **PHONE) as page:
+        for digit in (2, 4, 7):
+            touch(page, "#paper", *DIGITS[digit])
+            shows(page, digit)
+            page.locator("#clear").tap()
+            shows(page, None)
+        assert page.evaluate("() => [scrollX, scrollY]") == [0, 0]
+        assert page.evaluate("() => document.documentElement.scrollWidth") == 360
+
+
+def test_what_is_shown_is_what_the_service_said(clean: Page) -> None:
+    answers: list[Response] = []
+    clean.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108 - Playwright marks it
+    draw(clean, "#paper", *DIGITS[3])
+    shows(clean, 3)
+    clean.wait_for_timeout(300)
+    answer = answers[-1].json()
+    assert answer["class"] == 3
+    assert answers[-1].request.headers["content-type"] == "image/png"
+    np.testing.assert_array_equal(seen(clean), answer["seen"])
+    heights = clean.evaluate(
+        "() => [...document.querySelectorAll('#bars li')].map((bar) => Number(bar.style.getPropertyValue('--share')))"
+    )
+    np.testing.assert_allclose(heights, answer["probabilities"], atol=1e-3)
+
+
+def test_what_is_no_digit_is_said_to_be_none(clean: Page) -> None:
+    draw(clean, "#paper", FLAT)
+    expect(clean.locator("#sure")).to_have_text("No digit: much wider than high")
+    shows(clean, None)
+    expect(clean.locator("#said")).to_have_text("No digit: much wider than high")
+    assert seen(clean).any(), "what the network saw is shown all the same"
+    assert clean.locator("#bars .best").count() == 0
+
+
+def test_an_uncertain_answer_is_marked(clean: Page) -> None:
+    """The answer is the service's own, changed on its way: which drawings are doubtful is the model's affair."""
+
+    def doubted(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"uncertain": True})
+
+    clean.route("**/predict", doubted)
+    draw(clean, "#paper", *DIGITS[3])
+    expect(clean.locator("#sure")).to_contain_text("Uncertain: ")
+    assert clean.locator("body.uncertain").count() == 1
+    clean.unroute("**/predict")
+
+
+def test_a_photo_is_read_and_shown_until_something_else_is(clean: Page, mnist: DataSet, tmp_path: Path) -> None:
+    photo = photo_of(mnist.test.pixels[0, 0].numpy(), tmp_path / "seven.jpg")
+    clean.locator("#photo").set_input_files(photo)
+    shows(clean, 7)
+    expect(clean.locator("#said")).to_contain_text("7, ")
+    colour = clean.evaluate(
+        "() => Array.from(document.getElementById('paper').getContext('2d').getImageData(200, 30, 1, 1).data)"
+    )
+    assert colour[3] == 255
+    assert 150 < colour[0] < 255, "the photo lies on the paper"
+    draw(clean, "#paper", *DIGITS[2])
+    shows(clean, 2)
+    clean.keyboard.press("Control+z")
+    shows(clean, 7)
+    clean.locator("#clear").click()
+    shows(clean, None)
+    clean.keyboard.press("Control+z")
+    shows(clean, 7)
+
+
+def test_a_photo_can_be_dropped_on_the_page(clean: Page, mnist: DataSet, tmp_path: Path) -> None:
+    content = photo_of(mnist.test.pixels[1, 0].numpy(), tmp_path / "two.jpg").read_bytes()
+    clean.evaluate(
+        """(bytes) => {
+          const dataTransfer = new DataTransfer();
+          dataTransfer.items.add(new File([Uint8Array.from(bytes)], "two.jpg", { type: "image/jpeg" }));
+          for (const kind of ["dragover", "drop"]) {
+            document.getElementById("paper").dispatchEvent(new DragEvent(kind, { dataTransfer, bubbles: true }));
+          }
+        }""",
+        list(content),
+    )
+    shows(clean, 2)
+
+
+def test_what_cannot_be_read_is_said_in_the_service_s_words(
+    chromium: Browser, service: Process, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(service.url)
+    page.locator("#photo").set_input_files(tmp_path / "broken.png")
+    expect(page.locator("#sure")).to_have_text("the image: not a PNG or JPEG image")
+    context.set_offline(offline=True)
+    draw(page, "#paper", *DIGITS[1])
+    expect(page.locator("#sure")).to_have_text("The service does not answer")
+    context.set_offline(offline=False)
+    draw(page, "#paper", *DIGITS[1])
+    expect(page.locator("#digit")).not_to_have_text(NOTHING)
+    context.close()
+
+
+def test_everything_has_a_name_and_can_be_reached_by_keys(clean: Page) -> None:
+    names = {button.inner_text().split()[0] for button in clean.get_by_role("button").all()}
+    assert names == {"Undo", "Clear", "Photo"}
+    assert clean.get_by_label("Photo of a digit").count() == 1
+    clean.locator("#choose").focus()
+    with clean.expect_file_chooser() as chooser:
+        clean.keyboard.press("Enter")
+    assert not chooser.value.is_multiple()
+    assert said(clean) == "The paper is empty"
+
+
+def test_the_policy_keeps_out_what_the_service_did_not_send(service: Process, chromium: Browser) -> None:
+    kept_out = [None, ["connect-src", "img-src", "script-src-elem", "style-src-attr"]]
+    assert intruded(chromium, service.url) == kept_out
+    policy = urllib.request.urlopen(service.url).headers["content-security-policy"]  # noqa: S310
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_the_interface_is_shown_without_asking_anyone_else(chromium: Browser, service: Process) -> None:
+    with watched(chromium, f"{service.url}/docs", service.url, **DESKTOP) as page:
+        expect(page.locator(".opblock-summary-path").first).to_have_text("/predict")
+        assert page.locator(".opblock").count() == 5
+
+
+def test_the_page_tells_the_network_by_name_and_figures(page: Page) -> None:
+    facts = page.locator("footer").inner_text()
+    for words in ("best", "7,662", "99.57 %", "OpenAPI"):
+        assert words in facts
+
+
+def test_names_are_text_and_scripts_are_shared() -> None:
+    name = """</title><script>alert(1)</script>"'$policy"""
+    card = Card(
+        name=name,
+        parameters=7,
+        layers=["gap"],
+        input=(1, 28, 28),
+        classes=["0"],
+        reads_digits=True,
+        sha256="",
+        accuracy=None,
+        calibration=None,
+        kilonet="0",
+    )
+    html = pages.drawing_page(card).html
+    assert "<script>alert" not in html
+    assert "Test accuracy" not in html
+    for script in ("drawing.js", "app.js"):
+        assert part(script) in html
+    assert "integerNetwork(" not in html

@@ -1,0 +1,300 @@
+"""A running service on real sockets: slow clients, lying ones, many requests, signals, and its command line."""
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from inspect import signature
+from pathlib import Path
+from signal import SIGINT, SIGTERM
+
+import numpy as np
+import pytest
+
+from helpers import command, process, python
+from kilonet.datasets import DataSet
+from kilonet.shipping import serve
+from service import Process, exchange, head, png, running, status_and_error
+
+SECONDS = 2.0
+_REQUESTS = 10_000
+_CLIENTS = 8
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    flags = ("--max-seconds", str(SECONDS), "--max-bytes", "100000", "--max-requests", "16")
+    with running(tmp_path_factory.mktemp("service"), *flags) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def seven(mnist: DataSet) -> bytes:
+    return png(mnist.test.pixels[0, 0].numpy())
+
+
+def whole(content: bytes, *headers: str) -> bytes:
+    """Return a request for a prediction."""
+    return head("/predict", "Content-Type: image/png", f"Content-Length: {len(content)}", *headers) + content
+
+
+CHUNKED = head("/predict", "Content-Type: image/png", "Transfer-Encoding: chunked", "Connection: close")
+
+
+def refused(answer: bytes, status: int, *words: str) -> None:
+    found, line = status_and_error(answer)
+    assert found == status
+    for word in words:
+        assert word in line
+
+
+def counted(service: Process, name: str) -> float:
+    with urllib.request.urlopen(f"{service.url}/metrics") as response:  # noqa: S310
+        lines = response.read().decode().splitlines()
+    return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+
+# Clients that are slow
+
+
+def test_slow_clients_are_let_go_in_time_while_others_are_answered(service: Process, seven: bytes) -> None:
+    """Heads and bodies a byte at a time, never complete, shorter than they said, or never begun."""
+    slowly = [bytes([byte]) for byte in whole(seven)]
+    slow_head = ([*slowly[:90]], 0.1)
+    slow_body = ([whole(seven)[:-50], *slowly[-50:]], 0.1)
+    cases = {
+        "head": (slow_head, 408, "head"),
+        "body": (slow_body, 408, "body"),
+        "stopped head": (([b"GET / HT"], 0.0), 408, "head"),
+        "stopped body": (([whole(seven)[:-1]], 0.0), 408, "body"),
+        "stopped chunk": (([CHUNKED, b"5\r\nab"], 0.0), 408, "body"),
+        "second head": (([head("/health", method="GET"), b"GE"], 0.3), 408, "head"),
+        "nothing": (([], 0.0), 0, ""),
+        "blank lines": (([b"\r\n"] * 60, 0.1), 0, ""),
+    }
+
+    def case(name: str) -> tuple[float, bytes]:
+        (parts, pause), _, _ = cases[name]
+        began = time.monotonic()
+        answer = exchange(service.port, *parts, pause=pause)
+        return time.monotonic() - began, answer
+
+    with ThreadPoolExecutor(len(cases)) as threads:
+        found = {name: threads.submit(case, name) for name in cases}
+        for _ in range(10):
+            assert urllib.request.urlopen(f"{service.url}/health", timeout=1).status == 200  # noqa: S310
+    for name, (_, status, word) in cases.items():
+        took, answer = found[name].result()
+        assert SECONDS * 0.5 < took < SECONDS * 4, name
+        if status:
+            refused(answer[answer.rindex(b"HTTP/1.1") :], status, word)
+        else:
+            assert answer == b"", name
+
+
+def test_a_client_that_does_not_read_its_answers_is_let_go(service: Process) -> None:
+    """Thirty megabytes of answers, of which the system's buffers take some."""
+    received = 0
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(20 * head("/docs/swagger-ui-bundle.js", method="GET"))
+        time.sleep(1.5 * SECONDS)
+        with contextlib.suppress(ConnectionResetError):
+            while piece := connection.recv(1 << 20):
+                received += len(piece)
+    assert received < 15_000_000
+
+
+def test_a_head_without_end_is_refused(service: Process) -> None:
+    endless = itertools.chain([b"GET / HTTP/1.1\r\nX: "], itertools.repeat(4096 * b"x", 40))
+    refused(exchange(service.port, *endless, pause=0.002), 431, "32,768")
+    many = itertools.chain([b"GET / HTTP/1.1\r\n"], itertools.repeat(100 * b"X: y\r\n", 100))
+    refused(exchange(service.port, *many, pause=0.002), 431, "32,768")
+
+
+# Clients that lie
+
+
+def test_a_body_that_is_too_long_is_refused_and_the_refusal_can_be_read(service: Process) -> None:
+    declared = head("/predict", "Content-Type: image/png", "Content-Length: 5000000")
+    refused(exchange(service.port, declared, bytes(5_000_000)), 413, "100,000")
+    refused(exchange(service.port, head("/predict", "Content-Length: 99999999999999999999999")), 400, "")
+    expecting = head("/predict", "Content-Type: image/png", "Content-Length: 5000000", "Expect: 100-continue")
+    answer = exchange(service.port, expecting)
+    assert b"100 Continue" not in answer
+    refused(answer, 413)
+
+
+def test_a_chunked_body_is_counted_as_it_comes(service: Process, seven: bytes) -> None:
+    parts = [b"%x\r\n%b\r\n" % (len(part), part) for part in (seven[:100], seven[100:])]
+    answer = exchange(service.port, CHUNKED, *parts, b"0\r\n\r\n", pause=0.01)
+    assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["class"] == 7
+    refused(exchange(service.port, CHUNKED, *([b"4000\r\n" + bytes(0x4000) + b"\r\n"] * 20)), 413, "100,000")
+
+
+def test_what_is_beyond_the_length_that_was_given_is_no_request(service: Process, seven: bytes) -> None:
+    short = head("/predict", "Content-Type: image/png", f"Content-Length: {len(seven) - 100}") + seven
+    answer = exchange(service.port, short)
+    refused(answer[answer.rindex(b"HTTP/1.1") :], 400)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100),
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        head("/predict", "Content-Length: 3", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
+        head("/predict", "Content-Length: 3", "Content-Length: 4") + b"abcd",
+        head("/predict", "Content-Length: -1"),
+        head("/predict", "Transfer-Encoding: chunked") + b"zz\r\n",
+    ],
+)
+def test_what_is_no_http_is_refused(service: Process, request_: bytes) -> None:
+    answer = exchange(service.port, request_)
+    refused(answer[answer.rindex(b"HTTP/1.1") :], 400)
+
+
+def test_pipelined_requests_are_answered_in_order(service: Process, seven: bytes) -> None:
+    last = head("/health", "Connection: close", method="GET")
+    answer = exchange(service.port, whole(seven) + whole(b"no image") + last)
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"422", b"200"]
+
+
+def test_a_client_that_leaves_disturbs_nobody(service: Process, seven: bytes) -> None:
+    before = counted(service, 'kilonet_refusals_total{reason="client left"}')
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", service.port)) as connection:
+            connection.sendall(whole(seven)[:-10])
+    deadline = time.monotonic() + 10
+    while counted(service, 'kilonet_refusals_total{reason="client left"}') < before + 20:
+        assert time.monotonic() < deadline, "it has not noticed"
+    assert counted(service, "kilonet_requests_in_flight") == 1, "which is the one that asks for it"
+
+
+# Many
+
+
+def test_connections_are_bounded(service: Process) -> None:
+    """Four for each request at once; sixteen of these."""
+    held = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(64)]
+    try:
+        time.sleep(0.2)
+        refused(exchange(service.port, head("/health", method="GET")), 503, "connections")
+    finally:
+        for connection in held:
+            connection.close()
+
+
+def test_memory_stays_flat_over_ten_thousand_requests(service: Process, mnist: DataSet) -> None:
+    """Digits, photos, and what is refused, over connections that stay open and such that do not."""
+    photo = np.full((80, 80), 250, np.uint8)
+    photo[20:48, 20:48] -= mnist.test.pixels[1, 0].numpy() // 2
+    digits = [png(image) for image in mnist.test.pixels[:100, 0].numpy()]
+    bodies = [*digits, png(photo), b"no image", digits[0][:-9]]
+
+    def ask(count: int) -> int:
+        answered = 0
+        connection = HTTPConnection("127.0.0.1", service.port)
+        for number in range(count):
+            connection.request("POST", "/predict", bodies[number % len(bodies)], {"content-type": "image/png"})
+            response = connection.getresponse()
+            assert response.status in (200, 422)
+            answered += len(response.read()) > 0
+            if number % 100 == 99:
+                connection.close()
+        connection.close()
+        return answered
+
+    def round_of(count: int) -> int:
+        with ThreadPoolExecutor(_CLIENTS) as threads:
+            return sum(threads.map(ask, [count // _CLIENTS] * _CLIENTS))
+
+    def resident() -> int:
+        pages = int(Path(f"/proc/{service.popen.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    round_of(1_600)
+    before = resident()
+    assert round_of(_REQUESTS) == _REQUESTS
+    assert resident() - before < 8 << 20
+
+
+def test_every_request_was_a_line_of_json_without_a_body(service: Process) -> None:
+    """Of all that the tests before have sent."""
+    lines = service.lines()
+    assert {"status", "ms", "path", "method", "bytes", "client", "time", "level"} <= set(lines[-1])
+    assert {line["logger"] for line in lines} <= {"kilonet.serve", "uvicorn.error"}
+    assert not [line for line in lines if line["level"] in ("ERROR", "CRITICAL")]
+    assert max(map(len, service.log.read_text(encoding="utf-8").splitlines())) < 500
+
+
+# The end
+
+
+@pytest.mark.parametrize("number", [SIGTERM, SIGINT])
+def test_a_signal_ends_it_well_once_requests_are_answered(tmp_path: Path, seven: bytes, number: int) -> None:
+    with running(tmp_path, "--max-seconds", "5") as ending:
+        with socket.create_connection(("127.0.0.1", ending.port)) as idle, ThreadPoolExecutor(1) as thread:
+            begun = threading.Event()
+
+            def under_way() -> bytes:
+                request = whole(seven, "Connection: close")
+                with socket.create_connection(("127.0.0.1", ending.port)) as connection:
+                    connection.sendall(request[:-10])
+                    begun.set()
+                    time.sleep(1)
+                    connection.sendall(request[-10:])
+                    return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+            answer = thread.submit(under_way)
+            assert begun.wait(5)
+            time.sleep(0.3)
+            status, out = ending.stop(number)
+            assert json.loads(answer.result().split(b"\r\n\r\n", 1)[1])["class"] == 7
+            assert idle.recv(1) == b""
+        assert (status, out) == (0, "")
+        assert [line["status"] for line in ending.lines()] == [200]
+
+
+# The command line
+
+
+def test_bad_input_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    command(capsys, "serve", "no such model").refused("no such model")
+    command(capsys, "serve", tmp_path).refused("model.safetensors")
+    command(capsys, "serve", "best", "--max-bytes", "0").refused("--max-bytes")
+    command(capsys, "serve", "best", "--max-seconds", "-1").refused("--max-seconds")
+    command(capsys, "serve", "best", "--port", "70000").refused("--port")
+    for host in ("no.such.host.invalid", 300 * "x"):
+        command(capsys, "serve", "best", "--host", host).refused("--host")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command(capsys, "serve", "best", "--port", str(taken.getsockname()[1])).refused("in use;", "--port")
+
+
+def test_a_missing_library_is_named_with_its_extra() -> None:
+    script = (
+        "import sys; sys.modules['uvicorn'] = None; from kilonet.cli import main; sys.exit(main(['serve', 'best']))"
+    )
+    python(script).refused("uvicorn", "pip install 'kilonet[serve]'")
+
+
+def test_help_states_the_limits_and_so_does_the_document() -> None:
+    shown = " ".join(process("serve", "--help").out.split())
+    document = (Path(__file__).parent.parent / "docs" / "SERVE.md").read_text(encoding="utf-8")
+    defaults = {name: one.default for name, one in signature(serve).parameters.items() if name.startswith("max_")}
+    assert len(defaults) == 5
+    for name, default in defaults.items():
+        flag = f"--{name.replace('_', '-')}"
+        assert f"{flag} " in shown
+        assert re.search(rf"\(default:[ │]*{default}\)", shown)
+        (row,) = (line for line in document.splitlines() if line.startswith(f"| `{flag}`"))
+        assert f" {default:,} " in row
+    assert "127.0.0.1" in shown
