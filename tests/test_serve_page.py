@@ -72,12 +72,14 @@ def test_digits_drawn_with_a_finger_on_a_phone_are_read(chromium: Browser, servi
         assert page.evaluate("() => document.documentElement.scrollWidth") == 360
 
 
+# What is read is said once the last drawing is answered, so that no request is on its way any more.
+
+
 def test_what_is_shown_is_what_the_service_said(clean: Page) -> None:
     answers: list[Response] = []
     clean.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108 - Playwright marks it
     draw(clean, "#paper", *DIGITS[3])
-    shows(clean, 3)
-    clean.wait_for_timeout(300)
+    expect(clean.locator("#said")).to_contain_text("3, ")
     answer = answers[-1].json()
     assert answer["class"] == 3
     assert answers[-1].request.headers["content-type"] == "image/png"
@@ -106,9 +108,9 @@ def test_an_uncertain_answer_is_marked(clean: Page) -> None:
 
     clean.route("**/predict", doubted)
     draw(clean, "#paper", *DIGITS[3])
-    expect(clean.locator("#sure")).to_contain_text("Uncertain: ")
+    expect(clean.locator("#said")).to_contain_text("Uncertain: ")
     assert clean.locator("body.uncertain").count() == 1
-    clean.unroute("**/predict")
+    clean.unroute_all(behavior="wait")
 
 
 def test_a_photo_is_read_and_shown_until_something_else_is(clean: Page, mnist: DataSet, tmp_path: Path) -> None:
