@@ -295,7 +295,15 @@ def test_the_distilled_recipe_is_best_with_a_teacher() -> None:
     distilled, best = load_recipe("distilled"), load_recipe("best")
     assert distilled.distill.teacher == ("teacher",)
     assert distilled.replace(teacher="").model_copy(update={"about": best.about}) == best
-    assert load_recipe("teacher").model.parameters == 29764
+    assert load_recipe("teacher").model.parameters == 77776
+
+
+@pytest.mark.parametrize("thousands", [1, 2, 4, 8])
+def test_the_recipes_of_the_frontier_keep_their_budgets(thousands: int) -> None:
+    recipe = load_recipe(f"{thousands}k")
+    assert recipe.model.max_parameters == 1000 * thousands
+    assert recipe.model.parameters <= 1000 * thousands
+    assert recipe.train.epochs <= 200
 
 
 def test_changes_go_into_their_sections() -> None:
