@@ -55,8 +55,8 @@ def test_files_that_come_later_are_rows(folder: Path) -> None:
         run["teachers"] = [
             {"parameters": 29_764, "accuracy": 0.9961, "scored": "Test", "scored_images": 10_000, "seconds": 301.4}
         ]
-    (folder / "2k.json").write_text(json.dumps({"runs": runs}))
-    row = row_of(folder, "2k")
+    (folder / "longer.json").write_text(json.dumps({"runs": runs}))
+    row = row_of(folder, "longer")
     assert row["command"].startswith("`kilonet train best --layers 'conv 8' 'conv 20' 'mix 10'")
     assert row["command"].endswith("--epochs 40 --seeds 3 --json`")
     assert row["teachers"] == "29,764 parameters, 99.61 % of test, 301 s"
