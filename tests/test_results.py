@@ -50,7 +50,7 @@ def test_a_row_says_what_the_runs_came_to(folder: Path) -> None:
 def test_files_that_come_later_are_rows(folder: Path) -> None:
     runs = runs_of(folder, "best")[:3]
     for run in runs:
-        run["recipe"]["train"]["epochs"] = 40
+        run["recipe"]["train"]["epochs"] = 33
         run["recipe"]["model"]["layers"][0] = "conv 8"
         run["teachers"] = [
             {"parameters": 29_764, "accuracy": 0.9961, "scored": "Test", "scored_images": 10_000, "seconds": 301.4}
@@ -58,7 +58,7 @@ def test_files_that_come_later_are_rows(folder: Path) -> None:
     (folder / "longer.json").write_text(json.dumps({"runs": runs}))
     row = row_of(folder, "longer")
     assert row["command"].startswith("`kilonet train best --layers 'conv 8' 'conv 20' 'mix 10'")
-    assert row["command"].endswith("--epochs 40 --seeds 3 --json`")
+    assert row["command"].endswith("--epochs 33 --seeds 3 --json`")
     assert row["teachers"] == "29,764 parameters, 99.61 % of test, 301 s"
 
 
