@@ -1,9 +1,9 @@
 """The command line: fast help, one line for every bad input, one JSON object when asked."""
 
 import json
+import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,9 +44,11 @@ def tiny(tmp_path: Path, small_folder: Path) -> Path:
 
 def test_help_is_fast_and_needs_no_torch() -> None:
     def once() -> float:
-        begin = time.perf_counter()
+        """Return the seconds that the processor works for it, as other tests may keep it waiting."""
+        before = os.times()
         assert process("--help").status == 0
-        return time.perf_counter() - begin
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
 
     assert min(once() for _ in range(5)) < 0.3
     script = "import sys; from kilonet.cli import main; main(['--help']); print('torch' in sys.modules)"
