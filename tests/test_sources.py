@@ -36,7 +36,7 @@ def test_a_recipe_of_a_packaged_name_wins_over_a_file(tmp_path: Path, monkeypatc
     ("source", "words"),
     [
         ("", ""),
-        ("no-such", "neither a file, a run folder nor packaged (best"),
+        ("no-such", "neither a file, a run folder nor packaged (1k, "),
         ("no-such.toml", "no recipe 'no-such.toml'"),
         (".", "model.safetensors"),
         ("letter.txt", "letter.txt: not a usable model file"),
