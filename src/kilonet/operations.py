@@ -45,20 +45,24 @@ class Convolution:
         return self.channels_out, rows - shrink, columns - shrink
 
 
+class _Elementwise:
+    """What the operations on each element by itself share."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape after this operation: as it was."""
+        return shape
+
+
 @dataclass(frozen=True)
-class ReLU:
+class ReLU(_Elementwise):
     """max(x, 0)."""
 
     torch_name: ClassVar[str] = "ReLU"
     parameters: ClassVar[int] = 0
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape after this operation."""
-        return shape
-
 
 @dataclass(frozen=True)
-class BatchNorm:
+class BatchNorm(_Elementwise):
     """Batch normalisation with a scale and a shift per channel (Ioffe and Szegedy, 2015)."""
 
     channels: int
@@ -69,22 +73,14 @@ class BatchNorm:
         """One scale and one shift per channel."""
         return 2 * self.channels
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape after this operation."""
-        return shape
-
 
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(_Elementwise):
     """Zeroes each activation with a probability while training and scales up the rest (Srivastava et al., 2014)."""
 
     probability: float
     torch_name: ClassVar[str] = "Dropout"
     parameters: ClassVar[int] = 0
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape after this operation."""
-        return shape
 
 
 @dataclass(frozen=True)
