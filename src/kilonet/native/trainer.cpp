@@ -182,7 +182,7 @@ const Vector* Trainer::padded_input(const Operation& operation, Group& group) {
 }
 
 void Trainer::convolve(const Operation& operation, Group& group) {
-  const int index = (int)(&operation - network_.operations);
+  const int index = (int)index_of(operation);
   Vector* sums = group.scratch.sums.get();
   std::fill_n(sums, 2 * shape(operation.output).channels, Vector{});
   const float* centre = operation.norm < 0 ? nullptr : &centre_[norm_offsets_[operation.norm]];
@@ -195,7 +195,7 @@ void Trainer::convolve(const Operation& operation, Group& group) {
 }
 
 void Trainer::open_gradient(const Operation& operation, Group& group) {
-  float* totals = &group.part->totals[bias_[&operation - network_.operations]];
+  float* totals = &group.part->totals[bias_[index_of(operation)]];
   norm_gradient(shape(operation.output), tensor(group, operation.output), norm_gradient_of(operation.norm),
                 borders_[operation.output], gradient(group, operation.output), totals);
 }
@@ -207,19 +207,19 @@ void Trainer::find_weight_gradient(const Operation& operation, Group& group) {
     const Operation* next = &operation + 1;
     const bool pooled = next < network_.operations + network_.operation_count && next->kind == Kind::max_pool;
     const int number = pooled ? next->output : operation.output;
-    add_totals(shape(number), gradient(group, number), &group.part->totals[bias_[&operation - network_.operations]]);
+    add_totals(shape(number), gradient(group, number), &group.part->totals[bias_[index_of(operation)]]);
   }
   const size_t count = operation.kernels.shape.weights();
   Vector* sums = group.scratch.weight_sums.get();
   std::fill_n(sums, count, Vector{});
   operation.kernels.weight_gradient(padded_input(operation, group), down, group.scratch.pairs.get(), sums);
-  float* result = &group.part->gradient[weights_[&operation - network_.operations]];
+  float* result = &group.part->gradient[weights_[index_of(operation)]];
   for (size_t i = 0; i < count; i++) result[i] += sum_of_lanes(sums[i]);
 }
 
 void Trainer::find_input_gradient(const Operation& operation, Group& group) {
   const int input = operation.input, channels = shape(input).channels;
-  Backward pass{gradient(group, operation.output), &turned_[weights_[&operation - network_.operations]], group.scratch.pairs.get(),
+  Backward pass{gradient(group, operation.output), &turned_[weights_[index_of(operation)]], group.scratch.pairs.get(),
                 gradient(group, input), operation.adds};
   if (operation.folded < 0) return operation.kernels.input_gradient(pass);
   pass.norm = norm_gradient_of(operation.folded);
@@ -230,7 +230,7 @@ void Trainer::find_input_gradient(const Operation& operation, Group& group) {
   std::fill_n(pass.totals, channels, Vector{});
   operation.kernels.input_gradient(pass);
   // The operation before is the convolution whose output this one reads.
-  float* totals = &group.part->totals[bias_[&operation - network_.operations - 1]];
+  float* totals = &group.part->totals[bias_[index_of(operation) - 1]];
   for (int c = 0; c < channels; c++) totals[c] += sum_of_lanes(pass.totals[c]);
 }
 
@@ -249,7 +249,7 @@ Dropout Trainer::dropout(const Batch& batch, const Group& group, int operation) 
 void Trainer::apply(const Batch& batch, const Operation& operation, Group& group) {
   const size_t norm = norm_offsets_[operation.norm];
   apply_norm(shape(operation.output), tensor(group, operation.input), {&scale_[norm], &shift_[norm]},
-             dropout(batch, group, (int)(&operation - network_.operations)),
+             dropout(batch, group, (int)index_of(operation)),
              operation.residual < 0 ? nullptr : tensor(group, operation.residual), tensor(group, operation.output));
 }
 
@@ -259,7 +259,7 @@ void Trainer::apply_back(const Batch& batch, const Operation& operation, Group& 
   if (operation.residual >= 0) std::copy_n(down, size.vectors(), gradient(group, operation.residual));
   const size_t norm = norm_offsets_[operation.norm];
   apply_norm_gradient(size, down, tensor(group, operation.input), &mean_[norm],
-                      dropout(batch, group, (int)(&operation - network_.operations)), borders_[operation.input],
+                      dropout(batch, group, (int)index_of(operation)), borders_[operation.input],
                       gradient(group, operation.input), &group.part->backward_sums[2 * norm]);
 }
 
@@ -267,8 +267,8 @@ void Trainer::apply_back(const Batch& batch, const Operation& operation, Group& 
 void Trainer::pack(const Operation& operation, const float* values, bool paired) {
   const Convolution& c = operation.kernels.shape;
   const float* weights = values + operation.weights;
-  float* packed = &packed_[weights_[&operation - network_.operations]];
-  float* bias = &biases_[bias_[&operation - network_.operations]];
+  float* packed = &packed_[weights_[index_of(operation)]];
+  float* bias = &biases_[bias_[index_of(operation)]];
   const size_t norm = operation.folded < 0 ? 0 : norm_offsets_[operation.folded];
   for (int o = 0; o < c.channels_out; o++) {
     const int group = o / c.outputs(), place = o % c.outputs();
@@ -292,7 +292,7 @@ void Trainer::pack(const Operation& operation, const float* values, bool paired)
 void Trainer::pack_turned(const Operation& operation) {
   const Convolution& c = operation.kernels.shape;
   const float* weights = settings_.values + operation.weights;
-  float* turned = &turned_[weights_[&operation - network_.operations]];
+  float* turned = &turned_[weights_[index_of(operation)]];
   for (int o = 0; o < c.channels_out; o++)
     for (int i = 0; i < c.inputs(); i++)
       for (int t = 0; t < c.taps(); t++)
@@ -343,7 +343,7 @@ void Trainer::finish_statistics(int norm, int64_t images) {
 // convolution's own, spread by its weights, so its products with the tensor are the weights' with their gradient.
 void Trainer::take_sums_from_weights(const Operation& operation) {
   const Convolution& c = operation.kernels.shape;
-  const size_t index = &operation - network_.operations, norm = norm_offsets_[operation.folded], bias = bias_[index];
+  const size_t index = index_of(operation), norm = norm_offsets_[operation.folded], bias = bias_[index];
   for (Part& part : parts_) {
     const float *weight = settings_.values + operation.weights, *slope = &part.gradient[weights_[index]];
     for (int o = 0; o < c.channels_out; o++)
@@ -394,7 +394,7 @@ void Trainer::finish_gradient() {
 // Adds a convolution's gradient to its weights'; a folded batch norm's map is made good here.
 void Trainer::add_gradient(const Operation& operation) {
   const Convolution& c = operation.kernels.shape;
-  const size_t index = &operation - network_.operations;
+  const size_t index = index_of(operation);
   std::vector<float> sums(c.weights()), totals(c.channels_out);
   for (const Part& part : parts_) {
     const float* own = &part.gradient[weights_[index]];

@@ -134,6 +134,7 @@ class Trainer {
   void update_average(double share);
   Dropout dropout(const Batch& batch, const Group& group, int operation) const;
   int channels(int norm) const { return network_.tensors[network_.norms[norm].tensor].channels; }
+  size_t index_of(const Operation& operation) const { return &operation - network_.operations; }
   Shape shape(int tensor) const { return network_.tensors[tensor]; }
   Vector* tensor(const Group& group, int number) const { return group.tensors + offsets_[number]; }
   Vector* gradient(const Group& group, int number) const { return group.gradients + gradient_offsets_[number]; }
