@@ -170,8 +170,9 @@ def test_everything_has_a_name_and_can_be_reached_by_keys(clean: Page) -> None:
     names = {button.inner_text().split()[0] for button in clean.get_by_role("button").all()}
     assert names == {"Undo", "Clear", "Photo"}
     assert clean.get_by_label("Photo of a digit").count() == 1
-    clean.locator("#choose").focus()
     with clean.expect_file_chooser() as chooser:
+        # Playwright does not wait until the browser hands choosers over to it; this is answered after it does.
+        clean.locator("#choose").focus()
         clean.keyboard.press("Enter")
     assert not chooser.value.is_multiple()
     assert said(clean) == "The paper is empty"
