@@ -76,6 +76,22 @@ def test_the_holdout_s_prediction_stands_beside(folder: Path) -> None:
     assert row_of(folder, "best")["predicted"] == "", "that is another recipe"
 
 
+def test_the_course_s_rule_is_counted_where_it_applies(folder: Path) -> None:
+    runs = runs_of(folder, "best")[:3]
+    for run in runs:
+        for epoch in run["history"]:
+            epoch["test_accuracy"] = 0.994
+    runs[0]["history"][-6]["test_accuracy"] = runs[1]["history"][-5]["test_accuracy"] = 0.9939
+    content = folder / "best.json"
+    content.write_text(json.dumps({"runs": runs}))
+    assert row_of(folder, "best")["course's rule"] == "2 of 3"
+    runs[2]["recipe"]["train"]["epochs"] = runs[0]["recipe"]["train"]["epochs"] = 16
+    content.write_text(json.dumps({"runs": runs[::2]}))
+    assert row_of(folder, "best")["course's rule"] == "", "more epochs than the course allows"
+    content.write_text(json.dumps({"runs": [{k: v for k, v in runs[1].items() if k != "history"}]}))
+    assert row_of(folder, "best")["course's rule"] == "", "no epoch but the last is known"
+
+
 def test_every_key_of_a_recipe_is_a_flag() -> None:
     flags = recipe_flags().model_fields
     assert all(key in flags for section in SECTIONS.values() for key in section.model_fields)
