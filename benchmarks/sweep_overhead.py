@@ -1,14 +1,16 @@
 """What a trial of a sweep costs beside the same training by hand.
 
-    python benchmarks/sweep_overhead.py [--trials 8] [--epochs 4]
+    python benchmarks/sweep_overhead.py [--trials 8] [--epochs 4] [--rounds 5]
 
-The candidates are drawn and their kernels compiled beforehand. Then `kilonet sweep` trains them all, and after it
-`kilonet train` does, a command a candidate, as many side by side as there are cores. Both are timed as whole commands,
-from starting Python to its end. Prints a table for docs/results/sweep_overhead.md.
+The candidates are drawn and their kernels compiled first. Then, round by round, `kilonet sweep` trains them all and
+`kilonet train` does, a command a candidate, as many side by side as there are cores; which of both comes first changes
+with every round. Both are timed as whole commands, from starting Python to its end. What a sweep costs is the median of
+the rounds' ratios. Prints a table for docs/results/sweep_overhead.md.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -65,11 +67,24 @@ def seconds_of(commands: Sequence[Sequence[str | Path]], at_once: int) -> float:
     return time.perf_counter() - start
 
 
+def timed_round(plan: Path, recipes: Sequence[Path], folder: Path, *, sweep_first: bool) -> tuple[float, float]:
+    """Train all candidates by hand and by a sweep, in a new folder; returns the seconds of each."""
+    folder.mkdir()
+    again = folder / "sweep.toml"
+    again.write_text(plan.read_text(encoding="utf-8").replace(str(plan.parent / "out"), str(folder / "out")), "utf-8")
+    commands = [("train", recipe, "--out", folder / recipe.stem) for recipe in recipes]
+    seconds = {}
+    for is_sweep in (sweep_first, not sweep_first):
+        seconds[is_sweep] = seconds_of([("sweep", again)], 1) if is_sweep else seconds_of(commands, cores())
+    return seconds[False], seconds[True]
+
+
 def main() -> None:
     """Time both ways and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -78,14 +93,22 @@ def main() -> None:
             _PLAN.format(out=folder / "out", trials=options.trials, epochs=options.epochs), encoding="utf-8"
         )
         recipes = draw(plan, folder)
-        by_sweep = seconds_of([("sweep", plan)], 1)
-        by_hand = seconds_of([("train", recipe, "--out", folder / recipe.stem) for recipe in recipes], cores())
-    print(f"{processor_name()}, {cores()} cores, {options.trials} trials of {options.epochs} epochs, whole commands\n")
-    print("| | seconds | seconds a trial and core | beside by hand |")
+        rounds = [
+            timed_round(plan, recipes, folder / f"round{number}", sweep_first=number % 2 == 1)
+            for number in range(options.rounds)
+        ]
+    by_hand, by_sweep = zip(*rounds, strict=True)
+    work = f"{options.trials} trials of {options.epochs} epochs, whole commands, {options.rounds} rounds"
+    print(f"{processor_name()}, {cores()} cores, {work}\n")
+    print("| | seconds (min to max) | seconds a trial and core | beside by hand (min to max) |")
     print("|---|---:|---:|---:|")
-    for words, seconds in (("`kilonet train`, a command a trial", by_hand), ("`kilonet sweep`", by_sweep)):
-        share = seconds * cores() / options.trials
-        print(f"| {words} | {seconds:.1f} | {share:.1f} | {100 * (seconds / by_hand - 1):+.1f} % |")
+    ways = (("`kilonet train`, a command a trial", by_hand), ("`kilonet sweep`", by_sweep))
+    for words, seconds in ways:
+        middle = statistics.median(seconds)
+        more = sorted(100 * (own / other - 1) for own, other in zip(seconds, by_hand, strict=True))
+        beside = f"{statistics.median(more):+.1f} % ({more[0]:+.1f} to {more[-1]:+.1f})"
+        spread = f"{middle:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
+        print(f"| {words} | {spread} | {middle * cores() / options.trials:.1f} | {beside} |")
 
 
 if __name__ == "__main__":
