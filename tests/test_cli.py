@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from conftest import Interrupted
-from helpers import GOLDEN, KILONET, command, process, python, tiny_recipe
+from helpers import GOLDEN, KILONET, Answer, command, process, python, tiny_recipe
 from kilonet import cli
 from kilonet.errors import TrainingDiverged
 from kilonet.recipe import SECTIONS, packaged_recipes
@@ -43,14 +43,17 @@ def tiny(tmp_path: Path, small_folder: Path) -> Path:
 
 
 def test_help_is_fast_and_needs_no_torch() -> None:
-    def once() -> float:
-        """Return the seconds that the processor works for it, as other tests may keep it waiting."""
+    def once(start: Callable[[], Answer]) -> float:
+        """Return the seconds that the processor works for a process, as other tests may keep it waiting."""
         before = os.times()
-        assert process("--help").status == 0
+        assert start().status == 0
         after = os.times()
         return after.children_user + after.children_system - before.children_user - before.children_system
 
-    assert min(once() for _ in range(5)) < 0.3
+    # Beside the two libraries that it cannot do without, as processors differ.
+    rounds = [(once(lambda: process("--help")), once(lambda: python("import pydantic, tyro"))) for _ in range(5)]
+    ours, theirs = map(min, zip(*rounds, strict=True))
+    assert ours < 2.5 * theirs, rounds
     script = "import sys; from kilonet.cli import main; main(['--help']); print('torch' in sys.modules)"
     assert python(script).out.splitlines()[-1] == "False"
 
