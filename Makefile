@@ -9,12 +9,15 @@ STAMP := $(VENV)/.installed
 train: $(STAMP)
 	$(BIN)/kilonet train
 
-# A process for each core; the tests of a file stay together, as they share what is costly to make.
+# The tests of a file stay together, as they share what is costly to make; in which order and how many at once says
+# tests/conftest.py.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(PYTEST)
 
 test-full: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --run-slow
+	$(PYTEST) --run-slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

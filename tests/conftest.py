@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
 from kilonet.datasets import DataSet, load_data
+from kilonet.environment import cores
 from kilonet.runs import Run
 from kilonet.ship.page.running import browser_path
 from kilonet.train import fit
@@ -30,7 +31,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="run the longer proofs too")
 
 
+# Files whose tests are long and mostly wait for other processes. They come first, among one worker more than there are
+# cores, so that the others compute meanwhile.
+WAITING = ("test_sweep.py", "test_kill.py", "test_serve_process.py")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    return cores() + 1
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in WAITING)
     if config.getoption("--run-slow"):
         return
     for item in items:
