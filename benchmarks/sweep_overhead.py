@@ -98,7 +98,7 @@ def main() -> None:
             for number in range(options.rounds)
         ]
     by_hand, by_sweep = zip(*rounds, strict=True)
-    work = f"{options.trials} trials of {options.epochs} epochs, whole commands, {options.rounds} rounds"
+    work = f"{options.trials} trials of {options.epochs} epochs, whole commands, rounds: {options.rounds}"
     print(f"{processor_name()}, {cores()} cores, {work}\n")
     print("| | seconds (min to max) | seconds a trial and core | beside by hand (min to max) |")
     print("|---|---:|---:|---:|")
