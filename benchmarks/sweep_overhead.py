@@ -67,16 +67,21 @@ def seconds_of(commands: Sequence[Sequence[str | Path]], at_once: int) -> float:
     return time.perf_counter() - start
 
 
-def timed_round(plan: Path, recipes: Sequence[Path], folder: Path, *, sweep_first: bool) -> tuple[float, float]:
-    """Train all candidates by hand and by a sweep, in a new folder; returns the seconds of each."""
+def write_plan(folder: Path, trials: int, epochs: int) -> Path:
+    """Write the plan of a sweep in a new folder, which it works in; returns its path."""
     folder.mkdir()
-    again = folder / "sweep.toml"
-    again.write_text(plan.read_text(encoding="utf-8").replace(str(plan.parent / "out"), str(folder / "out")), "utf-8")
-    commands = [("train", recipe, "--out", folder / recipe.stem) for recipe in recipes]
-    seconds = {}
-    for is_sweep in (sweep_first, not sweep_first):
-        seconds[is_sweep] = seconds_of([("sweep", again)], 1) if is_sweep else seconds_of(commands, cores())
-    return seconds[False], seconds[True]
+    plan = folder / "sweep.toml"
+    plan.write_text(_PLAN.format(out=folder / "out", trials=trials, epochs=epochs), encoding="utf-8")
+    return plan
+
+
+def timed_round(plan: Path, recipes: Sequence[Path], *, sweep_first: bool) -> tuple[float, float]:
+    """Train all candidates by hand and by a sweep, in the plan's folder; returns the seconds of each."""
+    by_hand = [("train", recipe, "--out", plan.parent / recipe.stem) for recipe in recipes]
+    if sweep_first:
+        swept = seconds_of([("sweep", plan)], 1)
+        return seconds_of(by_hand, cores()), swept
+    return seconds_of(by_hand, cores()), seconds_of([("sweep", plan)], 1)
 
 
 def main() -> None:
@@ -88,13 +93,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        plan = folder / "sweep.toml"
-        plan.write_text(
-            _PLAN.format(out=folder / "out", trials=options.trials, epochs=options.epochs), encoding="utf-8"
-        )
-        recipes = draw(plan, folder)
+        size = options.trials, options.epochs
+        recipes = draw(write_plan(folder / "drawn", *size), folder)
         rounds = [
-            timed_round(plan, recipes, folder / f"round{number}", sweep_first=number % 2 == 1)
+            timed_round(write_plan(folder / f"round{number}", *size), recipes, sweep_first=number % 2 == 1)
             for number in range(options.rounds)
         ]
     by_hand, by_sweep = zip(*rounds, strict=True)
@@ -102,8 +104,7 @@ def main() -> None:
     print(f"{processor_name()}, {cores()} cores, {work}\n")
     print("| | seconds (min to max) | seconds a trial and core | beside by hand (min to max) |")
     print("|---|---:|---:|---:|")
-    ways = (("`kilonet train`, a command a trial", by_hand), ("`kilonet sweep`", by_sweep))
-    for words, seconds in ways:
+    for words, seconds in (("`kilonet train`, a command a trial", by_hand), ("`kilonet sweep`", by_sweep)):
         middle = statistics.median(seconds)
         more = sorted(100 * (own / other - 1) for own, other in zip(seconds, by_hand, strict=True))
         beside = f"{statistics.median(more):+.1f} % ({more[0]:+.1f} to {more[-1]:+.1f})"

@@ -36,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 WAITING = ("test_sweep.py", "test_kill.py", "test_serve_process.py")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     return cores() + 1
 
