@@ -1,6 +1,6 @@
 """Accuracy of trained models as floats and as integers, on the test set: a line a model, and the mean.
 
-    python benchmarks/quantisation.py best seed runs/best-seed1
+    python benchmarks/quantisation.py mcu seed runs/mcu-seed1
 
 Each is a packaged model, a run folder or a model file. Scales are chosen on the training images alone.
 """

@@ -27,7 +27,7 @@ from kilonet.engines import make_engine, resolve_run
 from kilonet.network import initial_network
 from kilonet.progress import Silence
 from kilonet.recipe import load_recipe
-recipe = resolve_run(load_recipe("best").replace(engine="native"), Silence())
+recipe = resolve_run(load_recipe("mcu").replace(engine="native"), Silence())
 engine = make_engine(recipe, load_data("mnist").train, initial_network(recipe.model, 0))
 size = recipe.train.batch_size
 engine.train_batch(torch.arange(size), draw_transforms(recipe.augment, size, torch.Generator()), 0.1, 0)

@@ -28,7 +28,7 @@ from kilonet.sweep.search import Candidates
 from kilonet.sweep.trials import Trials
 
 _PLAN = """
-recipe = "best"
+recipe = "mcu"
 out = "{out}"
 layers = ["conv {{4..8}}", "maxpool 2", "conv {{6..12}}", "conv {{6..12}}", "gap", "mix 10"]
 [search]

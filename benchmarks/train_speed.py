@@ -46,15 +46,15 @@ class Contender:
 
 def _for_avx2() -> list[Contender]:
     """Name the older instruction set where this processor has it, as one of those that people own."""
-    name = "best, native engine for AVX2"
-    return [Contender(name, "best", "native", "float32", "avx2")] if torch.cpu.get_capabilities().get("avx2") else []
+    name = "mcu, native engine for AVX2"
+    return [Contender(name, "mcu", "native", "float32", "avx2")] if torch.cpu.get_capabilities().get("avx2") else []
 
 
 CONTENDERS = (
     Contender("seed-style script", None),
-    Contender("best, torch engine", "best", "torch"),
-    Contender("best, native engine", "best", "native"),
-    Contender("best, native engine in float32", "best", "native", "float32"),
+    Contender("mcu, torch engine", "mcu", "torch"),
+    Contender("mcu, native engine", "mcu", "native"),
+    Contender("mcu, native engine in float32", "mcu", "native", "float32"),
     *_for_avx2(),
     Contender("seed, torch engine", "seed", "torch"),
     Contender("seed, native engine", "seed", "native"),
@@ -121,7 +121,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {contender.name: [] for contender in CONTENDERS}
     peaks: list[float] = []
     kernels: dict[str, list[float]] = {precision: [] for precision in precisions()}
-    model = load_recipe("best").model
+    model = load_recipe("mcu").model
     for number in range(options.rounds):
         peaks.append(peak_gflops(options.threads))
         for precision, speeds in kernels.items():
@@ -136,7 +136,7 @@ def main() -> None:
     for precision, speeds in kernels.items():
         share = statistics.median(speed / one for speed, one in zip(speeds, peaks, strict=True))
         speed = f"{statistics.median(speeds):.0f} GFLOP/s, {100 * share:.0f} % of the float32 peak"
-        print(f"\nConvolutions of `best` alone in {precision}: {speed}")
+        print(f"\nConvolutions of `mcu` alone in {precision}: {speed}")
 
 
 if __name__ == "__main__":

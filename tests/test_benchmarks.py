@@ -72,20 +72,20 @@ def test_the_seed_style_script_trains_the_seed_s_network() -> None:
 
 def test_training_takes_so_many_operations() -> None:
     """Forward, input and weight gradients are two operations a MAC each, but for the first input's gradient."""
-    model = load_recipe("best").model
+    model = load_recipe("mcu").model
     assert train_speed.training_flops(model) == 2 * (3 * 1_498_880 - 60_840) == 8_871_600
 
 
-@pytest.mark.skipif(native_objection(load_recipe("best")) is not None, reason="no native engine")
+@pytest.mark.skipif(native_objection(load_recipe("mcu")) is not None, reason="no native engine")
 def test_all_passes_of_the_convolutions_are_timed() -> None:
-    model = load_recipe("best").model
+    model = load_recipe("mcu").model
     times = kernel_speed.pass_times(model, "float32", 32, 1)
     assert sum(one.flops for one in times) == 32 * train_speed.training_flops(model)
     assert [one.name for one in times] == ["forward", "weights"] + 6 * ["forward", "input", "weights"]
     assert all(0.1 < one.gflops < 10_000 for one in times)
 
 
-@pytest.mark.skipif(native_objection(load_recipe("best")) is not None, reason="no native engine")
+@pytest.mark.skipif(native_objection(load_recipe("mcu")) is not None, reason="no native engine")
 def test_a_start_is_timed_from_its_beginning(tmp_path: Path) -> None:
     cold, warm = start_time.first_step(str(tmp_path)), start_time.first_step(str(tmp_path))
     assert 0 < warm[1] < warm[0] < cold[0]
@@ -104,12 +104,12 @@ def test_the_readme_s_recipe_is_one() -> None:
     assert recipe.model.parameters <= 8000
 
 
-@pytest.mark.skipif(native_objection(load_recipe("best")) is not None, reason="no native engine")
+@pytest.mark.skipif(native_objection(load_recipe("mcu")) is not None, reason="no native engine")
 def test_all_that_classifies_is_checked_and_timed(small: DataSet, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     import inference
 
-    model, pixels = load("best"), small.test.pixels[:100].numpy()
+    model, pixels = load("mcu"), small.test.pixels[:100].numpy()
     export_c(model, small.train, tmp_path)
     export_onnx(model, small, tmp_path)
     contenders = inference.open_contenders(model, tmp_path, small.train)

@@ -145,7 +145,7 @@ def test_bytes_follow_from_the_shapes(section: ModelSection) -> None:
 
 
 def test_the_reference_network_costs_what_is_claimed() -> None:
-    budget = budget_of(load_recipe("best").model)
+    budget = budget_of(load_recipe("seed").model)
     assert budget.parameters == 7662
     assert budget.macs == 1_498_880
     assert budget.weight_bytes == 7510
@@ -173,7 +173,7 @@ def test_the_command_prints_the_budget(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_budget_as_json_holds_rows_and_totals() -> None:
-    table = budget_of(load_recipe("best").model).as_json()
+    table = budget_of(load_recipe("seed").model).as_json()
     assert [row["layer"] for row in table["layers"]] == list(SEED_LAYERS)
     assert {name: table[name] for name in ("parameters", "macs", "weight_bytes", "peak_activation_bytes")} == {
         "parameters": 7662,

@@ -40,14 +40,14 @@ def integers(model: Model, pixels: torch.Tensor) -> IntegerNetwork:
 
 
 @pytest.fixture(scope="module")
-def best(mnist: DataSet) -> IntegerNetwork:
-    return integers(load("best"), mnist.train.pixels)
+def mcu(mnist: DataSet) -> IntegerNetwork:
+    return integers(load("mcu"), mnist.train.pixels)
 
 
 @pytest.fixture(scope="module")
-def runtimes(best: IntegerNetwork, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runtimes(mcu: IntegerNetwork, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The runtime for each target under sanitizers, which is the same for every network."""
-    return {target: sanitized_runtime(best, tmp_path_factory.mktemp("runtime"), target) for target in TARGETS}
+    return {target: sanitized_runtime(mcu, tmp_path_factory.mktemp("runtime"), target) for target in TARGETS}
 
 
 def sanitized_runtime(network: IntegerNetwork, folder: Path, target: str) -> Path:
@@ -75,10 +75,10 @@ def pgm(image: NDArray[np.uint8], head: bytes | None = None) -> bytes:
     return (b"P5\n%d %d\n255\n" % (image.shape[1], image.shape[0]) if head is None else head) + image.tobytes()
 
 
-def test_all_test_images_give_the_reference_s_logits(best: IntegerNetwork, mnist: DataSet, tmp_path: Path) -> None:
+def test_all_test_images_give_the_reference_s_logits(mcu: IntegerNetwork, mnist: DataSet, tmp_path: Path) -> None:
     pixels = mnist.test.pixels.numpy()
-    compiled = CompiledC(write(best, tmp_path), best.input_shape, best.classes)
-    assert int((compiled.logits(pixels) != logits(best, pixels)).sum()) == 0
+    compiled = CompiledC(write(mcu, tmp_path), mcu.input_shape, mcu.classes)
+    assert int((compiled.logits(pixels) != logits(mcu, pixels)).sum()) == 0
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -115,11 +115,11 @@ def sanitized_logits(
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_real_images_are_clean_under_sanitizers(
-    target: str, best: IntegerNetwork, mnist: DataSet, runtimes: dict[str, Path], tmp_path: Path
+    target: str, mcu: IntegerNetwork, mnist: DataSet, runtimes: dict[str, Path], tmp_path: Path
 ) -> None:
     pixels = mnist.test.pixels[:100].numpy()
-    found = sanitized_logits(write(best, tmp_path), runtimes, target, best, pixels)
-    assert np.array_equal(found, logits(best, pixels))
+    found = sanitized_logits(write(mcu, tmp_path), runtimes, target, mcu, pixels)
+    assert np.array_equal(found, logits(mcu, pixels))
 
 
 def wide_images() -> NDArray[np.uint8]:
@@ -166,8 +166,8 @@ def test_compilers_agree_and_have_no_complaint(compiler: str, level: str, target
     assert np.array_equal(found, logits(network, pixels))
 
 
-def test_no_heap_no_float_no_library_no_recursion(best: IntegerNetwork, tmp_path: Path) -> None:
-    folder = write(best, tmp_path)
+def test_no_heap_no_float_no_library_no_recursion(mcu: IntegerNetwork, tmp_path: Path) -> None:
+    folder = write(mcu, tmp_path)
     text = "".join((folder / name).read_text() for name in (*c.LIBRARY_FILES, "kilonet_runtime.h", "model.h"))
     included = {"<stdint.h>", "<immintrin.h>", '"model.h"', '"kilonet_runtime.h"'}
     assert set(re.findall(r"#include (\S+)", text)) == included
@@ -190,8 +190,8 @@ def test_no_heap_no_float_no_library_no_recursion(best: IntegerNetwork, tmp_path
         assert set(re.findall(r"U (\S+)", undefined)) <= allowed
 
 
-def test_the_example_classifies_a_pgm_image(best: IntegerNetwork, mnist: DataSet, tmp_path: Path) -> None:
-    folder = write(best, tmp_path)
+def test_the_example_classifies_a_pgm_image(mcu: IntegerNetwork, mnist: DataSet, tmp_path: Path) -> None:
+    folder = write(mcu, tmp_path)
     environment = {
         **os.environ,
         "CFLAGS": "-O1 -fsanitize=address,undefined",
@@ -201,7 +201,7 @@ def test_the_example_classifies_a_pgm_image(best: IntegerNetwork, mnist: DataSet
     for number in range(5):
         image = mnist.test.pixels[number, 0].numpy()
         (folder / "digit.pgm").write_bytes(pgm(image, b"P5 # drawn\n28\t28 255\n" if number else None))
-        expected = logits(best, image[None, None])[0]
+        expected = logits(mcu, image[None, None])[0]
         lines = run(folder / "classify", "digit.pgm", folder=folder).splitlines()
         assert lines == [str(expected.argmax()), *(f"{label}: {logit}" for label, logit in enumerate(expected))]
     whole = pgm(mnist.test.pixels[0, 0].numpy())
@@ -227,13 +227,13 @@ def test_the_example_classifies_a_pgm_image(best: IntegerNetwork, mnist: DataSet
 
 
 @needs_cross_compiler
-def test_the_footprint_is_what_the_linker_says(best: IntegerNetwork, tmp_path: Path) -> None:
-    found = footprint_of(best, c.sources(best))
+def test_the_footprint_is_what_the_linker_says(mcu: IntegerNetwork, tmp_path: Path) -> None:
+    found = footprint_of(mcu, c.sources(mcu))
     assert found.code is not None
     assert found.flash <= 12 << 10
     assert found.ram <= 4 << 10
     assert found.weights == 7510
-    folder = write(best, tmp_path)
+    folder = write(mcu, tmp_path)
     for name in c.LIBRARY_FILES:
         run("arm-none-eabi-gcc", "-mcpu=cortex-m0", "-mthumb", "-Os", "-std=c99", "-c", name, folder=folder)
     objects = [Path(name).with_suffix(".o") for name in c.LIBRARY_FILES]
@@ -252,13 +252,13 @@ def test_the_footprint_is_what_the_linker_says(best: IntegerNetwork, tmp_path: P
 @pytest.mark.parametrize("board", [("microbit", "cortex-m0"), ("mps2-an386", "cortex-m4")], ids=lambda board: board[1])
 def test_a_cortex_gives_the_reference_s_logits(
     board: tuple[str, str],
-    best: IntegerNetwork,
+    mcu: IntegerNetwork,
     mnist: DataSet,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder, pixels = write(best, tmp_path), mnist.test.pixels[:20].numpy()
-    expected = logits(best, pixels)
+    folder, pixels = write(mcu, tmp_path), mnist.test.pixels[:20].numpy()
+    expected = logits(mcu, pixels)
     *lines, stack, instructions = emulated(folder, pixels, *board)
     assert [list(map(int, line.split())) for line in lines] == expected.tolist()
     with capsys.disabled():

@@ -146,16 +146,16 @@ def test_what_cannot_be_compared_is_one_line(
 
 
 def test_json_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sources = [RESULTS / "best.json", RESULTS / "seed.json"]
+    sources = [RESULTS / "mcu.json", RESULTS / "seed.json"]
     answer = json.loads(command(capsys, "compare", *sources, "--json", "--plot", tmp_path / "a.svg").out)
-    best, seed = answer["groups"]
-    assert (best["n"], seed["n"]) == (6, 6)
-    assert best["mean"] == pytest.approx(np.mean(best["accuracies"]))
+    mcu, seed = answer["groups"]
+    assert (mcu["n"], seed["n"]) == (6, 6)
+    assert mcu["mean"] == pytest.approx(np.mean(mcu["accuracies"]))
     assert answer["pairs"][0]["over_seeds"]["p_holm"] == answer["pairs"][0]["over_seeds"]["p"]
     assert "no difference shown at n = 6" in answer["pairs"][0]["words"]
     assert "<svg" in (tmp_path / "a.svg").read_text()
     (alone,) = compare([str(sources[0])]).groups
-    assert alone.name == "best"
+    assert alone.name == "mcu"
 
 
 def test_a_name_for_two_recipes_is_told_apart(finished: Run, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_the_integers_are_close_to_the_floats(model: Model) -> None:
     assert error <= 0.12 * np.sqrt((expected**2).mean()) + 1e-6
 
 
-@pytest.mark.parametrize("name", ["best", "seed"])
+@pytest.mark.parametrize("name", ["best", "mcu", "seed"])
 def test_packaged_models_lose_at_most_a_twentieth_of_a_point(name: str, mnist: DataSet) -> None:
     model = load(name)
     quantised = quantise.quantise(model, mnist.train)
@@ -89,7 +89,7 @@ def test_padding_stands_for_zero_in_every_channel() -> None:
 
 
 def test_calibration_repeats_to_the_bit(mnist: DataSet) -> None:
-    model = load("best")
+    model = load("mcu")
     first, second = (integers(model, mnist.train.pixels[:500]) for _ in range(2))
     for one, other in zip(first.operations, second.operations, strict=True):
         if isinstance(one, IntegerConvolution) and isinstance(other, IntegerConvolution):
@@ -112,7 +112,7 @@ def first(images: Images, count: int) -> Images:
 @pytest.mark.usefixtures("short_finetuning")
 def test_finetuning_mends_bad_biases_and_repeats_to_the_bit(small: DataSet) -> None:
     """A calibration that went wrong: every bias of two convolutions is off by a seventh of its channel's range."""
-    model, images = load("best"), first(small.train, 640)
+    model, images = load("mcu"), first(small.train, 640)
     steps = list(quantise.prepare(model, images))
     for number in (1, 2):
         step = steps[number]
@@ -129,7 +129,7 @@ def test_finetuning_mends_bad_biases_and_repeats_to_the_bit(small: DataSet) -> N
 
 @pytest.mark.usefixtures("short_finetuning")
 def test_finetuning_happens_only_when_the_drop_asks_for_it(small: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, images = load("best"), first(small.train, 600)
+    model, images = load("mcu"), first(small.train, 600)
     assert quantise.quantise(model, images).finetuned_accuracy is None
     monkeypatch.setattr("kilonet.ship.quantise.TOLERATED_DROP", -1.0)
     forced = quantise.quantise(model, images)
@@ -139,11 +139,11 @@ def test_finetuning_happens_only_when_the_drop_asks_for_it(small: DataSet, monke
 
 def test_images_of_another_size_are_refused() -> None:
     with pytest.raises(KilonetError) as error:
-        quantise.quantise(load("best"), unlabelled(some_pixels(12, (1, 8, 8))))
+        quantise.quantise(load("mcu"), unlabelled(some_pixels(12, (1, 8, 8))))
     refusal(error, "(1, 8, 8)", "(1, 28, 28)")
 
 
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(KilonetError) as error:
-        quantise.quantise(load("best"), unlabelled(some_pixels(3)))
+        quantise.quantise(load("mcu"), unlabelled(some_pixels(3)))
     refusal(error, "too few")

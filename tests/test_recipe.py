@@ -138,7 +138,7 @@ def test_the_packaged_recipes_load(name: str) -> None:
     assert recipe.model.max_parameters is not None
 
 
-@pytest.mark.parametrize("name", ["seed", "best"])
+@pytest.mark.parametrize("name", ["seed", "mcu"])
 def test_the_seeds_network_is_what_both_recipes_train(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.model.layers == SEED_LAYERS
@@ -153,6 +153,12 @@ def test_the_seeds_recipe_has_what_its_document_says() -> None:
     assert recipe.model.dropout > 0
     assert recipe.augment.rotation > 0
     assert recipe.train.schedule != "constant"
+
+
+def test_best_has_the_seeds_parameters_and_epochs_to_spend() -> None:
+    best, seed = load_recipe("best"), load_recipe("seed")
+    assert (best.model.parameters, best.train.epochs) == (seed.model.parameters, seed.train.epochs) == (7662, 15)
+    assert not best.distill.teacher
 
 
 def test_a_recipe_is_frozen() -> None:

@@ -23,9 +23,9 @@ from kilonet.ship.verify import verify
 
 @pytest.fixture(scope="module")
 def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`best` with scales from 2,000 images. Nobody changes its files."""
-    folder = tmp_path_factory.mktemp("export") / "best"
-    export_c(load("best"), small.train, folder)
+    """`mcu` with scales from 2,000 images. Nobody changes its files."""
+    folder = tmp_path_factory.mktemp("export") / "mcu"
+    export_c(load("mcu"), small.train, folder)
     return folder
 
 
@@ -53,17 +53,17 @@ def test_the_folder_holds_what_a_project_needs(exported: Path) -> None:
 
 def test_the_description_brings_the_network_back(exported: Path, small: DataSet) -> None:
     export = description.read(exported)
-    assert export.section == load("best").section
-    assert export.model_sha256 == load("best").sha256
+    assert export.section == load("mcu").section
+    assert export.model_sha256 == load("mcu").sha256
     assert len(export.pixels) == 12
     assert np.array_equal(logits(export.network, export.pixels), export.logits)
-    wanted = load("best").logits(small.test.pixels).numpy()
+    wanted = load("mcu").logits(small.test.pixels).numpy()
     found = logits(export.network, small.test.pixels.numpy()) / 2.0**export.network.fraction_bits
     assert np.abs(found - wanted).mean() < 0.1
 
 
 def test_an_export_repeats_to_the_byte(exported: Path, small: DataSet, tmp_path: Path) -> None:
-    export_c(load("best"), small.train, tmp_path / "again")
+    export_c(load("mcu"), small.train, tmp_path / "again")
     for file in exported.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
 
@@ -115,7 +115,7 @@ def test_an_exported_folder_is_a_model(exported: Path, small: DataSet) -> None:
 def test_limits_are_held_and_nothing_is_written(
     small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("export", "best", "--to", "c", "--data", small_folder)
+    words = ("export", "mcu", "--to", "c", "--data", small_folder)
     answer = command(capsys, *words, "--out", tmp_path / "a", "--max-ram", "2800")
     assert (answer.status, answer.out) == (1, "")
     assert answer.err.startswith("kilonet: error: the network takes 2,8")
@@ -134,29 +134,29 @@ def test_flash_is_not_promised_without_a_cross_compiler(
     small: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kilonet.ship.footprint.CROSS_COMPILER", "no-such-compiler")
-    exported = export_c(load("best"), small.train, tmp_path)
+    exported = export_c(load("mcu"), small.train, tmp_path)
     assert exported.footprint.code is None
     assert "no-such-compiler" in str(exported)
     with pytest.raises(CheckFailed) as error:
-        export_c(load("best"), small.train, tmp_path, max_flash=20_000)
+        export_c(load("mcu"), small.train, tmp_path, max_flash=20_000)
     refusal(error, "no-such-compiler")
 
 
 def test_malformed_input_is_refused_in_one_line(
     copied: Path, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    export = ("export", "best", "--to", "c", "--data", small_folder)
+    export = ("export", "mcu", "--to", "c", "--data", small_folder)
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
     command(capsys, "export", "nothing", "--to", "c", "--out", tmp_path / "x").refused("no model 'nothing'")
-    command(capsys, "export", "best", "--to", "pdf", "--out", tmp_path / "x").refused("pdf")
-    command(capsys, "export", "best", "--to", "c").refused("--out")
+    command(capsys, "export", "mcu", "--to", "pdf", "--out", tmp_path / "x").refused("pdf")
+    command(capsys, "export", "mcu", "--to", "c").refused("--out")
     command(capsys, *export, "--out", tmp_path / "file").refused(tmp_path / "file")
     command(capsys, *export, "--out", tmp_path / "full").refused("model.json")
     command(capsys, "export", "seed", *export[2:], "--out", copied).refused("another model")
     command(capsys, *export, "--out", tmp_path / "x", "--max-ram", "some").refused("some")
-    command(capsys, "export", "best", "--to", "c", "--out", tmp_path / "x", "--data", "nowhere").refused("nowhere")
+    command(capsys, "export", "mcu", "--to", "c", "--out", tmp_path / "x", "--data", "nowhere").refused("nowhere")
     command(capsys, "verify", tmp_path / "nowhere").refused("nowhere")
     command(capsys, "verify", tmp_path / "full").refused("model.json")
     assert (tmp_path / "full" / "thesis.txt").read_text() == "years of work"

@@ -195,28 +195,44 @@ def convolution_sums(operation: IntegerConvolution, values: Pixels) -> Sums:
     # A product is at most 255 * 127 and an accumulator stays within 2**31, so that float64 sums are exact in any order
     # of summation, and float32 sums are exact where no partial sum can pass 2**24. Floats reach the BLAS, ints do not.
     exact = np.float32 if _largest_sum(operation) < 1 << 24 else np.float64
-    patches = _patches(operation, values.astype(exact))
-    groups, outputs = operation.operation.groups, operation.operation.channels_out
-    weights: NDArray[Any] = operation.weights.astype(exact).reshape(groups, outputs // groups, -1, patches.shape[3])
-    sums: NDArray[Any]
-    if groups == 1:
-        sums = patches.reshape(*patches.shape[:3], -1) @ weights[0].transpose(2, 1, 0).reshape(-1, outputs)
+    weights: NDArray[Any] = operation.weights.astype(exact)
+    if operation.operation.groups == 1:
+        patches = _patches(operation, values.astype(exact))
+        outputs = operation.operation.channels_out
+        sums: NDArray[Any] = patches @ weights.transpose(2, 3, 1, 0).reshape(-1, outputs)
     else:
-        grouped: NDArray[Any] = patches.reshape(*patches.shape[:4], groups, -1)
-        sums = np.einsum("nrckgi,goik->nrcgo", grouped, weights, optimize=True)
-    return sums.reshape(*patches.shape[:3], outputs).astype(np.int64)
+        sums = _grouped_sums(operation, _padded(operation, values.astype(exact)), weights)
+    return sums.astype(np.int64)
+
+
+def _grouped_sums(operation: IntegerConvolution, padded: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
+    """Sum tap by tap, as each output sees too few inputs for a matrix product: (N, rows, columns, in) to the like."""
+    kernel, groups = operation.operation.kernel, operation.operation.groups
+    outputs, inputs = weights.shape[:2]
+    rows, columns = (extent - kernel + 1 for extent in padded.shape[1:3])
+    seen = padded.reshape(*padded.shape[:3], groups, 1, inputs)
+    taps = weights.reshape(groups, outputs // groups, inputs, kernel, kernel)
+    sums = np.zeros((len(padded), rows, columns, groups, outputs // groups), padded.dtype)
+    for row, column, channel in np.ndindex(kernel, kernel, inputs):
+        sums += seen[:, row : row + rows, column : column + columns, ..., channel] * taps[:, :, channel, row, column]
+    return sums.reshape(*sums.shape[:3], outputs)
 
 
 def _patches(operation: IntegerConvolution, values: NDArray[Any]) -> NDArray[Any]:
-    """Return what each output sees: (N, rows, columns, in) to (N, rows out, columns out, kernel squared, in)."""
-    kernel, margin = operation.operation.kernel, operation.operation.padding
+    """Return what each output sees: (N, rows, columns, in) to (N, rows out, columns out, kernel squared x in)."""
+    kernel = operation.operation.kernel
+    windows = np.lib.stride_tricks.sliding_window_view(_padded(operation, values), (kernel, kernel), axis=(1, 2))
+    return windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
+
+
+def _padded(operation: IntegerConvolution, values: NDArray[Any]) -> NDArray[Any]:
+    """Return the values with what stands for zero around them."""
+    margin = operation.operation.padding
     count, rows, columns, channels = values.shape
     padded = np.empty((count, rows + 2 * margin, columns + 2 * margin, channels), values.dtype)
     padded[:] = operation.pad
     padded[:, margin : margin + rows, margin : margin + columns] = values
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))
-    windows = windows.transpose(0, 1, 2, 4, 5, 3)
-    return windows.reshape(*windows.shape[:3], kernel * kernel, channels)
+    return padded
 
 
 def _largest_sum(operation: IntegerConvolution) -> int:

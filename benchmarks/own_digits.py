@@ -1,0 +1,95 @@
+"""How a packaged model reads pictures that are not MNIST's: found digits, and clothes, which are no digits.
+
+    python benchmarks/own_digits.py [--model best] > docs/results/own-digits.md
+
+The found digits are those of tests/found_digits.py, made of the first test images; the clothes are the first test
+images of Fashion-MNIST, from Debian's package dataset-fashion-mnist. All go the way of `kilonet predict`.
+"""
+
+import argparse
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from kilonet.datasets import load_data
+from kilonet.model import Model, load
+from kilonet.preprocess.decode import decode
+from kilonet.preprocess.sight import Sight, see_digit
+from kilonet.reading import Answer, answers
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from found_digits import draw_change, found_digit
+
+FOUND, CLOTHES = 600, 2000
+
+
+def seen_as_file(pixels: NDArray[np.uint8]) -> Sight:
+    """Return what is seen of an image that comes as a PNG file."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return see_digit(decode(content.getvalue(), "image"))
+
+
+def read(model: Model, sights: Sequence[Sight]) -> list[Answer]:
+    """Return what the model says of each."""
+    pixels = torch.from_numpy(np.stack([sight.pixels for sight in sights])).unsqueeze(1)
+    return answers(sights, model.logits(pixels).numpy(), model.notes, digits=True)
+
+
+def found_line(model: Model) -> str:
+    """Say how found digits are read, beside the same digits clean."""
+    test = load_data("mnist").test
+    labels = test.labels[:FOUND].tolist()
+    pictures = [found_digit(test.pixels[number, 0].numpy(), draw_change(number)) for number in range(FOUND)]
+    said = read(model, [see_digit(decode(picture, "digit")) for picture in pictures])
+    right = np.mean([answer.label == label for answer, label in zip(said, labels, strict=True)])
+    clean = (model.predict(test.pixels[:FOUND]).classes == labels).mean()
+    objected = sum(answer.objection is not None for answer in said)
+    return (
+        f"- {FOUND} found digits: {100 * right:.2f} % right, of the same digits clean {100 * clean:.2f} %; "
+        f'{objected} answered "no digit", {100 * np.mean([answer.uncertain for answer in said]):.1f} % uncertain'
+    )
+
+
+def clothes_line(model: Model) -> str:
+    """Say how many clothes are taken for digits."""
+    pixels = load_data("fashion-mnist").test.pixels[:CLOTHES, 0].numpy()
+    said = read(model, [seen_as_file(image) for image in pixels])
+    objected = np.array([answer.objection is not None for answer in said])
+    doubted = np.array([answer.uncertain for answer in said]) & ~objected
+    return (
+        f'- {CLOTHES:,} images of Fashion-MNIST: {100 * objected.mean():.0f} % answered "no digit", '
+        f"another {100 * doubted.mean():.0f} % uncertain"
+    )
+
+
+def clean_line(model: Model) -> str:
+    """Say how many answers on the test set are uncertain, and how many of the others are right."""
+    test = load_data("mnist").test
+    said = read(model, [seen_as_file(image) for image in test.pixels[:, 0].numpy()])
+    sure = np.array([not answer.uncertain for answer in said])
+    right = np.array([answer.label == label for answer, label in zip(said, test.labels.tolist(), strict=True)])
+    return (
+        f"- the {len(test):,} test images: {100 * (1 - sure.mean()):.1f} % uncertain, "
+        f"{100 * right[sure].mean():.2f} % of the others right"
+    )
+
+
+def main() -> int:
+    """Print the list."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="best")
+    model = load(parser.parse_args().model)
+    print("\n".join([found_line(model), clothes_line(model), clean_line(model)]))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
