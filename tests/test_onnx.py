@@ -30,6 +30,7 @@ from kilonet.ship.integer import (
     IntegerConvolution,
     IntegerNetwork,
     Requantisation,
+    execute,
     logits,
     rounding_half,
 )
@@ -80,8 +81,8 @@ def wanted(network: IntegerNetwork, pixels: torch.Tensor | NDArray[np.uint8]) ->
 
 
 @dataclass(frozen=True)
-class Best:
-    """`best` with scales chosen on all training images."""
+class Integers:
+    """`mcu` with scales chosen on all training images."""
 
     model: Model
     network: IntegerNetwork
@@ -90,16 +91,16 @@ class Best:
 
 
 @pytest.fixture(scope="module")
-def best(mnist: DataSet) -> Best:
-    network = integers(load("best"), mnist.train.pixels)
-    return Best(load("best"), network, wanted(network, mnist.test.pixels))
+def mcu(mnist: DataSet) -> Integers:
+    network = integers(load("mcu"), mnist.train.pixels)
+    return Integers(load("mcu"), network, wanted(network, mnist.test.pixels))
 
 
 @pytest.fixture(scope="module")
 def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`best` with scales from 2,000 images. Nobody changes its files."""
-    folder = tmp_path_factory.mktemp("export") / "best"
-    export_onnx(load("best"), small, folder)
+    """`mcu` with scales from 2,000 images. Nobody changes its files."""
+    folder = tmp_path_factory.mktemp("export") / "mcu"
+    export_onnx(load("mcu"), small, folder)
     return folder
 
 
@@ -116,28 +117,51 @@ def copied(exported: Path, tmp_path: Path) -> Path:
     return shutil.copytree(exported, tmp_path / "copy")
 
 
-def test_the_float_graph_says_what_torch_says_of_all_test_images(best: Best, mnist: DataSet) -> None:
-    found, expected = run(float_graph(best.model), mnist.test.pixels), best.model.logits(mnist.test.pixels).numpy()
+def test_the_float_graph_says_what_torch_says_of_all_test_images(mcu: Integers, mnist: DataSet) -> None:
+    found, expected = run(float_graph(mcu.model), mnist.test.pixels), mcu.model.logits(mnist.test.pixels).numpy()
     assert np.abs(found - expected).max() < 1e-4
     assert np.array_equal(found.argmax(1), expected.argmax(1))
 
 
 @pytest.mark.parametrize("optimised", [True, False])
 def test_the_int8_graph_says_what_the_integers_say_of_all_test_images(
-    best: Best, mnist: DataSet, *, optimised: bool
+    mcu: Integers, mnist: DataSet, *, optimised: bool
 ) -> None:
-    found = run(int8_graph(best.model, best.network), mnist.test.pixels, optimised=optimised)
-    expected = best.expected
+    found = run(int8_graph(mcu.model, mcu.network), mnist.test.pixels, optimised=optimised)
+    expected = mcu.expected
     assert int((found.argmax(1) != expected.argmax(1)).sum()) <= 5
     # A step of an activation now and then is rounded the other way; all the other images have the very logits.
     assert (np.abs(found - expected) >= 1e-4).any(1).mean() < 0.03
 
 
-def test_another_runtime_agrees(best: Best, mnist: DataSet) -> None:
+def test_depthwise_networks_stay_within_what_verify_allows(mnist: DataSet) -> None:
+    model, pixels = load("best"), mnist.test.pixels[:2000]
+    network = integers(model, mnist.train.pixels[:2000])
+    found, expected = run(int8_graph(model, network), pixels), wanted(network, pixels)
+    assert int((found.argmax(1) != expected.argmax(1)).sum()) <= 1
+    assert (np.abs(found - expected) >= 1e-4).mean() < 0.05
+
+
+def test_residuals_are_those_of_the_specification_to_the_bit(mnist: DataSet) -> None:
+    model = load("best")
+    network = integers(model, mnist.train.pixels[:500])
+    graph = int8_graph(model, network)
+    numbers = [n for n, one in enumerate(network.operations, 1) if getattr(one, "skip", None) is not None]
+    assert numbers == [3, 5, 8]
+    names = [f"{number + behind} quantised" for number in numbers for behind in (-1, 0)]
+    graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    maps = session.run(names, {"pixels": mnist.test.pixels[:200].numpy()})
+    for number, given, found in zip(numbers, maps[::2], maps[1::2], strict=True):
+        expected = execute(network.operations[number - 1], given.transpose(0, 2, 3, 1))
+        assert np.array_equal(found.transpose(0, 2, 3, 1), expected), number
+
+
+def test_another_runtime_agrees(mcu: Integers, mnist: DataSet) -> None:
     pixels = mnist.test.pixels[:3].numpy()
-    graphs = (float_graph(best.model), int8_graph(best.model, best.network))
+    graphs = (float_graph(mcu.model), int8_graph(mcu.model, mcu.network))
     for graph, expected in zip(
-        graphs, (best.model.logits(mnist.test.pixels[:3]), wanted(best.network, pixels)), strict=True
+        graphs, (mcu.model.logits(mnist.test.pixels[:3]), wanted(mcu.network, pixels)), strict=True
     ):
         found: Any = ReferenceEvaluator(graph).run(None, {"pixels": pixels})
         np.testing.assert_allclose(found[0], np.asarray(expected), atol=1e-4)
@@ -212,10 +236,10 @@ def test_multipliers_of_every_sign_and_pads_that_differ(skip: list[int] | None, 
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
-def test_the_batch_may_have_any_size(best: Best, mnist: DataSet, count: int, exported: Path) -> None:
+def test_the_batch_may_have_any_size(mcu: Integers, mnist: DataSet, count: int, exported: Path) -> None:
     pixels = mnist.test.pixels[:count]
-    graphs = (float_graph(best.model), int8_graph(best.model, best.network))
-    for graph, expected in zip(graphs, (best.model.logits(pixels), wanted(best.network, pixels)), strict=True):
+    graphs = (float_graph(mcu.model), int8_graph(mcu.model, mcu.network))
+    for graph, expected in zip(graphs, (mcu.model.logits(pixels), wanted(mcu.network, pixels)), strict=True):
         found = run(graph, pixels)
         assert found.shape == (count, 10)
         np.testing.assert_allclose(found, np.asarray(expected), atol=0.05)
@@ -224,7 +248,7 @@ def test_the_batch_may_have_any_size(best: Best, mnist: DataSet, count: int, exp
 
 
 def test_the_files_are_valid_and_say_what_they_are(exported: Path) -> None:
-    best = load("best")
+    mcu = load("mcu")
     for name in FILES:
         content = (exported / name).read_bytes()
         graph = onnx.load_model_from_string(content)
@@ -234,35 +258,35 @@ def test_the_files_are_valid_and_say_what_they_are(exported: Path) -> None:
         assert "opset 19" in graph.doc_string
         assert not any(tensor.external_data for tensor in graph.graph.initializer)
         properties = {entry.key: entry.value for entry in graph.metadata_props}
-        assert properties["kilonet.model_sha256"] == best.sha256
-        assert json.loads(properties["kilonet.layers"]) == list(map(str, best.section.layers))
+        assert properties["kilonet.model_sha256"] == mcu.sha256
+        assert json.loads(properties["kilonet.layers"]) == list(map(str, mcu.section.layers))
         assert properties["kilonet.parameters"] == "7662"
         assert float(properties["kilonet.test_accuracy"]) > 0.98
     assert len((exported / FILES[0]).read_bytes()) < 40_000
     assert len((exported / FILES[1]).read_bytes()) < 16_000
 
 
-def test_the_int8_graph_stores_the_integers(best: Best) -> None:
-    graph = int8_graph(best.model, best.network)
+def test_the_int8_graph_stores_the_integers(mcu: Integers) -> None:
+    graph = int8_graph(mcu.model, mcu.network)
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
-    for number, operation in enumerate(best.network.operations, 1):
+    for number, operation in enumerate(mcu.network.operations, 1):
         if isinstance(operation, IntegerConvolution):
             assert np.array_equal(stored[f"{number} weights"].astype(np.int16) - 128, operation.weights)
             assert np.array_equal(stored[f"{number} bias"], operation.bias)
 
 
-def test_onnxruntime_runs_it_on_integers(best: Best, tmp_path: Path) -> None:
+def test_onnxruntime_runs_it_on_integers(mcu: Integers, tmp_path: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
-    graph = int8_graph(best.model, best.network)
+    graph = int8_graph(mcu.model, mcu.network)
     onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert kinds.count("QLinearConv") == 6
 
 
 def test_an_export_repeats_to_the_byte(exported: Path, small: DataSet, tmp_path: Path) -> None:
-    export_onnx(load("best"), small, tmp_path / "again")
+    export_onnx(load("mcu"), small, tmp_path / "again")
     assert {file.name for file in exported.iterdir()} == {*FILES, "model.safetensors", "model.json"}
     for file in exported.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
@@ -272,7 +296,7 @@ def test_an_export_repeats_to_the_byte(exported: Path, small: DataSet, tmp_path:
 def test_the_command_line_exports_and_verifies(
     small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("export", "best", "--to", "onnx", "--data", small_folder, "--out", tmp_path)
+    words = ("export", "mcu", "--to", "onnx", "--data", small_folder, "--out", tmp_path)
     answer = command(capsys, *words)
     assert answer.status == 0, answer
     assert "model-int8.onnx" in answer.out
@@ -314,7 +338,7 @@ def test_verify_says_how_to_get_what_is_missing(
     refusal(error, "onnxruntime is not installed", "pip install 'kilonet[onnx]'")
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(KilonetError) as error:
-        export_onnx(load("best"), small, tmp_path / "new")
+        export_onnx(load("mcu"), small, tmp_path / "new")
     refusal(error, "onnx is not installed", "pip install 'kilonet[onnx]'")
 
 
@@ -322,7 +346,7 @@ def test_verify_says_how_to_get_what_is_missing(
 def test_a_folder_with_another_form_is_verified_without_onnx(
     copied: Path, small: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export_c(load("best"), small.train, copied)
+    export_c(load("mcu"), small.train, copied)
     for name in [name for name in sys.modules if name.startswith("kilonet.ship.onnx")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

@@ -194,7 +194,7 @@ def convolution_sums(operation: IntegerConvolution, values: Pixels) -> Sums:
     """Return the sums of products without bias: uint8 (N, rows, columns, in) to int64 (N, rows, columns, out)."""
     # A product is at most 255 * 127 and an accumulator stays within 2**31, so that float64 sums are exact in any order
     # of summation, and float32 sums are exact where no partial sum can pass 2**24. Floats reach the BLAS, ints do not.
-    exact = np.float32 if _largest_sum(operation) < 1 << 24 else np.float64
+    exact = np.float32 if largest_sum(operation) < 1 << 24 else np.float64
     weights: NDArray[Any] = operation.weights.astype(exact)
     if operation.operation.groups == 1:
         patches = _patches(operation, values.astype(exact))
@@ -235,7 +235,7 @@ def _padded(operation: IntegerConvolution, values: NDArray[Any]) -> NDArray[Any]
     return padded
 
 
-def _largest_sum(operation: IntegerConvolution) -> int:
+def largest_sum(operation: IntegerConvolution) -> int:
     """Return the largest magnitude that a partial sum can have, bias included."""
     magnitudes = np.abs(operation.weights.astype(np.int64)).sum(axis=(1, 2, 3)) * _PIXEL
     return int((magnitudes + np.abs(operation.bias.astype(np.int64))).max())
@@ -247,7 +247,7 @@ def _objection(operation: IntegerOperation, shape: Shape, *, is_last: bool) -> s
         return None
     largest, skip = _PIXEL * prod(shape[1:]), 0
     if isinstance(operation, IntegerConvolution):
-        largest = _largest_sum(operation)
+        largest = largest_sum(operation)
         skip = 0 if operation.skip is None else int(np.abs(operation.skip.astype(np.int64)).max()) * _PIXEL
     output = operation.output
     if largest > _INT32:

@@ -2,7 +2,8 @@
 
 An activation's uint8 counts in steps of one (scale 1), as it does in docs/INTEGER.md: a channel's multiplier
 m / 2^shift is the scale of its weights and bias, both integers that are kept as they are. So what a runtime that fuses
-the pairs computes is the integer sum times m / 2^shift, rounded, which is the specification but for floats.
+the pairs computes is the integer sum times m / 2^shift, rounded, which is the specification but for floats. No runtime
+fuses a convolution with its own input added; that is written as the specification says it, in doubles, which are exact.
 """
 
 from typing import Any
@@ -10,19 +11,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kilonet.extras import needed_from
 from kilonet.ship.integer import (
     IntegerAveragePooling,
     IntegerConvolution,
     IntegerMaxPooling,
     IntegerOperation,
     Requantisation,
+    largest_sum,
     rounding_half,
 )
 from kilonet.ship.onnx_graph import Graph
 
+with needed_from("onnx"):
+    from onnx import TensorProto
+
 WEIGHT_ZERO = 128
 """Weights are stored as uint8, moved by this: onnxruntime multiplies uint8 by uint8 exactly on every processor, but
 uint8 by int8 with sums that saturate at 16 bits on x86 processors without VNNI."""
+
+_EXACT = 1 << 24
+"""Integers below are exact in float32. A zero taken off the inputs can double a sum."""
 
 Reals = NDArray[np.float64]
 
@@ -44,6 +53,8 @@ def add_operation(graph: Graph, operation: IntegerOperation, number: str, values
             return graph.node("MaxPool", [values], f"{number} maximum", kernel_shape=size, strides=size)
         case IntegerAveragePooling():
             result = _add_average(graph, operation, number, values, 0 if bits is None else bits)
+        case IntegerConvolution(skip=skip) if skip is not None and bits is None and 2 * largest_sum(operation) < _EXACT:
+            return _add_exactly(graph, operation, skip, number, values)
         case IntegerConvolution():
             result = _add_convolution(graph, operation, number, values, 0 if bits is None else bits)
     if bits is not None:
@@ -62,17 +73,17 @@ def _add_average(graph: Graph, operation: IntegerAveragePooling, number: str, va
 
 
 def _add_convolution(graph: Graph, operation: IntegerConvolution, number: str, values: str, bits: int) -> str:
-    padded = operation.operation.padding > 0
-    zero = operation.pad if padded else np.zeros_like(operation.pad)
+    output, zero = operation.output, _zero(operation)
     real = _dequantise(graph, number, values, zero)
-    result = _add_sums(graph, operation, number, real, zero=zero, bits=bits)
-    unit = _unit(operation.output, bits)
-    if operation.relu:
-        result = graph.node("Relu", [result], f"{number} relu")
-        if (operation.output.multiplier < 0).any():
-            signs = _per_channel(graph, f"{number} sign", _signs(operation.output))
-            result = graph.node("Mul", [result, signs], f"{number} signed")
-    offset = _offset(operation.output, bits)
+    # A sum that counts for nothing may have any scale but zero, which divides in some runtimes.
+    used, unit = output.multiplier != 0, _unit(output, bits)
+    scale = np.where(used, np.abs(output.multiplier), 1) * unit
+    # Only ReLU tells a sum from its negative; without it the sign of the multiplier goes to the weights.
+    sign = used if operation.relu else _signs(output)
+    result = _add_sums(graph, operation, number, real, scale=scale, sign=sign)
+    if operation.relu and (output.multiplier < 0).any():
+        result = graph.node("Mul", [result, _per_channel(graph, f"{number} sign", _signs(output))], f"{number} signed")
+    offset = _offset(output, bits)
     if operation.skip is not None:
         factor = _per_channel(graph, f"{number} skip", operation.skip * unit)
         skipped = graph.node("Mul", [real, factor], f"{number} skipped")
@@ -81,25 +92,50 @@ def _add_convolution(graph: Graph, operation: IntegerConvolution, number: str, v
     return _add_offset(graph, number, result, offset)
 
 
-def _add_sums(
-    graph: Graph, operation: IntegerConvolution, number: str, real: str, *, zero: NDArray[np.uint8], bits: int
+def _add_exactly(
+    graph: Graph, operation: IntegerConvolution, skip: NDArray[np.integer[Any]], number: str, values: str
 ) -> str:
-    """Add the convolution of `real`, whose values are q - zero, with the magnitude of the multiplier in its scale."""
-    output, shape = operation.output, operation.operation
-    # A sum that counts for nothing may have any scale but zero, which divides in some runtimes.
-    used = output.multiplier != 0
-    scale = np.where(used, np.abs(output.multiplier), 1) * _unit(output, bits)
-    # Only ReLU tells a sum from its negative; without it the sign of the multiplier goes to the weights.
-    sign = used if operation.relu else _signs(output)
+    """Add a residual convolution as the specification has it, in float32 sums and doubles that never round: uint8."""
+    output = operation.output
+    real = _dequantise(graph, number, values, _zero(operation))
+    sign = np.ones_like(output.multiplier)
+    sums = _add_sums(graph, operation, number, real, scale=sign.astype(np.float64), sign=sign)
+
+    def constant(name: str, steps: NDArray[Any]) -> str:
+        return graph.constant(f"{number} {name}", (steps * _unit(output, 0)).reshape(1, -1, 1, 1))
+
+    terms = []
+    for name, values_of, factor in (("scaled", sums, output.multiplier), ("skipped", values, skip)):
+        double = graph.node("Cast", [values_of], f"{number} {name} exactly", to=TensorProto.DOUBLE)
+        terms.append(graph.node("Mul", [double, constant(f"{name} by", factor)], f"{number} {name}"))
+    total = graph.node("Add", terms, f"{number} residual")
+    shifted = graph.node("Add", [total, constant("offset", output.offset)], f"{number} shifted")
+    whole = graph.node("Floor", [shifted], f"{number} whole")
+    limits = [graph.constant("least", np.float64(0)), graph.constant("most", np.float64(np.iinfo(np.uint8).max))]
+    clipped = graph.node("Clip", [whole, *limits], f"{number} clipped")
+    return graph.node("Cast", [clipped], f"{number} quantised", to=TensorProto.UINT8)
+
+
+def _add_sums(
+    graph: Graph, operation: IntegerConvolution, number: str, real: str, *, scale: Reals, sign: NDArray[Any]
+) -> str:
+    """Add the convolution of `real`, whose values are q - zero, times sign and scale per channel, and its ReLU."""
+    shape = operation.operation
     weights = operation.weights * sign.reshape(-1, 1, 1, 1).astype(np.int16)
-    bias = (operation.bias + _moved(operation, zero)) * sign
+    bias = (operation.bias + _moved(operation, _zero(operation))) * sign
     scales = graph.constant(f"{number} scale", scale.astype(np.float32))
     factors = [
         _dequantise_constant(graph, f"{number} weights", (weights + WEIGHT_ZERO).astype(np.uint8), WEIGHT_ZERO, scales),
         _dequantise_constant(graph, f"{number} bias", bias.astype(np.int32), 0, scales),
     ]
     attributes = {"kernel_shape": [shape.kernel] * 2, "pads": [shape.padding] * 4, "group": shape.groups}
-    return graph.node("Conv", [real, *factors], f"{number} convolution", **attributes)
+    result = graph.node("Conv", [real, *factors], f"{number} convolution", **attributes)
+    return graph.node("Relu", [result], f"{number} relu") if operation.relu else result
+
+
+def _zero(operation: IntegerConvolution) -> NDArray[np.uint8]:
+    """Return what is taken off a channel's q, so that what is padded is 0: uint8 (channels in,)."""
+    return operation.pad if operation.operation.padding else np.zeros_like(operation.pad)
 
 
 def _moved(operation: IntegerConvolution, zero: NDArray[np.uint8]) -> NDArray[np.int64]:
