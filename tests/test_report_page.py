@@ -66,7 +66,7 @@ def test_every_image_decodes_and_is_not_blank(page: Page) -> None:
       return Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data);
     })"""
     found = page.locator("img").evaluate_all(script)
-    assert len(found) == 10 + 33 + 10 + 7
+    assert len(found) == 10 + 34 + 10 + 12
     assert all(np.array(values).reshape(-1, 4).std(0).max() > 5 for values in found)
 
 
@@ -119,6 +119,29 @@ def test_ink_stands_out_from_its_paper(chromium: Browser, file: Path, scheme: An
             paper, ink = float(np.median(shot)), float(shot.min() if scheme == "light" else shot.max())
             assert (paper > 128) == (scheme == "light"), name
             assert abs(paper - ink) > 150, name
+
+
+def test_windows_stay_on_their_pictures(page: Page) -> None:
+    script = """(all) => all.map((panel) => {
+      const [outer, inner] = [panel, panel.querySelector(".window")].map((one) => one.getBoundingClientRect());
+      return [inner.left - outer.left, inner.top - outer.top, outer.right - inner.right, outer.bottom - inner.bottom];
+    })"""
+    margins = page.locator("#field .panel").evaluate_all(script)
+    assert len(margins) == 8
+    assert min(map(min, margins)) >= 0
+
+
+def test_a_layer_s_name_and_size_are_told_apart_on_a_phone(chromium: Browser, file: Path) -> None:
+    script = """(all) => all.map((words) => {
+      const size = document.createRange();
+      size.selectNodeContents(words.lastChild);
+      const [first, name] = [size.getClientRects()[0], words.querySelector("b").getBoundingClientRect()];
+      return first.top > name.top + name.height / 2 ? 99 : first.left - name.right;
+    })"""
+    with watched(chromium, file.as_uri(), **PHONE) as opened:
+        gaps = opened.locator("#maps .layer p").evaluate_all(script)
+    assert len(gaps) == 12
+    assert min(gaps) > 4
 
 
 def test_it_prints_on_a_few_sheets(page: Page) -> None:

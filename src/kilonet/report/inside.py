@@ -80,11 +80,17 @@ def _panel(sight: Sight, pixels: NDArray[np.uint8]) -> Markup:
         '<rect class="window" x="{}" y="{}" width="{}" height="{}"/></svg>'
     ).format(
         columns + 2, rows + 2, words, kind, photo(pixels), columns, rows, columns, rows,
-        sight.left, sight.top, sight.side, sight.side,
+        *_within(sight, rows, columns),
     )  # fmt: skip
     return Markup('<div class="card">{}<p>{}<br><b>{} {} {}</b></p></div>').format(
         picture, sight.layer, sight.side, TIMES, sight.side
     )
+
+
+def _within(sight: Sight, rows: int, columns: int) -> tuple[int, int, int, int]:
+    """Return the part of a window that the image has: left, top, width, height. Beyond it there is nothing to see."""
+    left, top = max(sight.left, 0), max(sight.top, 0)
+    return left, top, min(sight.left + sight.side, columns) - left, min(sight.top + sight.side, rows) - top
 
 
 def filters(subject: Subject) -> Figure:
