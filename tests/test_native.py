@@ -248,11 +248,11 @@ def test_many_steps_track_torch(changes: dict[str, Any], steps: int) -> None:
 def test_the_packaged_network_tracks_torch_on_mnist(mnist: DataSet) -> None:
     """Training is chaotic: any rounding grows, so torch's own float32 beside float64 says how close is close."""
     recipe, train_images = load_recipe("best"), mnist.train
-    start = initial_network(recipe.model, 0).state()
+    start = initial_network(recipe.model, 1).state()
     start = {name: tensor.clone() for name, tensor in start.items()}
     engine = NativeEngine(recipe, train_images.pixels, train_images.labels, start, 2)
     exact, rough = (Reference(recipe, start, dtype) for dtype in (torch.float64, torch.float32))
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
     for step in range(50):
         indices = torch.randint(0, len(train_images), (64,), generator=generator)
         transforms, rate = draw_transforms(recipe.augment, 64, generator), scheduled_rate(recipe.train, step, 1000)
@@ -260,9 +260,9 @@ def test_the_packaged_network_tracks_torch_on_mnist(mnist: DataSet) -> None:
         for reference in (exact, rough):
             reference.train_batch(train_images.pixels[indices], train_images.labels[indices], transforms, rate)
         if step == 0:
-            assert distance(engine.network_state(), exact.network.state(), start) < 1e-4
-    theirs = distance(rough.network.state(), exact.network.state(), start)
-    assert distance(engine.network_state(), exact.network.state(), start) < 3 * theirs
+            assert distance(engine.network_state(), exact.kept().state(), start) < 1e-4
+    theirs = distance(rough.kept().state(), exact.kept().state(), start)
+    assert distance(engine.network_state(), exact.kept().state(), start) < 3 * theirs
     assert engine.take_totals().loss == pytest.approx(exact.loss, rel=5e-3)
 
 
