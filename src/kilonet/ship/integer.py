@@ -206,16 +206,18 @@ def convolution_sums(operation: IntegerConvolution, values: Pixels) -> Sums:
 
 
 def _grouped_sums(operation: IntegerConvolution, padded: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
-    """Sum tap by tap, as each output sees too few inputs for a matrix product: (N, rows, columns, in) to the like."""
-    kernel, groups = operation.operation.kernel, operation.operation.groups
-    outputs, inputs = weights.shape[:2]
+    """Sum tap by tap, as each output sees too few inputs for a matrix product: (N, rows, columns, in) to (..., out)."""
+    kernel, (outputs, inputs) = operation.operation.kernel, weights.shape[:2]
     rows, columns = (extent - kernel + 1 for extent in padded.shape[1:3])
-    seen = padded.reshape(*padded.shape[:3], groups, 1, inputs)
-    taps = weights.reshape(groups, outputs // groups, inputs, kernel, kernel)
-    sums = np.zeros((len(padded), rows, columns, groups, outputs // groups), padded.dtype)
-    for row, column, channel in np.ndindex(kernel, kernel, inputs):
-        sums += seen[:, row : row + rows, column : column + columns, ..., channel] * taps[:, :, channel, row, column]
-    return sums.reshape(*sums.shape[:3], outputs)
+    sums = np.zeros((len(padded), rows, columns * outputs), padded.dtype)
+    for channel in range(inputs):
+        seen = padded[..., channel::inputs].repeat(outputs // operation.operation.groups, axis=-1)
+        # Columns and channels are one axis, long enough for numpy to be quick.
+        flat = seen.reshape(*seen.shape[:2], -1)
+        for row, column in np.ndindex(kernel, kernel):
+            window = flat[:, row : row + rows, column * outputs : (column + columns) * outputs]
+            sums += window * np.tile(weights[:, channel, row, column], columns)
+    return sums.reshape(len(padded), rows, columns, outputs)
 
 
 def _patches(operation: IntegerConvolution, values: NDArray[Any]) -> NDArray[Any]:
