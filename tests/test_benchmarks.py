@@ -1,6 +1,7 @@
 """The benchmarks: what they compute is right, and what they wrote into the README is what they write now."""
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from kilonet.budget import budget_of
-from kilonet.datasets import DataSet
+from kilonet.datasets import FASHION, DataSet
 from kilonet.model import load
 from kilonet.native import native_objection
 from kilonet.recipe import load_recipe, parse_recipe
@@ -20,6 +21,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import kernel_speed  # noqa: E402
+import own_digits  # noqa: E402
 import readme  # noqa: E402
 import scaling  # noqa: E402
 import start_time  # noqa: E402
@@ -120,3 +122,21 @@ def test_all_that_classifies_is_checked_and_timed(small: DataSet, tmp_path: Path
     times = inference.measure(contenders, pixels, batch=50, rounds=2)
     assert all(len(rounds) == 2 and min(rounds) > 1 for columns in times.values() for rounds in columns)
     assert len(inference.table(times, 50).splitlines()) == 2 + len(contenders)
+
+
+def test_found_and_clean_digits_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_digits, "FOUND", 30)
+    assert re.match(
+        r'- 30 found digits: (100|9\d)\.\d\d % right, of the same digits clean 100\.00 %; \d answered "no digit"',
+        own_digits.found_line(load("best")),
+    )
+
+
+@pytest.mark.skipif(not FASHION.is_dir(), reason="no Fashion-MNIST here: Debian's package dataset-fashion-mnist")
+def test_most_clothes_are_no_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_digits, "CLOTHES", 60)
+    found = re.match(
+        r'- 60 images of Fashion-MNIST: (\d+) % answered "no digit"', own_digits.clothes_line(load("best"))
+    )
+    assert found is not None
+    assert int(found[1]) > 60

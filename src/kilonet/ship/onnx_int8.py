@@ -98,15 +98,15 @@ def _add_exactly(
     """Add a residual convolution as the specification has it, in float32 sums and doubles that never round: uint8."""
     output = operation.output
     real = _dequantise(graph, number, values, _zero(operation))
-    sign = np.ones_like(output.multiplier)
-    sums = _add_sums(graph, operation, number, real, scale=sign.astype(np.float64), sign=sign)
+    ones = np.ones(operation.operation.channels_out)
+    sums = _add_sums(graph, operation, number, real, scale=ones, sign=ones.astype(np.int64))
 
     def constant(name: str, steps: NDArray[Any]) -> str:
         return graph.constant(f"{number} {name}", (steps * _unit(output, 0)).reshape(1, -1, 1, 1))
 
     terms = []
-    for name, values_of, factor in (("scaled", sums, output.multiplier), ("skipped", values, skip)):
-        double = graph.node("Cast", [values_of], f"{number} {name} exactly", to=TensorProto.DOUBLE)
+    for name, counted, factor in (("scaled", sums, output.multiplier), ("skipped", values, skip)):
+        double = graph.node("Cast", [counted], f"{number} {name} exactly", to=TensorProto.DOUBLE)
         terms.append(graph.node("Mul", [double, constant(f"{name} by", factor)], f"{number} {name}"))
     total = graph.node("Add", terms, f"{number} residual")
     shifted = graph.node("Add", [total, constant("offset", output.offset)], f"{number} shifted")
