@@ -59,10 +59,10 @@ DIGITS: dict[int, list[list[Point]]] = {
 
 
 @pytest.fixture(scope="module")
-def folder(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a user gets, but with scales from 2,000 images."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user gets."""
     out = tmp_path_factory.mktemp("best")
-    assert main(["export", "best", "--to", "html", "--data", str(small_folder), "--out", str(out)]) == 0
+    assert main(["export", "best", "--to", "html", "--out", str(out)]) == 0
     return out
 
 
@@ -531,7 +531,7 @@ def test_the_page_tells_the_network_by_name_and_figures(page: Page) -> None:
     facts = page.locator("footer").inner_text()
     for words in ("best", "7,662", "works offline"):
         assert words in facts
-    assert re.search(r"Test accuracy\s+(100\.00|99\.\d\d) %", facts)
+    assert re.search(r"Test accuracy\s+99\.[45]\d %", facts)
     assert "7,662 parameters" in page.locator("header").inner_text()
     assert "best" in page.title()
 

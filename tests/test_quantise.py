@@ -56,7 +56,7 @@ def test_the_integers_are_close_to_the_floats(model: Model) -> None:
 @pytest.mark.parametrize("name", ["best", "mcu", "seed"])
 def test_packaged_models_lose_at_most_a_twentieth_of_a_point(name: str, mnist: DataSet) -> None:
     model = load(name)
-    quantised = quantise.quantise(model, first(mnist.train, 12_000))
+    quantised = quantise.quantise(model, mnist.train)
     before = accuracy(model.logits(mnist.test.pixels).numpy(), mnist.test)
     after = accuracy(logits(quantised.network, mnist.test.pixels.numpy()), mnist.test)
     assert after >= before - 0.0005
