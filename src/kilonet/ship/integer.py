@@ -22,6 +22,8 @@ MAXIMUM_MULTIPLIER = (1 << 15) - 1
 MAXIMUM_SHIFT = 40
 # Doubles hold every integer up to here, so that JavaScript's numbers will do.
 EXACT = 1 << 53
+EXACT_FLOAT32 = 1 << 24
+"""The same of float32."""
 _INT32 = (1 << 31) - 1
 _PIXEL = 255
 _BATCH = 50
@@ -194,7 +196,7 @@ def convolution_sums(operation: IntegerConvolution, values: Pixels) -> Sums:
     """Return the sums of products without bias: uint8 (N, rows, columns, in) to int64 (N, rows, columns, out)."""
     # A product is at most 255 * 127 and an accumulator stays within 2**31, so that float64 sums are exact in any order
     # of summation, and float32 sums are exact where no partial sum can pass 2**24. Floats reach the BLAS, ints do not.
-    exact = np.float32 if largest_sum(operation) < 1 << 24 else np.float64
+    exact = np.float32 if largest_sum(operation) < EXACT_FLOAT32 else np.float64
     weights: NDArray[Any] = operation.weights.astype(exact)
     if operation.operation.groups == 1:
         patches = _patches(operation, values.astype(exact))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kilonet.extras import needed_from
 from kilonet.ship.integer import (
+    EXACT_FLOAT32,
     IntegerAveragePooling,
     IntegerConvolution,
     IntegerMaxPooling,
@@ -29,9 +30,6 @@ with needed_from("onnx"):
 WEIGHT_ZERO = 128
 """Weights are stored as uint8, moved by this: onnxruntime multiplies uint8 by uint8 exactly on every processor, but
 uint8 by int8 with sums that saturate at 16 bits on x86 processors without VNNI."""
-
-_EXACT = 1 << 24
-"""Integers below are exact in float32. A zero taken off the inputs can double a sum."""
 
 Reals = NDArray[np.float64]
 
@@ -53,7 +51,10 @@ def add_operation(graph: Graph, operation: IntegerOperation, number: str, values
             return graph.node("MaxPool", [values], f"{number} maximum", kernel_shape=size, strides=size)
         case IntegerAveragePooling():
             result = _add_average(graph, operation, number, values, 0 if bits is None else bits)
-        case IntegerConvolution(skip=skip) if skip is not None and bits is None and 2 * largest_sum(operation) < _EXACT:
+        # A zero taken off the inputs can double a sum.
+        case IntegerConvolution(skip=skip) if (
+            skip is not None and bits is None and 2 * largest_sum(operation) < EXACT_FLOAT32
+        ):
             return _add_exactly(graph, operation, skip, number, values)
         case IntegerConvolution():
             result = _add_convolution(graph, operation, number, values, 0 if bits is None else bits)
