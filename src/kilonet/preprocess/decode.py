@@ -146,17 +146,15 @@ def _picture(image: Image.Image) -> Picture:
     plain = image.mode == "L" and "transparency" not in image.info
     if max(image.size) > WORKING_SIDE:
         image.draft(None, (WORKING_SIDE, WORKING_SIDE))
-    image.load()
-    upright = ImageOps.exif_transpose(image)
-    small = _reduced(_without_alpha(upright))
-    values = np.asarray(small, np.float32)
+    ImageOps.exif_transpose(image, in_place=True)
+    if plain and max(image.size) <= WORKING_SIDE:
+        grey = np.asarray(image)
+        return Picture(grey.astype(np.float32)[:, :, None], grey)
+    values = np.asarray(_reduced(_without_alpha(image)), np.float32)
     if image.mode.startswith("I"):
         # 16 bits, in Pillow's words I;16 or I; the highest value is to be 255.
         values = values / np.float32(257)
-    untouched = plain and max(upright.size) <= WORKING_SIDE
-    return Picture(
-        values if values.ndim == 3 else values[:, :, None], np.asarray(upright, np.uint8) if untouched else None
-    )
+    return Picture(values if values.ndim == 3 else values[:, :, None], None)
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:

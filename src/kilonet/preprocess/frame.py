@@ -14,15 +14,32 @@ SIDE = 28
 
 _DARK = 25
 """Levels of 255 up to which a pixel is background; JPEG files need some."""
+_INK = np.where(np.arange(256) > _DARK, np.arange(256), 0).astype(np.float32)
+"""Of every level."""
+_MOMENTS = np.stack([np.ones(SIDE), np.arange(SIDE)]).astype(np.float32)
+"""What sums a column of pixels, and sums it weighted by the rows."""
 
 
 def is_laid_out(grey: NDArray[np.uint8]) -> bool:
     """Tell whether an image, uint8 (rows, columns), is as MNIST's are, light ink on black."""
-    ink = np.where(grey > _DARK, grey, 0)
-    if grey.shape != (SIDE, SIDE) or not ink.any():
+    if grey.shape != (SIDE, SIDE):
         return False
-    longest = max(int(np.ptp(np.flatnonzero(ink.any(axis)))) + 1 for axis in (0, 1))
-    return abs(longest - BOX) <= 1 and max(abs(mass - SIDE / 2) for mass in _centre_of_mass(ink)) <= 1
+    # The service asks this of every image: two products take a third of the time of masks, sums and their like. All
+    # are whole numbers below 2 ** 24, so float32 is exact.
+    ink = _INK[grey]
+    columns, rows = _MOMENTS @ ink, _MOMENTS @ ink.T
+    total = float(rows[0].sum())
+    if total == 0:
+        return False
+    longest = max(_length(columns[0]), _length(rows[0]))
+    middles = [float(moments[1].sum()) / total for moments in (columns, rows)]
+    return abs(longest - BOX) <= 1 and all(abs(middle - SIDE / 2) <= 1 for middle in middles)
+
+
+def _length(sums: NDArray[np.float32]) -> int:
+    """Pixels from the first to the last that are not zero."""
+    inked = sums.nonzero()[0]
+    return int(inked[-1] - inked[0]) + 1
 
 
 def centred(ink: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -74,23 +74,21 @@ class Gate:
     async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
         if self._under_way > self._limits.requests:
             raise _busy(f"{self._limits.requests} requests are being answered")
-        body = await self._body(scope, exchange)
+        self._check_length(_declared_length(scope))
+        seconds = self._limits.seconds
         try:
-            async with asyncio.timeout(self._limits.seconds) as exchange.patience:
+            async with asyncio.timeout(seconds) as patience:
+                body = await self._gathered(exchange)
+                patience.reschedule(asyncio.get_running_loop().time() + seconds)
+                exchange.patience = patience
                 await self._app(_as_get(scope), _given(body), exchange.send)
         except TimeoutError:
-            raise late(self._limits.seconds) from None
+            if exchange.complete:
+                raise late(seconds) from None
+            line = f"the body was not complete after {seconds:g} s"
+            raise Refusal(HTTPStatus.REQUEST_TIMEOUT, line) from None
         finally:
             exchange.patience = None
-
-    async def _body(self, scope: Scope, exchange: "_Exchange") -> bytes:
-        self._check_length(_declared_length(scope))
-        try:
-            async with asyncio.timeout(self._limits.seconds):
-                return await self._gathered(exchange)
-        except TimeoutError:
-            line = f"the body was not complete after {self._limits.seconds:g} s"
-            raise Refusal(HTTPStatus.REQUEST_TIMEOUT, line) from None
 
     async def _gathered(self, exchange: "_Exchange") -> bytes:
         parts: list[bytes] = []

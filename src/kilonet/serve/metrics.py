@@ -1,6 +1,7 @@
 """What the service counts, for Prometheus. Every label takes few values, whatever clients send."""
 
 from collections.abc import Iterable
+from functools import cache
 
 from kilonet.extras import needed_from
 
@@ -50,6 +51,8 @@ class Metrics:
         )
         self.in_flight = Gauge("kilonet_requests_in_flight", "Requests not yet answered.", registry=self.registry)
         self._refusals = Counter("kilonet_refusals", "Requests refused.", ["reason"], registry=self.registry)
+        # Every combination of labels is looked up once: they are few, and each lookup takes a lock.
+        self._requests_of, self._seconds_of = cache(self._requests.labels), cache(self._seconds.labels)
         predictions = Counter(
             "kilonet_predictions", "Images by what they were read as.", ["answer"], registry=self.registry
         )
@@ -57,8 +60,8 @@ class Metrics:
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request that has been answered, or refused."""
-        self._requests.labels(method if method in METHODS else OTHER, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        self._requests_of(method if method in METHODS else OTHER, route, str(status)).inc()
+        self._seconds_of(route).observe(seconds)
         if status >= 400:
             self.refusal(status)
 
