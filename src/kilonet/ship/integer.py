@@ -169,7 +169,8 @@ def execute(operation: IntegerOperation, values: Pixels) -> Pixels:
         kept = values[:, : rows // size * size, : columns // size * size]
         pooled: Pixels = kept.reshape(count, rows // size, size, columns // size, size, channels).max(axis=(2, 4))
         return pooled
-    return results(operation, values).clip(0, _PIXEL).astype(np.uint8)
+    found = _requantised(operation, values)
+    return found.clip(0, _PIXEL, out=found).astype(np.uint8)
 
 
 def results(operation: IntegerOperation, values: Pixels) -> Sums:
@@ -178,22 +179,36 @@ def results(operation: IntegerOperation, values: Pixels) -> Sums:
     Raises:
         TypeError: a max-pool requantises nothing.
     """
+    return _requantised(operation, values).astype(np.int64)
+
+
+def _requantised(operation: IntegerOperation, values: Pixels) -> NDArray[np.float64]:
+    """Return the results as float64, which are exact below 2**53 and quicker than int64."""
     match operation:
         case IntegerConvolution():
-            sums = convolution_sums(operation, values) + operation.bias
-            sums = np.maximum(sums, 0) if operation.relu else sums
-            skipped = 0 if operation.skip is None else values * operation.skip.astype(np.int64)
+            found = _sums(operation, values).astype(np.float64)
+            found += operation.bias
+            if operation.relu:
+                np.maximum(found, 0, out=found)
+            found *= operation.output.multiplier
+            if operation.skip is not None:
+                found += values * operation.skip.astype(np.float64)
         case IntegerAveragePooling():
-            sums, skipped = values.sum(axis=(1, 2), keepdims=True, dtype=np.int64), 0
+            found = values.sum(axis=(1, 2), keepdims=True, dtype=np.float64) * operation.output.multiplier
         case IntegerMaxPooling():
             raise TypeError("a max-pool requantises nothing")
-    output = operation.output
-    requantised: Sums = (sums * output.multiplier + skipped + output.offset) >> output.shift
-    return requantised
+    found += operation.output.offset
+    found *= np.ldexp(1.0, -operation.output.shift)
+    return np.floor(found, out=found)
 
 
 def convolution_sums(operation: IntegerConvolution, values: Pixels) -> Sums:
     """Return the sums of products without bias: uint8 (N, rows, columns, in) to int64 (N, rows, columns, out)."""
+    return _sums(operation, values).astype(np.int64)
+
+
+def _sums(operation: IntegerConvolution, values: Pixels) -> NDArray[Any]:
+    """Return the same as float32 or float64."""
     # A product is at most 255 * 127 and an accumulator stays within 2**31, so that float64 sums are exact in any order
     # of summation, and float32 sums are exact where no partial sum can pass 2**24. Floats reach the BLAS, ints do not.
     exact = np.float32 if largest_sum(operation) < EXACT_FLOAT32 else np.float64
@@ -204,7 +219,7 @@ def convolution_sums(operation: IntegerConvolution, values: Pixels) -> Sums:
         sums: NDArray[Any] = patches @ weights.transpose(2, 3, 1, 0).reshape(-1, outputs)
     else:
         sums = _grouped_sums(operation, _padded(operation, values.astype(exact)), weights)
-    return sums.astype(np.int64)
+    return sums
 
 
 def _grouped_sums(operation: IntegerConvolution, padded: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
@@ -212,13 +227,14 @@ def _grouped_sums(operation: IntegerConvolution, padded: NDArray[Any], weights: 
     kernel, (outputs, inputs) = operation.operation.kernel, weights.shape[:2]
     rows, columns = (extent - kernel + 1 for extent in padded.shape[1:3])
     sums = np.zeros((len(padded), rows, columns * outputs), padded.dtype)
+    products = np.empty_like(sums)
     for channel in range(inputs):
         seen = padded[..., channel::inputs].repeat(outputs // operation.operation.groups, axis=-1)
         # Columns and channels are one axis, long enough for numpy to be quick.
         flat = seen.reshape(*seen.shape[:2], -1)
         for row, column in np.ndindex(kernel, kernel):
             window = flat[:, row : row + rows, column * outputs : (column + columns) * outputs]
-            sums += window * np.tile(weights[:, channel, row, column], columns)
+            sums += np.multiply(window, np.tile(weights[:, channel, row, column], columns), out=products)
     return sums.reshape(len(padded), rows, columns, outputs)
 
 
