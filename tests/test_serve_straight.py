@@ -33,10 +33,10 @@ async def told(_: Request, error: Exception) -> Response:
     return PlainTextResponse(type(error).__name__, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def asked(method: str, path: str, sent: list[Message], kind: str = "http") -> None:
+def asked(method: str, path: str, sent: list[Message]) -> None:
     """Ask for a path with the body `seen`; the parts of the answer are put in the list."""
     endpoints = {("POST", "/echo"): echo, ("POST", "/refuse"): refuse, ("POST", "/fail"): fail}
-    scope: dict[str, Any] = {"type": kind, "method": method, "path": path, "headers": []}
+    scope: dict[str, Any] = {"type": "http", "method": method, "path": path, "headers": []}
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b"seen", "more_body": False}

@@ -186,7 +186,7 @@ def _requantised(operation: IntegerOperation, values: Pixels) -> NDArray[np.floa
     """Return the results as float64, which are exact below 2**53 and quicker than int64."""
     match operation:
         case IntegerConvolution():
-            found = _sums(operation, values).astype(np.float64)
+            found = _sums(operation, values).astype(np.float64, copy=False)
             found += operation.bias
             if operation.relu:
                 np.maximum(found, 0, out=found)
