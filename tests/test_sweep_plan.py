@@ -1,6 +1,9 @@
 """SWEEP.toml: what is refused, what a candidate is, and that none is over a budget."""
 
 import tomllib
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,8 @@ from helpers import command, process, refusal
 from kilonet.budget import budget_of
 from kilonet.errors import KilonetError
 from kilonet.layers import parse_layer
+from kilonet.recipe import load_recipe
+from kilonet.sweep.grammar import Line, Numbers, Option
 from kilonet.sweep.plan import Plan, load_plan, packaged_plans
 from test_sweep_grammar import Dice
 
@@ -126,11 +131,11 @@ def test_a_plan_survives_being_written(plan: Plan) -> None:
     assert not plan.same_search(Plan.model_validate(more))
 
 
-@pytest.mark.parametrize("name", ["1k", "2k"])
+@pytest.mark.parametrize("name", ["1k", "2k", "4k", "8k"])
 def test_packaged_plans_find_candidates(name: str) -> None:
     plan = load_plan(name)
     assert name in packaged_plans()
-    limit = {"1k": 1000, "2k": 2000}[name]
+    limit = int(name[0]) * 1000
     found = []
     for seed in range(300):
         try:
@@ -139,6 +144,36 @@ def test_packaged_plans_find_candidates(name: str) -> None:
             refusal(error)
     assert len(found) >= 15
     assert all(recipe.model.parameters <= limit for recipe in found)
+
+
+@pytest.mark.parametrize("name", ["1k", "2k", "4k", "8k"])
+def test_a_packaged_plan_can_draw_the_recipe_of_its_name(name: str) -> None:
+    lines, layers = load_plan(name).lines, load_recipe(name).model.layers
+    assert can_draw(lines, layers, 1)
+    assert not can_draw(lines, [*layers[:-1], "mix 11"], 1)
+
+
+def can_draw(lines: Sequence[Line], layers: Sequence[str], channels: int) -> bool:
+    """Tell whether a space has a list of layers, by trying all fillings."""
+    if not lines:
+        return not layers
+    line, *others = lines
+    if line.low == 0 and can_draw(others, layers, channels):
+        return True
+    if not layers or not any(can_be(option, layers[0], channels) for option in line.options):
+        return False
+    left = [replace(line, low=max(line.low - 1, 0), high=line.high - 1)] if line.high > 1 else []
+    return can_draw([*left, *others], layers[1:], getattr(parse_layer(layers[0]), "channels", channels))
+
+
+def can_be(option: Option, layer: str, channels: int) -> bool:
+    values = [
+        [str(number) for number in range(hole.low, hole.high + 1, hole.step)]
+        if isinstance(hole, Numbers)
+        else hole.examples
+        for hole in option.holes
+    ]
+    return any(parse_layer(option.filled(fillings, channels)) == parse_layer(layer) for fillings in product(*values))
 
 
 def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:
