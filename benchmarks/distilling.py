@@ -12,11 +12,11 @@ import statistics
 
 from kilonet.datasets import load_data
 from kilonet.engines import make_engine, resolve_run
-from kilonet.environment import processor_name
 from kilonet.model import Model
 from kilonet.network import initial_network
 from kilonet.progress import Silence
 from kilonet.recipe import load_recipe
+from kilonet.utils.environment import processor_name
 from scaling import epoch_seconds
 
 CASES = {"`distilled` without a teacher": ("distilled", False), "`distilled`": ("distilled", True)}

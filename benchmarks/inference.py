@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 
 from kilonet.datasets import Images, load_data
 from kilonet.engines import make_engine, resolve_run
-from kilonet.environment import processor_name
 from kilonet.model import Model, load
 from kilonet.progress import Silence
 from kilonet.recipe import load_recipe
 from kilonet.ship import description
 from kilonet.ship.compiled import CompiledC
 from kilonet.ship.export import export_c, export_onnx
+from kilonet.utils.environment import processor_name
 
 ALLOWED = 1e-3
 _MICROSECONDS = 1e6

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from kilonet.environment import processor_name
 from kilonet.native import multiplies_bfloat16
 from kilonet.native.build import compile_program
 from kilonet.recipe import ModelSection, load_recipe
+from kilonet.utils.environment import processor_name
 from peak import peak_gflops
 
 SOURCE = Path(__file__).with_name("kernel_speed.cpp")

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.datasets import load_data
-from kilonet.environment import processor_name
+from kilonet.utils.environment import processor_name
 
 BATCH = 128
 STEPS_AN_EPOCH = 60_000 / BATCH

@@ -20,10 +20,10 @@ from kilonet.budget import budget_of
 from kilonet.datasets import Images, load_data
 from kilonet.engine import Engine
 from kilonet.engines import make_engine, resolve_run
-from kilonet.environment import processor_name
 from kilonet.network import initial_network
 from kilonet.progress import Silence
 from kilonet.recipe import Recipe, load_recipe
+from kilonet.utils.environment import processor_name
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from kilonet.datasets import load_data
-from kilonet.environment import processor_name
+from kilonet.utils.environment import processor_name
 
 SCRIPT = """
 wrk.method = "POST"

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 
-from kilonet.environment import processor_name
+from kilonet.utils.environment import processor_name
 from peak import run
 
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from kilonet.environment import processor_name
+from kilonet.utils.environment import processor_name
 
 STEP = """
 import sys, time

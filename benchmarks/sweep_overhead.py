@@ -20,12 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kilonet.engines import resolve_run
-from kilonet.environment import cores, processor_name
 from kilonet.progress import Silence
 from kilonet.recipe import parse_recipe
 from kilonet.sweep.plan import load_plan
 from kilonet.sweep.search import Candidates
 from kilonet.sweep.trials import Trials
+from kilonet.utils.environment import cores, processor_name
 
 _PLAN = """
 recipe = "mcu"

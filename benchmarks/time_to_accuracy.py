@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from kilonet.environment import processor_name
 from kilonet.statistics import mean_and_deviation
+from kilonet.utils.environment import processor_name
 
 TARGET = 0.9914
 SCRIPT = Path(__file__).with_name("seed_style.py")

@@ -21,9 +21,9 @@ import torch
 
 from kernel_speed import overall_gflops, pass_times, precisions
 from kilonet.budget import budget_of
-from kilonet.environment import processor_name
 from kilonet.operations import Convolution
 from kilonet.recipe import ModelSection, load_recipe
+from kilonet.utils.environment import processor_name
 from peak import peak_gflops, run
 
 HERE = Path(__file__).parent

@@ -17,10 +17,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
 from kilonet.datasets import DataSet, load_data
-from kilonet.environment import cores
 from kilonet.runs import Run
 from kilonet.ship.page.running import browser_path
 from kilonet.train import fit
+from kilonet.utils.environment import cores
 
 # The same examples every time, however slow the machine.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from hypothesis import strategies
 
-from kilonet.errors import KilonetError
 from kilonet.layers import parse_layer
 from kilonet.model import Model
 from kilonet.network import initial_network
 from kilonet.operations import Shape
 from kilonet.placement import place
 from kilonet.recipe import ModelSection
+from kilonet.utils.errors import KilonetError
 
 _LAYERS = (
     "conv {c}",

@@ -1,9 +1,7 @@
-"""The directions of the imports, as docs/ARCHITECTURE.md draws them."""
+"""The order of the rooms, as docs/ARCHITECTURE.md has it, and what may be imported before it is needed."""
 
 import ast
-import graphlib
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,105 +10,50 @@ import pytest
 import kilonet
 
 PACKAGE = Path(kilonet.__file__).parent
-CORE = {
-    "allocator",
-    "augment",
-    "budget",
-    "calibration",
-    "cuda_graph",
-    "datasets",
-    "dropout",
-    "engine",
+# Each imports only rooms that come after it.
+ROOMS = (
+    "cli",
+    "serve",
+    "report",
+    "sweep",
+    "export",
+    "training",
     "engines",
-    "environment",
-    "errors",
     "evaluation",
-    "extras",
-    "files",
-    "idx",
-    "image_folders",
-    "layers",
-    "model",
-    "native",
+    "models",
+    "recipe",
+    "data",
     "network",
-    "notes",
-    "operations",
-    "placement",
-    "preprocess",
-    "printed",
-    "progress",
-    "reading",
-    "recipe",
-    "runs",
-    "statistics",
-    "subject",
-    "tables",
-    "teachers",
-    "torch_engine",
-    "train",
-}
-# What may join core and leaves: the command line, and loading whatever can classify.
-COMMAND_LINE = {
-    "__main__",
-    "calibrating",
-    "cli",
-    "finding",
-    "flags",
-    "gathering",
-    "loading",
-    "predicting",
-    "reporting",
-    "scoring",
-    "sessions",
-    "shipping",
-    "showing",
-    "sources",
-    "sweeping",
-}
-LEAVES = {"card", "compare", "corruptions", "rate_finder", "report", "serve", "ship", "sweep", "tracking"}
-# A leaf may stand on another, which knows nothing of it.
-STANDS_ON = {"serve": {"ship"}}
-WITHOUT_TORCH = (
-    "errors",
-    "operations",
-    "layers",
-    "placement",
-    "recipe",
-    "budget",
-    "statistics",
-    "files",
-    "idx",
-    "flags",
-    "shipping",
-    "showing",
-    "sources",
-    "cli",
+    "utils",
 )
-HEAVY = {"torch", "safetensors", "scipy", "PIL", "tqdm"}
-# What the core may import beside Python's own library.
-ALLOWED = {"PIL", "filelock", "numpy", "platformdirs", "pydantic", "safetensors", "scipy", "tomli_w", "torch", "tqdm"}
+# Each takes a fifth of a second or more to import: help and bad flags need not wait for it.
+SLOW = {"torch", "safetensors", "scipy", "PIL", "matplotlib"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def room(path: Path) -> str:
-    """Return the module, or the folder, that a file is in."""
+    """Return the room, or the file at the top, that a file is in."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(tree: ast.Module, *, deferred: bool) -> Iterator[str]:
-    """Name the modules that are imported: with the module, and also inside functions if `deferred`."""
+def imported(path: Path, *, deferred: bool = True) -> set[str]:
+    """Name the modules that a file imports, also inside functions if `deferred`."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names: set[str] = set()
     for node in ast.walk(tree) if deferred else at_import(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             assert node.module
-            yield node.module
-            # `from kilonet import train` imports a module too.
-            yield from (f"kilonet.{alias.name}" for alias in node.names if node.module == "kilonet")
+            names.add(node.module)
+            # `from kilonet.export import manifest` imports a module too.
+            names.update(f"{node.module}.{alias.name}" for alias in node.names if node.module.startswith("kilonet"))
+    return names
 
 
 def at_import(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield what runs when a module is imported."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
@@ -121,66 +64,40 @@ def at_import(tree: ast.AST) -> Iterator[ast.AST]:
         yield from at_import(node)
 
 
-def rooms_imported(path: Path, *, deferred: bool = True) -> set[str]:
-    names = (name.split(".") for name in imported(ast.parse(path.read_text(encoding="utf-8")), deferred=deferred))
-    return {parts[1] for parts in names if parts[0] == "kilonet" and len(parts) > 1} & set(map(room, FILES))
+def rooms_imported(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported(path) if name.startswith("kilonet.")}
 
 
-def outside(path: Path, *, deferred: bool) -> set[str]:
-    return {name.split(".")[0] for name in imported(ast.parse(path.read_text(encoding="utf-8")), deferred=deferred)}
+@pytest.mark.parametrize("path", [path for path in FILES if room(path) in ROOMS], ids=lambda path: path.stem)
+def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
+    below = ROOMS[ROOMS.index(room(path)) :]
+    assert not rooms_imported(path) & set(ROOMS) - set(below)
 
 
-def test_every_room_of_the_core_is_there() -> None:
-    assert set(map(room, FILES)) == CORE | COMMAND_LINE | LEAVES | {"__init__"}
+def file_of(module: str) -> Path | None:
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
-def test_there_are_no_cycles() -> None:
-    graph: dict[str, set[str]] = {}
-    for path in FILES:
-        if path != PACKAGE / "__init__.py":
-            graph.setdefault(room(path), set()).update(rooms_imported(path) - {room(path)})
-    graphlib.TopologicalSorter(graph).prepare()
+def packages(module: str) -> Iterator[str]:
+    """Yield a module and the packages that it is in, which are imported with it."""
+    parts = module.split(".")
+    yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if room(path) in CORE], ids=lambda path: path.name)
-def test_the_core_imports_no_leaf(path: Path) -> None:
-    assert rooms_imported(path) <= CORE
-
-
-@pytest.mark.parametrize("path", [path for path in FILES if room(path) in CORE], ids=lambda path: path.name)
-def test_the_core_imports_little_from_outside(path: Path) -> None:
-    assert outside(path, deferred=True) - sys.stdlib_module_names - {"kilonet"} <= ALLOWED
-
-
-def test_a_leaf_imports_only_the_core() -> None:
-    for path in FILES:
-        if room(path) not in CORE | COMMAND_LINE | {"__init__"}:
-            assert rooms_imported(path) <= CORE | {room(path)} | STANDS_ON.get(room(path), set()), path
-
-
-def test_only_the_command_line_joins_the_leaves() -> None:
-    for path in FILES:
-        if room(path) in COMMAND_LINE:
-            continue
-        assert not rooms_imported(path) & COMMAND_LINE or room(path) == "__init__", path
-
-
-@pytest.mark.parametrize("name", WITHOUT_TORCH)
-def test_help_need_not_wait_for_torch(name: str) -> None:
-    """Follow the imports that happen when a module is imported."""
-    seen, todo = set(), {name}
+def test_help_need_not_wait_for_torch() -> None:
+    """Follow the imports that happen when the command line is imported."""
+    seen: set[str] = set()
+    todo = {"kilonet.cli"}
     while todo:
-        current = todo.pop()
-        seen.add(current)
-        path = PACKAGE / f"{current}.py"
-        path = path if path.exists() else PACKAGE / current / "__init__.py"
-        assert not outside(path, deferred=False) & HEAVY, current
-        todo |= rooms_imported(path, deferred=False) - seen
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_no_module_is_longer_than_300_lines(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+        module = todo.pop()
+        seen.add(module)
+        path = file_of(module)
+        if path is None:
+            continue
+        names = imported(path, deferred=False)
+        assert not {name.split(".")[0] for name in names} & SLOW, module
+        todo |= {one for name in names if name.startswith("kilonet.") for one in packages(name)} - seen
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from helpers import GOLDEN, SEED_LAYERS, command, model_section
 from kilonet.budget import budget_of, classic_table
-from kilonet.errors import KilonetError
 from kilonet.layers import parse_layer
 from kilonet.network import Network
 from kilonet.recipe import ModelSection, load_recipe
+from kilonet.utils.errors import KilonetError
 
 LAYERS = st.one_of(
     st.builds("conv {} {}x{}".format, st.integers(1, 4), *[st.shared(st.integers(1, 5), key="kernel")] * 2),

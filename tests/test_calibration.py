@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from helpers import refusal
 from kilonet.calibration import Calibration, energies, fit_calibration, fit_temperature
-from kilonet.errors import KilonetError
+from kilonet.utils.errors import KilonetError
 
 Logits = NDArray[np.float32]
 

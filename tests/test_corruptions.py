@@ -7,8 +7,8 @@ import torch
 from helpers import refusal, some_pixels
 from kilonet.corruptions import CORRUPTIONS, corrupted, evaluate_corrupted
 from kilonet.datasets import DataSet, Images
-from kilonet.errors import KilonetError
 from kilonet.model import load
+from kilonet.utils.errors import KilonetError
 
 NAMES = [
     "shot_noise",

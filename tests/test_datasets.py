@@ -16,9 +16,9 @@ from PIL import Image
 from helpers import idx_bytes, model_section, refusal, write_idx_folder
 from kilonet import datasets
 from kilonet.datasets import MNIST_SHA256, DataSet, Images, check_fit, load_data, notes_of
-from kilonet.errors import KilonetError
 from kilonet.idx import read_idx
 from kilonet.notes import Notes
+from kilonet.utils.errors import KilonetError
 
 TRAIN_LABELS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 TEST_LABELS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helpers import python, refusal
-from kilonet.errors import KilonetError
 from kilonet.preprocess.decode import WORKING_SIDE, Limits, Picture, decode
+from kilonet.utils.errors import KilonetError
 
 DIGIT = (np.add.outer(np.arange(28), np.arange(28)) * 4).astype(np.uint8)
 # Lighter to the right and dark at the top, so that every turn of it is another picture.

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from helpers import model_section, refusal, some_pixels
 from kilonet.datasets import DataSet, Images
-from kilonet.errors import KilonetError
 from kilonet.evaluation import WORST_IMAGES, Evaluation, evaluate
 from kilonet.model import Model
 from kilonet.runs import Run
 from kilonet.statistics import wilson_interval
+from kilonet.utils.errors import KilonetError
 
 
 class Fixed(Model):

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helpers import refusal
-from kilonet.errors import KilonetError
 from kilonet.image_folders import as_it_is, class_folders, image_files, read_labelled, read_picture
+from kilonet.utils.errors import KilonetError
 
 
 def save(path: Path, pixels: NDArray[np.uint8]) -> Path:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from helpers import refusal
-from kilonet.errors import KilonetError
 from kilonet.operations import Convolution, MaxPooling
 from kilonet.ship.integer import (
     IntegerAveragePooling,
@@ -20,6 +19,7 @@ from kilonet.ship.integer import (
     execute,
     logits,
 )
+from kilonet.utils.errors import KilonetError
 
 Map = dict[tuple[int, int, int], int]
 

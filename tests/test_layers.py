@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from helpers import refusal
-from kilonet.errors import KilonetError
 from kilonet.layers import Again, Conv, Entry, Gap, MaxPool, Mix, parse_layer
+from kilonet.utils.errors import KilonetError
 
 CHANNELS = st.integers(1, 4096)
 LAYERS = st.one_of(

@@ -19,11 +19,11 @@ from torch import Tensor
 import kilonet
 from helpers import TINY_LAYERS, command, model_section, process, python, refusal, some_pixels
 from kilonet.datasets import DataSet
-from kilonet.errors import KilonetError
 from kilonet.evaluation import evaluate
 from kilonet.model import FORMAT_VERSION, MAXIMUM_BYTES, MODEL_FILE, Model, load, model_path, serialise
 from kilonet.network import initial_network
 from kilonet.runs import Run
+from kilonet.utils.errors import KilonetError
 
 SECTION = model_section(*TINY_LAYERS)
 STATE = initial_network(SECTION, seed=1).state()

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from kilonet.augment import draw_transforms
 from kilonet.datasets import DataSet
-from kilonet.errors import KilonetError
 from kilonet.native import NativeEngine, native_objection, plan
 from kilonet.native.build import cache_folder
 from kilonet.native.plan import stretches
 from kilonet.network import Network, initial_network
 from kilonet.recipe import Recipe, load_recipe, parse_recipe
 from kilonet.train import scheduled_rate
+from kilonet.utils.errors import KilonetError
 from reference import Reference
 
 pytestmark = pytest.mark.skipif(

@@ -9,10 +9,10 @@ import pytest
 
 from helpers import TINY_LAYERS, model_section, refusal, some_pixels
 from kilonet.calibration import Calibration
-from kilonet.errors import KilonetError
 from kilonet.model import Model, load, serialise
 from kilonet.network import initial_network
 from kilonet.notes import Notes
+from kilonet.utils.errors import KilonetError
 
 SECTION = model_section(*TINY_LAYERS)
 STATE = initial_network(SECTION, seed=1).state()

@@ -20,7 +20,6 @@ from onnx.reference import ReferenceEvaluator
 
 from helpers import command, model_section, python, refusal, some_pixels
 from kilonet.datasets import DataSet, Images
-from kilonet.errors import KilonetError
 from kilonet.model import Model, load
 from kilonet.operations import Convolution
 from kilonet.ship import description
@@ -39,6 +38,7 @@ from kilonet.ship.onnx_session import OnnxSession
 from kilonet.ship.prepared import to_integers
 from kilonet.ship.quantise import Quantised, prepare
 from kilonet.ship.verify import verify
+from kilonet.utils.errors import KilonetError
 from strategies import images_for, model_of, models
 
 SHAPE = (1, 28, 28)

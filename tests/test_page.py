@@ -21,7 +21,6 @@ from helpers import Answer, command, refusal
 from integer_networks import integer_networks, random_pixels
 from kilonet.cli import main
 from kilonet.datasets import DataSet
-from kilonet.errors import KilonetError
 from kilonet.model import Model
 from kilonet.network import initial_network
 from kilonet.operations import Convolution
@@ -32,6 +31,7 @@ from kilonet.ship.export import display_name
 from kilonet.ship.integer import IntegerAveragePooling, IntegerConvolution, IntegerNetwork, Requantisation, logits
 from kilonet.ship.page import PAGE_FILE, Claim, describe, page_html, part, running
 from kilonet.ship.page.running import ExportedPage, batches_of
+from kilonet.utils.errors import KilonetError
 
 Pixels = NDArray[np.uint8]
 

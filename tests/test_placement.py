@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from helpers import refusal
-from kilonet.errors import KilonetError
 from kilonet.layers import parse_layer
 from kilonet.network import Network
 from kilonet.placement import PlacedLayer, place
 from kilonet.recipe import ModelSection
+from kilonet.utils.errors import KilonetError
 
 
 def placed_texts(*texts: str) -> tuple[PlacedLayer, ...]:

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from helpers import model_section, refusal, some_pixels
 from kilonet.datasets import DataSet, Images
-from kilonet.errors import KilonetError
 from kilonet.model import Model, load
 from kilonet.ship import folding, quantise
 from kilonet.ship.finetune import finetune
 from kilonet.ship.integer import IntegerConvolution, IntegerNetwork, logits
 from kilonet.ship.prepared import PreparedConvolution, to_integers
+from kilonet.utils.errors import KilonetError
 from strategies import images_for, model_of, models
 
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from helpers import SEED_LAYERS, TINY_LAYERS, refusal
-from kilonet.errors import KilonetError
 from kilonet.recipe import (
     MAXIMUM_RECIPE_BYTES,
     SECTIONS,
@@ -21,6 +20,7 @@ from kilonet.recipe import (
     recipe_name,
     section_of,
 )
+from kilonet.utils.errors import KilonetError
 
 MODEL = '[model]\nlayers = ["conv 4", "gap", "mix 10"]\n'
 

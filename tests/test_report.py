@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from helpers import GOLDEN, command, hide, model_section, refusal, some_pixels
 from kilonet.datasets import Images
-from kilonet.errors import KilonetError
 from kilonet.gathering import Evidence, read_records, subject_of
 from kilonet.model import Model
 from kilonet.network import initial_network
@@ -23,6 +22,7 @@ from kilonet.report.inside import activations, sights
 from kilonet.report.measure import measure, reliability
 from kilonet.runs import Run
 from kilonet.subject import Record, Subject, groups
+from kilonet.utils.errors import KilonetError
 from report_pages import table_of, text_of
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

@@ -10,7 +10,6 @@ import torch
 
 from conftest import Interrupted
 from helpers import command, python, refusal, tiny_recipe
-from kilonet.errors import KilonetError
 from kilonet.recipe import load_recipe
 from kilonet.runs import (
     CHECKPOINT_FILE,
@@ -25,6 +24,7 @@ from kilonet.runs import (
     read_run,
 )
 from kilonet.train import fit, resume
+from kilonet.utils.errors import KilonetError
 
 
 def folder_of(run: Run) -> Path:

@@ -18,7 +18,6 @@ from found_digits import draw_change, found_digit
 from helpers import SEED_LAYERS, refusal
 from kilonet import predicting
 from kilonet.datasets import DataSet
-from kilonet.errors import KilonetError
 from kilonet.model import Model, load
 from kilonet.network import initial_network
 from kilonet.notes import Notes
@@ -33,6 +32,7 @@ from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal
 from kilonet.ship.export import export_c
 from kilonet.ship.exported import ExportedModel
+from kilonet.utils.errors import KilonetError
 from service import LIMITS, PNG, in_loop, png, service_of
 
 JSON = {"content-type": "application/json"}

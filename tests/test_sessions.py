@@ -8,9 +8,9 @@ import pytest
 from helpers import command, refusal, tiny_recipe
 from kilonet import sessions
 from kilonet.datasets import DataSet
-from kilonet.errors import KilonetError
 from kilonet.runs import Run, read_result
 from kilonet.train import fit
+from kilonet.utils.errors import KilonetError
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from PIL import Image
 
 from helpers import refusal
 from kilonet.datasets import DataSet
-from kilonet.errors import KilonetError
 from kilonet.model import load
 from kilonet.preprocess import sight
 from kilonet.preprocess.decode import Picture, decode
 from kilonet.preprocess.sight import see_digit, see_plain, see_row
+from kilonet.utils.errors import KilonetError
 
 Bytes = NDArray[np.uint8]
 Y, X = np.mgrid[:100, :100]

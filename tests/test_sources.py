@@ -6,9 +6,9 @@ import pytest
 
 from conftest import Interrupted
 from helpers import SEED_LAYERS, refusal, tiny_recipe
-from kilonet.errors import KilonetError
 from kilonet.runs import Run
 from kilonet.sources import model_section
+from kilonet.utils.errors import KilonetError
 
 
 def test_recipes_runs_and_models_are_all_told_apart(finished: Run, tmp_path: Path) -> None:

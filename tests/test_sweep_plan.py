@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from helpers import command, process, refusal
 from kilonet.budget import budget_of
-from kilonet.errors import KilonetError
 from kilonet.layers import parse_layer
 from kilonet.recipe import load_recipe
 from kilonet.sweep.grammar import Line, Numbers, Option
 from kilonet.sweep.plan import Plan, load_plan, packaged_plans
+from kilonet.utils.errors import KilonetError
 from test_sweep_grammar import Dice
 
 PLAN = """

@@ -10,7 +10,6 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from helpers import command, refusal
-from kilonet.errors import KilonetError
 from kilonet.recipe import Recipe, parse_recipe
 from kilonet.runs import Run
 from kilonet.sweep.driver import _resources
@@ -18,6 +17,7 @@ from kilonet.sweep.halving import HalvingBySize
 from kilonet.sweep.plan import Plan, SearchSection
 from kilonet.sweep.search import Candidates
 from kilonet.sweep.trials import Trials, pareto
+from kilonet.utils.errors import KilonetError
 
 LAYERS = ("conv {4..40}", "maxpool 2", "conv {4..40}", "gap", "mix 10")
 

@@ -10,7 +10,6 @@ import torch
 from helpers import TINY_LAYERS, StopAtEpoch, command, process, refusal, tiny_recipe
 from kilonet import sessions
 from kilonet.datasets import DataSet
-from kilonet.errors import KilonetError, TrainingDiverged
 from kilonet.evaluation import evaluate
 from kilonet.model import MODEL_FILE, load, model_path
 from kilonet.progress import Silence
@@ -18,6 +17,7 @@ from kilonet.recipe import Recipe, load_recipe
 from kilonet.runs import CHECKPOINT_FILE, Run, is_finished, read_result
 from kilonet.teachers import wanted_teachers
 from kilonet.train import fit, prepare_teachers, resume
+from kilonet.utils.errors import KilonetError, TrainingDiverged
 
 TEACHER_LAYERS = ("conv 6", "maxpool 2", "conv 10", "gap", "mix 10")
 

@@ -18,12 +18,12 @@ from helpers import StopAtEpoch, refusal, same_tensors, tiny_recipe
 from kilonet import train
 from kilonet.datasets import DataSet, Images
 from kilonet.engine import Totals
-from kilonet.errors import KilonetError, TrainingDiverged
 from kilonet.model import load
 from kilonet.progress import Silence
 from kilonet.recipe import Recipe, TrainSection
 from kilonet.runs import EpochMetrics, Run
 from kilonet.train import fit, resume, scheduled_rate, score
+from kilonet.utils.errors import KilonetError, TrainingDiverged
 
 
 @dataclass

@@ -12,13 +12,13 @@ import pytest
 import kilonet
 from helpers import command, python, refusal
 from kilonet.datasets import DataSet
-from kilonet.errors import CheckFailed, KilonetError
 from kilonet.model import load
 from kilonet.ship import c, description
 from kilonet.ship.export import export_c
 from kilonet.ship.integer import IntegerConvolution, logits
 from kilonet.ship.quantise import Quantised
 from kilonet.ship.verify import verify
+from kilonet.utils.errors import CheckFailed, KilonetError
 
 
 @pytest.fixture(scope="module")

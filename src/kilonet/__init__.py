@@ -14,36 +14,36 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kilonet.budget import Budget, budget_of
     from kilonet.datasets import DataSet, Images, load_data
-    from kilonet.errors import KilonetError, TrainingDiverged
     from kilonet.evaluation import Evaluation, evaluate
     from kilonet.loading import load
     from kilonet.model import Model, Predictions
     from kilonet.recipe import Recipe, load_recipe
     from kilonet.runs import Result, Run, read_result
     from kilonet.train import fit, resume
+    from kilonet.utils.errors import KilonetError, TrainingDiverged
 
 __version__ = version("kilonet")
 
 _HOMES = {
-    "Budget": "budget",
-    "DataSet": "datasets",
-    "Evaluation": "evaluation",
-    "Images": "datasets",
-    "KilonetError": "errors",
-    "Model": "model",
-    "Predictions": "model",
-    "Recipe": "recipe",
-    "Result": "runs",
-    "Run": "runs",
-    "TrainingDiverged": "errors",
-    "budget_of": "budget",
-    "evaluate": "evaluation",
-    "fit": "train",
-    "load": "loading",
-    "load_data": "datasets",
-    "load_recipe": "recipe",
-    "read_result": "runs",
-    "resume": "train",
+    "Budget": "kilonet.budget",
+    "DataSet": "kilonet.datasets",
+    "Evaluation": "kilonet.evaluation",
+    "Images": "kilonet.datasets",
+    "KilonetError": "kilonet.utils.errors",
+    "Model": "kilonet.model",
+    "Predictions": "kilonet.model",
+    "Recipe": "kilonet.recipe",
+    "Result": "kilonet.runs",
+    "Run": "kilonet.runs",
+    "TrainingDiverged": "kilonet.utils.errors",
+    "budget_of": "kilonet.budget",
+    "evaluate": "kilonet.evaluation",
+    "fit": "kilonet.train",
+    "load": "kilonet.loading",
+    "load_data": "kilonet.datasets",
+    "load_recipe": "kilonet.recipe",
+    "read_result": "kilonet.runs",
+    "resume": "kilonet.train",
 }
 
 __all__ = [
@@ -74,7 +74,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         msg = f"module 'kilonet' has no attribute {name!r}"
         raise AttributeError(msg)
-    value = getattr(import_module(f"kilonet.{_HOMES[name]}"), name)
+    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kilonet.operations import Convolution, GlobalAveragePooling, MaxPooling, Operation, Shape, elements
 from kilonet.recipe import ModelSection
-from kilonet.tables import aligned
+from kilonet.utils.text_tables import aligned
 
 _MEBIBYTE = 1 << 20
 _FLOAT_BYTES = 4

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from kilonet.calibration import Calibration, fit_calibration
 from kilonet.datasets import load_data
-from kilonet.errors import KilonetError
 from kilonet.model import load, model_path
 from kilonet.runs import read_run
+from kilonet.utils.errors import KilonetError
 
 
 def calibrate(source: str, by: Path) -> Calibration:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kilonet.errors import KilonetError
-from kilonet.recipe import Fraction, Section
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.schema import Fraction, Schema
 
 SURE_SHARE = 0.999
 """Of the held-out answers that are not marked uncertain, this share is right."""
@@ -21,7 +21,7 @@ _HALVINGS = 60
 _LEAST_INVERSE, _GREATEST_INVERSE = 0.02, 50.0
 
 
-class Calibration(Section):
+class Calibration(Schema):
     """The dials that turn logits into a confidence."""
 
     temperature: Annotated[float, Field(ge=1 / _GREATEST_INVERSE, le=1 / _LEAST_INVERSE)] = 1.0

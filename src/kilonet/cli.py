@@ -11,10 +11,10 @@ from typing import Annotated
 
 import tyro
 
-from kilonet.errors import CheckFailed, KilonetError, TrainingDiverged
 from kilonet.flags import Keys, Positional, dispatch, print_answer
 from kilonet.shipping import export, serve, verify
 from kilonet.showing import card, compare, lr_find, report
+from kilonet.utils.errors import CheckFailed, KilonetError, TrainingDiverged
 
 DEFAULT_RECIPE = "best"
 

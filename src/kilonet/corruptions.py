@@ -22,9 +22,9 @@ from skimage.transform import AffineTransform, warp
 from skimage.util import random_noise
 
 from kilonet.datasets import Images
-from kilonet.errors import KilonetError
 from kilonet.evaluation import evaluate
 from kilonet.model import Classifier
+from kilonet.utils.errors import KilonetError
 
 Floats = NDArray[np.float64]
 Corruption = Callable[[Floats, np.random.Generator], Floats]

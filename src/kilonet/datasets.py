@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kilonet.errors import KilonetError
 from kilonet.idx import read_idx
 from kilonet.image_folders import as_it_is, class_folders, read_labelled
 from kilonet.notes import Notes
 from kilonet.preprocess.frame import is_laid_out
 from kilonet.recipe import ModelSection, RunSection
+from kilonet.utils.errors import KilonetError
 
 MNIST_SHA256 = {
     "train-images.idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",

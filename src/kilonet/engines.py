@@ -6,13 +6,13 @@ import torch
 
 from kilonet.datasets import Images
 from kilonet.engine import Engine
-from kilonet.errors import KilonetError
 from kilonet.model import Model
 from kilonet.native import NativeEngine, multiplies_bfloat16, native_objection
 from kilonet.network import Network
 from kilonet.progress import Progress
 from kilonet.recipe import Recipe, RunSection
 from kilonet.torch_engine import TorchEngine
+from kilonet.utils.errors import KilonetError
 
 
 def resolve_run(recipe: Recipe, progress: Progress) -> Recipe:

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from kilonet.datasets import Images
-from kilonet.errors import KilonetError
 from kilonet.model import Classifier
 from kilonet.statistics import wilson_interval
+from kilonet.utils.errors import KilonetError
 
 WORST_IMAGES = 10
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kilonet.errors import KilonetError
-from kilonet.extras import needed_from
 from kilonet.progress import progress_on
 from kilonet.rate_finder import RangeTest, find_rate
 from kilonet.recipe import load_recipe
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.extras import needed_from
 
 
 def find(

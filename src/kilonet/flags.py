@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from pydantic import BaseModel, create_model
 
-from kilonet.errors import KilonetError
 from kilonet.recipe import SECTIONS
+from kilonet.utils.errors import KilonetError
 
 
 class RecipeFlags(BaseModel):

@@ -7,13 +7,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from kilonet.datasets import Images, data_of
-from kilonet.errors import KilonetError
-from kilonet.files import read_bounded
 from kilonet.model import MODEL_FILE, load, packaged_models
 from kilonet.printed import read_printed
-from kilonet.recipe import RunSection, first_complaint
+from kilonet.recipe import RunSection
 from kilonet.runs import RESULT_FILE, Result, read_history, read_result, seed_of
 from kilonet.subject import Record, Robustness, Shipped, Subject, is_model_of
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import read_bounded
+from kilonet.utils.schema import first_complaint
 
 CORRUPTIONS_FILE = "corruptions.json"
 EXPORTED_FOLDER = "exported"

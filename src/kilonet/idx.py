@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.errors import KilonetError
+from kilonet.utils.errors import KilonetError
 
 UNSIGNED_BYTE = 0x08
 MAXIMUM_ELEMENTS = 1 << 28

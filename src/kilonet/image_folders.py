@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.errors import KilonetError
-from kilonet.files import read_bounded
 from kilonet.preprocess.decode import Limits, Picture, decode
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import read_bounded
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 

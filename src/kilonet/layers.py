@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from kilonet.errors import KilonetError
 from kilonet.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Operation, ReLU, Shape
+from kilonet.utils.errors import KilonetError
 
 MAXIMUM_CHANNELS = 4096
 MAXIMUM_KERNEL = 31

@@ -23,11 +23,11 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kilonet.calibration import UNFITTED
-from kilonet.errors import KilonetError
-from kilonet.files import read_bounded, write_atomically
 from kilonet.network import initial_network
 from kilonet.notes import Notes
 from kilonet.recipe import ModelSection
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import read_bounded, write_atomically
 
 FORMAT_VERSION = 1
 MAXIMUM_BYTES = 64 << 20

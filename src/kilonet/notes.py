@@ -7,7 +7,7 @@ from pydantic import Field
 from kilonet.calibration import Calibration
 from kilonet.operations import Shape
 from kilonet.preprocess.frame import SIDE
-from kilonet.recipe import Section
+from kilonet.utils.schema import Schema
 
 DIGIT_SHAPE: Shape = (1, SIDE, SIDE)
 DIGITS = 10
@@ -15,7 +15,7 @@ DIGITS = 10
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
-class Notes(Section):
+class Notes(Schema):
     """Optional knowledge about a model."""
 
     names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=4096)] | None = Field(None, strict=False)

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from kilonet.errors import KilonetError
-from kilonet.files import write_atomically
 from kilonet.image_folders import image_files, read_picture
 from kilonet.loading import load
 from kilonet.model import Classifier
 from kilonet.notes import Notes
 from kilonet.preprocess.sight import Sight
 from kilonet.reading import Answer, answers, sights_of
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import write_atomically
 
 _BATCH = 256
 _CSV_HEAD = ("file", "place", "class", "name", "probability", "uncertain", "no_digit")

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kilonet.errors import KilonetError
-from kilonet.files import read_bounded
-from kilonet.recipe import first_complaint
 from kilonet.runs import EpochMetrics, Result, Run
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import read_bounded
+from kilonet.utils.schema import first_complaint
 
 _MAXIMUM_BYTES = 16 << 20
 

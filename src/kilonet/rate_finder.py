@@ -14,11 +14,11 @@ from torch import Tensor
 
 from kilonet.engine import Engine
 from kilonet.engines import make_engine, resolve_run
-from kilonet.errors import KilonetError
 from kilonet.network import initial_network
 from kilonet.progress import Progress, Silence
 from kilonet.recipe import Recipe
 from kilonet.train import checked_data, draw_epoch
+from kilonet.utils.errors import KilonetError
 
 LOWEST, HIGHEST = 1e-4, 10.0
 STEPS = 300

@@ -11,26 +11,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from kilonet.errors import KilonetError
 from kilonet.layers import parse_layer
 from kilonet.operations import Shape
 from kilonet.placement import MAXIMUM_LAYERS, PlacedLayer, place
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.schema import Fraction, ProperFraction, Schema, first_complaint
 
 MAXIMUM_RECIPE_BYTES = 16 << 10
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-ProperFraction = Annotated[float, Field(ge=0, lt=1)]
 
-
-class Section(BaseModel):
-    """A table of the TOML file: frozen, and strict about unknown keys and about numbers that are none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
-
-
-class ModelSection(Section):
+class ModelSection(Schema):
     """The network: its input, its layers and its budget."""
 
     input: tuple[
@@ -85,7 +77,7 @@ class ModelSection(Section):
         return sum(layer.parameters for layer in self.placed)
 
 
-class TrainSection(Section):
+class TrainSection(Schema):
     """The optimiser and its schedule."""
 
     epochs: Annotated[int, Field(ge=1, le=10_000)] = Field(15, description="passes over the training images")
@@ -106,7 +98,7 @@ class TrainSection(Section):
     )
 
 
-class AugmentSection(Section):
+class AugmentSection(Schema):
     """The random affine change of every training image, drawn anew each time it is seen."""
 
     rotation: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="largest rotation, degrees")
@@ -115,7 +107,7 @@ class AugmentSection(Section):
     shear: Fraction = Field(0.0, description="largest horizontal shear, pixels a row")
 
 
-class DistillSection(Section):
+class DistillSection(Schema):
     """Learning from trained networks beside the labels.
 
     The loss is (1 - weight) * cross-entropy + weight * temperature^2 * KL(teacher || student), the divergence of
@@ -141,7 +133,7 @@ class DistillSection(Section):
         return tuple(name for name in names if name != "") if isinstance(names, list | tuple) else names
 
 
-class RunSection(Section):
+class RunSection(Schema):
     """What a run is run on."""
 
     data: str = Field(
@@ -158,7 +150,7 @@ class RunSection(Section):
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="processor threads; 0 for all cores")
 
 
-class Recipe(Section):
+class Recipe(Schema):
     """A network and everything that decides how it is trained."""
 
     about: str = Field("", description="the recipe's claim in one line")
@@ -181,7 +173,7 @@ class Recipe(Section):
         return parse_recipe(self.model_dump(mode="json", exclude_none=True), "recipe", changes)
 
 
-SECTIONS: Mapping[str, type[Section]] = {
+SECTIONS: Mapping[str, type[Schema]] = {
     "model": ModelSection,
     "train": TrainSection,
     "augment": AugmentSection,
@@ -260,14 +252,3 @@ def parse_recipe(table: Mapping[str, Any], source: str, changes: Mapping[str, An
         raise KilonetError(f"{source}: {first_complaint(error)}") from None
     except KilonetError as error:
         raise KilonetError(f"{source}: {error}") from None
-
-
-def first_complaint(error: ValidationError) -> str:
-    """Return the first thing that is wrong, in one line that names the key."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"{key}: unknown key"
-    if first["type"] == "missing":
-        return f"{key}: missing"
-    return f"{key} = {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}"

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kilonet.errors import KilonetError
-from kilonet.extras import needed_from
-from kilonet.files import make_folder, read_bounded, write_atomically
 from kilonet.gathering import Evidence, subject_of
 from kilonet.model import MODEL_FILE, packaged_models
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.extras import needed_from
+from kilonet.utils.files import make_folder, read_bounded, write_atomically
 
 CARD_FILE = "README.md"
 PACKAGED_LICENCE = "mit"

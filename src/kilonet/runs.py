@@ -24,11 +24,12 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from kilonet.environment import Environment
-from kilonet.errors import InUse, KilonetError
-from kilonet.files import read_bounded, remove_leftovers, write_atomically
 from kilonet.model import MODEL_FILE, Model, load
-from kilonet.recipe import Recipe, Section, load_recipe
+from kilonet.recipe import Recipe, load_recipe
+from kilonet.utils.environment import Environment
+from kilonet.utils.errors import InUse, KilonetError
+from kilonet.utils.files import read_bounded, remove_leftovers, write_atomically
+from kilonet.utils.schema import Schema
 
 RECIPE_FILE = "recipe.toml"
 METRICS_FILE = "metrics.jsonl"
@@ -41,7 +42,7 @@ _MAXIMUM_CHECKPOINT_BYTES = 1 << 30
 _MAXIMUM_RESULT_BYTES = 16 << 20
 
 
-class EpochMetrics(Section):
+class EpochMetrics(Schema):
     """One epoch's figures. Accuracies are fractions, losses mean cross-entropies in nats."""
 
     epoch: int
@@ -56,7 +57,7 @@ class EpochMetrics(Section):
     images_per_second: float
 
 
-class TeacherResult(Section):
+class TeacherResult(Schema):
     """What a run has learnt from, and what that took."""
 
     folder: str | None
@@ -71,7 +72,7 @@ class TeacherResult(Section):
     model_sha256: str
 
 
-class Result(Section):
+class Result(Schema):
     """What a run came to. `test_*` figures are of the images named by `scored`."""
 
     format_version: Literal[1] = 1

@@ -9,15 +9,15 @@ import torch
 from numpy.typing import NDArray
 
 from kilonet.datasets import Images, check_fit, has_classes, load_data
-from kilonet.errors import KilonetError
 from kilonet.evaluation import Evaluation, evaluate
-from kilonet.extras import needed_from
 from kilonet.image_folders import class_folders, read_labelled
 from kilonet.loading import load
 from kilonet.model import Classifier
 from kilonet.preprocess.decode import Picture
 from kilonet.preprocess.sight import see_digit, see_plain
 from kilonet.recipe import ModelSection
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.extras import needed_from
 
 if TYPE_CHECKING:
     from kilonet.corruptions import CorruptedEvaluation

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kilonet.environment import cores
-from kilonet.errors import KilonetError
-from kilonet.extras import needed_from
 from kilonet.progress import LineProgress, Progress, Together, progress_on
 from kilonet.recipe import Recipe, load_recipe, recipe_name
 from kilonet.runs import EVENTS_FOLDER, Result, Run, is_finished, read_result, read_run, seed_folder
 from kilonet.statistics import mean_and_deviation
 from kilonet.train import fit, prepare_teachers, resume
+from kilonet.utils.environment import cores
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.extras import needed_from
 
 RUNS = Path("runs")
 MAXIMUM_SEEDS = 1000

@@ -8,14 +8,15 @@ from pydantic import Field
 
 from kilonet.budget import Budget, budget_of
 from kilonet.datasets import Images
-from kilonet.errors import KilonetError
 from kilonet.model import Model
 from kilonet.notes import Notes
-from kilonet.recipe import Fraction, Recipe, Section
+from kilonet.recipe import Recipe
 from kilonet.runs import EpochMetrics, Result
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.schema import Fraction, Schema
 
 
-class Robustness(Section):
+class Robustness(Schema):
     """Accuracies under corruptions, as `kilonet evaluate --corruptions --json` prints them."""
 
     scored: str

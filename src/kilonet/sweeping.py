@@ -3,7 +3,7 @@
 import shlex
 from typing import TYPE_CHECKING
 
-from kilonet.extras import needed_from
+from kilonet.utils.extras import needed_from
 
 if TYPE_CHECKING:
     from kilonet.sweep.front import Front

@@ -14,11 +14,11 @@ from kilonet.augment import apply_transforms
 from kilonet.cuda_graph import CapturedStep
 from kilonet.datasets import Images
 from kilonet.engine import Totals, average_share
-from kilonet.errors import KilonetError
 from kilonet.model import Model
 from kilonet.network import Network
 from kilonet.operations import BatchNorm
 from kilonet.recipe import DistillSection, Recipe, TrainSection
+from kilonet.utils.errors import KilonetError
 
 _SCORED_AT_ONCE = 1000
 

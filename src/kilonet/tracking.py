@@ -4,9 +4,9 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from kilonet.errors import KilonetError
 from kilonet.progress import Silence
 from kilonet.runs import EVENTS_FOLDER, METRICS_FILE, EpochMetrics, read_history
+from kilonet.utils.errors import KilonetError
 
 _TAGS = {
     "loss/training": "train_loss",

@@ -20,8 +20,6 @@ from kilonet.augment import draw_transforms
 from kilonet.datasets import DataSet, Images, check_fit, load_data, notes_of
 from kilonet.engine import Engine, Totals
 from kilonet.engines import make_engine, resolve_run
-from kilonet.environment import describe_environment
-from kilonet.errors import KilonetError, TrainingDiverged
 from kilonet.model import Model
 from kilonet.network import initial_network
 from kilonet.progress import Progress, Silence
@@ -29,6 +27,8 @@ from kilonet.recipe import Recipe, TrainSection
 from kilonet.runs import CHECKPOINT_FILE, RECIPE_FILE, Checkpoint, EpochMetrics, Result, Run, RunFolder
 from kilonet.statistics import wilson_interval
 from kilonet.teachers import Teacher, gather_teachers, kept_teachers, train_shared, wanted_teachers
+from kilonet.utils.environment import describe_environment
+from kilonet.utils.errors import KilonetError, TrainingDiverged
 
 _STEPS_BETWEEN_LOOKS = 50
 """Where the device works by itself, looking at the loss waits for it, so it is looked at only so often."""
@@ -256,7 +256,12 @@ def _outcome(
         best=max(history, key=lambda metrics: metrics.test_accuracy),
         seconds=sum(metrics.seconds for metrics in history),
         teachers=tuple(teacher.result for teacher in teachers),
-        environment=describe_environment(recipe.run),
+        environment=describe_environment(
+            device=recipe.run.device,
+            precision=recipe.run.precision,
+            engine=recipe.run.engine,
+            threads=recipe.run.threads,
+        ),
         model_sha256=model.sha256,
     )
     return result, model

@@ -12,12 +12,12 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
-from kilonet.errors import KilonetError
 from kilonet.evaluation import Evaluation, evaluate
 from kilonet.model import serialise
 from kilonet.recipe import RunSection
 from kilonet.statistics import mean_and_deviation, mean_interval, wilson_interval
 from kilonet.subject import Subject
+from kilonet.utils.errors import KilonetError
 
 IS_OURS = "Written by `kilonet card`."
 """A line of every card, by which one is known again."""

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from kilonet.compare.differences import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
 from kilonet.compare.groups import Entry, Group, read_groups
 from kilonet.datasets import Images, data_of
-from kilonet.errors import KilonetError
 from kilonet.model import load
 from kilonet.statistics import mean_and_deviation
-from kilonet.tables import aligned
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.text_tables import aligned
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kilonet.errors import KilonetError
 from kilonet.printed import read_printed
 from kilonet.runs import RESULT_FILE, Result, read_result, seed_of
 from kilonet.statistics import mean_and_deviation, mean_interval
+from kilonet.utils.errors import KilonetError
 
 
 @dataclass(frozen=True)

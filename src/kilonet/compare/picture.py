@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from kilonet.compare.comparison import Comparison
-from kilonet.errors import KilonetError
-from kilonet.extras import needed_from
 from kilonet.statistics import mean_and_deviation
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.extras import needed_from
 
 PUBLIC = (
     (7_496, 99.56, "7,496: test, final epoch, one run"),

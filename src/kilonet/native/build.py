@@ -23,9 +23,9 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from kilonet.errors import KilonetError
 from kilonet.native import plan
 from kilonet.recipe import ModelSection
+from kilonet.utils.errors import KilonetError
 
 _FLAGS = "-std=c++20 -O3 -fno-strict-aliasing -ffp-contract=fast -fno-math-errno -fno-trapping-math -w -pthread"
 _LIBRARY_FLAGS = ["-fPIC"]

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from kilonet.engine import Totals, average_share
-from kilonet.errors import KilonetError
 from kilonet.model import Model
 from kilonet.native import library
 from kilonet.native.build import load_library, multiplies_bfloat16
 from kilonet.native.plan import stretches
 from kilonet.native.teacher import NativeTeacher
 from kilonet.recipe import ModelSection, Recipe
+from kilonet.utils.errors import KilonetError
 
 
 def native_objection(recipe: Recipe) -> str | None:

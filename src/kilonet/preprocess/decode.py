@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from kilonet.errors import KilonetError
+from kilonet.utils.errors import KilonetError
 
 FORMATS = ("PNG", "JPEG")
 WORKING_SIDE = 1024

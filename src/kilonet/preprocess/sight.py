@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kilonet.errors import KilonetError
 from kilonet.operations import Shape
 from kilonet.preprocess.decode import Picture
 from kilonet.preprocess.frame import BOX, SIDE, is_laid_out
 from kilonet.preprocess.ink import find_ink
 from kilonet.preprocess.layout import lay_out, stroke_width
 from kilonet.preprocess.marks import Mark, Marks, find_marks
+from kilonet.utils.errors import KilonetError
 
 SMALLEST = 6
 """Rows, or columns, that a mark has to have to be read."""

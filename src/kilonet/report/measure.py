@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.calibration import UNFITTED
-from kilonet.errors import KilonetError
 from kilonet.evaluation import Evaluation, evaluation_of
 from kilonet.statistics import wilson_interval
 from kilonet.subject import Subject
+from kilonet.utils.errors import KilonetError
 
 WORST = 10
 MOST_MISTAKES = 60

@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from kilonet.files import write_atomically
+from kilonet.utils.files import write_atomically
 
 ENDINGS = (".png", ".svg", ".pdf")
 

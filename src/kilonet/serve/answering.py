@@ -11,8 +11,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from kilonet.errors import KilonetError
-from kilonet.extras import needed_from
 from kilonet.model import Classifier
 from kilonet.preprocess.decode import Picture, decode
 from kilonet.preprocess.sight import Sight
@@ -21,6 +19,8 @@ from kilonet.serve.limits import Limits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal, late, refused_image
 from kilonet.serve.together import Together
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):
     import orjson

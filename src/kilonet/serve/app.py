@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from kilonet.extras import needed_from
 from kilonet.model import Classifier
 from kilonet.serve import pages
 from kilonet.serve.answering import Answering, Image, from_file, from_pixels
@@ -17,6 +16,7 @@ from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal, refused_image
 from kilonet.serve.schema import Answer, Answers, Card, Error, Health, batch_schema, pixels_schema
 from kilonet.serve.straight import Endpoint, Straight
+from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):
     from fastapi import FastAPI, Request, Response

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kilonet.files import write_atomically
 from kilonet.model import Classifier, Model
 from kilonet.ship.onnx import FLOAT_FILE, float_graph
 from kilonet.ship.onnx_session import OnnxSession
+from kilonet.utils.files import write_atomically
 
 _BATCH = 50
 """Images at once; onnxruntime keeps the memory that the largest batch took."""

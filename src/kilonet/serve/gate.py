@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from time import perf_counter
 
-from kilonet.extras import needed_from
 from kilonet.serve.limits import Limits
 from kilonet.serve.logs import LOGGER
 from kilonet.serve.metrics import OTHER, Metrics
 from kilonet.serve.refusal import Refusal, late
+from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):
     from starlette.responses import JSONResponse

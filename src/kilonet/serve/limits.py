@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from kilonet.errors import KilonetError
 from kilonet.preprocess import decode
+from kilonet.utils.errors import KilonetError
 
 MOST_HEAD_BYTES = 32 << 10
 """Bytes of a request's line and headers."""

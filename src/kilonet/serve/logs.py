@@ -2,7 +2,7 @@
 
 import logging
 
-from kilonet.extras import needed_from
+from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):
     from pythonjsonlogger.orjson import OrjsonFormatter

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from functools import cache
 
-from kilonet.extras import needed_from
+from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from kilonet.extras import needed_from
 from kilonet.serve.schema import Card
 from kilonet.ship.page import FIELD, Claim, Parts, assemble, facts, part, policy, source_of
+from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):
     import fastapi_offline

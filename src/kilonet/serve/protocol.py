@@ -7,10 +7,10 @@ an answer that nobody reads waits for ever; each would hold a connection.
 import asyncio
 from typing import Any
 
-from kilonet.extras import needed_from
 from kilonet.serve.limits import MOST_HEAD_BYTES, Limits
 from kilonet.serve.logs import LOGGER
 from kilonet.serve.metrics import Metrics
+from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):
     import orjson

@@ -11,8 +11,6 @@ from functools import partial
 from math import ceil
 from typing import Any
 
-from kilonet.errors import KilonetError
-from kilonet.extras import needed_from
 from kilonet.model import Model
 from kilonet.serve.app import application
 from kilonet.serve.card import card_of
@@ -23,6 +21,8 @@ from kilonet.serve.logs import start_logging
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.protocol import GuardedProtocol
 from kilonet.ship.exported import ExportedModel
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):
     import uvicorn

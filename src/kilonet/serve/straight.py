@@ -2,8 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from kilonet.extras import needed_from
 from kilonet.serve.refusal import Refusal
+from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):
     from starlette.requests import Request

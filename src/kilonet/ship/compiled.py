@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.errors import KilonetError
 from kilonet.operations import Shape
 from kilonet.ship.c import LIBRARY_FILES
+from kilonet.utils.errors import KilonetError
 
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O3", "-fPIC", "-shared")
 _LONGEST_COMPILATION = 300

@@ -12,10 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from kilonet.errors import KilonetError
-from kilonet.files import read_bounded, write_atomically
 from kilonet.operations import Convolution, MaxPooling, Shape
-from kilonet.recipe import ModelSection, Section
+from kilonet.recipe import ModelSection
 from kilonet.ship.integer import (
     SPECIFICATION,
     IntegerAveragePooling,
@@ -27,6 +25,9 @@ from kilonet.ship.integer import (
     Requantisation,
     Sums,
 )
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import read_bounded, write_atomically
+from kilonet.utils.schema import Schema
 
 DESCRIPTION_FILE = "model.json"
 _MAXIMUM_BYTES = 64 << 20
@@ -37,13 +38,13 @@ Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 UInt8 = Annotated[int, Field(ge=0, le=255)]
 
 
-class _Numbers(Section, strict=False):
+class _Numbers(Schema, strict=False):
     multiplier: tuple[Int32, ...]
     shift: tuple[UInt8, ...]
     offset: tuple[Int64, ...]
 
 
-class _Operation(Section, strict=False):
+class _Operation(Schema, strict=False):
     kind: Literal["convolution", "max-pool", "average-pool"]
     channels_in: Annotated[int, Field(ge=1)] = 1
     channels_out: Annotated[int, Field(ge=1)] = 1
@@ -59,12 +60,12 @@ class _Operation(Section, strict=False):
     size: Annotated[int, Field(ge=1)] = 1
 
 
-class _Vector(Section, strict=False):
+class _Vector(Schema, strict=False):
     pixels: str
     logits: tuple[Int32, ...]
 
 
-class _Description(Section, strict=False):
+class _Description(Schema, strict=False):
     format: Literal["kilonet export"] = "kilonet export"
     specification: Literal[1] = 1
     model: ModelSection

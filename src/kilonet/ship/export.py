@@ -9,8 +9,6 @@ import numpy as np
 import torch
 
 from kilonet.datasets import DataSet, Images
-from kilonet.errors import KilonetError
-from kilonet.files import write_atomically
 from kilonet.model import MODEL_FILE, Model
 from kilonet.ship import c, description
 from kilonet.ship.description import Export
@@ -18,6 +16,8 @@ from kilonet.ship.footprint import Footprint, footprint_of
 from kilonet.ship.integer import IntegerNetwork, Pixels, logits
 from kilonet.ship.page import PAGE_FILE, Claim, check_draws_digits, page_html
 from kilonet.ship.quantise import Quantised, quantise
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import write_atomically
 
 STORED_IMAGES = 8
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kilonet.errors import KilonetError
 from kilonet.model import Classifier
 from kilonet.ship import description
 from kilonet.ship.compiled import CompiledC
+from kilonet.utils.errors import KilonetError
 
 
 class ExportedModel(Classifier):

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kilonet.errors import CheckFailed
 from kilonet.ship import c
 from kilonet.ship.compiled import run
 from kilonet.ship.integer import IntegerNetwork
+from kilonet.utils.errors import CheckFailed
 
 CROSS_COMPILER = "arm-none-eabi-gcc"
 CROSS_FLAGS = ("-mcpu=cortex-m0", "-mthumb", "-Os", "-std=c99")

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from kilonet.errors import KilonetError
 from kilonet.model import MODEL_FILE, Model
 from kilonet.model import load as load_model
 from kilonet.ship.compiled import CompiledC
@@ -15,6 +14,7 @@ from kilonet.ship.description import Export
 from kilonet.ship.integer import Pixels
 from kilonet.ship.page import PAGE_FILE
 from kilonet.ship.page.running import ExportedPage
+from kilonet.utils.errors import KilonetError
 
 
 class Form(Protocol):

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.errors import KilonetError
 from kilonet.operations import Convolution, MaxPooling, Shape
+from kilonet.utils.errors import KilonetError
 
 SPECIFICATION = 1
 """Version of docs/INTEGER.md that this module executes."""

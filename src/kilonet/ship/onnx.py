@@ -13,8 +13,6 @@ from torch import Tensor
 
 from kilonet.datasets import Images
 from kilonet.evaluation import evaluate
-from kilonet.extras import needed_from
-from kilonet.files import write_atomically
 from kilonet.model import Model
 from kilonet.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Operation, ReLU
 from kilonet.placement import PlacedLayer
@@ -22,6 +20,8 @@ from kilonet.ship.folding import BATCH_NORM_EPSILON
 from kilonet.ship.integer import SPECIFICATION, IntegerNetwork, logits
 from kilonet.ship.onnx_graph import LOGITS, OPSET, PIXELS, Graph
 from kilonet.ship.onnx_int8 import add_operation
+from kilonet.utils.extras import needed_from
+from kilonet.utils.files import write_atomically
 
 with needed_from("onnx"):
     from onnx import ModelProto, TensorProto

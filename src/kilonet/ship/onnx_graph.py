@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.extras import needed_from
 from kilonet.operations import Shape
+from kilonet.utils.extras import needed_from
 
 with needed_from("onnx"):
     import onnx

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.extras import needed_from
 from kilonet.ship.integer import (
     EXACT_FLOAT32,
     IntegerAveragePooling,
@@ -23,6 +22,7 @@ from kilonet.ship.integer import (
     rounding_half,
 )
 from kilonet.ship.onnx_graph import Graph
+from kilonet.utils.extras import needed_from
 
 with needed_from("onnx"):
     from onnx import TensorProto

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.errors import KilonetError
-from kilonet.extras import needed_from
-from kilonet.files import read_bounded
 from kilonet.operations import Shape
 from kilonet.ship.onnx_graph import LOGITS, PIXELS
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.extras import needed_from
+from kilonet.utils.files import read_bounded
 
 with needed_from("onnx"):
     import onnx

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kilonet.datasets import DataSet, Images
-from kilonet.errors import KilonetError
 from kilonet.model import Model
 from kilonet.operations import Convolution, MaxPooling
 from kilonet.ship import folding
@@ -33,6 +32,7 @@ from kilonet.ship.prepared import (
     integer_sums,
     to_integers,
 )
+from kilonet.utils.errors import KilonetError
 
 CALIBRATION_IMAGES = 1000
 TOLERATED_DROP = 0.0005

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from kilonet.datasets import Images
-from kilonet.errors import CannotRunHere, KilonetError
 from kilonet.ship import description
 from kilonet.ship.description import Export
 from kilonet.ship.forms import FORMS, TOLERANCE, Allowance, Form, trained_model
 from kilonet.ship.integer import Pixels, logits
-from kilonet.tables import aligned
+from kilonet.utils.errors import CannotRunHere, KilonetError
+from kilonet.utils.text_tables import aligned
 
 _MICROSECONDS = 1e6
 

@@ -13,8 +13,6 @@ from pathlib import Path
 import ray
 from ray import tune
 
-from kilonet.environment import cores
-from kilonet.errors import KilonetError
 from kilonet.runs import locked
 from kilonet.sweep import worker
 from kilonet.sweep.front import Front
@@ -23,6 +21,8 @@ from kilonet.sweep.plan import Plan
 from kilonet.sweep.search import Candidates
 from kilonet.sweep.table import LiveTable
 from kilonet.sweep.trials import Trials
+from kilonet.utils.environment import cores
+from kilonet.utils.errors import KilonetError
 
 _OBJECT_STORE_BYTES = 100 << 20
 _FAILURES = 5

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kilonet.errors import KilonetError
 from kilonet.sweep.trials import Outcome, Trials, pareto
-from kilonet.tables import aligned
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.text_tables import aligned
 
 PICTURE_FILE = "front.svg"
 

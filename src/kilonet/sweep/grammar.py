@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from kilonet.errors import KilonetError
 from kilonet.layers import Entry, parse_layer
+from kilonet.utils.errors import KilonetError
 
 MAXIMUM_REPEATS = 50
 

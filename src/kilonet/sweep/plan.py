@@ -10,10 +10,11 @@ import tomli_w
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kilonet.budget import budget_of
-from kilonet.errors import KilonetError
-from kilonet.files import read_bounded
-from kilonet.recipe import SECTIONS, Recipe, Section, first_complaint, load_recipe, section_of
+from kilonet.recipe import SECTIONS, Recipe, load_recipe, section_of
 from kilonet.sweep.grammar import Draws, Line, draw_layers, parse_line
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import read_bounded
+from kilonet.utils.schema import Schema, first_complaint
 
 _MAXIMUM_BYTES = 64 << 10
 _KEPT = {
@@ -31,7 +32,7 @@ Count = Annotated[int, Field(ge=1)]
 Value = bool | int | float | str
 
 
-class SearchSection(Section):
+class SearchSection(Schema):
     """How long to search."""
 
     trials: Annotated[int, Field(ge=1, le=100_000)] = Field(description="candidates to train")
@@ -44,7 +45,7 @@ class SearchSection(Section):
     gpus: Annotated[float, Field(ge=0, le=16)] = Field(1.0, description="GPUs a trial takes where there are any")
 
 
-class BudgetSection(Section):
+class BudgetSection(Schema):
     """Hard limits on a candidate; none where nothing is given."""
 
     max_parameters: Count | None = Field(None, description="trainable parameters")
@@ -64,7 +65,7 @@ class BudgetSection(Section):
         return None
 
 
-class KeySpace(Section):
+class KeySpace(Schema):
     """The values of one recipe key: `choices`, or a range from `low` to `high`, evenly or by logarithm."""
 
     choices: tuple[Value, ...] | None = Field(None, strict=False, min_length=1)
@@ -105,7 +106,7 @@ def is_whole(key: str) -> bool:
     return SECTIONS[section_of(key)].model_fields[key].annotation is int
 
 
-class Plan(Section):
+class Plan(Schema):
     """A whole SWEEP.toml."""
 
     recipe: str = Field(description="the base: a packaged recipe or a TOML file")

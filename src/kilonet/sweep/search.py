@@ -9,10 +9,10 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from kilonet.errors import KilonetError
 from kilonet.recipe import Recipe
 from kilonet.sweep.plan import Plan
 from kilonet.sweep.trials import Trials
+from kilonet.utils.errors import KilonetError
 
 _TRIES = 2000
 _TRIES_BY_MODEL = 30

@@ -17,11 +17,12 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from kilonet.budget import budget_of
-from kilonet.errors import KilonetError
-from kilonet.files import make_folder, read_bounded, write_atomically
-from kilonet.recipe import Section, load_recipe
+from kilonet.recipe import load_recipe
 from kilonet.runs import METRICS_FILE, EpochMetrics, Result, is_finished, read_history, read_result
 from kilonet.sweep.plan import Plan, Value, load_plan
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import make_folder, read_bounded, write_atomically
+from kilonet.utils.schema import Schema
 
 PLAN_FILE = "sweep.toml"
 BASE_FILE = "base.toml"
@@ -31,7 +32,7 @@ WORST_ERROR = 1.0
 _MAXIMUM_RECORD_BYTES = 1 << 20
 
 
-class Record(Section):
+class Record(Schema):
     """What lies beside a trial's run folder."""
 
     number: int

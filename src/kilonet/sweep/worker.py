@@ -10,12 +10,12 @@ from typing import Any
 
 from ray import tune
 
-from kilonet.errors import InUse, KilonetError, TrainingDiverged
 from kilonet.progress import Silence
 from kilonet.recipe import Recipe, parse_recipe
 from kilonet.runs import RECIPE_FILE, is_finished, read_history
 from kilonet.sweep.trials import PLAN_FILE, WORST_ERROR
 from kilonet.train import fit, resume
+from kilonet.utils.errors import InUse, KilonetError, TrainingDiverged
 
 _SECONDS_TO_DIE = 60
 """So long a predecessor that was given up for dead may still hold the run folder."""

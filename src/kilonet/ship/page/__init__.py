@@ -15,10 +15,10 @@ from string import Template
 from typing import Any
 
 import kilonet
-from kilonet.errors import KilonetError
 from kilonet.operations import Shape
 from kilonet.ship.description import entry
 from kilonet.ship.integer import IntegerConvolution, IntegerNetwork, IntegerOperation
+from kilonet.utils.errors import KilonetError
 
 PAGE_FILE = "index.html"
 SCRIPTS = ("integer.js", "centring.js", "drawing.js", "here.js", "app.js")

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.errors import CannotRunHere, KilonetError
-from kilonet.files import read_bounded
 from kilonet.ship.integer import Pixels
+from kilonet.utils.errors import CannotRunHere, KilonetError
+from kilonet.utils.files import read_bounded
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

@@ -1,6 +1,6 @@
 """Tables of text."""
 
-from kilonet.tables import aligned
+from kilonet.utils.text_tables import aligned
 
 
 def test_words_stand_left_and_figures_right() -> None:

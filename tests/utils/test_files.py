@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from helpers import refusal
-from kilonet.errors import KilonetError
-from kilonet.files import read_bounded, remove_leftovers, write_atomically
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import read_bounded, remove_leftovers, write_atomically
 
 
 def test_a_file_is_written_and_replaced(tmp_path: Path) -> None:

@@ -9,15 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from kilonet import environment
-from kilonet.environment import describe_environment, processor_name, source_commit
-from kilonet.recipe import RunSection
-
-RUN = RunSection(device="cpu", engine="torch", precision="float32", threads=3)
+from kilonet.utils import environment
+from kilonet.utils.environment import describe_environment, processor_name, source_commit
 
 
 def test_the_description_is_of_this_machine_and_this_run() -> None:
-    found = describe_environment(RUN)
+    found = describe_environment(device="cpu", engine="torch", precision="float32", threads=3)
     assert found.kilonet == version("kilonet")
     assert found.torch == torch.__version__
     assert found.python == platform.python_version()
@@ -27,7 +24,7 @@ def test_the_description_is_of_this_machine_and_this_run() -> None:
 
 
 def test_the_commit_is_that_of_the_checkout() -> None:
-    checkout = Path(environment.__file__).parents[2]
+    checkout = Path(environment.__file__).parents[3]
     if not (checkout / ".git").exists():
         assert source_commit() is None
         return

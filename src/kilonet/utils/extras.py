@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from kilonet.errors import CannotRunHere
+from kilonet.utils.errors import CannotRunHere
 
 
 class NotInstalled(CannotRunHere):

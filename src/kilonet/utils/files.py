@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from kilonet.errors import KilonetError
+from kilonet.utils.errors import KilonetError
 
 
 def write_atomically(path: Path, content: bytes) -> None:

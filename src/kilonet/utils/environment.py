@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from kilonet.recipe import RunSection, Section
+from kilonet.utils.schema import Schema
 
 
-class Environment(Section):
+class Environment(Schema):
     """The machine and the versions behind a result."""
 
     kilonet: str
@@ -27,18 +27,18 @@ class Environment(Section):
     """Commit of the source checkout, `-dirty` when it had changes; None for an installed package."""
 
 
-def describe_environment(run: RunSection) -> Environment:
-    """Describe this machine and this build, for a run whose section no longer says `auto`."""
+def describe_environment(*, device: str, precision: str, engine: str, threads: int) -> Environment:
+    """Describe this machine and this build; the arguments are those of the run, none of them `auto`."""
     return Environment(
         kilonet=version("kilonet"),
         python=platform.python_version(),
         torch=torch.__version__,
         system=platform.system(),
-        processor=torch.cuda.get_device_name() if run.device == "cuda" else processor_name(),
-        device=run.device,
-        precision=run.precision,
-        engine=run.engine,
-        threads=run.threads,
+        processor=torch.cuda.get_device_name() if device == "cuda" else processor_name(),
+        device=device,
+        precision=precision,
+        engine=engine,
+        threads=threads,
         commit=source_commit(),
     )
 

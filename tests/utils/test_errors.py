@@ -2,7 +2,7 @@
 
 import pytest
 
-from kilonet.errors import KilonetError, TrainingDiverged
+from kilonet.utils.errors import KilonetError, TrainingDiverged
 
 
 @pytest.mark.parametrize("kind", [KilonetError, TrainingDiverged])

@@ -1,0 +1,1 @@
+"""What every room uses and knows nothing of networks: errors, files, text tables, checked data, the machine."""
