@@ -13,7 +13,7 @@ import statistics
 from kilonet.datasets import load_data
 from kilonet.engines import make_engine, resolve_run
 from kilonet.model import Model
-from kilonet.network import initial_network
+from kilonet.network.module import initial_network
 from kilonet.progress import Silence
 from kilonet.recipe import load_recipe
 from kilonet.utils.environment import processor_name

@@ -17,7 +17,8 @@ import torch
 
 from kilonet.native import multiplies_bfloat16
 from kilonet.native.build import compile_program
-from kilonet.recipe import ModelSection, load_recipe
+from kilonet.network.section import ModelSection
+from kilonet.recipe import load_recipe
 from kilonet.utils.environment import processor_name
 from peak import peak_gflops
 

@@ -60,7 +60,7 @@ def time_kilonet(engine: str, steps: int) -> float:
 
     from kilonet.augment import draw_transforms
     from kilonet.engines import make_engine, resolve_run
-    from kilonet.network import initial_network
+    from kilonet.network.module import initial_network
     from kilonet.progress import Silence
     from kilonet.recipe import load_recipe
 

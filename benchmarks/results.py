@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kilonet.budget import budget_of
+from kilonet.network.cost import budget_of
 from kilonet.recipe import Recipe, load_recipe, packaged_recipes
 from kilonet.statistics import mean_and_deviation
 

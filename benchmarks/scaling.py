@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import torch
 
 from kilonet.augment import draw_transforms
-from kilonet.budget import budget_of
 from kilonet.datasets import Images, load_data
 from kilonet.engine import Engine
 from kilonet.engines import make_engine, resolve_run
-from kilonet.network import initial_network
+from kilonet.network.cost import budget_of
+from kilonet.network.module import initial_network
 from kilonet.progress import Silence
 from kilonet.recipe import Recipe, load_recipe
 from kilonet.utils.environment import processor_name

@@ -20,9 +20,10 @@ from pathlib import Path
 import torch
 
 from kernel_speed import overall_gflops, pass_times, precisions
-from kilonet.budget import budget_of
-from kilonet.operations import Convolution
-from kilonet.recipe import ModelSection, load_recipe
+from kilonet.network.cost import budget_of
+from kilonet.network.operations import Convolution
+from kilonet.network.section import ModelSection
+from kilonet.recipe import load_recipe
 from kilonet.utils.environment import processor_name
 from peak import peak_gflops, run
 

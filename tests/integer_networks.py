@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies
 from numpy.typing import NDArray
 
-from kilonet.operations import Convolution, MaxPooling, Shape
+from kilonet.network.operations import Convolution, MaxPooling, Shape
 from kilonet.ship.integer import (
     EXACT,
     MAXIMUM_MULTIPLIER,

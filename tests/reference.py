@@ -9,8 +9,9 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from kilonet.augment import apply_transforms
-from kilonet.network import Network
-from kilonet.recipe import ModelSection, Recipe
+from kilonet.network.module import Network
+from kilonet.network.section import ModelSection
+from kilonet.recipe import Recipe
 
 
 def averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from hypothesis import strategies
 
-from kilonet.layers import parse_layer
 from kilonet.model import Model
-from kilonet.network import initial_network
-from kilonet.operations import Shape
-from kilonet.placement import place
-from kilonet.recipe import ModelSection
+from kilonet.network.graph import place
+from kilonet.network.layers import parse_layer
+from kilonet.network.module import initial_network
+from kilonet.network.operations import Shape
+from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 
 _LAYERS = (

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kilonet.budget import budget_of
 from kilonet.datasets import FASHION, DataSet
 from kilonet.model import load
 from kilonet.native import native_objection
+from kilonet.network.cost import budget_of
 from kilonet.recipe import load_recipe, parse_recipe
 from kilonet.ship.export import export_c, export_onnx
 

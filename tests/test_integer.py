@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers import refusal
-from kilonet.operations import Convolution, MaxPooling
+from kilonet.network.operations import Convolution, MaxPooling
 from kilonet.ship.integer import (
     IntegerAveragePooling,
     IntegerConvolution,

@@ -21,7 +21,7 @@ from helpers import TINY_LAYERS, command, model_section, process, python, refusa
 from kilonet.datasets import DataSet
 from kilonet.evaluation import evaluate
 from kilonet.model import FORMAT_VERSION, MAXIMUM_BYTES, MODEL_FILE, Model, load, model_path, serialise
-from kilonet.network import initial_network
+from kilonet.network.module import initial_network
 from kilonet.runs import Run
 from kilonet.utils.errors import KilonetError
 

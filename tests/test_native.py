@@ -21,7 +21,7 @@ from kilonet.datasets import DataSet
 from kilonet.native import NativeEngine, native_objection, plan
 from kilonet.native.build import cache_folder
 from kilonet.native.plan import stretches
-from kilonet.network import Network, initial_network
+from kilonet.network.module import Network, initial_network
 from kilonet.recipe import Recipe, load_recipe, parse_recipe
 from kilonet.train import scheduled_rate
 from kilonet.utils.errors import KilonetError

@@ -15,7 +15,7 @@ from kilonet.datasets import DataSet
 from kilonet.model import Model
 from kilonet.native import NativeEngine
 from kilonet.native.plan import stretches
-from kilonet.network import Network, initial_network
+from kilonet.network.module import Network, initial_network
 from kilonet.recipe import Recipe, parse_recipe
 from kilonet.runs import Run
 from kilonet.torch_engine import TorchEngine

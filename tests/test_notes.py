@@ -10,7 +10,7 @@ import pytest
 from helpers import TINY_LAYERS, model_section, refusal, some_pixels
 from kilonet.calibration import Calibration
 from kilonet.model import Model, load, serialise
-from kilonet.network import initial_network
+from kilonet.network.module import initial_network
 from kilonet.notes import Notes
 from kilonet.utils.errors import KilonetError
 

@@ -21,7 +21,7 @@ from onnx.reference import ReferenceEvaluator
 from helpers import command, model_section, python, refusal, some_pixels
 from kilonet.datasets import DataSet, Images
 from kilonet.model import Model, load
-from kilonet.operations import Convolution
+from kilonet.network.operations import Convolution
 from kilonet.ship import description
 from kilonet.ship.export import export_c, export_onnx
 from kilonet.ship.integer import (
@@ -259,7 +259,7 @@ def test_the_files_are_valid_and_say_what_they_are(exported: Path) -> None:
         assert not any(tensor.external_data for tensor in graph.graph.initializer)
         properties = {entry.key: entry.value for entry in graph.metadata_props}
         assert properties["kilonet.model_sha256"] == mcu.sha256
-        assert json.loads(properties["kilonet.layers"]) == list(map(str, mcu.section.layers))
+        assert json.loads(properties["kilonet.network.layers"]) == list(map(str, mcu.section.layers))
         assert properties["kilonet.parameters"] == "7662"
         assert float(properties["kilonet.test_accuracy"]) > 0.98
     assert len((exported / FILES[0]).read_bytes()) < 40_000

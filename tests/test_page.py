@@ -22,9 +22,9 @@ from integer_networks import integer_networks, random_pixels
 from kilonet.cli import main
 from kilonet.datasets import DataSet
 from kilonet.model import Model
-from kilonet.network import initial_network
-from kilonet.operations import Convolution
-from kilonet.recipe import ModelSection
+from kilonet.network.module import initial_network
+from kilonet.network.operations import Convolution
+from kilonet.network.section import ModelSection
 from kilonet.ship import description
 from kilonet.ship import page as page_module
 from kilonet.ship.export import display_name

@@ -16,7 +16,7 @@ from helpers import GOLDEN, command, hide, model_section, refusal, some_pixels
 from kilonet.datasets import Images
 from kilonet.gathering import Evidence, read_records, subject_of
 from kilonet.model import Model
-from kilonet.network import initial_network
+from kilonet.network.module import initial_network
 from kilonet.report import report_html
 from kilonet.report.inside import activations, sights
 from kilonet.report.measure import measure, reliability

@@ -19,9 +19,9 @@ from helpers import SEED_LAYERS, refusal
 from kilonet import predicting
 from kilonet.datasets import DataSet
 from kilonet.model import Model, load
-from kilonet.network import initial_network
+from kilonet.network.module import initial_network
+from kilonet.network.section import ModelSection
 from kilonet.notes import Notes
-from kilonet.recipe import ModelSection
 from kilonet.runs import Run
 from kilonet.serve.answering import Answering, from_pixels
 from kilonet.serve.app import application

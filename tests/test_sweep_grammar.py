@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import refusal
-from kilonet.layers import parse_layer
+from kilonet.network.layers import parse_layer
 from kilonet.sweep.grammar import draw_layers, parse_line
 from kilonet.utils.errors import KilonetError
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers import command, process, refusal
-from kilonet.budget import budget_of
-from kilonet.layers import parse_layer
+from kilonet.network.cost import budget_of
+from kilonet.network.layers import parse_layer
 from kilonet.recipe import load_recipe
 from kilonet.sweep.grammar import Line, Numbers, Option
 from kilonet.sweep.plan import Plan, load_plan, packaged_plans

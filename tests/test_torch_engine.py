@@ -15,7 +15,7 @@ from helpers import same_tensors, some_pixels, tiny_recipe
 from kilonet.augment import apply_transforms, draw_transforms
 from kilonet.datasets import Images
 from kilonet.model import Model
-from kilonet.network import Network, initial_network
+from kilonet.network.module import Network, initial_network
 from kilonet.recipe import DistillSection, Recipe
 from kilonet.torch_engine import TorchEngine, distilled
 from reference import Reference, averaging

@@ -12,11 +12,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kilonet.budget import Budget, budget_of
     from kilonet.datasets import DataSet, Images, load_data
     from kilonet.evaluation import Evaluation, evaluate
     from kilonet.loading import load
     from kilonet.model import Model, Predictions
+    from kilonet.network.cost import Budget, budget_of
     from kilonet.recipe import Recipe, load_recipe
     from kilonet.runs import Result, Run, read_result
     from kilonet.train import fit, resume
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __version__ = version("kilonet")
 
 _HOMES = {
-    "Budget": "kilonet.budget",
+    "Budget": "kilonet.network.cost",
     "DataSet": "kilonet.datasets",
     "Evaluation": "kilonet.evaluation",
     "Images": "kilonet.datasets",
@@ -36,7 +36,7 @@ _HOMES = {
     "Result": "kilonet.runs",
     "Run": "kilonet.runs",
     "TrainingDiverged": "kilonet.utils.errors",
-    "budget_of": "kilonet.budget",
+    "budget_of": "kilonet.network.cost",
     "evaluate": "kilonet.evaluation",
     "fit": "kilonet.train",
     "load": "kilonet.loading",

@@ -129,7 +129,7 @@ def summary(recipe: Positional, *, classic: bool = False, data: str | None = Non
         data: make sure that the network takes these data, named as for train.
         json: print one JSON object instead of text.
     """
-    from kilonet.budget import budget_of, classic_table
+    from kilonet.network.cost import budget_of, classic_table
     from kilonet.sources import model_section
 
     section = model_section(recipe)

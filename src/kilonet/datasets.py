@@ -11,9 +11,10 @@ from torch import Tensor
 
 from kilonet.idx import read_idx
 from kilonet.image_folders import as_it_is, class_folders, read_labelled
+from kilonet.network.section import ModelSection
 from kilonet.notes import Notes
 from kilonet.preprocess.frame import is_laid_out
-from kilonet.recipe import ModelSection, RunSection
+from kilonet.recipe import RunSection
 from kilonet.utils.errors import KilonetError
 
 MNIST_SHA256 = {

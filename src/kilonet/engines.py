@@ -8,7 +8,7 @@ from kilonet.datasets import Images
 from kilonet.engine import Engine
 from kilonet.model import Model
 from kilonet.native import NativeEngine, multiplies_bfloat16, native_objection
-from kilonet.network import Network
+from kilonet.network.module import Network
 from kilonet.progress import Progress
 from kilonet.recipe import Recipe, RunSection
 from kilonet.torch_engine import TorchEngine

@@ -23,9 +23,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kilonet.calibration import UNFITTED
-from kilonet.network import initial_network
+from kilonet.network.module import initial_network
+from kilonet.network.section import ModelSection
 from kilonet.notes import Notes
-from kilonet.recipe import ModelSection
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded, write_atomically
 

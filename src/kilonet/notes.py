@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from kilonet.calibration import Calibration
-from kilonet.operations import Shape
+from kilonet.network.operations import Shape
 from kilonet.preprocess.frame import SIDE
 from kilonet.utils.schema import Schema
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kilonet.engine import Engine
 from kilonet.engines import make_engine, resolve_run
-from kilonet.network import initial_network
+from kilonet.network.module import initial_network
 from kilonet.progress import Progress, Silence
 from kilonet.recipe import Recipe
 from kilonet.train import checked_data, draw_epoch

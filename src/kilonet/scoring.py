@@ -13,9 +13,9 @@ from kilonet.evaluation import Evaluation, evaluate
 from kilonet.image_folders import class_folders, read_labelled
 from kilonet.loading import load
 from kilonet.model import Classifier
+from kilonet.network.section import ModelSection
 from kilonet.preprocess.decode import Picture
 from kilonet.preprocess.sight import see_digit, see_plain
-from kilonet.recipe import ModelSection
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 

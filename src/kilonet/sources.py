@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from kilonet.recipe import ModelSection, load_recipe, names_a_recipe, packaged_recipes
+from kilonet.network.section import ModelSection
+from kilonet.recipe import load_recipe, names_a_recipe, packaged_recipes
 from kilonet.utils.errors import KilonetError
 
 _RECIPE_IN_RUN = "recipe.toml"

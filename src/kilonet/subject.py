@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from kilonet.budget import Budget, budget_of
 from kilonet.datasets import Images
 from kilonet.model import Model
+from kilonet.network.cost import Budget, budget_of
 from kilonet.notes import Notes
 from kilonet.recipe import Recipe
 from kilonet.runs import EpochMetrics, Result

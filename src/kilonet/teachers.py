@@ -20,8 +20,9 @@ from kilonet.datasets import DataSet, Images
 from kilonet.evaluation import evaluate
 from kilonet.model import MODEL_FILE, Model, load, packaged_models
 from kilonet.native import library_name
+from kilonet.network.section import ModelSection
 from kilonet.progress import Progress
-from kilonet.recipe import DistillSection, ModelSection, Recipe, load_recipe, names_a_recipe
+from kilonet.recipe import DistillSection, Recipe, load_recipe, names_a_recipe
 from kilonet.runs import METRICS_FILE, RECIPE_FILE, RESULT_FILE, Result, Run, TeacherResult, is_finished, read_result
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import make_folder, write_atomically

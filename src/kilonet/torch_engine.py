@@ -15,8 +15,8 @@ from kilonet.cuda_graph import CapturedStep
 from kilonet.datasets import Images
 from kilonet.engine import Totals, average_share
 from kilonet.model import Model
-from kilonet.network import Network
-from kilonet.operations import BatchNorm
+from kilonet.network.module import Network
+from kilonet.network.operations import BatchNorm
 from kilonet.recipe import DistillSection, Recipe, TrainSection
 from kilonet.utils.errors import KilonetError
 

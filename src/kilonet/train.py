@@ -21,7 +21,7 @@ from kilonet.datasets import DataSet, Images, check_fit, load_data, notes_of
 from kilonet.engine import Engine, Totals
 from kilonet.engines import make_engine, resolve_run
 from kilonet.model import Model
-from kilonet.network import initial_network
+from kilonet.network.module import initial_network
 from kilonet.progress import Progress, Silence
 from kilonet.recipe import Recipe, TrainSection
 from kilonet.runs import CHECKPOINT_FILE, RECIPE_FILE, Checkpoint, EpochMetrics, Result, Run, RunFolder

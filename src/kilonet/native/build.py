@@ -24,7 +24,7 @@ import platformdirs
 import torch
 
 from kilonet.native import plan
-from kilonet.recipe import ModelSection
+from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 
 _FLAGS = "-std=c++20 -O3 -fno-strict-aliasing -ffp-contract=fast -fno-math-errno -fno-trapping-math -w -pthread"

@@ -12,7 +12,8 @@ from kilonet.native import library
 from kilonet.native.build import load_library, multiplies_bfloat16
 from kilonet.native.plan import stretches
 from kilonet.native.teacher import NativeTeacher
-from kilonet.recipe import ModelSection, Recipe
+from kilonet.network.section import ModelSection
+from kilonet.recipe import Recipe
 from kilonet.utils.errors import KilonetError
 
 

@@ -4,7 +4,7 @@ import ctypes
 from typing import Any, ClassVar
 
 from kilonet.native.build import load_library
-from kilonet.recipe import ModelSection
+from kilonet.network.section import ModelSection
 
 
 class Settings(ctypes.Structure):

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
-from kilonet.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Shape
-from kilonet.placement import PlacedLayer
-from kilonet.recipe import ModelSection
+from kilonet.network.graph import PlacedLayer
+from kilonet.network.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Shape
+from kilonet.network.section import ModelSection
 
 _NORM_VALUES = (("weight", "trained"), ("bias", "trained"), ("running_mean", "statistic"), ("running_var", "statistic"))
 

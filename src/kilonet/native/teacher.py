@@ -7,7 +7,7 @@ import torch
 from kilonet.model import Model
 from kilonet.native.library import Settings, Teacher, declared_library
 from kilonet.native.plan import stretches
-from kilonet.recipe import ModelSection
+from kilonet.network.section import ModelSection
 
 
 class NativeTeacher:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kilonet.operations import Shape
+from kilonet.network.operations import Shape
 from kilonet.preprocess.decode import Picture
 from kilonet.preprocess.frame import BOX, SIDE, is_laid_out
 from kilonet.preprocess.ink import find_ink

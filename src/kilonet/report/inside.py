@@ -9,7 +9,7 @@ import torch
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from kilonet.operations import Convolution
+from kilonet.network.operations import Convolution
 from kilonet.report.figures import TIMES, Figure, Row, Table, percent
 from kilonet.report.measure import Measured
 from kilonet.report.pixels import ink, photo, sheet, signed

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from kilonet.calibration import Calibration
-from kilonet.operations import Shape
+from kilonet.network.operations import Shape
 
 Level = Annotated[int, Field(ge=0, le=255)]
 # JSON writes a whole number as 30 or as 30.0, and true or "30" are none.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.operations import MaxPooling, Shape
+from kilonet.network.operations import MaxPooling, Shape
 from kilonet.ship.integer import (
     IntegerAveragePooling,
     IntegerConvolution,

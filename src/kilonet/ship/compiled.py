@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.operations import Shape
+from kilonet.network.operations import Shape
 from kilonet.ship.c import LIBRARY_FILES
 from kilonet.utils.errors import KilonetError
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from kilonet.operations import Convolution, MaxPooling, Shape
-from kilonet.recipe import ModelSection
+from kilonet.network.operations import Convolution, MaxPooling, Shape
+from kilonet.network.section import ModelSection
 from kilonet.ship.integer import (
     SPECIFICATION,
     IntegerAveragePooling,

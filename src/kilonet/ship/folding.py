@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from kilonet.model import Model
-from kilonet.operations import BatchNorm, Convolution, GlobalAveragePooling, MaxPooling
-from kilonet.placement import PlacedLayer
+from kilonet.network.graph import PlacedLayer
+from kilonet.network.operations import BatchNorm, Convolution, GlobalAveragePooling, MaxPooling
 
 BATCH_NORM_EPSILON = 1e-5
 """Of torch's batch norm."""

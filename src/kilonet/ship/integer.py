@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.operations import Convolution, MaxPooling, Shape
+from kilonet.network.operations import Convolution, MaxPooling, Shape
 from kilonet.utils.errors import KilonetError
 
 SPECIFICATION = 1

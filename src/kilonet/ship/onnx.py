@@ -14,8 +14,16 @@ from torch import Tensor
 from kilonet.datasets import Images
 from kilonet.evaluation import evaluate
 from kilonet.model import Model
-from kilonet.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Operation, ReLU
-from kilonet.placement import PlacedLayer
+from kilonet.network.graph import PlacedLayer
+from kilonet.network.operations import (
+    BatchNorm,
+    Convolution,
+    Dropout,
+    GlobalAveragePooling,
+    MaxPooling,
+    Operation,
+    ReLU,
+)
 from kilonet.ship.folding import BATCH_NORM_EPSILON
 from kilonet.ship.integer import SPECIFICATION, IntegerNetwork, logits
 from kilonet.ship.onnx_graph import LOGITS, OPSET, PIXELS, Graph
@@ -100,7 +108,7 @@ def int8_graph(model: Model, network: IntegerNetwork, accuracy: float | None = N
 def _properties(model: Model, accuracy: float | None) -> dict[str, str]:
     known = {} if accuracy is None else {"kilonet.test_accuracy": f"{accuracy:.6g}"}
     return {
-        "kilonet.layers": json.dumps(model.section.layers),
+        "kilonet.network.layers": json.dumps(model.section.layers),
         "kilonet.input": json.dumps(model.section.input_shape),
         "kilonet.parameters": str(model.section.parameters),
         "kilonet.model_sha256": model.sha256,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.operations import Shape
+from kilonet.network.operations import Shape
 from kilonet.utils.extras import needed_from
 
 with needed_from("onnx"):

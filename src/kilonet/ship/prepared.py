@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.operations import MaxPooling, Shape
-from kilonet.recipe import ModelSection
+from kilonet.network.operations import MaxPooling, Shape
+from kilonet.network.section import ModelSection
 from kilonet.ship.folding import FoldedConvolution, convolve
 from kilonet.ship.integer import (
     MAXIMUM_MULTIPLIER,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kilonet.datasets import DataSet, Images
 from kilonet.model import Model
-from kilonet.operations import Convolution, MaxPooling
+from kilonet.network.operations import Convolution, MaxPooling
 from kilonet.ship import folding
 from kilonet.ship.finetune import finetune
 from kilonet.ship.folding import FoldedAverage, FoldedConvolution, FoldedStep

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from kilonet.layers import Entry, parse_layer
+from kilonet.network.layers import Entry, parse_layer
 from kilonet.utils.errors import KilonetError
 
 MAXIMUM_REPEATS = 50

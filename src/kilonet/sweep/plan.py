@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from kilonet.budget import budget_of
+from kilonet.network.cost import budget_of
 from kilonet.recipe import SECTIONS, Recipe, load_recipe, section_of
 from kilonet.sweep.grammar import Draws, Line, draw_layers, parse_line
 from kilonet.utils.errors import KilonetError

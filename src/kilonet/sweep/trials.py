@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from kilonet.budget import budget_of
+from kilonet.network.cost import budget_of
 from kilonet.recipe import load_recipe
 from kilonet.runs import METRICS_FILE, EpochMetrics, Result, is_finished, read_history, read_result
 from kilonet.sweep.plan import Plan, Value, load_plan

@@ -15,7 +15,7 @@ from string import Template
 from typing import Any
 
 import kilonet
-from kilonet.operations import Shape
+from kilonet.network.operations import Shape
 from kilonet.ship.description import entry
 from kilonet.ship.integer import IntegerConvolution, IntegerNetwork, IntegerOperation
 from kilonet.utils.errors import KilonetError

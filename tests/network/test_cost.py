@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from helpers import GOLDEN, SEED_LAYERS, command, model_section
-from kilonet.budget import budget_of, classic_table
-from kilonet.layers import parse_layer
-from kilonet.network import Network
-from kilonet.recipe import ModelSection, load_recipe
+from kilonet.network.cost import budget_of, classic_table
+from kilonet.network.layers import parse_layer
+from kilonet.network.module import Network
+from kilonet.network.section import ModelSection
+from kilonet.recipe import load_recipe
 from kilonet.utils.errors import KilonetError
 
 LAYERS = st.one_of(

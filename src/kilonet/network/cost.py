@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kilonet.operations import Convolution, GlobalAveragePooling, MaxPooling, Operation, Shape, elements
-from kilonet.recipe import ModelSection
+from kilonet.network.operations import Convolution, GlobalAveragePooling, MaxPooling, Operation, Shape, elements
+from kilonet.network.section import ModelSection
 from kilonet.utils.text_tables import aligned
 
 _MEBIBYTE = 1 << 20

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from helpers import SEED_LAYERS, TINY_LAYERS, model_section, same_tensors, some_pixels
-from kilonet.network import Network, initial_network
+from kilonet.network.module import Network, initial_network
 from kilonet.recipe import load_recipe
 
 SEED = load_recipe("seed").model
@@ -16,7 +16,7 @@ def test_the_reference_network_is_the_seeds() -> None:
     network = Network(SEED)
     assert sum(parameter.numel() for parameter in network.parameters()) == 7662
     leaves = [type(module).__name__ for module in network.modules() if not list(module.children())]
-    block = ["Conv2d", "ReLU", "BatchNorm2d", "Dropout"]
+    block = ["Conv2d", "ReLU", "BatchNorm2d", "DropoutModule"]
     expected = [*block, *block, "Conv2d", "MaxPool2d", *block, *block, *block, "AdaptiveAvgPool2d", "Conv2d"]
     assert leaves == expected
     assert not any(isinstance(module, nn.Linear) for module in network.modules())

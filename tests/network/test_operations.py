@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from kilonet.operations import Convolution, elements
+from kilonet.network.operations import Convolution, elements
 
 
 @given(inputs=st.integers(1, 5), times=st.integers(1, 3), kernel=st.integers(1, 4), depthwise=st.booleans())

@@ -2,7 +2,7 @@
 
 A network is a list of layers such as `conv 10`, `mix 10`, `maxpool 2`, `gap`, in which `again 2` repeats the last two
 with the same weights. Each layer expands into a few operations (convolution, ReLU, batch norm, ...). Whatever else
-Kilonet knows about a network is read off these operations, laid out by `kilonet.placement`: the torch module, the
+Kilonet knows about a network is read off these operations, laid out by `kilonet.network.graph`: the torch module, the
 counts of the budget, the seed's table and the kernels of the native engine.
 
 Shapes are (channels, rows, columns).
@@ -12,7 +12,16 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from kilonet.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Operation, ReLU, Shape
+from kilonet.network.operations import (
+    BatchNorm,
+    Convolution,
+    Dropout,
+    GlobalAveragePooling,
+    MaxPooling,
+    Operation,
+    ReLU,
+    Shape,
+)
 from kilonet.utils.errors import KilonetError
 
 MAXIMUM_CHANNELS = 4096

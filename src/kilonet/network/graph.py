@@ -6,8 +6,8 @@ Shapes are (channels, rows, columns).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from kilonet.layers import Again, Entry, Layer
-from kilonet.operations import Convolution, Operation, Shape
+from kilonet.network.layers import Again, Entry, Layer
+from kilonet.network.operations import Convolution, Operation, Shape
 from kilonet.utils.errors import KilonetError
 
 MAXIMUM_LAYERS = 200

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kilonet.dropout import Dropout
+from kilonet.network.module import DropoutModule
 
 
 @pytest.fixture(autouse=True)
@@ -14,7 +14,7 @@ def _seeded() -> None:
 @pytest.mark.parametrize("probability", [0.01, 0.05, 0.25, 0.5, 0.9])
 def test_the_share_that_is_dropped_and_the_scale_of_the_rest(probability: float) -> None:
     values = torch.ones(1_000_000)
-    result = Dropout(probability)(values)
+    result = DropoutModule(probability)(values)
     dropped = (result == 0).double().mean().item()
     assert dropped == pytest.approx(probability, abs=4 * (probability * (1 - probability) / 1e6) ** 0.5)
     kept = result[result != 0]
@@ -25,7 +25,7 @@ def test_the_share_that_is_dropped_and_the_scale_of_the_rest(probability: float)
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 7, 1001])
 def test_any_number_of_elements_will_do(count: int) -> None:
-    assert Dropout(0.5)(torch.ones(count)).shape == (count,)
+    assert DropoutModule(0.5)(torch.ones(count)).shape == (count,)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -34,7 +34,7 @@ def test_layout_and_dtype_are_kept_and_every_place_is_dropped_alike(
     layout: torch.memory_format, dtype: torch.dtype
 ) -> None:
     values = torch.ones(200, 6, 10, 10, dtype=dtype).to(memory_format=layout)
-    result = Dropout(0.3)(values)
+    result = DropoutModule(0.3)(values)
     assert result.dtype == dtype
     assert result.is_contiguous(memory_format=layout)
     kept = (result != 0).float()
@@ -45,14 +45,14 @@ def test_layout_and_dtype_are_kept_and_every_place_is_dropped_alike(
 
 
 def test_neighbours_are_dropped_independently() -> None:
-    kept = (Dropout(0.5)(torch.ones(400_000)) != 0).double()
+    kept = (DropoutModule(0.5)(torch.ones(400_000)) != 0).double()
     for distance in range(1, 9):
         assert torch.corrcoef(torch.stack([kept[:-distance], kept[distance:]]))[0, 1].abs() < 0.01
 
 
 def test_gradients_pass_where_values_do() -> None:
     values = torch.ones(1000, requires_grad=True)
-    result = Dropout(0.5)(values)
+    result = DropoutModule(0.5)(values)
     result.sum().backward()
     assert values.grad is not None
     assert torch.equal(values.grad, result.detach())
@@ -62,13 +62,13 @@ def test_it_is_seeded_by_torch() -> None:
     results = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        results.append(Dropout(0.5)(torch.ones(1000)))
+        results.append(DropoutModule(0.5)(torch.ones(1000)))
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
 
 
-@pytest.mark.parametrize("module", [Dropout(0.5).eval(), Dropout(0.0)])
-def test_it_does_nothing_when_scoring_or_at_zero(module: Dropout) -> None:
+@pytest.mark.parametrize("module", [DropoutModule(0.5).eval(), DropoutModule(0.0)])
+def test_it_does_nothing_when_scoring_or_at_zero(module: DropoutModule) -> None:
     values = torch.rand(100)
     before = torch.random.get_rng_state()
     assert module(values) is values
@@ -76,4 +76,4 @@ def test_it_does_nothing_when_scoring_or_at_zero(module: Dropout) -> None:
 
 
 def test_it_says_its_probability() -> None:
-    assert repr(Dropout(0.25)) == "Dropout(p=0.25)"
+    assert repr(DropoutModule(0.25)) == "DropoutModule(p=0.25)"

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from helpers import refusal
-from kilonet.layers import parse_layer
-from kilonet.network import Network
-from kilonet.placement import PlacedLayer, place
-from kilonet.recipe import ModelSection
+from kilonet.network.graph import PlacedLayer, place
+from kilonet.network.layers import parse_layer
+from kilonet.network.module import Network
+from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from helpers import refusal
-from kilonet.layers import Again, Conv, Entry, Gap, MaxPool, Mix, parse_layer
+from kilonet.network.layers import Again, Conv, Entry, Gap, MaxPool, Mix, parse_layer
 from kilonet.utils.errors import KilonetError
 
 CHANNELS = st.integers(1, 4096)

@@ -1,0 +1,67 @@
+"""The description of a network: the table `model` of a recipe, and the head of a model file."""
+
+from functools import cached_property
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from kilonet.network.graph import MAXIMUM_LAYERS, PlacedLayer, place
+from kilonet.network.layers import parse_layer
+from kilonet.network.operations import Shape
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.schema import ProperFraction, Schema
+
+
+class ModelSection(Schema):
+    """The network: its input, its layers and its budget."""
+
+    input: tuple[
+        Annotated[int, Field(ge=1, le=16)], Annotated[int, Field(ge=1, le=512)], Annotated[int, Field(ge=1, le=512)]
+    ] = Field((1, 28, 28), strict=False, description="channels, rows and columns of an image")
+    layers: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAXIMUM_LAYERS)] = Field(
+        strict=False, description="the layers in order, such as 'conv 10', 'mix 10', 'maxpool 2', 'gap'"
+    )
+    mean: ProperFraction = Field(0.1307, description="mean of the training pixels, 0 to 1; subtracted from the input")
+    deviation: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.3081, description="standard deviation of the training pixels, 0 to 1; divides the input"
+    )
+    dropout: ProperFraction = Field(0.0, description="probability of dropping an activation after each conv layer")
+    max_parameters: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="refuse a network with more trainable parameters"
+    )
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_are_known(cls, layers: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(parse_layer(text)) for text in layers)
+
+    @model_validator(mode="after")
+    def _layers_fit_and_keep_the_budget(self) -> "ModelSection":
+        _, rows, columns = self.placed[-1].output_shape
+        if (rows, columns) != (1, 1):
+            raise KilonetError(f"the last layer leaves {rows}x{columns} values per class, not 1x1; end with 'gap'")
+        if self.max_parameters is not None and self.parameters > self.max_parameters:
+            raise KilonetError(
+                f"the network has {self.parameters:,} parameters, over max_parameters = {self.max_parameters:,}"
+            )
+        return self
+
+    @cached_property
+    def placed(self) -> tuple[PlacedLayer, ...]:
+        """The layers at their places, with shapes and operations."""
+        return place([parse_layer(text) for text in self.layers], self.input, self.dropout)
+
+    @property
+    def input_shape(self) -> Shape:
+        """The shape of one image: (channels, rows, columns)."""
+        return self.input
+
+    @property
+    def classes(self) -> int:
+        """The number of classes: the channels of the last layer."""
+        return self.placed[-1].output_shape[0]
+
+    @property
+    def parameters(self) -> int:
+        """The number of trainable parameters."""
+        return sum(layer.parameters for layer in self.placed)
