@@ -10,7 +10,7 @@ import argparse
 import os
 import statistics
 
-from kilonet.datasets import load_data
+from kilonet.data.datasets import load_data
 from kilonet.engines import make_engine, resolve_run
 from kilonet.model import Model
 from kilonet.network.module import initial_network

@@ -22,7 +22,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from kilonet.datasets import Images, load_data
+from kilonet.data.datasets import Images, load_data
 from kilonet.engines import make_engine, resolve_run
 from kilonet.model import Model, load
 from kilonet.progress import Silence

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from kilonet.datasets import load_data
+from kilonet.data.datasets import load_data
+from kilonet.data.decode import decode
+from kilonet.data.digits.finder import Sight, see_digit
 from kilonet.model import Model, load
-from kilonet.preprocess.decode import decode
-from kilonet.preprocess.sight import Sight, see_digit
 from kilonet.reading import Answer, answers
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from kilonet.datasets import load_data
+from kilonet.data.datasets import load_data
 from kilonet.model import load
 from kilonet.ship.export import display_name, export_html
 from kilonet.ship.page import PAGE_FILE

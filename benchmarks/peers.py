@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.datasets import load_data
+from kilonet.data.datasets import load_data
 from kilonet.utils.environment import processor_name
 
 BATCH = 128
@@ -58,7 +58,7 @@ def time_kilonet(engine: str, steps: int) -> float:
     """Time an engine of kilonet through its contract."""
     import torch
 
-    from kilonet.augment import draw_transforms
+    from kilonet.data.augment import draw_transforms
     from kilonet.engines import make_engine, resolve_run
     from kilonet.network.module import initial_network
     from kilonet.progress import Silence

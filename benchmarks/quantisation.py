@@ -9,7 +9,7 @@ import argparse
 
 import torch
 
-from kilonet.datasets import Images, load_data
+from kilonet.data.datasets import Images, load_data
 from kilonet.model import load
 from kilonet.ship.integer import logits
 from kilonet.ship.quantise import quantise

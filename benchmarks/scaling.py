@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from kilonet.augment import draw_transforms
-from kilonet.datasets import Images, load_data
+from kilonet.data.augment import draw_transforms
+from kilonet.data.datasets import Images, load_data
 from kilonet.engine import Engine
 from kilonet.engines import make_engine, resolve_run
 from kilonet.network.cost import budget_of

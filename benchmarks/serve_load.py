@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kilonet.datasets import load_data
+from kilonet.data.datasets import load_data
 from kilonet.utils.environment import processor_name
 
 SCRIPT = """

@@ -16,7 +16,7 @@ import torch
 from playwright.sync_api import Browser, sync_playwright
 
 from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
-from kilonet.datasets import DataSet, load_data
+from kilonet.data.datasets import DataSet, load_data
 from kilonet.runs import Run
 from kilonet.ship.page.running import browser_path
 from kilonet.train import fit

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from kilonet.augment import apply_transforms
+from kilonet.data.augment import apply_transforms
 from kilonet.network.module import Network
 from kilonet.network.section import ModelSection
 from kilonet.recipe import Recipe

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kilonet.datasets import FASHION, DataSet
+from kilonet.data.datasets import FASHION, DataSet
 from kilonet.model import load
 from kilonet.native import native_objection
 from kilonet.network.cost import budget_of

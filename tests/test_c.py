@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from helpers import model_section
-from kilonet.datasets import DataSet, Images
+from kilonet.data.datasets import DataSet, Images
 from kilonet.model import Model, load
 from kilonet.ship import c
 from kilonet.ship.compiled import CompiledC

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers import command, tiny_recipe, write_idx_folder
-from kilonet.datasets import DataSet, load_data
+from kilonet.data.datasets import DataSet, load_data
 from kilonet.model import load
 from kilonet.runs import Run
 from kilonet.train import fit

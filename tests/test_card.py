@@ -15,7 +15,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from helpers import GOLDEN, command, hide, tiny_recipe
 from kilonet.card import card_markdown
-from kilonet.datasets import FASHION_NAMES
+from kilonet.data.datasets import FASHION_NAMES
 from kilonet.evaluation import evaluate
 from kilonet.gathering import Evidence, subject_of
 from kilonet.model import load

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from helpers import model_section, refusal, some_pixels
-from kilonet.datasets import DataSet, Images
+from kilonet.data.datasets import DataSet, Images
 from kilonet.evaluation import WORST_IMAGES, Evaluation, evaluate
 from kilonet.model import Model
 from kilonet.runs import Run

@@ -16,8 +16,8 @@ from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kilonet.augment import draw_transforms
-from kilonet.datasets import DataSet
+from kilonet.data.augment import draw_transforms
+from kilonet.data.datasets import DataSet
 from kilonet.native import NativeEngine, native_objection, plan
 from kilonet.native.build import cache_folder
 from kilonet.native.plan import stretches

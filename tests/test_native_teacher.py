@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from helpers import same_tensors, tiny_recipe
-from kilonet.augment import draw_transforms
-from kilonet.datasets import DataSet
+from kilonet.data.augment import draw_transforms
+from kilonet.data.datasets import DataSet
 from kilonet.model import Model
 from kilonet.native import NativeEngine
 from kilonet.native.plan import stretches

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from helpers import command, model_section, python, refusal, some_pixels
-from kilonet.datasets import DataSet, Images
+from kilonet.data.datasets import DataSet, Images
 from kilonet.model import Model, load
 from kilonet.network.operations import Convolution
 from kilonet.ship import description

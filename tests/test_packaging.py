@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import kilonet
-from kilonet.datasets import MNIST_SHA256
+from kilonet.data.datasets import MNIST_SHA256
 from kilonet.model import load, packaged_models
 from kilonet.notes import Notes
 from kilonet.recipe import packaged_recipes
@@ -24,11 +24,11 @@ def test_the_version_is_the_projects() -> None:
 
 @pytest.mark.parametrize("name", sorted(MNIST_SHA256))
 def test_mnist_is_packaged(name: str) -> None:
-    assert (files("kilonet") / "mnist" / f"{name}.gz").is_file()
+    assert (files("kilonet.data") / "mnist" / f"{name}.gz").is_file()
 
 
 def test_mnist_comes_with_its_authors_and_its_licence() -> None:
-    text = (files("kilonet") / "mnist" / "LICENSE.md").read_text(encoding="utf-8")
+    text = (files("kilonet.data") / "mnist" / "LICENSE.md").read_text(encoding="utf-8")
     for word in ("LeCun", "Cortes", "Burges", "CC BY-SA 3.0"):
         assert word in text
 

@@ -20,7 +20,7 @@ from browser import DESKTOP, PHONE, Point, draw, intruded, touch, watched
 from helpers import Answer, command, refusal
 from integer_networks import integer_networks, random_pixels
 from kilonet.cli import main
-from kilonet.datasets import DataSet
+from kilonet.data.datasets import DataSet
 from kilonet.model import Model
 from kilonet.network.module import initial_network
 from kilonet.network.operations import Convolution

@@ -10,7 +10,7 @@ from PIL import Image
 
 from found_digits import draw_change, found_digit
 from helpers import command
-from kilonet.datasets import DataSet
+from kilonet.data.datasets import DataSet
 from kilonet.model import load
 from kilonet.notes import Notes
 

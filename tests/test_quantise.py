@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from helpers import model_section, refusal, some_pixels
-from kilonet.datasets import DataSet, Images
+from kilonet.data.datasets import DataSet, Images
 from kilonet.model import Model, load
 from kilonet.ship import folding, quantise
 from kilonet.ship.finetune import finetune

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from kilonet.calibration import Calibration
+from kilonet.data.digits.finder import BLOB, Sight
 from kilonet.notes import Notes
-from kilonet.preprocess.sight import BLOB, Sight
 from kilonet.reading import STRANGE, Answer, answers
 
 PIXELS = np.zeros((28, 28), np.uint8)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from found_digits import draw_change, found_digit
 from helpers import command
-from kilonet.datasets import FASHION, DataSet
+from kilonet.data.datasets import FASHION, DataSet
 from kilonet.model import load
 from kilonet.notes import Notes
 

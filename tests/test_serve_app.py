@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from found_digits import draw_change, found_digit
 from helpers import SEED_LAYERS, refusal
 from kilonet import predicting
-from kilonet.datasets import DataSet
+from kilonet.data.datasets import DataSet
 from kilonet.model import Model, load
 from kilonet.network.module import initial_network
 from kilonet.network.section import ModelSection

@@ -10,7 +10,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Response, Route, expect
 
 from browser import DESKTOP, PHONE, Point, draw, intruded, touch, watched
-from kilonet.datasets import DataSet
+from kilonet.data.datasets import DataSet
 from kilonet.serve import pages
 from kilonet.serve.schema import Card
 from kilonet.ship.page import part

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from helpers import command, process, python
-from kilonet.datasets import DataSet
+from kilonet.data.datasets import DataSet
 from kilonet.shipping import serve
 from service import Process, exchange, head, png, running, status_and_error
 

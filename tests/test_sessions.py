@@ -7,7 +7,7 @@ import pytest
 
 from helpers import command, refusal, tiny_recipe
 from kilonet import sessions
-from kilonet.datasets import DataSet
+from kilonet.data.datasets import DataSet
 from kilonet.runs import Run, read_result
 from kilonet.train import fit
 from kilonet.utils.errors import KilonetError

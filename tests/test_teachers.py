@@ -9,7 +9,7 @@ import torch
 
 from helpers import TINY_LAYERS, StopAtEpoch, command, process, refusal, tiny_recipe
 from kilonet import sessions
-from kilonet.datasets import DataSet
+from kilonet.data.datasets import DataSet
 from kilonet.evaluation import evaluate
 from kilonet.model import MODEL_FILE, load, model_path
 from kilonet.progress import Silence

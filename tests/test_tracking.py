@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from conftest import Interrupted
 from helpers import StopAtEpoch, command, hide, tiny_recipe
-from kilonet.datasets import DataSet
+from kilonet.data.datasets import DataSet
 from kilonet.progress import Silence, Together
 from kilonet.runs import EVENTS_FOLDER, EpochMetrics, read_history, read_result
 from kilonet.tracking import EventFile

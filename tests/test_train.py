@@ -16,7 +16,7 @@ from torch import Tensor
 import kilonet
 from helpers import StopAtEpoch, refusal, same_tensors, tiny_recipe
 from kilonet import train
-from kilonet.datasets import DataSet, Images
+from kilonet.data.datasets import DataSet, Images
 from kilonet.engine import Totals
 from kilonet.model import load
 from kilonet.progress import Silence

@@ -11,7 +11,7 @@ import pytest
 
 import kilonet
 from helpers import command, python, refusal
-from kilonet.datasets import DataSet
+from kilonet.data.datasets import DataSet
 from kilonet.model import load
 from kilonet.ship import c, description
 from kilonet.ship.export import export_c

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kilonet.datasets import DataSet, Images, load_data
+    from kilonet.data.datasets import DataSet, Images, load_data
     from kilonet.evaluation import Evaluation, evaluate
     from kilonet.loading import load
     from kilonet.model import Model, Predictions
@@ -26,9 +26,9 @@ __version__ = version("kilonet")
 
 _HOMES = {
     "Budget": "kilonet.network.cost",
-    "DataSet": "kilonet.datasets",
+    "DataSet": "kilonet.data.datasets",
     "Evaluation": "kilonet.evaluation",
-    "Images": "kilonet.datasets",
+    "Images": "kilonet.data.datasets",
     "KilonetError": "kilonet.utils.errors",
     "Model": "kilonet.model",
     "Predictions": "kilonet.model",
@@ -40,7 +40,7 @@ _HOMES = {
     "evaluate": "kilonet.evaluation",
     "fit": "kilonet.train",
     "load": "kilonet.loading",
-    "load_data": "kilonet.datasets",
+    "load_data": "kilonet.data.datasets",
     "load_recipe": "kilonet.recipe",
     "read_result": "kilonet.runs",
     "resume": "kilonet.train",

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kilonet.calibration import Calibration, fit_calibration
-from kilonet.datasets import load_data
+from kilonet.data.datasets import load_data
 from kilonet.model import load, model_path
 from kilonet.runs import read_run
 from kilonet.utils.errors import KilonetError

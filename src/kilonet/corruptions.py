@@ -21,7 +21,7 @@ from skimage import feature
 from skimage.transform import AffineTransform, warp
 from skimage.util import random_noise
 
-from kilonet.datasets import Images
+from kilonet.data.datasets import Images
 from kilonet.evaluation import evaluate
 from kilonet.model import Classifier
 from kilonet.utils.errors import KilonetError

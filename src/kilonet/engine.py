@@ -49,7 +49,7 @@ class Engine(Protocol):
 
         Args:
             indices: int64 (B,), which training images make the batch.
-            transforms: float32 (B, 2, 3), the affine map of each image, see `kilonet.augment`.
+            transforms: float32 (B, 2, 3), the affine map of each image, see `kilonet.data.augment`.
             learning_rate: of this step.
             step: number of the step in the whole run, from 0; with the recipe's seed it decides the dropout.
         """

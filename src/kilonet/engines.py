@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from kilonet.datasets import Images
+from kilonet.data.datasets import Images
 from kilonet.engine import Engine
 from kilonet.model import Model
 from kilonet.native import NativeEngine, multiplies_bfloat16, native_objection

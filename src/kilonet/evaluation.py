@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.datasets import Images
+from kilonet.data.datasets import Images
 from kilonet.model import Classifier
 from kilonet.statistics import wilson_interval
 from kilonet.utils.errors import KilonetError

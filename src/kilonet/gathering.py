@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from kilonet.datasets import Images, data_of
+from kilonet.data.datasets import Images, load_data
 from kilonet.model import MODEL_FILE, load, packaged_models
 from kilonet.printed import read_printed
 from kilonet.recipe import RunSection
@@ -111,7 +111,8 @@ def _name_of_path(name: str) -> str:
 
 
 def _scored(own: Record | None) -> Images:
-    return data_of(own.result.recipe.run if own else RunSection()).test
+    run = own.result.recipe.run if own else RunSection()
+    return load_data(run.data, holdout=run.holdout).test
 
 
 def _without_repetition(records: Sequence[Record], own: Record | None) -> tuple[Record, ...]:

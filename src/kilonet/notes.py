@@ -5,12 +5,14 @@ from typing import Annotated
 from pydantic import Field
 
 from kilonet.calibration import Calibration
+from kilonet.data.datasets import DataSet
+from kilonet.data.digits.frame import SIDE, is_laid_out
 from kilonet.network.operations import Shape
-from kilonet.preprocess.frame import SIDE
 from kilonet.utils.schema import Schema
 
 DIGIT_SHAPE: Shape = (1, SIDE, SIDE)
 DIGITS = 10
+_LOOKED_AT = 200
 
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
@@ -33,3 +35,11 @@ class Notes(Schema):
     def name_of(self, label: int) -> str:
         """Return a class's name, or its number."""
         return str(label) if self.names is None else self.names[label]
+
+
+def notes_of(data: DataSet) -> Notes:
+    """Return what a model trained on a data set is to know of it: its classes' names, and whether it is digits."""
+    first = data.train.pixels[:_LOOKED_AT, 0].numpy()
+    like_mnist = sum(map(is_laid_out, first)) >= 0.95 * len(first)
+    # Left open where it goes without saying, so that a model trained on MNIST has no notes at all.
+    return Notes(names=data.names, digits=None if like_mnist else False)

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from kilonet.image_folders import image_files, read_picture
+from kilonet.data.digits.finder import Sight
+from kilonet.data.image_folders import image_files, read_picture
 from kilonet.loading import load
 from kilonet.model import Classifier
 from kilonet.notes import Notes
-from kilonet.preprocess.sight import Sight
 from kilonet.reading import Answer, answers, sights_of
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import write_atomically

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.calibration import UNFITTED, energies
+from kilonet.data.decode import Picture
+from kilonet.data.digits.finder import Sight, see_digit, see_plain, see_row
 from kilonet.model import Classifier
 from kilonet.notes import Notes
-from kilonet.preprocess.decode import Picture
-from kilonet.preprocess.sight import Sight, see_digit, see_plain, see_row
 
 STRANGE = "unlike the images it was trained on"
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import Field, ValidationError, field_validator
 
+from kilonet.data.section import AugmentSection
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.schema import Fraction, ProperFraction, Schema, first_complaint
@@ -38,15 +39,6 @@ class TrainSection(Schema):
     ema: ProperFraction = Field(
         0.0, description="decay a step of the moving average of the weights that is scored and kept; 0 for none"
     )
-
-
-class AugmentSection(Schema):
-    """The random affine change of every training image, drawn anew each time it is seen."""
-
-    rotation: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="largest rotation, degrees")
-    shift: Annotated[float, Field(ge=0, le=64)] = Field(0.0, description="largest shift in x and in y, pixels")
-    scale: ProperFraction = Field(0.0, description="largest relative change of size")
-    shear: Fraction = Field(0.0, description="largest horizontal shear, pixels a row")
 
 
 class DistillSection(Schema):

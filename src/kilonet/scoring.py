@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kilonet.datasets import Images, check_fit, has_classes, load_data
+from kilonet.data.datasets import Images, check_fit, has_classes, load_data
+from kilonet.data.decode import Picture
+from kilonet.data.digits.finder import see_digit, see_plain
+from kilonet.data.image_folders import class_folders, read_labelled
 from kilonet.evaluation import Evaluation, evaluate
-from kilonet.image_folders import class_folders, read_labelled
 from kilonet.loading import load
 from kilonet.model import Classifier
 from kilonet.network.section import ModelSection
-from kilonet.preprocess.decode import Picture
-from kilonet.preprocess.sight import see_digit, see_plain
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 

@@ -30,7 +30,7 @@ def export(
         max_ram: fail if the C takes more bytes of RAM.
         json: print one JSON object instead of text.
     """
-    from kilonet.datasets import load_data
+    from kilonet.data.datasets import load_data
     from kilonet.model import load
     from kilonet.ship.export import export_as
 
@@ -47,7 +47,7 @@ def verify(folder: Annotated[Path, tyro.conf.Positional], *, data: str = "mnist"
         data: 'mnist', or a folder with four IDX files, whose test images are classified.
         json: print one JSON object instead of text.
     """
-    from kilonet.datasets import load_data
+    from kilonet.data.datasets import load_data
     from kilonet.ship.verify import verify as replay
 
     verification = replay(folder, load_data(data).test)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from kilonet.datasets import Images
+from kilonet.data.datasets import Images
 from kilonet.model import Model
 from kilonet.network.cost import Budget, budget_of
 from kilonet.notes import Notes

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from kilonet.datasets import DataSet, Images
+from kilonet.data.datasets import DataSet, Images
 from kilonet.evaluation import evaluate
 from kilonet.model import MODEL_FILE, Model, load, packaged_models
 from kilonet.native import library_name

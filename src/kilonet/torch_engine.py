@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kilonet.allocator import keep_freed_memory
-from kilonet.augment import apply_transforms
 from kilonet.cuda_graph import CapturedStep
-from kilonet.datasets import Images
+from kilonet.data.augment import apply_transforms
+from kilonet.data.datasets import Images
 from kilonet.engine import Totals, average_share
 from kilonet.model import Model
 from kilonet.network.module import Network

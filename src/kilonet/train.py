@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.augment import draw_transforms
-from kilonet.datasets import DataSet, Images, check_fit, load_data, notes_of
+from kilonet.data.augment import draw_transforms
+from kilonet.data.datasets import DataSet, Images, check_fit, load_data
 from kilonet.engine import Engine, Totals
 from kilonet.engines import make_engine, resolve_run
 from kilonet.model import Model
 from kilonet.network.module import initial_network
+from kilonet.notes import notes_of
 from kilonet.progress import Progress, Silence
 from kilonet.recipe import Recipe, TrainSection
 from kilonet.runs import CHECKPOINT_FILE, RECIPE_FILE, Checkpoint, EpochMetrics, Result, Run, RunFolder

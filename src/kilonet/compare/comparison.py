@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kilonet.compare.differences import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
 from kilonet.compare.groups import Entry, Group, read_groups
-from kilonet.datasets import Images, data_of
+from kilonet.data.datasets import Images, load_data
 from kilonet.model import load
 from kilonet.statistics import mean_and_deviation
 from kilonet.utils.errors import KilonetError
@@ -161,7 +161,7 @@ class _Answers:
         """Return the images that all runs were scored on."""
         if self._images is None:
             run = entry.result.recipe.run
-            self._images = data_of(run).test
+            self._images = load_data(run.data, holdout=run.holdout).test
             if len(self._images) != entry.result.scored_images:
                 raise KilonetError(f"{run.data} is not what {entry.name} was scored on: it has other images by now")
         return self._images

@@ -168,7 +168,7 @@ inline void average_pool_gradient(Shape from, const Vector* gradient, Vector* re
     std::fill_n(result + c * from.pitch(), from.plane(), gradient[c] / (float)from.plane());
 }
 
-// The images of a group, each with its affine map; see `kilonet.augment` for what a map means.
+// The images of a group, each with its affine map; see `kilonet.data.augment` for what a map means.
 struct Pictures {
   const uint8_t* pixels[lanes];    // [channel][row][column]; null for a lane without an image
   const float* transforms[lanes];  // 2 x 3

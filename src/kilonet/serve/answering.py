@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from kilonet.data.decode import Picture, decode
+from kilonet.data.digits.finder import Sight
 from kilonet.model import Classifier
-from kilonet.preprocess.decode import Picture, decode
-from kilonet.preprocess.sight import Sight
 from kilonet.reading import Answer, answers, sights_of
 from kilonet.serve.limits import Limits
 from kilonet.serve.metrics import Metrics

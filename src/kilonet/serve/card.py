@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import kilonet
-from kilonet.datasets import load_data
+from kilonet.data.datasets import load_data
 from kilonet.evaluation import evaluate
 from kilonet.model import Classifier, Model, packaged_models
 from kilonet.runs import RESULT_FILE, read_result

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kilonet.preprocess import decode
+from kilonet.data import decode
 from kilonet.utils.errors import KilonetError
 
 MOST_HEAD_BYTES = 32 << 10

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from kilonet.datasets import DataSet, Images
+from kilonet.data.datasets import DataSet, Images
 from kilonet.model import MODEL_FILE, Model
 from kilonet.ship import c, description
 from kilonet.ship.description import Export

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.augment import apply_transforms, draw_transforms
-from kilonet.datasets import Images
+from kilonet.data.augment import apply_transforms, draw_transforms
+from kilonet.data.datasets import Images
+from kilonet.data.section import AugmentSection
 from kilonet.model import Model
-from kilonet.recipe import AugmentSection
 from kilonet.ship.prepared import PreparedConvolution, PreparedStep, execute
 
 EPOCHS = 2

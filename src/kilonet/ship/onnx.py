@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from kilonet.datasets import Images
+from kilonet.data.datasets import Images
 from kilonet.evaluation import evaluate
 from kilonet.model import Model
 from kilonet.network.graph import PlacedLayer

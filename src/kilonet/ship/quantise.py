@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kilonet.datasets import DataSet, Images
+from kilonet.data.datasets import DataSet, Images
 from kilonet.model import Model
 from kilonet.network.operations import Convolution, MaxPooling
 from kilonet.ship import folding

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kilonet.datasets import Images
+from kilonet.data.datasets import Images
 from kilonet.ship import description
 from kilonet.ship.description import Export
 from kilonet.ship.forms import FORMS, TOLERANCE, Allowance, Form, trained_model

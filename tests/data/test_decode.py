@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helpers import python, refusal
-from kilonet.preprocess.decode import WORKING_SIDE, Limits, Picture, decode
+from kilonet.data.decode import WORKING_SIDE, Limits, Picture, decode
 from kilonet.utils.errors import KilonetError
 
 DIGIT = (np.add.outer(np.arange(28), np.arange(28)) * 4).astype(np.uint8)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helpers import refusal
-from kilonet.image_folders import as_it_is, class_folders, image_files, read_labelled, read_picture
+from kilonet.data.image_folders import as_it_is, class_folders, image_files, read_labelled, read_picture
 from kilonet.utils.errors import KilonetError
 
 

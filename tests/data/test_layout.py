@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kilonet.datasets import DataSet
-from kilonet.preprocess.frame import centred, is_laid_out
-from kilonet.preprocess.layout import lay_out, stroke_width
+from kilonet.data.datasets import DataSet
+from kilonet.data.digits.frame import centred, is_laid_out
+from kilonet.data.digits.layout import lay_out, stroke_width
 
 
 def test_mnists_own_images_are_laid_out(mnist: DataSet) -> None:

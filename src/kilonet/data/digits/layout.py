@@ -1,7 +1,7 @@
-"""A mark as MNIST's makers laid out theirs: scaled into 20x20 with anti-aliasing, placed by `kilonet.preprocess.frame`.
+"""A mark as MNIST's makers laid out theirs: scaled into 20x20 with anti-aliasing, placed by `frame`.
 
-A pen much thinner or thicker than
-theirs is brought to the widths that occur there first, or a thin one would fade when it is scaled down.
+A pen much thinner or thicker than theirs is first brought to the widths that occur there: a thin one would fade when it
+is scaled down.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from kilonet.preprocess.frame import BOX, centred
+from kilonet.data.digits.frame import BOX, centred
 
 Floats = NDArray[np.float32]
 

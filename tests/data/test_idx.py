@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 
 from helpers import idx_bytes, python, refusal
-from kilonet.idx import read_idx
+from kilonet.data.idx import read_idx
 from kilonet.utils.errors import KilonetError
 
 IMAGES = idx_bytes(np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3))

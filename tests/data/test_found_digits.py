@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from found_digits import Change, draw_change, found_digit
-from kilonet.datasets import DataSet
+from kilonet.data.datasets import DataSet
+from kilonet.data.decode import decode
+from kilonet.data.digits.finder import see_digit
 from kilonet.model import load
-from kilonet.preprocess.decode import decode
-from kilonet.preprocess.sight import see_digit
 from kilonet.reading import answers
 
 COUNT = 600

@@ -9,12 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kilonet.idx import read_idx
-from kilonet.image_folders import as_it_is, class_folders, read_labelled
+from kilonet.data.idx import read_idx
+from kilonet.data.image_folders import as_it_is, class_folders, read_labelled
 from kilonet.network.section import ModelSection
-from kilonet.notes import Notes
-from kilonet.preprocess.frame import is_laid_out
-from kilonet.recipe import RunSection
 from kilonet.utils.errors import KilonetError
 
 MNIST_SHA256 = {
@@ -39,8 +36,6 @@ FASHION_NAMES = (
     "Bag",
     "Ankle boot",
 )
-
-_LOOKED_AT = 200
 
 HOLDOUT_SHARE = 6
 """One in so many training images is held out: 10,000 of MNIST's 60,000."""
@@ -94,28 +89,24 @@ class DataSet:
         return DataSet(kept, self.train.select(order[count - held :], "Holdout"), names=self.names)
 
 
-def data_of(run: RunSection) -> DataSet:
-    """Load what a run trains on and is scored on.
-
-    Raises:
-        KilonetError: as `load_data`.
-    """
-    data = load_data(run.data)
-    return data.hold_out() if run.holdout else data
-
-
-def load_data(source: str) -> DataSet:
+def load_data(source: str, *, holdout: bool = False) -> DataSet:
     """Load a data set to train on and to score.
 
     Args:
         source: `mnist`; `fashion-mnist`; a folder with the four IDX files of such a set, plain or gzip; or a folder
             with `train` and `test`, each with a subfolder of PNG or JPEG images a class, all of one size.
+        holdout: hold the last part of the training images out, and score those; see `DataSet.hold_out`.
 
     Raises:
         KilonetError: no such data set, a missing or damaged file, or files that do not belong together.
     """
+    data = _load(source)
+    return data.hold_out() if holdout else data
+
+
+def _load(source: str) -> DataSet:
     if source == "mnist":
-        with as_file(files("kilonet") / "mnist") as folder:
+        with as_file(files("kilonet.data") / "mnist") as folder:
             return _load_folder(folder, MNIST_SHA256)
     if source == "fashion-mnist":
         return _load_fashion()
@@ -149,14 +140,6 @@ def check_fit(section: ModelSection, data: DataSet) -> None:
             f"the data have {len(data.names)} classes, but the network {section.classes}; "
             f"end model.layers with 'mix {len(data.names)}'"
         )
-
-
-def notes_of(data: DataSet) -> Notes:
-    """Return what a model trained on a data set is to know of it: its classes' names, and whether it is digits."""
-    first = data.train.pixels[:_LOOKED_AT, 0].numpy()
-    like_mnist = sum(map(is_laid_out, first)) >= 0.95 * len(first)
-    # Left open where it goes without saying, so that a model trained on MNIST has no notes at all.
-    return Notes(names=data.names, digits=None if like_mnist else False)
 
 
 def has_classes(folder: Path) -> bool:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kilonet.preprocess.ink import find_ink, fit_paper
+from kilonet.data.digits.foreground import find_ink, fit_paper
 
 Floats = NDArray[np.float32]
 Y, X = np.mgrid[:60, :80]

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helpers import refusal
-from kilonet.datasets import DataSet
+from kilonet.data.datasets import DataSet
+from kilonet.data.decode import Picture, decode
+from kilonet.data.digits import finder as sight
+from kilonet.data.digits.finder import see_digit, see_plain, see_row
 from kilonet.model import load
-from kilonet.preprocess import sight
-from kilonet.preprocess.decode import Picture, decode
-from kilonet.preprocess.sight import see_digit, see_plain, see_row
 from kilonet.utils.errors import KilonetError
 
 Bytes = NDArray[np.uint8]

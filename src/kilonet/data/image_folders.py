@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.preprocess.decode import Limits, Picture, decode
+from kilonet.data.decode import Limits, Picture, decode
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded
 
@@ -20,7 +20,7 @@ def read_picture(path: Path, limits: Limits = Limits()) -> Picture:  # noqa: B00
     """Read one image file.
 
     Raises:
-        KilonetError: it cannot be read, see `kilonet.preprocess.decode`.
+        KilonetError: it cannot be read, see `kilonet.data.decode`.
     """
     return decode(read_bounded(path, limits.content, "an image"), str(path), limits)
 

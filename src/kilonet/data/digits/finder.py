@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kilonet.data.decode import Picture
+from kilonet.data.digits.components import Mark, Marks, find_marks
+from kilonet.data.digits.foreground import find_ink
+from kilonet.data.digits.frame import BOX, SIDE, is_laid_out
+from kilonet.data.digits.layout import lay_out, stroke_width
 from kilonet.network.operations import Shape
-from kilonet.preprocess.decode import Picture
-from kilonet.preprocess.frame import BOX, SIDE, is_laid_out
-from kilonet.preprocess.ink import find_ink
-from kilonet.preprocess.layout import lay_out, stroke_width
-from kilonet.preprocess.marks import Mark, Marks, find_marks
 from kilonet.utils.errors import KilonetError
 
 SMALLEST = 6

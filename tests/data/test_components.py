@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.preprocess.marks import Marks, find_marks
+from kilonet.data.digits.components import Marks, find_marks
 
 Floats = NDArray[np.float32]
 

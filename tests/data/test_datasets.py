@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helpers import idx_bytes, model_section, refusal, write_idx_folder
-from kilonet import datasets
-from kilonet.datasets import MNIST_SHA256, DataSet, Images, check_fit, load_data, notes_of
-from kilonet.idx import read_idx
-from kilonet.notes import Notes
+from kilonet.data import datasets
+from kilonet.data.datasets import MNIST_SHA256, DataSet, Images, check_fit, load_data
+from kilonet.data.idx import read_idx
+from kilonet.notes import Notes, notes_of
 from kilonet.utils.errors import KilonetError
 
 TRAIN_LABELS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.recipe import AugmentSection
+from kilonet.data.section import AugmentSection
 
 
 def draw_transforms(augment: AugmentSection, count: int, generator: torch.Generator) -> Tensor:

@@ -56,7 +56,7 @@ class Marks:
 
 
 def find_marks(ink: Floats) -> Marks:
-    """Split ink, float32 (rows, columns), 0 to 1, see `kilonet.preprocess.ink`, into marks."""
+    """Split ink, float32 (rows, columns), 0 to 1, see `kilonet.data.digits.foreground`, into marks."""
     labels, pieces = _pieces(ink)
     apart = tuple(_mark(ink, labels, group) for group in _groups(pieces))
     return Marks(apart, _mark(ink, labels, pieces) if len(apart) > 1 else next(iter(apart), None))

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from helpers import some_pixels
-from kilonet.augment import apply_transforms, draw_transforms
-from kilonet.recipe import AugmentSection
+from kilonet.data.augment import apply_transforms, draw_transforms
+from kilonet.data.section import AugmentSection
 
 ANY = AugmentSection(rotation=180, shift=10, scale=0.5, shear=1)
 

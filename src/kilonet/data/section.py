@@ -1,0 +1,16 @@
+"""How training images are changed: the table `augment` of a recipe."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from kilonet.utils.schema import Fraction, ProperFraction, Schema
+
+
+class AugmentSection(Schema):
+    """The random affine change of every training image, drawn anew each time it is seen."""
+
+    rotation: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="largest rotation, degrees")
+    shift: Annotated[float, Field(ge=0, le=64)] = Field(0.0, description="largest shift in x and in y, pixels")
+    scale: ProperFraction = Field(0.0, description="largest relative change of size")
+    shear: Fraction = Field(0.0, description="largest horizontal shear, pixels a row")
