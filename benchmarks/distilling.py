@@ -12,7 +12,7 @@ import statistics
 
 from kilonet.data.datasets import load_data
 from kilonet.engines import make_engine, resolve_run
-from kilonet.model import Model
+from kilonet.models.model import Model
 from kilonet.network.module import initial_network
 from kilonet.progress import Silence
 from kilonet.recipe import load_recipe

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from kilonet.data.datasets import Images, load_data
 from kilonet.engines import make_engine, resolve_run
-from kilonet.model import Model, load
+from kilonet.models.model import Model, load
 from kilonet.progress import Silence
 from kilonet.recipe import load_recipe
 from kilonet.ship import description

@@ -20,8 +20,8 @@ from PIL import Image
 from kilonet.data.datasets import load_data
 from kilonet.data.decode import decode
 from kilonet.data.digits.finder import Sight, see_digit
-from kilonet.model import Model, load
-from kilonet.reading import Answer, answers
+from kilonet.models.model import Model, load
+from kilonet.models.prediction import Answer, answers
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 

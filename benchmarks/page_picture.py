@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from kilonet.data.datasets import load_data
-from kilonet.model import load
+from kilonet.models.model import load
 from kilonet.ship.export import display_name, export_html
 from kilonet.ship.page import PAGE_FILE
 from kilonet.ship.page.running import browser_path

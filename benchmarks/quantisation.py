@@ -10,7 +10,7 @@ import argparse
 import torch
 
 from kilonet.data.datasets import Images, load_data
-from kilonet.model import load
+from kilonet.models.model import load
 from kilonet.ship.integer import logits
 from kilonet.ship.quantise import quantise
 from kilonet.statistics import mean_and_deviation

@@ -39,7 +39,7 @@ class RotatedDigits(Dataset[tuple[torch.Tensor, int]]):
 
 def read_packaged(name: str, header: int) -> Any:
     """Return the bytes of one packaged MNIST file after its IDX header of `header` bytes."""
-    with gzip.open(str(files("kilonet") / "mnist" / name)) as stream:
+    with gzip.open(str(files("kilonet.data") / "mnist" / name)) as stream:
         return np.frombuffer(stream.read(), np.uint8, offset=header)
 
 

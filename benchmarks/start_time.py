@@ -21,10 +21,10 @@ import sys, time
 start, imported = float(sys.argv[1]), time.time()
 import torch
 imported = time.time() - imported
-from kilonet.augment import draw_transforms
-from kilonet.datasets import load_data
+from kilonet.data.augment import draw_transforms
+from kilonet.data.datasets import load_data
 from kilonet.engines import make_engine, resolve_run
-from kilonet.network import initial_network
+from kilonet.network.module import initial_network
 from kilonet.progress import Silence
 from kilonet.recipe import load_recipe
 recipe = resolve_run(load_recipe("mcu").replace(engine="native"), Silence())

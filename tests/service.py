@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helpers import KILONET
-from kilonet.model import load
+from kilonet.models.model import load
 from kilonet.serve.app import application
 from kilonet.serve.card import card_of
 from kilonet.serve.engine import engine_of

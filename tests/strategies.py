@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from hypothesis import strategies
 
-from kilonet.model import Model
+from kilonet.models.model import Model
 from kilonet.network.graph import place
 from kilonet.network.layers import parse_layer
 from kilonet.network.module import initial_network

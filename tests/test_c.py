@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from helpers import model_section
 from kilonet.data.datasets import DataSet, Images
-from kilonet.model import Model, load
+from kilonet.models.model import Model, load
 from kilonet.ship import c
 from kilonet.ship.compiled import CompiledC
 from kilonet.ship.footprint import footprint_of

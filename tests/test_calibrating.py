@@ -9,7 +9,7 @@ import torch
 
 from helpers import command, tiny_recipe, write_idx_folder
 from kilonet.data.datasets import DataSet, load_data
-from kilonet.model import load
+from kilonet.models.model import load
 from kilonet.runs import Run
 from kilonet.train import fit
 

@@ -18,7 +18,7 @@ from kilonet.card import card_markdown
 from kilonet.data.datasets import FASHION_NAMES
 from kilonet.evaluation import evaluate
 from kilonet.gathering import Evidence, subject_of
-from kilonet.model import load
+from kilonet.models.model import load
 from kilonet.runs import Run
 from kilonet.statistics import wilson_interval
 from kilonet.subject import Subject

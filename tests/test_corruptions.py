@@ -7,7 +7,7 @@ import torch
 from helpers import refusal, some_pixels
 from kilonet.corruptions import CORRUPTIONS, corrupted, evaluate_corrupted
 from kilonet.data.datasets import DataSet, Images
-from kilonet.model import load
+from kilonet.models.model import load
 from kilonet.utils.errors import KilonetError
 
 NAMES = [

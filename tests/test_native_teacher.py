@@ -12,7 +12,7 @@ from torch import Tensor
 from helpers import same_tensors, tiny_recipe
 from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import DataSet
-from kilonet.model import Model
+from kilonet.models.model import Model
 from kilonet.native import NativeEngine
 from kilonet.native.plan import stretches
 from kilonet.network.module import Network, initial_network

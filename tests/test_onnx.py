@@ -20,7 +20,7 @@ from onnx.reference import ReferenceEvaluator
 
 from helpers import command, model_section, python, refusal, some_pixels
 from kilonet.data.datasets import DataSet, Images
-from kilonet.model import Model, load
+from kilonet.models.model import Model, load
 from kilonet.network.operations import Convolution
 from kilonet.ship import description
 from kilonet.ship.export import export_c, export_onnx

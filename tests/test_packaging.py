@@ -10,8 +10,8 @@ import pytest
 
 import kilonet
 from kilonet.data.datasets import MNIST_SHA256
-from kilonet.model import load, packaged_models
-from kilonet.notes import Notes
+from kilonet.models.metadata import Notes
+from kilonet.models.model import load, packaged_models
 from kilonet.recipe import packaged_recipes
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
@@ -41,7 +41,7 @@ def test_trained_models_are_packaged() -> None:
     assert {"best", "mcu", "seed"} <= set(packaged_models())
     for name in packaged_models():
         # 7,662 weights, the batch-norm statistics and the header.
-        assert len((files("kilonet") / "models" / f"{name}.safetensors").read_bytes()) < 40_000
+        assert len((files("kilonet.models") / "weights" / f"{name}.safetensors").read_bytes()) < 40_000
 
 
 @pytest.mark.parametrize("name", ["best", "seed"])

@@ -21,7 +21,7 @@ from helpers import Answer, command, refusal
 from integer_networks import integer_networks, random_pixels
 from kilonet.cli import main
 from kilonet.data.datasets import DataSet
-from kilonet.model import Model
+from kilonet.models.model import Model
 from kilonet.network.module import initial_network
 from kilonet.network.operations import Convolution
 from kilonet.network.section import ModelSection

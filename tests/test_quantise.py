@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from helpers import model_section, refusal, some_pixels
 from kilonet.data.datasets import DataSet, Images
-from kilonet.model import Model, load
+from kilonet.models.model import Model, load
 from kilonet.ship import folding, quantise
 from kilonet.ship.finetune import finetune
 from kilonet.ship.integer import IntegerConvolution, IntegerNetwork, logits

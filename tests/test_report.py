@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from helpers import GOLDEN, command, hide, model_section, refusal, some_pixels
 from kilonet.data.datasets import Images
 from kilonet.gathering import Evidence, read_records, subject_of
-from kilonet.model import Model
+from kilonet.models.model import Model
 from kilonet.network.module import initial_network
 from kilonet.report import report_html
 from kilonet.report.inside import activations, sights

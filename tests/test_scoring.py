@@ -10,8 +10,8 @@ from PIL import Image
 from found_digits import draw_change, found_digit
 from helpers import command
 from kilonet.data.datasets import FASHION, DataSet
-from kilonet.model import load
-from kilonet.notes import Notes
+from kilonet.models.metadata import Notes
+from kilonet.models.model import load
 
 
 @pytest.fixture

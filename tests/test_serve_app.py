@@ -18,10 +18,10 @@ from found_digits import draw_change, found_digit
 from helpers import SEED_LAYERS, refusal
 from kilonet import predicting
 from kilonet.data.datasets import DataSet
-from kilonet.model import Model, load
+from kilonet.models.metadata import Notes
+from kilonet.models.model import Model, load
 from kilonet.network.module import initial_network
 from kilonet.network.section import ModelSection
-from kilonet.notes import Notes
 from kilonet.runs import Run
 from kilonet.serve.answering import Answering, from_pixels
 from kilonet.serve.app import application

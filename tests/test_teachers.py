@@ -11,7 +11,7 @@ from helpers import TINY_LAYERS, StopAtEpoch, command, process, refusal, tiny_re
 from kilonet import sessions
 from kilonet.data.datasets import DataSet
 from kilonet.evaluation import evaluate
-from kilonet.model import MODEL_FILE, load, model_path
+from kilonet.models.model import MODEL_FILE, load, model_path
 from kilonet.progress import Silence
 from kilonet.recipe import Recipe, load_recipe
 from kilonet.runs import CHECKPOINT_FILE, Run, is_finished, read_result

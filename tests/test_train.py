@@ -18,7 +18,7 @@ from helpers import StopAtEpoch, refusal, same_tensors, tiny_recipe
 from kilonet import train
 from kilonet.data.datasets import DataSet, Images
 from kilonet.engine import Totals
-from kilonet.model import load
+from kilonet.models.model import load
 from kilonet.progress import Silence
 from kilonet.recipe import Recipe, TrainSection
 from kilonet.runs import EpochMetrics, Run

@@ -12,7 +12,7 @@ import pytest
 import kilonet
 from helpers import command, python, refusal
 from kilonet.data.datasets import DataSet
-from kilonet.model import load
+from kilonet.models.model import load
 from kilonet.ship import c, description
 from kilonet.ship.export import export_c
 from kilonet.ship.integer import IntegerConvolution, logits
@@ -233,7 +233,9 @@ def test_no_compiler_is_said(exported: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_loading_a_model_imports_nothing_of_shipping_at_import() -> None:
-    script = "import sys, kilonet, kilonet.model, kilonet.train; print(any('ship' in name for name in sys.modules))"
+    script = (
+        "import sys, kilonet, kilonet.models.model, kilonet.train; print(any('ship' in name for name in sys.modules))"
+    )
     assert python(script).out.strip() == "False"
 
 

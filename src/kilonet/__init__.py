@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kilonet.data.datasets import DataSet, Images, load_data
     from kilonet.evaluation import Evaluation, evaluate
     from kilonet.loading import load
-    from kilonet.model import Model, Predictions
+    from kilonet.models.model import Model, Predictions
     from kilonet.network.cost import Budget, budget_of
     from kilonet.recipe import Recipe, load_recipe
     from kilonet.runs import Result, Run, read_result
@@ -30,8 +30,8 @@ _HOMES = {
     "Evaluation": "kilonet.evaluation",
     "Images": "kilonet.data.datasets",
     "KilonetError": "kilonet.utils.errors",
-    "Model": "kilonet.model",
-    "Predictions": "kilonet.model",
+    "Model": "kilonet.models.model",
+    "Predictions": "kilonet.models.model",
     "Recipe": "kilonet.recipe",
     "Result": "kilonet.runs",
     "Run": "kilonet.runs",

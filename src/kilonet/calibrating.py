@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from kilonet.calibration import Calibration, fit_calibration
+from kilonet.calibration import fit_calibration
 from kilonet.data.datasets import load_data
-from kilonet.model import load, model_path
+from kilonet.models.calibration import Calibration
+from kilonet.models.model import load, model_path
 from kilonet.runs import read_run
 from kilonet.utils.errors import KilonetError
 

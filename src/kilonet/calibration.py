@@ -1,16 +1,10 @@
-"""How sure a model may be: probabilities that mean what they say, and the bounds below which an answer is marked.
-
-Everything is fitted on images that the network was not trained on.
-"""
-
-from typing import Annotated
+"""Fitting how sure a model may be, on images that it was not trained on."""
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
+from kilonet.models.calibration import GREATEST_TEMPERATURE, LEAST_TEMPERATURE, Calibration, energies
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.schema import Fraction, Schema
 
 SURE_SHARE = 0.999
 """Of the held-out answers that are not marked uncertain, this share is right."""
@@ -18,37 +12,6 @@ STRANGE_SHARE = 0.002
 """This share of the held-out images is as unlike the rest as what is refused."""
 
 _HALVINGS = 60
-_LEAST_INVERSE, _GREATEST_INVERSE = 0.02, 50.0
-
-
-class Calibration(Schema):
-    """The dials that turn logits into a confidence."""
-
-    temperature: Annotated[float, Field(ge=1 / _GREATEST_INVERSE, le=1 / _LEAST_INVERSE)] = 1.0
-    """Divides the logits before the softmax."""
-    sure_from: Fraction = 0.9
-    """An answer of a lower probability is uncertain."""
-    energy_from: float | None = None
-    """An image whose log-sum-exp of the logits is lower is unlike what the network was trained on; None to take all."""
-
-    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Turn logits, float32 (N, classes), into probabilities of the same shape; each row sums to one."""
-        scaled = logits / np.float32(self.temperature)
-        powers = np.exp(scaled - scaled.max(1, keepdims=True))
-        return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
-
-
-UNFITTED = Calibration()
-"""What a model without a calibration gets."""
-
-
-def energies(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return each row's log-sum-exp: (N, classes) to float64 (N,).
-
-    Source: W. Liu et al., "Energy-based out-of-distribution detection", 2020, with the sign turned round.
-    """
-    highest = logits.max(1).astype(np.float64)
-    return np.asarray(highest + np.log(np.exp(logits - highest[:, None]).sum(1)))
 
 
 def fit_calibration(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Calibration:
@@ -77,7 +40,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
     """
     rows = logits.astype(np.float64)
     labelled = rows[np.arange(len(rows)), labels].mean()
-    low, high = _LEAST_INVERSE, _GREATEST_INVERSE
+    low, high = 1 / GREATEST_TEMPERATURE, 1 / LEAST_TEMPERATURE
     for _ in range(_HALVINGS):
         inverse = (low + high) / 2
         powers = np.exp(inverse * (rows - rows.max(1, keepdims=True)))

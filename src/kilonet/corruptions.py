@@ -23,7 +23,7 @@ from skimage.util import random_noise
 
 from kilonet.data.datasets import Images
 from kilonet.evaluation import evaluate
-from kilonet.model import Classifier
+from kilonet.models.model import Classifier
 from kilonet.utils.errors import KilonetError
 
 Floats = NDArray[np.float64]

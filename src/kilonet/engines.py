@@ -6,7 +6,7 @@ import torch
 
 from kilonet.data.datasets import Images
 from kilonet.engine import Engine
-from kilonet.model import Model
+from kilonet.models.model import Model
 from kilonet.native import NativeEngine, multiplies_bfloat16, native_objection
 from kilonet.network.module import Network
 from kilonet.progress import Progress

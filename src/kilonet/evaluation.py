@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kilonet.data.datasets import Images
-from kilonet.model import Classifier
+from kilonet.models.model import Classifier
 from kilonet.statistics import wilson_interval
 from kilonet.utils.errors import KilonetError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from kilonet.data.datasets import Images, load_data
-from kilonet.model import MODEL_FILE, load, packaged_models
+from kilonet.models.model import MODEL_FILE, load, packaged_models
 from kilonet.printed import read_printed
 from kilonet.recipe import RunSection
 from kilonet.runs import RESULT_FILE, Result, read_history, read_result, seed_of

@@ -6,7 +6,7 @@ It stands between the core and the leaf that ships, so that neither has to know 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kilonet import model
+from kilonet.models import model
 
 if TYPE_CHECKING:
     from kilonet.ship.exported import ExportedModel

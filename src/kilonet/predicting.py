@@ -16,9 +16,9 @@ from tqdm import tqdm
 from kilonet.data.digits.finder import Sight
 from kilonet.data.image_folders import image_files, read_picture
 from kilonet.loading import load
-from kilonet.model import Classifier
-from kilonet.notes import Notes
-from kilonet.reading import Answer, answers, sights_of
+from kilonet.models.metadata import Notes
+from kilonet.models.model import Classifier
+from kilonet.models.prediction import Answer, answers, sights_of
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import write_atomically
 
@@ -94,7 +94,7 @@ def predict(
     """Say what is on images.
 
     Args:
-        source: the model, see `kilonet.model.load`.
+        source: the model, see `kilonet.models.model.load`.
         paths: image files, or one folder, whose unreadable files are skipped.
         line: whether each holds digits in a row.
         show: a PNG file to write with what the network saw, side by side.

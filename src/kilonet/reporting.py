@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kilonet.gathering import Evidence, subject_of
-from kilonet.model import MODEL_FILE, packaged_models
+from kilonet.models.model import MODEL_FILE, packaged_models
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 from kilonet.utils.files import make_folder, read_bounded, write_atomically

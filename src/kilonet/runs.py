@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from kilonet.model import MODEL_FILE, Model, load
+from kilonet.models.model import MODEL_FILE, Model, load
 from kilonet.recipe import Recipe, load_recipe
 from kilonet.utils.environment import Environment
 from kilonet.utils.errors import InUse, KilonetError

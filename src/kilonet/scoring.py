@@ -14,7 +14,7 @@ from kilonet.data.digits.finder import see_digit, see_plain
 from kilonet.data.image_folders import class_folders, read_labelled
 from kilonet.evaluation import Evaluation, evaluate
 from kilonet.loading import load
-from kilonet.model import Classifier
+from kilonet.models.model import Classifier
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from

@@ -31,7 +31,7 @@ def export(
         json: print one JSON object instead of text.
     """
     from kilonet.data.datasets import load_data
-    from kilonet.model import load
+    from kilonet.models.model import load
     from kilonet.ship.export import export_as
 
     exported = export_as(to, load(model), load_data(data), out, model, max_flash=max_flash, max_ram=max_ram)

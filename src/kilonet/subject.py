@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from kilonet.data.datasets import Images
-from kilonet.model import Model
+from kilonet.models.metadata import Notes
+from kilonet.models.model import Model
 from kilonet.network.cost import Budget, budget_of
-from kilonet.notes import Notes
 from kilonet.recipe import Recipe
 from kilonet.runs import EpochMetrics, Result
 from kilonet.utils.errors import KilonetError

@@ -18,7 +18,7 @@ import torch
 
 from kilonet.data.datasets import DataSet, Images
 from kilonet.evaluation import evaluate
-from kilonet.model import MODEL_FILE, Model, load, packaged_models
+from kilonet.models.model import MODEL_FILE, Model, load, packaged_models
 from kilonet.native import library_name
 from kilonet.network.section import ModelSection
 from kilonet.progress import Progress

@@ -14,7 +14,7 @@ from kilonet.cuda_graph import CapturedStep
 from kilonet.data.augment import apply_transforms
 from kilonet.data.datasets import Images
 from kilonet.engine import Totals, average_share
-from kilonet.model import Model
+from kilonet.models.model import Model
 from kilonet.network.module import Network
 from kilonet.network.operations import BatchNorm
 from kilonet.recipe import DistillSection, Recipe, TrainSection

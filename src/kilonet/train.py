@@ -20,9 +20,9 @@ from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import DataSet, Images, check_fit, load_data
 from kilonet.engine import Engine, Totals
 from kilonet.engines import make_engine, resolve_run
-from kilonet.model import Model
+from kilonet.models.metadata import notes_of
+from kilonet.models.model import Model
 from kilonet.network.module import initial_network
-from kilonet.notes import notes_of
 from kilonet.progress import Progress, Silence
 from kilonet.recipe import Recipe, TrainSection
 from kilonet.runs import CHECKPOINT_FILE, RECIPE_FILE, Checkpoint, EpochMetrics, Result, Run, RunFolder

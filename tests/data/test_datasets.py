@@ -17,7 +17,7 @@ from helpers import idx_bytes, model_section, refusal, write_idx_folder
 from kilonet.data import datasets
 from kilonet.data.datasets import MNIST_SHA256, DataSet, Images, check_fit, load_data
 from kilonet.data.idx import read_idx
-from kilonet.notes import Notes, notes_of
+from kilonet.models.metadata import Notes, notes_of
 from kilonet.utils.errors import KilonetError
 
 TRAIN_LABELS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -53,7 +53,7 @@ def test_the_published_hashes_are_those_of_the_files(mnist: DataSet) -> None:
 
 @pytest.mark.parametrize("name", sorted(MNIST_SHA256))
 def test_a_changed_byte_is_noticed(tmp_path: Path, name: str) -> None:
-    packaged = files("kilonet") / "mnist" / f"{name}.gz"
+    packaged = files("kilonet.data") / "mnist" / f"{name}.gz"
     content = bytearray(gzip.decompress(packaged.read_bytes()))
     content[-1] ^= 1
     path = tmp_path / name

@@ -228,7 +228,7 @@ def test_damaged_metadata_never_raise_anything_else(tags: bytes) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from kilonet.errors import KilonetError
+from kilonet.utils.errors import KilonetError
 from kilonet.preprocess.decode import decode
 content = Path(sys.argv[1]).read_bytes()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

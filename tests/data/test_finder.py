@@ -12,7 +12,7 @@ from kilonet.data.datasets import DataSet
 from kilonet.data.decode import Picture, decode
 from kilonet.data.digits import finder as sight
 from kilonet.data.digits.finder import see_digit, see_plain, see_row
-from kilonet.model import load
+from kilonet.models.model import load
 from kilonet.utils.errors import KilonetError
 
 Bytes = NDArray[np.uint8]

@@ -8,8 +8,8 @@ from found_digits import Change, draw_change, found_digit
 from kilonet.data.datasets import DataSet
 from kilonet.data.decode import decode
 from kilonet.data.digits.finder import see_digit
-from kilonet.model import load
-from kilonet.reading import answers
+from kilonet.models.model import load
+from kilonet.models.prediction import answers
 
 COUNT = 600
 

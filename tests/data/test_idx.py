@@ -162,8 +162,8 @@ ZEROS = gzip.compress(bytes(MEBIBYTE))
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from kilonet.errors import KilonetError
-from kilonet.idx import read_idx
+from kilonet.utils.errors import KilonetError
+from kilonet.data.idx import read_idx
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     read_idx(Path(sys.argv[1]), 3)

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 from kilonet.evaluation import Evaluation, evaluate
-from kilonet.model import serialise
+from kilonet.models.model import serialise
 from kilonet.recipe import RunSection
 from kilonet.statistics import mean_and_deviation, mean_interval, wilson_interval
 from kilonet.subject import Subject

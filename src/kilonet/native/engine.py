@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kilonet.engine import Totals, average_share
-from kilonet.model import Model
+from kilonet.models.model import Model
 from kilonet.native import library
 from kilonet.native.build import load_library, multiplies_bfloat16
 from kilonet.native.plan import stretches

@@ -4,7 +4,7 @@ import ctypes
 
 import torch
 
-from kilonet.model import Model
+from kilonet.models.model import Model
 from kilonet.native.library import Settings, Teacher, declared_library
 from kilonet.native.plan import stretches
 from kilonet.network.section import ModelSection

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from kilonet.data.decode import Picture, decode
 from kilonet.data.digits.finder import Sight
-from kilonet.model import Classifier
-from kilonet.reading import Answer, answers, sights_of
+from kilonet.models.model import Classifier
+from kilonet.models.prediction import Answer, answers, sights_of
 from kilonet.serve.limits import Limits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal, late, refused_image

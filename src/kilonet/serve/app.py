@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from kilonet.model import Classifier
+from kilonet.models.model import Classifier
 from kilonet.serve import pages
 from kilonet.serve.answering import Answering, Image, from_file, from_pixels
 from kilonet.serve.gate import Gate

@@ -5,7 +5,7 @@ from pathlib import Path
 import kilonet
 from kilonet.data.datasets import load_data
 from kilonet.evaluation import evaluate
-from kilonet.model import Classifier, Model, packaged_models
+from kilonet.models.model import Classifier, Model, packaged_models
 from kilonet.runs import RESULT_FILE, read_result
 from kilonet.serve.schema import Accuracy, Card
 from kilonet.ship.export import display_name

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kilonet.model import Classifier, Model
+from kilonet.models.model import Classifier, Model
 from kilonet.ship.onnx import FLOAT_FILE, float_graph
 from kilonet.ship.onnx_session import OnnxSession
 from kilonet.utils.files import write_atomically

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from kilonet.calibration import Calibration
+from kilonet.models.calibration import Calibration
 from kilonet.network.operations import Shape
 
 Level = Annotated[int, Field(ge=0, le=255)]

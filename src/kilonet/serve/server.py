@@ -11,7 +11,7 @@ from functools import partial
 from math import ceil
 from typing import Any
 
-from kilonet.model import Model
+from kilonet.models.model import Model
 from kilonet.serve.app import application
 from kilonet.serve.card import card_of
 from kilonet.serve.engine import engine_of

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from kilonet.data.datasets import DataSet, Images
-from kilonet.model import MODEL_FILE, Model
+from kilonet.models.model import MODEL_FILE, Model
 from kilonet.ship import c, description
 from kilonet.ship.description import Export
 from kilonet.ship.footprint import Footprint, footprint_of

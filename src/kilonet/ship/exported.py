@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kilonet.model import Classifier
+from kilonet.models.model import Classifier
 from kilonet.ship import description
 from kilonet.ship.compiled import CompiledC
 from kilonet.utils.errors import KilonetError

@@ -16,7 +16,7 @@ from torch.nn import functional
 from kilonet.data.augment import apply_transforms, draw_transforms
 from kilonet.data.datasets import Images
 from kilonet.data.section import AugmentSection
-from kilonet.model import Model
+from kilonet.models.model import Model
 from kilonet.ship.prepared import PreparedConvolution, PreparedStep, execute
 
 EPOCHS = 2

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.model import Model
+from kilonet.models.model import Model
 from kilonet.network.graph import PlacedLayer
 from kilonet.network.operations import BatchNorm, Convolution, GlobalAveragePooling, MaxPooling
 

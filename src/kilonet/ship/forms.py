@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from kilonet.model import MODEL_FILE, Model
-from kilonet.model import load as load_model
+from kilonet.models.model import MODEL_FILE, Model
+from kilonet.models.model import load as load_model
 from kilonet.ship.compiled import CompiledC
 from kilonet.ship.description import Export
 from kilonet.ship.integer import Pixels

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kilonet.data.datasets import Images
 from kilonet.evaluation import evaluate
-from kilonet.model import Model
+from kilonet.models.model import Model
 from kilonet.network.graph import PlacedLayer
 from kilonet.network.operations import (
     BatchNorm,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kilonet.data.datasets import DataSet, Images
-from kilonet.model import Model
+from kilonet.models.model import Model
 from kilonet.network.operations import Convolution, MaxPooling
 from kilonet.ship import folding
 from kilonet.ship.finetune import finetune

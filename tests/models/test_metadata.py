@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from helpers import TINY_LAYERS, model_section, refusal, some_pixels
-from kilonet.calibration import Calibration
-from kilonet.model import Model, load, serialise
+from kilonet.models.calibration import Calibration
+from kilonet.models.metadata import Notes
+from kilonet.models.model import Model, load, serialise
 from kilonet.network.module import initial_network
-from kilonet.notes import Notes
 from kilonet.utils.errors import KilonetError
 
 SECTION = model_section(*TINY_LAYERS)

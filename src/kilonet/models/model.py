@@ -1,7 +1,7 @@
 """A trained network as users have it: loaded by name, from a run folder or from a file, and asked for predictions.
 
 The file is safetensors, so that reading it runs no code. Its header's one entry, `kilonet`, is a JSON object with the
-format version, the network's description and, if there are any, its notes (see `kilonet.notes`); its tensors are the
+format version, the network's description and, if there are any, its notes (see `metadata`); its tensors are the
 network's weights and batch-norm statistics, float32.
 """
 
@@ -22,10 +22,10 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from kilonet.calibration import UNFITTED
+from kilonet.models.calibration import UNFITTED
+from kilonet.models.metadata import Notes
 from kilonet.network.module import initial_network
 from kilonet.network.section import ModelSection
-from kilonet.notes import Notes
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded, write_atomically
 
@@ -120,7 +120,7 @@ def serialise(section: ModelSection, state: Mapping[str, Tensor], notes: Notes =
 
 def packaged_models() -> list[str]:
     """Return the names of the trained models in the package, sorted."""
-    folder = files("kilonet") / "models"
+    folder = files("kilonet.models") / "weights"
     return sorted(
         entry.name.removesuffix(".safetensors") for entry in folder.iterdir() if entry.name.endswith(".safetensors")
     )
@@ -133,7 +133,7 @@ def model_path(source: str) -> Path:
         KilonetError: nothing there.
     """
     if source in packaged_models():
-        return Path(str(files("kilonet"))) / "models" / f"{source}.safetensors"
+        return Path(str(files("kilonet.models"))) / "weights" / f"{source}.safetensors"
     path = Path(source)
     if path.is_dir():
         if not (path / MODEL_FILE).is_file():

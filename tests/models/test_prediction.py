@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from kilonet.calibration import Calibration
 from kilonet.data.digits.finder import BLOB, Sight
-from kilonet.notes import Notes
-from kilonet.reading import STRANGE, Answer, answers
+from kilonet.models.calibration import Calibration
+from kilonet.models.metadata import Notes
+from kilonet.models.prediction import STRANGE, Answer, answers
 
 PIXELS = np.zeros((28, 28), np.uint8)
 CALIBRATION = Calibration(temperature=2.0, sure_from=0.8, energy_from=3.0)

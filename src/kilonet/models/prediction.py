@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.calibration import UNFITTED, energies
 from kilonet.data.decode import Picture
 from kilonet.data.digits.finder import Sight, see_digit, see_plain, see_row
-from kilonet.model import Classifier
-from kilonet.notes import Notes
+from kilonet.models.calibration import UNFITTED, energies
+from kilonet.models.metadata import Notes
+from kilonet.models.model import Classifier
 
 STRANGE = "unlike the images it was trained on"
 
@@ -73,7 +73,7 @@ def answers(sights: Sequence[Sight], logits: NDArray[np.float32], notes: Notes, 
     Args:
         sights: what the network was shown.
         logits: what it said.
-        notes: what its file says of it, see `kilonet.notes`.
+        notes: what its file says of it, see `kilonet.models.metadata`.
         digits: whether it reads digits, so that what is strange in a photo is no digit instead of an uncertain answer.
     """
     calibration = notes.calibration or UNFITTED

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from kilonet.calibration import Calibration
 from kilonet.data.datasets import DataSet
 from kilonet.data.digits.frame import SIDE, is_laid_out
+from kilonet.models.calibration import Calibration
 from kilonet.network.operations import Shape
 from kilonet.utils.schema import Schema
 

@@ -20,7 +20,7 @@ import kilonet
 from helpers import TINY_LAYERS, command, model_section, process, python, refusal, some_pixels
 from kilonet.data.datasets import DataSet
 from kilonet.evaluation import evaluate
-from kilonet.model import FORMAT_VERSION, MAXIMUM_BYTES, MODEL_FILE, Model, load, model_path, serialise
+from kilonet.models.model import FORMAT_VERSION, MAXIMUM_BYTES, MODEL_FILE, Model, load, model_path, serialise
 from kilonet.network.module import initial_network
 from kilonet.runs import Run
 from kilonet.utils.errors import KilonetError
@@ -84,8 +84,8 @@ def test_a_saved_model_is_loaded_unchanged(file: Path) -> None:
 
 def test_the_same_weights_give_the_same_bytes_in_every_process() -> None:
     script = """
-from kilonet.network import initial_network
-from kilonet.model import Model
+from kilonet.network.module import initial_network
+from kilonet.models.model import Model
 from kilonet.recipe import load_recipe
 section = load_recipe("best").model
 print(Model(section, initial_network(section, seed=3).state()).sha256)
@@ -304,8 +304,8 @@ def test_an_oversized_file_is_refused_unread(file: Path) -> None:
 
 MEASURE = """
 import resource, sys
-from kilonet.errors import KilonetError
-from kilonet.model import load
+from kilonet.utils.errors import KilonetError
+from kilonet.models.model import load
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     load(sys.argv[1])
