@@ -10,10 +10,10 @@ import argparse
 import torch
 
 from kilonet.data.datasets import Images, load_data
+from kilonet.evaluation.statistics import mean_and_deviation
 from kilonet.models.model import load
 from kilonet.ship.integer import logits
 from kilonet.ship.quantise import quantise
-from kilonet.statistics import mean_and_deviation
 
 
 def accuracy(scores: torch.Tensor, images: Images) -> float:

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kilonet.statistics import mean_and_deviation
+from kilonet.evaluation.statistics import mean_and_deviation
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from kilonet.evaluation.statistics import mean_and_deviation
 from kilonet.network.cost import budget_of
 from kilonet.recipe import Recipe, load_recipe, packaged_recipes
-from kilonet.statistics import mean_and_deviation
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from kilonet.statistics import mean_and_deviation
+from kilonet.evaluation.statistics import mean_and_deviation
 from kilonet.utils.environment import processor_name
 
 TARGET = 0.9914

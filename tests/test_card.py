@@ -16,11 +16,11 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from helpers import GOLDEN, command, hide, tiny_recipe
 from kilonet.card import card_markdown
 from kilonet.data.datasets import FASHION_NAMES
-from kilonet.evaluation import evaluate
+from kilonet.evaluation.scoring import evaluate
+from kilonet.evaluation.statistics import wilson_interval
 from kilonet.gathering import Evidence, subject_of
 from kilonet.models.model import load
 from kilonet.runs import Run
-from kilonet.statistics import wilson_interval
 from kilonet.subject import Subject
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"

@@ -71,7 +71,7 @@ def test_fashion_mnist_is_a_name_for_data(capsys: pytest.CaptureFixture[str]) ->
 def test_corruptions_without_their_extra_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "kilonet.corruptions", raising=False)
+    monkeypatch.delitem(sys.modules, "kilonet.evaluation.corruptions", raising=False)
     monkeypatch.setitem(sys.modules, "skimage", None)
     command(capsys, "evaluate", "best", "--corruptions").refused("skimage", "pip install 'kilonet[corruptions]'")
 

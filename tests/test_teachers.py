@@ -10,7 +10,7 @@ import torch
 from helpers import TINY_LAYERS, StopAtEpoch, command, process, refusal, tiny_recipe
 from kilonet import sessions
 from kilonet.data.datasets import DataSet
-from kilonet.evaluation import evaluate
+from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import MODEL_FILE, load, model_path
 from kilonet.progress import Silence
 from kilonet.recipe import Recipe, load_recipe

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kilonet.data.datasets import DataSet, Images, load_data
-    from kilonet.evaluation import Evaluation, evaluate
+    from kilonet.evaluation.scoring import Evaluation, evaluate
     from kilonet.loading import load
     from kilonet.models.model import Model, Predictions
     from kilonet.network.cost import Budget, budget_of
@@ -27,7 +27,7 @@ __version__ = version("kilonet")
 _HOMES = {
     "Budget": "kilonet.network.cost",
     "DataSet": "kilonet.data.datasets",
-    "Evaluation": "kilonet.evaluation",
+    "Evaluation": "kilonet.evaluation.scoring",
     "Images": "kilonet.data.datasets",
     "KilonetError": "kilonet.utils.errors",
     "Model": "kilonet.models.model",
@@ -37,7 +37,7 @@ _HOMES = {
     "Run": "kilonet.runs",
     "TrainingDiverged": "kilonet.utils.errors",
     "budget_of": "kilonet.network.cost",
-    "evaluate": "kilonet.evaluation",
+    "evaluate": "kilonet.evaluation.scoring",
     "fit": "kilonet.train",
     "load": "kilonet.loading",
     "load_data": "kilonet.data.datasets",

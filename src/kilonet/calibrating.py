@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from kilonet.calibration import fit_calibration
 from kilonet.data.datasets import load_data
+from kilonet.evaluation.calibration import fit_calibration
 from kilonet.models.calibration import Calibration
 from kilonet.models.model import load, model_path
 from kilonet.runs import read_run

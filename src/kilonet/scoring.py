@@ -12,7 +12,7 @@ from kilonet.data.datasets import Images, check_fit, has_classes, load_data
 from kilonet.data.decode import Picture
 from kilonet.data.digits.finder import see_digit, see_plain
 from kilonet.data.image_folders import class_folders, read_labelled
-from kilonet.evaluation import Evaluation, evaluate
+from kilonet.evaluation.scoring import Evaluation, evaluate
 from kilonet.loading import load
 from kilonet.models.model import Classifier
 from kilonet.network.section import ModelSection
@@ -20,7 +20,7 @@ from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 
 if TYPE_CHECKING:
-    from kilonet.corruptions import CorruptedEvaluation
+    from kilonet.evaluation.corruptions import CorruptedEvaluation
 
 
 def score(source: str, data: str) -> Evaluation:
@@ -98,5 +98,5 @@ def score_corrupted(source: str, data: str) -> "CorruptedEvaluation":
     """
     model = load(source)
     with needed_from("corruptions", "--corruptions"):
-        from kilonet.corruptions import evaluate_corrupted  # noqa: PLC0415
+        from kilonet.evaluation.corruptions import evaluate_corrupted  # noqa: PLC0415
     return evaluate_corrupted(model, scored_images(model, data))

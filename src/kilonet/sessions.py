@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kilonet.evaluation.statistics import mean_and_deviation
 from kilonet.progress import LineProgress, Progress, Together, progress_on
 from kilonet.recipe import Recipe, load_recipe, recipe_name
 from kilonet.runs import EVENTS_FOLDER, Result, Run, is_finished, read_result, read_run, seed_folder
-from kilonet.statistics import mean_and_deviation
 from kilonet.train import fit, prepare_teachers, resume
 from kilonet.utils.environment import cores
 from kilonet.utils.errors import KilonetError

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from kilonet.data.datasets import DataSet, Images
-from kilonet.evaluation import evaluate
+from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import MODEL_FILE, Model, load, packaged_models
 from kilonet.native import library_name
 from kilonet.network.section import ModelSection

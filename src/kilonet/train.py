@@ -20,13 +20,13 @@ from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import DataSet, Images, check_fit, load_data
 from kilonet.engine import Engine, Totals
 from kilonet.engines import make_engine, resolve_run
+from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.metadata import notes_of
 from kilonet.models.model import Model
 from kilonet.network.module import initial_network
 from kilonet.progress import Progress, Silence
 from kilonet.recipe import Recipe, TrainSection
 from kilonet.runs import CHECKPOINT_FILE, RECIPE_FILE, Checkpoint, EpochMetrics, Result, Run, RunFolder
-from kilonet.statistics import wilson_interval
 from kilonet.teachers import Teacher, gather_teachers, kept_teachers, train_shared, wanted_teachers
 from kilonet.utils.environment import describe_environment
 from kilonet.utils.errors import KilonetError, TrainingDiverged

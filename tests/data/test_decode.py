@@ -229,7 +229,7 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from kilonet.utils.errors import KilonetError
-from kilonet.preprocess.decode import decode
+from kilonet.data.decode import decode
 content = Path(sys.argv[1]).read_bytes()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

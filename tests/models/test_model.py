@@ -19,7 +19,7 @@ from torch import Tensor
 import kilonet
 from helpers import TINY_LAYERS, command, model_section, process, python, refusal, some_pixels
 from kilonet.data.datasets import DataSet
-from kilonet.evaluation import evaluate
+from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import FORMAT_VERSION, MAXIMUM_BYTES, MODEL_FILE, Model, load, model_path, serialise
 from kilonet.network.module import initial_network
 from kilonet.runs import Run

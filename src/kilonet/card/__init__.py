@@ -12,10 +12,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
-from kilonet.evaluation import Evaluation, evaluate
+from kilonet.evaluation.scoring import Evaluation, evaluate
+from kilonet.evaluation.statistics import mean_and_deviation, mean_interval, wilson_interval
 from kilonet.models.model import serialise
 from kilonet.recipe import RunSection
-from kilonet.statistics import mean_and_deviation, mean_interval, wilson_interval
 from kilonet.subject import Subject
 from kilonet.utils.errors import KilonetError
 

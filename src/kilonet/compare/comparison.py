@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from kilonet.compare.differences import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
 from kilonet.compare.groups import Entry, Group, read_groups
 from kilonet.data.datasets import Images, load_data
+from kilonet.evaluation.statistics import mean_and_deviation
 from kilonet.models.model import load
-from kilonet.statistics import mean_and_deviation
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.text_tables import aligned
 

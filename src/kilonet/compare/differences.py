@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from kilonet.compare.groups import Group
-from kilonet.statistics import mean_and_deviation
+from kilonet.evaluation.statistics import mean_and_deviation
 
 ALPHA = 0.05
 

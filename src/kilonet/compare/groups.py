@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kilonet.evaluation.statistics import mean_and_deviation, mean_interval
 from kilonet.printed import read_printed
 from kilonet.runs import RESULT_FILE, Result, read_result, seed_of
-from kilonet.statistics import mean_and_deviation, mean_interval
 from kilonet.utils.errors import KilonetError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from kilonet.compare.comparison import Comparison
-from kilonet.statistics import mean_and_deviation
+from kilonet.evaluation.statistics import mean_and_deviation
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 

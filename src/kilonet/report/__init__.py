@@ -14,11 +14,11 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 import kilonet
+from kilonet.evaluation.statistics import mean_and_deviation, mean_interval
 from kilonet.report import inside, learning, mistakes, sureness
 from kilonet.report.figures import Figure, count, percent, span
 from kilonet.report.measure import Measured, measure
 from kilonet.report.recipe_table import layer_table, recipe_tables, shipped_table
-from kilonet.statistics import mean_and_deviation, mean_interval
 from kilonet.subject import Subject
 
 

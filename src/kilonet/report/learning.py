@@ -7,10 +7,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from kilonet.evaluation.statistics import mean_and_deviation, mean_interval
 from kilonet.report.figures import Figure, Row, Table, percent, span
 from kilonet.report.themed import ACCENT, FAINT, INK, SECOND, chart
 from kilonet.runs import EpochMetrics
-from kilonet.statistics import mean_and_deviation, mean_interval
 from kilonet.subject import Record, groups
 
 # A class or two of a small test set may be all right, and zero has no logarithm.

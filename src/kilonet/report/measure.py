@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.evaluation import Evaluation, evaluation_of
+from kilonet.evaluation.scoring import Evaluation, evaluation_of
+from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.calibration import UNFITTED
-from kilonet.statistics import wilson_interval
 from kilonet.subject import Subject
 from kilonet.utils.errors import KilonetError
 

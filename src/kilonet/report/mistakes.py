@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
+from kilonet.evaluation.statistics import wilson_interval
 from kilonet.report.figures import Figure, Table, count, percent, span
 from kilonet.report.measure import Judged, Measured
 from kilonet.report.pixels import photo
 from kilonet.report.themed import ACCENT, FAINT, INK, PAPER, SECOND, chart
-from kilonet.statistics import wilson_interval
 from kilonet.subject import Subject
 
 _MOST_LETTERED = 20

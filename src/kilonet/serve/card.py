@@ -4,7 +4,7 @@ from pathlib import Path
 
 import kilonet
 from kilonet.data.datasets import load_data
-from kilonet.evaluation import evaluate
+from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import Classifier, Model, packaged_models
 from kilonet.runs import RESULT_FILE, read_result
 from kilonet.serve.schema import Accuracy, Card

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from kilonet.data.datasets import Images
-from kilonet.evaluation import evaluate
+from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import Model
 from kilonet.network.graph import PlacedLayer
 from kilonet.network.operations import (

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from kilonet.data.datasets import Images
+from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.model import Classifier
-from kilonet.statistics import wilson_interval
 from kilonet.utils.errors import KilonetError
 
 WORST_IMAGES = 10

@@ -22,7 +22,7 @@ from skimage.transform import AffineTransform, warp
 from skimage.util import random_noise
 
 from kilonet.data.datasets import Images
-from kilonet.evaluation import evaluate
+from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import Classifier
 from kilonet.utils.errors import KilonetError
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from helpers import model_section, refusal, some_pixels
 from kilonet.data.datasets import DataSet, Images
-from kilonet.evaluation import WORST_IMAGES, Evaluation, evaluate
+from kilonet.evaluation.scoring import WORST_IMAGES, Evaluation, evaluate
+from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.model import Model
 from kilonet.runs import Run
-from kilonet.statistics import wilson_interval
 from kilonet.utils.errors import KilonetError
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from helpers import refusal, some_pixels
-from kilonet.corruptions import CORRUPTIONS, corrupted, evaluate_corrupted
 from kilonet.data.datasets import DataSet, Images
+from kilonet.evaluation.corruptions import CORRUPTIONS, corrupted, evaluate_corrupted
 from kilonet.models.model import load
 from kilonet.utils.errors import KilonetError
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from helpers import refusal
-from kilonet.calibration import fit_calibration, fit_temperature
+from kilonet.evaluation.calibration import fit_calibration, fit_temperature
 from kilonet.models.calibration import Calibration, energies
 from kilonet.utils.errors import KilonetError
 

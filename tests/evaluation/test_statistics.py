@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kilonet.statistics import NORMAL_QUANTILE_95, mean_and_deviation, wilson_interval
+from kilonet.evaluation.statistics import NORMAL_QUANTILE_95, mean_and_deviation, wilson_interval
 
 
 # The first three are of R. G. Newcombe, "Two-sided confidence intervals for the single proportion", 1998, table I.
