@@ -11,10 +11,9 @@ import os
 import statistics
 
 from kilonet.data.datasets import load_data
-from kilonet.engines import make_engine, resolve_run
+from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.models.model import Model
 from kilonet.network.module import initial_network
-from kilonet.progress import Silence
 from kilonet.recipe import load_recipe
 from kilonet.utils.environment import processor_name
 from scaling import epoch_seconds
@@ -26,7 +25,7 @@ CASES["`teacher`"] = ("teacher", False)
 def seconds_of(name: str, threads: int, *, taught: bool) -> float:
     """Train an epoch of a recipe by the native engine, from a teacher that knows nothing if it is taught."""
     changes = {"engine": "native", "threads": threads}
-    recipe, teacher = (resolve_run(load_recipe(one, changes), Silence()) for one in (name, "teacher"))
+    recipe, teacher = (resolve_run(load_recipe(one, changes)) for one in (name, "teacher"))
     model = Model(teacher.model, initial_network(teacher.model, 0).state())
     images = load_data("mnist").train
     engine = make_engine(recipe, images, initial_network(recipe.model, 0), [model] if taught else [])

@@ -23,9 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from kilonet.data.datasets import Images, load_data
-from kilonet.engines import make_engine, resolve_run
+from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.models.model import Model, load
-from kilonet.progress import Silence
 from kilonet.recipe import load_recipe
 from kilonet.ship import description
 from kilonet.ship.compiled import CompiledC
@@ -71,7 +70,7 @@ def _onnx(path: Path) -> Classify:
 
 
 def _native(model: Model, images: Images) -> Classify:
-    recipe = resolve_run(load_recipe("mcu").replace(engine="native", threads=1), Silence())
+    recipe = resolve_run(load_recipe("mcu").replace(engine="native", threads=1))
     engine = make_engine(recipe, images, model.network)
     return lambda pixels: engine.logits(torch.from_numpy(pixels)).numpy()
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from kilonet.native import multiplies_bfloat16
-from kilonet.native.build import compile_program
+from kilonet.engines.native import multiplies_bfloat16
+from kilonet.engines.native.build import compile_program
 from kilonet.network.section import ModelSection
 from kilonet.recipe import load_recipe
 from kilonet.utils.environment import processor_name

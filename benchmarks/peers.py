@@ -59,12 +59,11 @@ def time_kilonet(engine: str, steps: int) -> float:
     import torch
 
     from kilonet.data.augment import draw_transforms
-    from kilonet.engines import make_engine, resolve_run
+    from kilonet.engines.selection import make_engine, resolve_run
     from kilonet.network.module import initial_network
-    from kilonet.progress import Silence
     from kilonet.recipe import load_recipe
 
-    recipe = resolve_run(load_recipe("mcu").replace(engine=engine), Silence())
+    recipe = resolve_run(load_recipe("mcu").replace(engine=engine))
     train = load_data("mnist").train
     trained = make_engine(recipe, train, initial_network(recipe.model, 0))
     transforms = draw_transforms(recipe.augment, steps * BATCH, torch.Generator()).split(BATCH)

@@ -17,11 +17,10 @@ import torch
 
 from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import Images, load_data
-from kilonet.engine import Engine
-from kilonet.engines import make_engine, resolve_run
+from kilonet.engines.contract import Engine
+from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.network.cost import budget_of
 from kilonet.network.module import initial_network
-from kilonet.progress import Silence
 from kilonet.recipe import Recipe, load_recipe
 from kilonet.utils.environment import processor_name
 
@@ -51,7 +50,7 @@ def recipe_of(case: Case) -> Recipe:
     *hidden, last = recipe.model.layers
     layers = [" ".join([kind, *_widened(words, case.widening)]) for kind, *words in map(str.split, hidden)]
     changes = {"layers": [*layers, last], "max_parameters": 10**6, "batch_size": case.batch, "threads": case.threads}
-    return resolve_run(recipe.replace(engine="native", **changes), Silence())
+    return resolve_run(recipe.replace(engine="native", **changes))
 
 
 def _widened(words: list[str], factor: int) -> list[str]:

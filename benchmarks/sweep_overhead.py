@@ -19,8 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from kilonet.engines import resolve_run
-from kilonet.progress import Silence
+from kilonet.engines.selection import resolve_run
 from kilonet.recipe import parse_recipe
 from kilonet.sweep.plan import load_plan
 from kilonet.sweep.search import Candidates
@@ -49,7 +48,7 @@ def draw(plan: Path, folder: Path) -> list[Path]:
     for number in range(read.search.trials):
         configuration = candidates.suggest(str(number))
         recipe = parse_recipe(json.loads(configuration["recipe"]), "candidate", {})
-        resolve_run(recipe, Silence())
+        resolve_run(recipe)
         paths.append(folder / f"{number}.toml")
         paths[-1].write_text(recipe.to_toml(), encoding="utf-8")
     return paths

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from kilonet.data.datasets import FASHION, DataSet
+from kilonet.engines.native import native_objection
 from kilonet.models.model import load
-from kilonet.native import native_objection
 from kilonet.network.cost import budget_of
 from kilonet.recipe import load_recipe, parse_recipe
 from kilonet.ship.export import export_c, export_onnx

@@ -17,7 +17,7 @@ import kilonet
 from helpers import StopAtEpoch, refusal, same_tensors, tiny_recipe
 from kilonet import train
 from kilonet.data.datasets import DataSet, Images
-from kilonet.engine import Totals
+from kilonet.engines.contract import Totals
 from kilonet.models.model import load
 from kilonet.progress import Silence
 from kilonet.recipe import Recipe, TrainSection

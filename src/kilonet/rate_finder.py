@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from kilonet.engine import Engine
-from kilonet.engines import make_engine, resolve_run
+from kilonet.engines.contract import Engine
+from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.network.module import initial_network
 from kilonet.progress import Progress, Silence
 from kilonet.recipe import Recipe
@@ -107,7 +107,7 @@ def find_rate(
     if not LEAST_STEPS <= steps <= MOST_STEPS:
         raise KilonetError(f"--steps {steps}: {LEAST_STEPS} to {MOST_STEPS:,} show a curve")
     progress = progress or Silence()
-    recipe = resolve_run(recipe, progress)
+    recipe = resolve_run(recipe, progress.message)
     data = checked_data(recipe)
     engine = make_engine(recipe, data.train, initial_network(recipe.model, recipe.run.seed))
     rates = [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from kilonet.data.datasets import DataSet, Images
+from kilonet.engines.native import library_name
 from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import MODEL_FILE, Model, load, packaged_models
-from kilonet.native import library_name
 from kilonet.network.section import ModelSection
 from kilonet.progress import Progress
 from kilonet.recipe import DistillSection, Recipe, load_recipe, names_a_recipe

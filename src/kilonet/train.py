@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import DataSet, Images, check_fit, load_data
-from kilonet.engine import Engine, Totals
-from kilonet.engines import make_engine, resolve_run
+from kilonet.engines.contract import Engine, Totals
+from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.metadata import notes_of
 from kilonet.models.model import Model
@@ -51,7 +51,7 @@ def fit(
         TrainingDiverged: the loss is not a number any more, or no better than guessing.
     """
     progress = progress or Silence()
-    recipe = resolve_run(recipe, progress)
+    recipe = resolve_run(recipe, progress.message)
     data = checked_data(recipe, images)
     gather = _gathering(recipe, data, progress)
     if out is None:
@@ -71,7 +71,7 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
     """
     progress = progress or Silence()
     with RunFolder.open(path) as folder:
-        recipe = resolve_run(folder.recipe, progress)
+        recipe = resolve_run(folder.recipe, progress.message)
         data = checked_data(recipe, images)
         # Where training has begun the teachers are there, whatever has become of what the recipe names.
         begun = (path / CHECKPOINT_FILE).exists()
@@ -93,7 +93,7 @@ def prepare_teachers(recipe: Recipe, parent: Path, progress: Progress) -> None:
         KilonetError: the recipe or a teacher will not do.
         TrainingDiverged: a teacher's loss is not a number any more, or no better than guessing.
     """
-    recipe = resolve_run(recipe, progress)
+    recipe = resolve_run(recipe, progress.message)
     data = checked_data(recipe, None)
     train_shared(wanted_teachers(recipe, progress), data, parent, partial(_train_teacher, data=data, progress=progress))
 

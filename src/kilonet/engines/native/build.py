@@ -23,7 +23,7 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from kilonet.native import plan
+from kilonet.engines.native import codegen as plan
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 
@@ -147,7 +147,7 @@ def _fingerprint(source: str, compiler: str, flags: list[str]) -> str:
 
 
 def _read(name: str) -> str:
-    return (files("kilonet.native") / name).read_text(encoding="utf-8")
+    return (files("kilonet.engines.native") / name).read_text(encoding="utf-8")
 
 
 @functools.cache

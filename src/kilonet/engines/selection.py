@@ -1,29 +1,32 @@
 """Choosing what computes: makes every `auto` of a recipe definite, and builds the engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from kilonet.data.datasets import Images
-from kilonet.engine import Engine
+from kilonet.engines.contract import Engine
+from kilonet.engines.native import NativeEngine, multiplies_bfloat16, native_objection
+from kilonet.engines.torch_engine import TorchEngine
 from kilonet.models.model import Model
-from kilonet.native import NativeEngine, multiplies_bfloat16, native_objection
 from kilonet.network.module import Network
-from kilonet.progress import Progress
 from kilonet.recipe import Recipe, RunSection
-from kilonet.torch_engine import TorchEngine
 from kilonet.utils.errors import KilonetError
 
 
-def resolve_run(recipe: Recipe, progress: Progress) -> Recipe:
+def resolve_run(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Recipe:
     """Return the recipe with engine, device, precision and threads definite.
+
+    Args:
+        recipe: the recipe, whose `run` section may say `auto`.
+        say: is given one line where the engine is not the one to be expected.
 
     Raises:
         KilonetError: the recipe asks for a device or an engine that this machine does not have.
     """
     device = _resolve_device(recipe.run)
     recipe = recipe.replace(device=device, precision=_resolve_precision(recipe.run, device))
-    engine = _resolve_engine(recipe, progress)
+    engine = _resolve_engine(recipe, say)
     return recipe.replace(engine=engine, threads=recipe.run.threads or torch.get_num_threads())
 
 
@@ -59,7 +62,7 @@ def _resolve_precision(run: RunSection, device: str) -> str:
     return "bfloat16" if device == "cpu" and multiplies_bfloat16() else "float32"
 
 
-def _resolve_engine(recipe: Recipe, progress: Progress) -> str:
+def _resolve_engine(recipe: Recipe, say: Callable[[str], None]) -> str:
     """Return the native engine where it can be had on a CPU; say why not where it was to be expected."""
     wanted, on_cpu = recipe.run.engine, recipe.run.device == "cpu"
     if wanted == "torch" or (wanted == "auto" and not on_cpu):
@@ -69,5 +72,5 @@ def _resolve_engine(recipe: Recipe, progress: Progress) -> str:
         return "native"
     if wanted == "native":
         raise KilonetError(f"the native engine cannot be used: {objection}")
-    progress.message(f"using the torch engine, as the native one cannot be used: {objection}")
+    say(f"using the torch engine, as the native one cannot be used: {objection}")
     return "torch"

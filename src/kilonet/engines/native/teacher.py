@@ -4,9 +4,9 @@ import ctypes
 
 import torch
 
+from kilonet.engines.native.bindings import Settings, Teacher, declared_library
+from kilonet.engines.native.codegen import stretches
 from kilonet.models.model import Model
-from kilonet.native.library import Settings, Teacher, declared_library
-from kilonet.native.plan import stretches
 from kilonet.network.section import ModelSection
 
 

@@ -2,18 +2,16 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kilonet.allocator import keep_freed_memory
-from kilonet.cuda_graph import CapturedStep
 from kilonet.data.augment import apply_transforms
 from kilonet.data.datasets import Images
-from kilonet.engine import Totals, average_share
+from kilonet.engines.contract import Totals, average_share
 from kilonet.models.model import Model
 from kilonet.network.module import Network
 from kilonet.network.operations import BatchNorm
@@ -21,10 +19,11 @@ from kilonet.recipe import DistillSection, Recipe, TrainSection
 from kilonet.utils.errors import KilonetError
 
 _SCORED_AT_ONCE = 1000
+_WARM_UP_STEPS = 3
 
 
 class TorchEngine:
-    """Trains a network with torch; see `kilonet.engine.Engine` for the contract."""
+    """Trains a network with torch; see `kilonet.engines.contract.Engine` for the contract."""
 
     name = "torch"
 
@@ -55,7 +54,6 @@ class TorchEngine:
         self._captured: CapturedStep | None = None
         if self.device == "cpu":
             torch.set_num_threads(recipe.run.threads)
-            keep_freed_memory()
 
     def train_batch(self, indices: Tensor, transforms: Tensor, learning_rate: float, step: int) -> None:
         """Train one step; see the contract."""
@@ -153,6 +151,32 @@ def distilled(loss: Tensor, logits: Tensor, answers: Sequence[Tensor], distill: 
     softened = (logits / distill.temperature).log_softmax(1)
     divergence = functional.kl_div(softened, wanted, reduction="batchmean")
     return (1 - distill.weight) * loss + distill.weight * distill.temperature**2 * divergence
+
+
+class CapturedStep:
+    """A step recorded once and replayed; source: torch's documentation, "CUDA Graphs", whole-network capture.
+
+    Making one runs the step a few times, so the caller must restore whatever state the step changes.
+    """
+
+    def __init__(self, step: Callable[[Tensor, Tensor], None], example: tuple[Tensor, Tensor]) -> None:
+        """Warm up and record `step` on copies of the example's two tensors, whose shapes every replay must have."""
+        self._inputs = example[0].clone(), example[1].clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP_STEPS):
+                step(*self._inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            step(*self._inputs)
+
+    def __call__(self, first: Tensor, second: Tensor) -> None:
+        """Replay the step on new inputs."""
+        self._inputs[0].copy_(first)
+        self._inputs[1].copy_(second)
+        self._graph.replay()
 
 
 def _check_last_batch(recipe: Recipe, images: int) -> None:

@@ -14,10 +14,10 @@ from torch.optim.swa_utils import AveragedModel
 from helpers import same_tensors, some_pixels, tiny_recipe
 from kilonet.data.augment import apply_transforms, draw_transforms
 from kilonet.data.datasets import Images
+from kilonet.engines.torch_engine import TorchEngine, distilled
 from kilonet.models.model import Model
 from kilonet.network.module import Network, initial_network
 from kilonet.recipe import DistillSection, Recipe
-from kilonet.torch_engine import TorchEngine, distilled
 from reference import Reference, averaging
 
 IMAGES = Images(some_pixels(200), torch.arange(200) % 10)

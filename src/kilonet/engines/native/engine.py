@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from kilonet.engine import Totals, average_share
+from kilonet.engines.contract import Totals, average_share
+from kilonet.engines.native import bindings as library
+from kilonet.engines.native.build import load_library, multiplies_bfloat16
+from kilonet.engines.native.codegen import stretches
+from kilonet.engines.native.teacher import NativeTeacher
 from kilonet.models.model import Model
-from kilonet.native import library
-from kilonet.native.build import load_library, multiplies_bfloat16
-from kilonet.native.plan import stretches
-from kilonet.native.teacher import NativeTeacher
 from kilonet.network.section import ModelSection
 from kilonet.recipe import Recipe
 from kilonet.utils.errors import KilonetError
@@ -31,7 +31,7 @@ def native_objection(recipe: Recipe) -> str | None:
 
 
 class NativeEngine:
-    """Trains a network by compiled kernels; see `kilonet.engine.Engine` for the contract.
+    """Trains a network by compiled kernels; see `kilonet.engines.contract.Engine` for the contract.
 
     Its results do not depend on the number of threads.
     """

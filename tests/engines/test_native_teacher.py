@@ -7,20 +7,6 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
-
-from helpers import same_tensors, tiny_recipe
-from kilonet.data.augment import draw_transforms
-from kilonet.data.datasets import DataSet
-from kilonet.models.model import Model
-from kilonet.native import NativeEngine
-from kilonet.native.plan import stretches
-from kilonet.network.module import Network, initial_network
-from kilonet.recipe import Recipe, parse_recipe
-from kilonet.runs import Run
-from kilonet.torch_engine import TorchEngine
-from kilonet.train import scheduled_rate
-from reference import Reference
 from test_native import (
     SMALL,
     SMALL_INPUT,
@@ -32,6 +18,20 @@ from test_native import (
     train,
     weights_for,
 )
+from torch import Tensor
+
+from helpers import same_tensors, tiny_recipe
+from kilonet.data.augment import draw_transforms
+from kilonet.data.datasets import DataSet
+from kilonet.engines.native import NativeEngine
+from kilonet.engines.native.codegen import stretches
+from kilonet.engines.torch_engine import TorchEngine
+from kilonet.models.model import Model
+from kilonet.network.module import Network, initial_network
+from kilonet.recipe import Recipe, parse_recipe
+from kilonet.runs import Run
+from kilonet.train import scheduled_rate
+from reference import Reference
 
 pytestmark = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="no C++ compiler"

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import DataSet
-from kilonet.native import NativeEngine, native_objection, plan
-from kilonet.native.build import cache_folder
-from kilonet.native.plan import stretches
+from kilonet.engines.native import NativeEngine, native_objection
+from kilonet.engines.native import codegen as plan
+from kilonet.engines.native.build import cache_folder
+from kilonet.engines.native.codegen import stretches
 from kilonet.network.module import Network, initial_network
 from kilonet.recipe import Recipe, load_recipe, parse_recipe
 from kilonet.train import scheduled_rate
@@ -368,7 +369,7 @@ def test_bad_arguments_are_refused() -> None:
 
 
 OBJECTION = f"""
-from kilonet.native import native_objection
+from kilonet.engines.native import native_objection
 from kilonet.recipe import parse_recipe
 print(native_objection(parse_recipe({{"model": {{"input": [1, 4, 4], "layers": {TINY!r}}}}}, "tiny", {{}})))
 """

@@ -3,7 +3,7 @@
 import ctypes
 from typing import Any, ClassVar
 
-from kilonet.native.build import load_library
+from kilonet.engines.native.build import load_library
 from kilonet.network.section import ModelSection
 
 
