@@ -17,9 +17,9 @@ from playwright.sync_api import Browser, sync_playwright
 
 from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
 from kilonet.data.datasets import DataSet, load_data
-from kilonet.runs import Run
 from kilonet.ship.page.running import browser_path
-from kilonet.train import fit
+from kilonet.training.run_folder import Run
+from kilonet.training.train import fit
 from kilonet.utils.environment import cores
 
 # The same examples every time, however slow the machine.

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from kilonet.cli import main
 from kilonet.network.section import ModelSection
-from kilonet.progress import Silence
 from kilonet.recipe import Recipe, parse_recipe
+from kilonet.training.progress import Silence
 from kilonet.utils.errors import KilonetError
 
 GOLDEN = Path(__file__).parent / "golden"

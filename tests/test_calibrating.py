@@ -10,8 +10,8 @@ import torch
 from helpers import command, tiny_recipe, write_idx_folder
 from kilonet.data.datasets import DataSet, load_data
 from kilonet.models.model import load
-from kilonet.runs import Run
-from kilonet.train import fit
+from kilonet.training.run_folder import Run
+from kilonet.training.train import fit
 
 
 @pytest.fixture(scope="module")

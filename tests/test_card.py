@@ -20,8 +20,8 @@ from kilonet.evaluation.scoring import evaluate
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.gathering import Evidence, subject_of
 from kilonet.models.model import load
-from kilonet.runs import Run
 from kilonet.subject import Subject
+from kilonet.training.run_folder import Run
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 

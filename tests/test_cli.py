@@ -15,7 +15,7 @@ from conftest import Interrupted
 from helpers import GOLDEN, KILONET, Answer, command, process, python, tiny_recipe
 from kilonet import cli
 from kilonet.recipe import SECTIONS, packaged_recipes
-from kilonet.runs import Run, read_history, read_result
+from kilonet.training.run_folder import Run, read_history, read_result
 from kilonet.utils.errors import TrainingDiverged
 
 COMMANDS = ("train", "evaluate", "predict", "calibrate", "summary", "recipes")

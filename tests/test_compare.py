@@ -12,8 +12,8 @@ from helpers import GOLDEN, command, refusal, tiny_recipe
 from kilonet.compare.comparison import compare
 from kilonet.compare.differences import holm, models_test, seeds_test
 from kilonet.compare.groups import Entry, Group, read_groups
-from kilonet.runs import Result, Run
-from kilonet.train import fit
+from kilonet.training.run_folder import Result, Run
+from kilonet.training.train import fit
 from kilonet.utils.errors import KilonetError
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"

@@ -20,8 +20,8 @@ from kilonet.network.module import initial_network
 from kilonet.report import report_html
 from kilonet.report.inside import activations, sights
 from kilonet.report.measure import measure, reliability
-from kilonet.runs import Run
 from kilonet.subject import Record, Subject, groups
+from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
 from report_pages import table_of, text_of
 

@@ -22,7 +22,6 @@ from kilonet.models.metadata import Notes
 from kilonet.models.model import Model, load
 from kilonet.network.module import initial_network
 from kilonet.network.section import ModelSection
-from kilonet.runs import Run
 from kilonet.serve.answering import Answering, from_pixels
 from kilonet.serve.app import application
 from kilonet.serve.card import card_of
@@ -32,6 +31,7 @@ from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal
 from kilonet.ship.export import export_c
 from kilonet.ship.exported import ExportedModel
+from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
 from service import LIMITS, PNG, in_loop, png, service_of
 

@@ -6,8 +6,8 @@ import pytest
 
 from conftest import Interrupted
 from helpers import SEED_LAYERS, refusal, tiny_recipe
-from kilonet.runs import Run
 from kilonet.sources import model_section
+from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
 
 

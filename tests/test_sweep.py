@@ -17,8 +17,8 @@ from ray.cluster_utils import Cluster
 
 from helpers import KILONET, process
 from kilonet.recipe import load_recipe
-from kilonet.runs import METRICS_FILE, is_finished, read_result
-from kilonet.train import fit
+from kilonet.training.run_folder import METRICS_FILE, is_finished, read_result
+from kilonet.training.train import fit
 
 EPOCHS = 10
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}

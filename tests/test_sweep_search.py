@@ -11,12 +11,12 @@ from ray.tune.search import Searcher
 
 from helpers import command, refusal
 from kilonet.recipe import Recipe, parse_recipe
-from kilonet.runs import Run
 from kilonet.sweep.driver import _resources
 from kilonet.sweep.halving import HalvingBySize
 from kilonet.sweep.plan import Plan, SearchSection
 from kilonet.sweep.search import Candidates
 from kilonet.sweep.trials import Trials, pareto
+from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
 
 LAYERS = ("conv {4..40}", "maxpool 2", "conv {4..40}", "gap", "mix 10")

@@ -233,9 +233,10 @@ def test_no_compiler_is_said(exported: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_loading_a_model_imports_nothing_of_shipping_at_import() -> None:
-    script = (
-        "import sys, kilonet, kilonet.models.model, kilonet.train; print(any('ship' in name for name in sys.modules))"
-    )
+    script = """
+import sys, kilonet, kilonet.models.model, kilonet.training.train
+print(any("ship" in name for name in sys.modules))
+"""
     assert python(script).out.strip() == "False"
 
 

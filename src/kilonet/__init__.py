@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from kilonet.models.model import Model, Predictions
     from kilonet.network.cost import Budget, budget_of
     from kilonet.recipe import Recipe, load_recipe
-    from kilonet.runs import Result, Run, read_result
-    from kilonet.train import fit, resume
+    from kilonet.training.run_folder import Result, Run, read_result
+    from kilonet.training.train import fit, resume
     from kilonet.utils.errors import KilonetError, TrainingDiverged
 
 __version__ = version("kilonet")
@@ -33,17 +33,17 @@ _HOMES = {
     "Model": "kilonet.models.model",
     "Predictions": "kilonet.models.model",
     "Recipe": "kilonet.recipe",
-    "Result": "kilonet.runs",
-    "Run": "kilonet.runs",
+    "Result": "kilonet.training.run_folder",
+    "Run": "kilonet.training.run_folder",
     "TrainingDiverged": "kilonet.utils.errors",
     "budget_of": "kilonet.network.cost",
     "evaluate": "kilonet.evaluation.scoring",
-    "fit": "kilonet.train",
+    "fit": "kilonet.training.train",
     "load": "kilonet.loading",
     "load_data": "kilonet.data.datasets",
     "load_recipe": "kilonet.recipe",
-    "read_result": "kilonet.runs",
-    "resume": "kilonet.train",
+    "read_result": "kilonet.training.run_folder",
+    "resume": "kilonet.training.train",
 }
 
 __all__ = [

@@ -6,7 +6,7 @@ from kilonet.data.datasets import load_data
 from kilonet.evaluation.calibration import fit_calibration
 from kilonet.models.calibration import Calibration
 from kilonet.models.model import load, model_path
-from kilonet.runs import read_run
+from kilonet.training.run_folder import read_run
 from kilonet.utils.errors import KilonetError
 
 

@@ -40,8 +40,8 @@ def train(
         json: print one JSON object instead of text.
         recipe_keys: keys of the recipe to change.
     """
-    from kilonet import sessions
-    from kilonet.printed import as_printed
+    from kilonet.training import sessions
+    from kilonet.training.results import as_printed
 
     changes = recipe_keys.given()
     if seeds is not None and resume is None:

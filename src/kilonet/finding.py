@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kilonet.progress import progress_on
-from kilonet.rate_finder import RangeTest, find_rate
 from kilonet.recipe import load_recipe
+from kilonet.training.lr_finder import RangeTest, find_rate
+from kilonet.training.progress import progress_on
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 

@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from kilonet.data.datasets import Images, load_data
 from kilonet.models.model import MODEL_FILE, load, packaged_models
-from kilonet.printed import read_printed
 from kilonet.recipe import RunSection
-from kilonet.runs import RESULT_FILE, Result, read_history, read_result, seed_of
 from kilonet.subject import Record, Robustness, Shipped, Subject, is_model_of
+from kilonet.training.results import read_printed
+from kilonet.training.run_folder import RESULT_FILE, Result, read_history, read_result, seed_of
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded
 from kilonet.utils.schema import first_complaint

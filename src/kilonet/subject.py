@@ -11,7 +11,7 @@ from kilonet.models.metadata import Notes
 from kilonet.models.model import Model
 from kilonet.network.cost import Budget, budget_of
 from kilonet.recipe import Recipe
-from kilonet.runs import EpochMetrics, Result
+from kilonet.training.run_folder import EpochMetrics, Result
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.schema import Fraction, Schema
 

@@ -24,7 +24,7 @@ from kilonet.engines.native.build import cache_folder
 from kilonet.engines.native.codegen import stretches
 from kilonet.network.module import Network, initial_network
 from kilonet.recipe import Recipe, load_recipe, parse_recipe
-from kilonet.train import scheduled_rate
+from kilonet.training.train import scheduled_rate
 from kilonet.utils.errors import KilonetError
 from reference import Reference
 

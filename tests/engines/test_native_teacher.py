@@ -29,8 +29,8 @@ from kilonet.engines.torch_engine import TorchEngine
 from kilonet.models.model import Model
 from kilonet.network.module import Network, initial_network
 from kilonet.recipe import Recipe, parse_recipe
-from kilonet.runs import Run
-from kilonet.train import scheduled_rate
+from kilonet.training.run_folder import Run
+from kilonet.training.train import scheduled_rate
 from reference import Reference
 
 pytestmark = pytest.mark.skipif(

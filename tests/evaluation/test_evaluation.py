@@ -12,7 +12,7 @@ from kilonet.data.datasets import DataSet, Images
 from kilonet.evaluation.scoring import WORST_IMAGES, Evaluation, evaluate
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.model import Model
-from kilonet.runs import Run
+from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
 
 

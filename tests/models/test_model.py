@@ -22,7 +22,7 @@ from kilonet.data.datasets import DataSet
 from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import FORMAT_VERSION, MAXIMUM_BYTES, MODEL_FILE, Model, load, model_path, serialise
 from kilonet.network.module import initial_network
-from kilonet.runs import Run
+from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
 
 SECTION = model_section(*TINY_LAYERS)

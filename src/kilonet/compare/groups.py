@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kilonet.evaluation.statistics import mean_and_deviation, mean_interval
-from kilonet.printed import read_printed
-from kilonet.runs import RESULT_FILE, Result, read_result, seed_of
+from kilonet.training.results import read_printed
+from kilonet.training.run_folder import RESULT_FILE, Result, read_result, seed_of
 from kilonet.utils.errors import KilonetError
 
 

@@ -10,8 +10,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from kilonet.evaluation.statistics import mean_and_deviation, mean_interval
 from kilonet.report.figures import Figure, Row, Table, percent, span
 from kilonet.report.themed import ACCENT, FAINT, INK, SECOND, chart
-from kilonet.runs import EpochMetrics
 from kilonet.subject import Record, groups
+from kilonet.training.run_folder import EpochMetrics
 
 # A class or two of a small test set may be all right, and zero has no logarithm.
 _LEAST_ERROR = 1e-4

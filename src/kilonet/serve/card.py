@@ -6,10 +6,10 @@ import kilonet
 from kilonet.data.datasets import load_data
 from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import Classifier, Model, packaged_models
-from kilonet.runs import RESULT_FILE, read_result
 from kilonet.serve.schema import Accuracy, Card
 from kilonet.ship.export import display_name
 from kilonet.ship.exported import ExportedModel
+from kilonet.training.run_folder import RESULT_FILE, read_result
 
 
 def card_of(classifier: Model | ExportedModel, engine: Classifier, source: str) -> Card:

@@ -13,7 +13,6 @@ from pathlib import Path
 import ray
 from ray import tune
 
-from kilonet.runs import locked
 from kilonet.sweep import worker
 from kilonet.sweep.front import Front
 from kilonet.sweep.halving import HalvingBySize
@@ -21,6 +20,7 @@ from kilonet.sweep.plan import Plan
 from kilonet.sweep.search import Candidates
 from kilonet.sweep.table import LiveTable
 from kilonet.sweep.trials import Trials
+from kilonet.training.run_folder import locked
 from kilonet.utils.environment import cores
 from kilonet.utils.errors import KilonetError
 

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from kilonet.network.cost import budget_of
 from kilonet.recipe import load_recipe
-from kilonet.runs import METRICS_FILE, EpochMetrics, Result, is_finished, read_history, read_result
 from kilonet.sweep.plan import Plan, Value, load_plan
+from kilonet.training.run_folder import METRICS_FILE, EpochMetrics, Result, is_finished, read_history, read_result
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import make_folder, read_bounded, write_atomically
 from kilonet.utils.schema import Schema

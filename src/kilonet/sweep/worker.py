@@ -10,11 +10,11 @@ from typing import Any
 
 from ray import tune
 
-from kilonet.progress import Silence
 from kilonet.recipe import Recipe, parse_recipe
-from kilonet.runs import RECIPE_FILE, is_finished, read_history
 from kilonet.sweep.trials import PLAN_FILE, WORST_ERROR
-from kilonet.train import fit, resume
+from kilonet.training.progress import Silence
+from kilonet.training.run_folder import RECIPE_FILE, is_finished, read_history
+from kilonet.training.train import fit, resume
 from kilonet.utils.errors import InUse, KilonetError, TrainingDiverged
 
 _SECONDS_TO_DIE = 60

@@ -21,9 +21,18 @@ from kilonet.engines.native import library_name
 from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import MODEL_FILE, Model, load, packaged_models
 from kilonet.network.section import ModelSection
-from kilonet.progress import Progress
 from kilonet.recipe import DistillSection, Recipe, load_recipe, names_a_recipe
-from kilonet.runs import METRICS_FILE, RECIPE_FILE, RESULT_FILE, Result, Run, TeacherResult, is_finished, read_result
+from kilonet.training.progress import Progress
+from kilonet.training.run_folder import (
+    METRICS_FILE,
+    RECIPE_FILE,
+    RESULT_FILE,
+    Result,
+    Run,
+    TeacherResult,
+    is_finished,
+    read_result,
+)
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import make_folder, write_atomically
 

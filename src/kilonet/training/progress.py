@@ -5,7 +5,7 @@ from typing import NoReturn, Protocol, TextIO
 
 from tqdm import tqdm
 
-from kilonet.runs import EpochMetrics
+from kilonet.training.run_folder import EpochMetrics
 
 
 class Progress(Protocol):

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from kilonet.progress import BarProgress, LineProgress, Progress, Silence, progress_on, score_line
-from kilonet.runs import EpochMetrics
+from kilonet.training.progress import BarProgress, LineProgress, Progress, Silence, progress_on, score_line
+from kilonet.training.run_folder import EpochMetrics
 
 METRICS = EpochMetrics(
     epoch=0,

@@ -16,7 +16,14 @@ import pytest
 
 from helpers import KILONET, TINY_LAYERS, process
 from kilonet.models.model import MODEL_FILE
-from kilonet.runs import CHECKPOINT_FILE, METRICS_FILE, RECIPE_FILE, is_finished, read_history, read_result
+from kilonet.training.run_folder import (
+    CHECKPOINT_FILE,
+    METRICS_FILE,
+    RECIPE_FILE,
+    is_finished,
+    read_history,
+    read_result,
+)
 
 # The seed of the kills. They differ from run to run all the same, as the processes' speed does.
 SEED = 7

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from kilonet.evaluation.statistics import mean_and_deviation
-from kilonet.progress import LineProgress, Progress, Together, progress_on
 from kilonet.recipe import Recipe, load_recipe, recipe_name
-from kilonet.runs import EVENTS_FOLDER, Result, Run, is_finished, read_result, read_run, seed_folder
-from kilonet.train import fit, prepare_teachers, resume
+from kilonet.training.progress import LineProgress, Progress, Together, progress_on
+from kilonet.training.run_folder import EVENTS_FOLDER, Result, Run, is_finished, read_result, read_run, seed_folder
+from kilonet.training.train import fit, prepare_teachers, resume
 from kilonet.utils.environment import cores
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
@@ -113,7 +113,7 @@ def _told(progress: Progress, folder: Path, *, tensorboard: bool) -> Progress:
     if not tensorboard:
         return progress
     with needed_from("tensorboard", "--tensorboard"):
-        from kilonet.tracking import EventFile  # noqa: PLC0415
+        from kilonet.training.tensorboard import EventFile  # noqa: PLC0415
     return Together(progress, EventFile(folder))
 
 

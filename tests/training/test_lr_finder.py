@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers import command, hide, refusal, tiny_recipe
-from kilonet.rate_finder import find_rate, range_test
-from kilonet.train import fit
+from kilonet.training.lr_finder import find_rate, range_test
+from kilonet.training.train import fit
 from kilonet.utils.errors import KilonetError
 
 RATES = [1e-3 * 10 ** (step / 50) for step in range(200)]

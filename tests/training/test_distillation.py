@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from helpers import TINY_LAYERS, StopAtEpoch, command, process, refusal, tiny_recipe
-from kilonet import sessions
 from kilonet.data.datasets import DataSet
 from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import MODEL_FILE, load, model_path
-from kilonet.progress import Silence
 from kilonet.recipe import Recipe, load_recipe
-from kilonet.runs import CHECKPOINT_FILE, Run, is_finished, read_result
-from kilonet.teachers import wanted_teachers
-from kilonet.train import fit, prepare_teachers, resume
+from kilonet.training import sessions
+from kilonet.training.distillation import wanted_teachers
+from kilonet.training.progress import Silence
+from kilonet.training.run_folder import CHECKPOINT_FILE, Run, is_finished, read_result
+from kilonet.training.train import fit, prepare_teachers, resume
 from kilonet.utils.errors import KilonetError, TrainingDiverged
 
 TEACHER_LAYERS = ("conv 6", "maxpool 2", "conv 10", "gap", "mix 10")

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kilonet.runs import EpochMetrics, Result, Run
+from kilonet.training.run_folder import EpochMetrics, Result, Run
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded
 from kilonet.utils.schema import first_complaint

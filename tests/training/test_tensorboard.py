@@ -9,10 +9,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from conftest import Interrupted
 from helpers import StopAtEpoch, command, hide, tiny_recipe
 from kilonet.data.datasets import DataSet
-from kilonet.progress import Silence, Together
-from kilonet.runs import EVENTS_FOLDER, EpochMetrics, read_history, read_result
-from kilonet.tracking import EventFile
-from kilonet.train import fit, resume
+from kilonet.training.progress import Silence, Together
+from kilonet.training.run_folder import EVENTS_FOLDER, EpochMetrics, read_history, read_result
+from kilonet.training.tensorboard import EventFile
+from kilonet.training.train import fit, resume
 
 FIELDS = {
     "loss/training": "train_loss",
@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(
 def test_without_the_extra_it_says_what_to_install(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hide(monkeypatch, "tensorboard", "kilonet.tracking", "torch.utils.tensorboard")
+    hide(monkeypatch, "tensorboard", "kilonet.training.tensorboard", "torch.utils.tensorboard")
     command(capsys, "train", "fast", "--tensorboard", "--out", tmp_path / "run").refused(
         "tensorboard", "kilonet[tensorboard]"
     )

@@ -24,10 +24,10 @@ from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.metadata import notes_of
 from kilonet.models.model import Model
 from kilonet.network.module import initial_network
-from kilonet.progress import Progress, Silence
 from kilonet.recipe import Recipe, TrainSection
-from kilonet.runs import CHECKPOINT_FILE, RECIPE_FILE, Checkpoint, EpochMetrics, Result, Run, RunFolder
-from kilonet.teachers import Teacher, gather_teachers, kept_teachers, train_shared, wanted_teachers
+from kilonet.training.distillation import Teacher, gather_teachers, kept_teachers, train_shared, wanted_teachers
+from kilonet.training.progress import Progress, Silence
+from kilonet.training.run_folder import CHECKPOINT_FILE, RECIPE_FILE, Checkpoint, EpochMetrics, Result, Run, RunFolder
 from kilonet.utils.environment import describe_environment
 from kilonet.utils.errors import KilonetError, TrainingDiverged
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from kilonet.progress import Silence
-from kilonet.runs import EVENTS_FOLDER, METRICS_FILE, EpochMetrics, read_history
+from kilonet.training.progress import Silence
+from kilonet.training.run_folder import EVENTS_FOLDER, METRICS_FILE, EpochMetrics, read_history
 from kilonet.utils.errors import KilonetError
 
 _TAGS = {

@@ -15,14 +15,14 @@ from torch import Tensor
 
 import kilonet
 from helpers import StopAtEpoch, refusal, same_tensors, tiny_recipe
-from kilonet import train
 from kilonet.data.datasets import DataSet, Images
 from kilonet.engines.contract import Totals
 from kilonet.models.model import load
-from kilonet.progress import Silence
 from kilonet.recipe import Recipe, TrainSection
-from kilonet.runs import EpochMetrics, Run
-from kilonet.train import fit, resume, scheduled_rate, score
+from kilonet.training import train
+from kilonet.training.progress import Silence
+from kilonet.training.run_folder import EpochMetrics, Run
+from kilonet.training.train import fit, resume, scheduled_rate, score
 from kilonet.utils.errors import KilonetError, TrainingDiverged
 
 

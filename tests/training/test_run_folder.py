@@ -11,7 +11,7 @@ import torch
 from conftest import Interrupted
 from helpers import command, python, refusal, tiny_recipe
 from kilonet.recipe import load_recipe
-from kilonet.runs import (
+from kilonet.training.run_folder import (
     CHECKPOINT_FILE,
     METRICS_FILE,
     RECIPE_FILE,
@@ -23,7 +23,7 @@ from kilonet.runs import (
     read_result,
     read_run,
 )
-from kilonet.train import fit, resume
+from kilonet.training.train import fit, resume
 from kilonet.utils.errors import KilonetError
 
 

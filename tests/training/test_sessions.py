@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from helpers import command, refusal, tiny_recipe
-from kilonet import sessions
 from kilonet.data.datasets import DataSet
-from kilonet.runs import Run, read_result
-from kilonet.train import fit
+from kilonet.training import sessions
+from kilonet.training.run_folder import Run, read_result
+from kilonet.training.train import fit
 from kilonet.utils.errors import KilonetError
 
 

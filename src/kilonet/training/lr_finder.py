@@ -15,9 +15,9 @@ from torch import Tensor
 from kilonet.engines.contract import Engine
 from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.network.module import initial_network
-from kilonet.progress import Progress, Silence
 from kilonet.recipe import Recipe
-from kilonet.train import checked_data, draw_epoch
+from kilonet.training.progress import Progress, Silence
+from kilonet.training.train import checked_data, draw_epoch
 from kilonet.utils.errors import KilonetError
 
 LOWEST, HIGHEST = 1e-4, 10.0
