@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 
 from kilonet.data.datasets import Images, load_data
 from kilonet.engines.selection import make_engine, resolve_run
+from kilonet.export import manifest
+from kilonet.export.c.bindings import CompiledC
+from kilonet.export.exporter import export_c, export_onnx
 from kilonet.models.model import Model, load
 from kilonet.recipe import load_recipe
-from kilonet.ship import description
-from kilonet.ship.compiled import CompiledC
-from kilonet.ship.export import export_c, export_onnx
 from kilonet.utils.environment import processor_name
 
 ALLOWED = 1e-3
@@ -46,7 +46,7 @@ def open_contenders(model: Model, folder: Path, images: Images) -> dict[str, Cla
         folder: its C and ONNX forms.
         images: any, which the native engine must be given.
     """
-    export = description.read(folder)
+    export = manifest.read(folder)
     return {
         "exported C": CompiledC(folder, export.section.input_shape, export.section.classes).logits,
         "onnxruntime, float": _onnx(folder / "model.onnx"),

@@ -16,10 +16,10 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from kilonet.data.datasets import load_data
+from kilonet.export.exporter import display_name, export_html
+from kilonet.export.html.browser import browser_path
+from kilonet.export.html.page import PAGE_FILE
 from kilonet.models.model import load
-from kilonet.ship.export import display_name, export_html
-from kilonet.ship.page import PAGE_FILE
-from kilonet.ship.page.running import browser_path
 from serve_load import service
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,9 +11,9 @@ import torch
 
 from kilonet.data.datasets import Images, load_data
 from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.export.integer import logits
+from kilonet.export.quantisation import quantise
 from kilonet.models.model import load
-from kilonet.ship.integer import logits
-from kilonet.ship.quantise import quantise
 
 
 def accuracy(scores: torch.Tensor, images: Images) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from kilonet.ship.page.running import browser_path
+from kilonet.export.html.browser import browser_path
 from page_picture import ROOT, beside
 
 DESK = {"viewport": {"width": 1120, "height": 1290}, "color_scheme": "light"}

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
 from kilonet.data.datasets import DataSet, load_data
-from kilonet.ship.page.running import browser_path
+from kilonet.export.html.browser import browser_path
 from kilonet.training.run_folder import Run
 from kilonet.training.train import fit
 from kilonet.utils.environment import cores

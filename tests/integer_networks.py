@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import strategies
 from numpy.typing import NDArray
 
-from kilonet.network.operations import Convolution, MaxPooling, Shape
-from kilonet.ship.integer import (
+from kilonet.export.integer import (
     EXACT,
     MAXIMUM_MULTIPLIER,
     MAXIMUM_SHIFT,
@@ -18,6 +17,7 @@ from kilonet.ship.integer import (
     IntegerOperation,
     Requantisation,
 )
+from kilonet.network.operations import Convolution, MaxPooling, Shape
 
 Random = np.random.Generator
 _PIXEL = 255

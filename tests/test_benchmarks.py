@@ -12,10 +12,10 @@ import pytest
 
 from kilonet.data.datasets import FASHION, DataSet
 from kilonet.engines.native import native_objection
+from kilonet.export.exporter import export_c, export_onnx
 from kilonet.models.model import load
 from kilonet.network.cost import budget_of
 from kilonet.recipe import load_recipe, parse_recipe
-from kilonet.ship.export import export_c, export_onnx
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))

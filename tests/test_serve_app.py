@@ -18,6 +18,8 @@ from found_digits import draw_change, found_digit
 from helpers import SEED_LAYERS, refusal
 from kilonet import predicting
 from kilonet.data.datasets import DataSet
+from kilonet.export.exported_model import ExportedModel
+from kilonet.export.exporter import export_c
 from kilonet.models.metadata import Notes
 from kilonet.models.model import Model, load
 from kilonet.network.module import initial_network
@@ -29,8 +31,6 @@ from kilonet.serve.engine import OneAtATime, engine_of
 from kilonet.serve.limits import Limits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal
-from kilonet.ship.export import export_c
-from kilonet.ship.exported import ExportedModel
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
 from service import LIMITS, PNG, in_loop, png, service_of

@@ -10,12 +10,12 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Response, Route, expect
 
 from browser import DESKTOP, PHONE, Point, draw, intruded, touch, watched
+from drawing_page import DIGITS, NOTHING, said, seen, shows
 from kilonet.data.datasets import DataSet
+from kilonet.export.html.page import part
 from kilonet.serve import pages
 from kilonet.serve.schema import Card
-from kilonet.ship.page import part
 from service import Process, running
-from test_page import DIGITS, NOTHING, said, seen, shows
 
 FLAT: list[Point] = [(0.2, 0.5), (0.8, 0.5)]
 

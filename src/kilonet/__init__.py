@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kilonet.data.datasets import DataSet, Images, load_data
     from kilonet.evaluation.scoring import Evaluation, evaluate
-    from kilonet.loading import load
+    from kilonet.export.loading import load
     from kilonet.models.model import Model, Predictions
     from kilonet.network.cost import Budget, budget_of
     from kilonet.recipe import Recipe, load_recipe
@@ -39,7 +39,7 @@ _HOMES = {
     "budget_of": "kilonet.network.cost",
     "evaluate": "kilonet.evaluation.scoring",
     "fit": "kilonet.training.train",
-    "load": "kilonet.loading",
+    "load": "kilonet.export.loading",
     "load_data": "kilonet.data.datasets",
     "load_recipe": "kilonet.recipe",
     "read_result": "kilonet.training.run_folder",

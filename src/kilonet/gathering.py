@@ -139,10 +139,10 @@ def _robustness(given: Path | None, home: Path | None) -> Robustness | None:
 
 
 def _shipped(given: Path | None, home: Path | None) -> Shipped | None:
-    from kilonet.ship import description  # noqa: PLC0415 - only where something may have been exported
+    from kilonet.export import manifest  # noqa: PLC0415 - only where something may have been exported
 
     path = given or (home / EXPORTED_FOLDER if home else None)
-    if path is None or (given is None and not (path / description.DESCRIPTION_FILE).is_file()):
+    if path is None or (given is None and not (path / manifest.DESCRIPTION_FILE).is_file()):
         return None
-    export = description.read(path)
+    export = manifest.read(path)
     return Shipped(export.model_sha256, export.forms)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from kilonet.data.digits.finder import Sight
 from kilonet.data.image_folders import image_files, read_picture
-from kilonet.loading import load
+from kilonet.export.loading import load
 from kilonet.models.metadata import Notes
 from kilonet.models.model import Classifier
 from kilonet.models.prediction import Answer, answers, sights_of

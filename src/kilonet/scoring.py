@@ -13,7 +13,7 @@ from kilonet.data.decode import Picture
 from kilonet.data.digits.finder import see_digit, see_plain
 from kilonet.data.image_folders import class_folders, read_labelled
 from kilonet.evaluation.scoring import Evaluation, evaluate
-from kilonet.loading import load
+from kilonet.export.loading import load
 from kilonet.models.model import Classifier
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError

@@ -31,8 +31,8 @@ def export(
         json: print one JSON object instead of text.
     """
     from kilonet.data.datasets import load_data
+    from kilonet.export.exporter import export_as
     from kilonet.models.model import load
-    from kilonet.ship.export import export_as
 
     exported = export_as(to, load(model), load_data(data), out, model, max_flash=max_flash, max_ram=max_ram)
     print_answer(json, exported.as_json, lambda: str(exported))
@@ -48,7 +48,7 @@ def verify(folder: Annotated[Path, tyro.conf.Positional], *, data: str = "mnist"
         json: print one JSON object instead of text.
     """
     from kilonet.data.datasets import load_data
-    from kilonet.ship.verify import verify as replay
+    from kilonet.export.verify import verify as replay
 
     verification = replay(folder, load_data(data).test)
     print_answer(json, verification.as_json, lambda: str(verification))
@@ -78,7 +78,7 @@ def serve(
         max_requests: at once; further ones are told to come back.
         max_seconds: for a request's head, for its body, for its answer and for a client to read it, each.
     """
-    from kilonet.loading import load
+    from kilonet.export.loading import load
     from kilonet.serve.limits import Limits
     from kilonet.serve.server import serve
 

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import DataSet
-from kilonet.engines.native import NativeEngine, native_objection
-from kilonet.engines.native import codegen as plan
+from kilonet.engines.native import NativeEngine, codegen, native_objection
 from kilonet.engines.native.build import cache_folder
 from kilonet.engines.native.codegen import stretches
 from kilonet.network.module import Network, initial_network
@@ -441,10 +440,10 @@ def test_kernels_run_clean_under_sanitisers(tmp_path: Path, macros: list[str]) -
     if probe.returncode:
         pytest.skip("this compiler has no sanitisers")
     recipe = make_recipe(SMALL, SMALL_INPUT, dropout=0.1)
-    (tmp_path / "network.cpp").write_text(plan.source(recipe.model))
+    (tmp_path / "network.cpp").write_text(codegen.source(recipe.model))
     sources = [
         f"-I{tmp_path}",
-        f"-I{Path(plan.__file__).parent}",
+        f"-I{Path(codegen.__file__).parent}",
         str(Path(__file__).with_name("native_sanitised.cpp")),
     ]
     subprocess.run([compiler, *flags, *macros, *sources, "-o", "trial"], cwd=tmp_path, check=True)

@@ -5,10 +5,10 @@ from pathlib import Path
 import kilonet
 from kilonet.data.datasets import load_data
 from kilonet.evaluation.scoring import evaluate
+from kilonet.export.exported_model import ExportedModel
+from kilonet.export.exporter import display_name
 from kilonet.models.model import Classifier, Model, packaged_models
 from kilonet.serve.schema import Accuracy, Card
-from kilonet.ship.export import display_name
-from kilonet.ship.exported import ExportedModel
 from kilonet.training.run_folder import RESULT_FILE, read_result
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kilonet.export.onnx.float32 import FLOAT_FILE, float_graph
+from kilonet.export.onnx.session import OnnxSession
 from kilonet.models.model import Classifier, Model
-from kilonet.ship.onnx import FLOAT_FILE, float_graph
-from kilonet.ship.onnx_session import OnnxSession
 from kilonet.utils.files import write_atomically
 
 _BATCH = 50

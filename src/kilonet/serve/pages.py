@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from kilonet.export.html.page import FIELD, Claim, Parts, assemble, facts, part, policy, source_of
 from kilonet.serve.schema import Card
-from kilonet.ship.page import FIELD, Claim, Parts, assemble, facts, part, policy, source_of
 from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):

@@ -11,6 +11,7 @@ from functools import partial
 from math import ceil
 from typing import Any
 
+from kilonet.export.exported_model import ExportedModel
 from kilonet.models.model import Model
 from kilonet.serve.app import application
 from kilonet.serve.card import card_of
@@ -20,7 +21,6 @@ from kilonet.serve.limits import Limits
 from kilonet.serve.logs import start_logging
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.protocol import GuardedProtocol
-from kilonet.ship.exported import ExportedModel
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from kilonet.engines.native import codegen as plan
+from kilonet.engines.native import codegen
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 
@@ -71,7 +71,7 @@ def load_library(model: ModelSection, precision: str) -> ctypes.CDLL:
     """
     path = cache_folder() / f"{library_name(model, precision)}.so"
     if not path.exists():
-        _compile(_compiler(), _library_flags(precision), plan.source(model), path)
+        _compile(_compiler(), _library_flags(precision), codegen.source(model), path)
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
@@ -84,7 +84,7 @@ def library_name(model: ModelSection, precision: str) -> str:
     Raises:
         KilonetError: no compiler; one line.
     """
-    return _fingerprint(plan.source(model), _compiler(), _library_flags(precision))
+    return _fingerprint(codegen.source(model), _compiler(), _library_flags(precision))
 
 
 def cache_folder() -> Path:
@@ -172,7 +172,7 @@ def compile_program(model: ModelSection, precision: str, main: Path, folder: Pat
     Raises:
         KilonetError: no compiler, or one that fails; one line.
     """
-    _lay_out(plan.source(model), folder)
+    _lay_out(codegen.source(model), folder)
     program = folder / main.stem
     _run([_compiler(), *_flags(precision), f"-I{folder}", "-o", str(program), str(main)])
     return program

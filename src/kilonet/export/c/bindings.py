@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kilonet.export.c.codegen import LIBRARY_FILES
 from kilonet.network.operations import Shape
-from kilonet.ship.c import LIBRARY_FILES
 from kilonet.utils.errors import KilonetError
 
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O3", "-fPIC", "-shared")

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kilonet.ship import c
-from kilonet.ship.compiled import run
-from kilonet.ship.integer import IntegerNetwork
+from kilonet.export.c import codegen
+from kilonet.export.c.bindings import run
+from kilonet.export.integer import IntegerNetwork
 from kilonet.utils.errors import CheckFailed
 
 CROSS_COMPILER = "arm-none-eabi-gcc"
@@ -59,9 +59,11 @@ class Footprint:
 
 def footprint_of(network: IntegerNetwork, sources: Mapping[str, str]) -> Footprint:
     """Return what the C form of a network takes."""
-    weights, tables = c.weight_bytes(network), c.table_bytes(network)
+    weights, tables = codegen.weight_bytes(network), codegen.table_bytes(network)
     linked = _linked_bytes(sources)
-    return Footprint(weights, tables, None if linked is None else linked - weights - tables, c.memory_bytes(network))
+    return Footprint(
+        weights, tables, None if linked is None else linked - weights - tables, codegen.memory_bytes(network)
+    )
 
 
 def _linked_bytes(sources: Mapping[str, str]) -> int | None:
@@ -74,7 +76,7 @@ def _linked_bytes(sources: Mapping[str, str]) -> int | None:
         for file, content in sources.items():
             (folder / file).write_text(content, encoding="utf-8")
         linking = ("-nostdlib", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections,-ekilonet_classify")
-        run([compiler, *CROSS_FLAGS, *linking, "-o", "model.elf", *c.LIBRARY_FILES, "-lgcc"], folder)
+        run([compiler, *CROSS_FLAGS, *linking, "-o", "model.elf", *codegen.LIBRARY_FILES, "-lgcc"], folder)
         _, figures = run([size, "model.elf"], folder).splitlines()
     text, data, *_ = map(int, figures.split()[:3])
     return text + data

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.ship.integer import (
+from kilonet.export.integer import (
     EXACT_FLOAT32,
     IntegerAveragePooling,
     IntegerConvolution,
@@ -21,7 +21,7 @@ from kilonet.ship.integer import (
     largest_sum,
     rounding_half,
 )
-from kilonet.ship.onnx_graph import Graph
+from kilonet.export.onnx.graph import Graph
 from kilonet.utils.extras import needed_from
 
 with needed_from("onnx"):

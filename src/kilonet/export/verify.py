@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from kilonet.data.datasets import Images
-from kilonet.ship import description
-from kilonet.ship.description import Export
-from kilonet.ship.forms import FORMS, TOLERANCE, Allowance, Form, trained_model
-from kilonet.ship.integer import Pixels, logits
+from kilonet.export import manifest
+from kilonet.export.forms import FORMS, TOLERANCE, Allowance, Form, trained_model
+from kilonet.export.integer import Pixels, logits
+from kilonet.export.manifest import Export
 from kilonet.utils.errors import CannotRunHere, KilonetError
 from kilonet.utils.text_tables import aligned
 
@@ -93,7 +93,7 @@ def verify(folder: Path, images: Images) -> Verification:
         KilonetError: no such folder, a damaged description or form, images of another size, or no form at all that can
             be run here.
     """
-    export = description.read(folder)
+    export = manifest.read(folder)
     if tuple(images.pixels.shape[1:]) != export.section.input_shape:
         raise KilonetError(f"the images are {tuple(images.pixels.shape[1:])}, not {export.section.input_shape}")
     forms, not_run = _open_forms(folder, export)

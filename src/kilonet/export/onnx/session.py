@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kilonet.export.onnx.graph import LOGITS, PIXELS
 from kilonet.network.operations import Shape
-from kilonet.ship.onnx_graph import LOGITS, PIXELS
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 from kilonet.utils.files import read_bounded

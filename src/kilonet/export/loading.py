@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kilonet.models import model
 
 if TYPE_CHECKING:
-    from kilonet.ship.exported import ExportedModel
+    from kilonet.export.exported_model import ExportedModel
 
 
 def load(source: str | Path) -> "model.Model | ExportedModel":
@@ -24,7 +24,7 @@ def load(source: str | Path) -> "model.Model | ExportedModel":
     if str(source) in model.packaged_models() or not folder.is_dir():
         return model.load(source)
     # Only a folder needs the leaf: whoever loads a trained model by name does not wait for it.
-    from kilonet.ship.description import DESCRIPTION_FILE  # noqa: PLC0415
-    from kilonet.ship.exported import ExportedModel  # noqa: PLC0415
+    from kilonet.export.exported_model import ExportedModel  # noqa: PLC0415
+    from kilonet.export.manifest import DESCRIPTION_FILE  # noqa: PLC0415
 
     return ExportedModel(folder) if (folder / DESCRIPTION_FILE).is_file() else model.load(source)

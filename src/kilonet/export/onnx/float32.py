@@ -13,6 +13,10 @@ from torch import Tensor
 
 from kilonet.data.datasets import Images
 from kilonet.evaluation.scoring import evaluate
+from kilonet.export.folding import BATCH_NORM_EPSILON
+from kilonet.export.integer import SPECIFICATION, IntegerNetwork, logits
+from kilonet.export.onnx.graph import LOGITS, OPSET, PIXELS, Graph
+from kilonet.export.onnx.int8 import add_operation
 from kilonet.models.model import Model
 from kilonet.network.graph import PlacedLayer
 from kilonet.network.operations import (
@@ -24,10 +28,6 @@ from kilonet.network.operations import (
     Operation,
     ReLU,
 )
-from kilonet.ship.folding import BATCH_NORM_EPSILON
-from kilonet.ship.integer import SPECIFICATION, IntegerNetwork, logits
-from kilonet.ship.onnx_graph import LOGITS, OPSET, PIXELS, Graph
-from kilonet.ship.onnx_int8 import add_operation
 from kilonet.utils.extras import needed_from
 from kilonet.utils.files import write_atomically
 

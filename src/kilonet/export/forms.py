@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from kilonet.export.c.bindings import CompiledC
+from kilonet.export.html.browser import ExportedPage
+from kilonet.export.html.page import PAGE_FILE
+from kilonet.export.integer import Pixels
+from kilonet.export.manifest import Export
 from kilonet.models.model import MODEL_FILE, Model
 from kilonet.models.model import load as load_model
-from kilonet.ship.compiled import CompiledC
-from kilonet.ship.description import Export
-from kilonet.ship.integer import Pixels
-from kilonet.ship.page import PAGE_FILE
-from kilonet.ship.page.running import ExportedPage
 from kilonet.utils.errors import KilonetError
 
 
@@ -71,7 +71,7 @@ def _open_c(folder: Path, export: Export) -> Form:
 def _open_onnx(name: str) -> Callable[[Path, Export], Form]:
     def open_file(folder: Path, export: Export) -> Form:
         # Only here, so that the other forms need none of its libraries.
-        from kilonet.ship.onnx_session import OnnxSession  # noqa: PLC0415
+        from kilonet.export.onnx.session import OnnxSession  # noqa: PLC0415
 
         return OnnxSession(folder / name, export.section.input_shape, export.section.classes)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.ship.integer import Pixels
+from kilonet.export.integer import Pixels
 from kilonet.utils.errors import CannotRunHere, KilonetError
 from kilonet.utils.files import read_bounded
 

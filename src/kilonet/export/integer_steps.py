@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.network.operations import MaxPooling, Shape
-from kilonet.network.section import ModelSection
-from kilonet.ship.folding import FoldedConvolution, convolve
-from kilonet.ship.integer import (
+from kilonet.export.folding import FoldedConvolution, convolve
+from kilonet.export.integer import (
     MAXIMUM_MULTIPLIER,
     MAXIMUM_SHIFT,
     IntegerAveragePooling,
@@ -28,6 +26,8 @@ from kilonet.ship.integer import (
     Requantisation,
     rounding_half,
 )
+from kilonet.network.operations import MaxPooling, Shape
+from kilonet.network.section import ModelSection
 
 MAXIMUM_WEIGHT = 127
 _PIXEL = 255

@@ -15,9 +15,9 @@ from string import Template
 from typing import Any
 
 import kilonet
+from kilonet.export.integer import IntegerConvolution, IntegerNetwork, IntegerOperation
+from kilonet.export.manifest import entry
 from kilonet.network.operations import Shape
-from kilonet.ship.description import entry
-from kilonet.ship.integer import IntegerConvolution, IntegerNetwork, IntegerOperation
 from kilonet.utils.errors import KilonetError
 
 PAGE_FILE = "index.html"
@@ -95,7 +95,7 @@ def describe(network: IntegerNetwork) -> dict[str, Any]:
 
 def part(name: str) -> str:
     """Return one of the files that the page is made of."""
-    return (files(__name__) / name).read_text(encoding="utf-8")
+    return (files("kilonet.export.html") / name).read_text(encoding="utf-8")
 
 
 def _entry(operation: IntegerOperation) -> dict[str, Any]:

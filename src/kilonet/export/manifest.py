@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from kilonet.network.operations import Convolution, MaxPooling, Shape
-from kilonet.network.section import ModelSection
-from kilonet.ship.integer import (
+from kilonet.export.integer import (
     SPECIFICATION,
     IntegerAveragePooling,
     IntegerConvolution,
@@ -25,6 +23,8 @@ from kilonet.ship.integer import (
     Requantisation,
     Sums,
 )
+from kilonet.network.operations import Convolution, MaxPooling, Shape
+from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded, write_atomically
 from kilonet.utils.schema import Schema

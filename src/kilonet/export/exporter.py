@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from kilonet.data.datasets import DataSet, Images
+from kilonet.export import manifest
+from kilonet.export.c import codegen
+from kilonet.export.c.footprint import Footprint, footprint_of
+from kilonet.export.html.page import PAGE_FILE, Claim, check_draws_digits, page_html
+from kilonet.export.integer import IntegerNetwork, Pixels, logits
+from kilonet.export.manifest import Export
+from kilonet.export.quantisation import Quantised, quantise
 from kilonet.models.model import MODEL_FILE, Model
-from kilonet.ship import c, description
-from kilonet.ship.description import Export
-from kilonet.ship.footprint import Footprint, footprint_of
-from kilonet.ship.integer import IntegerNetwork, Pixels, logits
-from kilonet.ship.page import PAGE_FILE, Claim, check_draws_digits, page_html
-from kilonet.ship.quantise import Quantised, quantise
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import write_atomically
 
@@ -120,13 +121,13 @@ def export_c(
     """
     check_folder(folder, model)
     quantised = quantise(model, images)
-    sources = c.sources(quantised.network)
+    sources = codegen.sources(quantised.network)
     footprint = footprint_of(quantised.network, sources)
     footprint.check(max_flash, max_ram)
     for name, content in sources.items():
         write_atomically(folder / name, content.encode())
     add_form(folder, "c", footprint.as_json(), of_model(model, images, quantised.network))
-    return ExportedC(folder, (*sources, description.DESCRIPTION_FILE), quantised, footprint)
+    return ExportedC(folder, (*sources, manifest.DESCRIPTION_FILE), quantised, footprint)
 
 
 def export_onnx(model: Model, data: DataSet, folder: Path) -> Exported:
@@ -142,7 +143,7 @@ def export_onnx(model: Model, data: DataSet, folder: Path) -> Exported:
             that cannot be written or holds another model.
     """
     # Only here, so that the other forms need none of its libraries.
-    from kilonet.ship.onnx import write_onnx  # noqa: PLC0415
+    from kilonet.export.onnx.float32 import write_onnx  # noqa: PLC0415
 
     check_folder(folder, model)
     quantised = quantise(model, data.train)
@@ -151,7 +152,7 @@ def export_onnx(model: Model, data: DataSet, folder: Path) -> Exported:
     export = of_model(model, data.train, quantised.network)
     for form, size in zip(("onnx", "onnx-int8"), sizes.values(), strict=True):
         add_form(folder, form, {"bytes": size}, export)
-    return Exported(folder, (*sizes, MODEL_FILE, description.DESCRIPTION_FILE), quantised)
+    return Exported(folder, (*sizes, MODEL_FILE, manifest.DESCRIPTION_FILE), quantised)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +170,7 @@ class ExportedHtml:
         """Return the figures by name."""
         return {
             "folder": str(self.folder),
-            "files": [PAGE_FILE, description.DESCRIPTION_FILE],
+            "files": [PAGE_FILE, manifest.DESCRIPTION_FILE],
             "bytes": self.size,
             "test_integer_accuracy": self.accuracy,
             "finetuned": self.quantised.finetuned_accuracy is not None,
@@ -181,7 +182,7 @@ class ExportedHtml:
             [
                 f"Integers: {100 * self.accuracy:.2f}% of the test images",
                 f"Page: {self.size:,} bytes in one file, to be opened in any browser, offline too",
-                f"Wrote {PAGE_FILE}, {description.DESCRIPTION_FILE} to {self.folder}",
+                f"Wrote {PAGE_FILE}, {manifest.DESCRIPTION_FILE} to {self.folder}",
                 f"Next: open {self.folder / PAGE_FILE}, or kilonet verify {self.folder}",
             ]
         )
@@ -222,7 +223,7 @@ def check_folder(folder: Path, model: Model) -> None:
         is_empty = not any(folder.iterdir())
     except OSError as error:
         raise KilonetError(f"{folder} cannot be made: {error.strerror}") from None
-    if not is_empty and description.read(folder).model_sha256 != model.sha256:
+    if not is_empty and manifest.read(folder).model_sha256 != model.sha256:
         raise KilonetError(f"{folder} holds another model's export; choose another folder or empty it")
 
 
@@ -234,8 +235,8 @@ def of_model(model: Model, images: Images, network: IntegerNetwork) -> Export:
 
 def add_form(folder: Path, form: str, figures: dict[str, int | None], export: Export) -> None:
     """Write the folder's description: the forms that it has, and this one with its figures."""
-    forms = description.read(folder).forms if (folder / description.DESCRIPTION_FILE).exists() else {}
-    description.write(folder, dataclasses.replace(export, forms={**forms, form: figures}))
+    forms = manifest.read(folder).forms if (folder / manifest.DESCRIPTION_FILE).exists() else {}
+    manifest.write(folder, dataclasses.replace(export, forms={**forms, form: figures}))
 
 
 def _vectors(images: Images) -> Pixels:

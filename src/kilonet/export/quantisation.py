@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kilonet.data.datasets import DataSet, Images
-from kilonet.models.model import Model
-from kilonet.network.operations import Convolution, MaxPooling
-from kilonet.ship import folding
-from kilonet.ship.finetune import finetune
-from kilonet.ship.folding import FoldedAverage, FoldedConvolution, FoldedStep
-from kilonet.ship.integer import IntegerNetwork, logits
-from kilonet.ship.prepared import (
+from kilonet.export import folding
+from kilonet.export.finetuning import finetune
+from kilonet.export.folding import FoldedAverage, FoldedConvolution, FoldedStep
+from kilonet.export.integer import IntegerNetwork, logits
+from kilonet.export.integer_steps import (
     MAXIMUM_WEIGHT,
     Output,
     PreparedAverage,
@@ -32,6 +30,8 @@ from kilonet.ship.prepared import (
     integer_sums,
     to_integers,
 )
+from kilonet.models.model import Model
+from kilonet.network.operations import Convolution, MaxPooling
 from kilonet.utils.errors import KilonetError
 
 CALIBRATION_IMAGES = 1000

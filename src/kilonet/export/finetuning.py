@@ -16,8 +16,8 @@ from torch.nn import functional
 from kilonet.data.augment import apply_transforms, draw_transforms
 from kilonet.data.datasets import Images
 from kilonet.data.section import AugmentSection
+from kilonet.export.integer_steps import PreparedConvolution, PreparedStep, execute
 from kilonet.models.model import Model
-from kilonet.ship.prepared import PreparedConvolution, PreparedStep, execute
 
 EPOCHS = 2
 _AUGMENT = AugmentSection(rotation=10.0, shift=2.0, scale=0.1, shear=0.1)

@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 
 from helpers import model_section
 from kilonet.data.datasets import DataSet, Images
+from kilonet.export.c import codegen
+from kilonet.export.c.bindings import CompiledC
+from kilonet.export.c.footprint import footprint_of
+from kilonet.export.integer import IntegerNetwork, logits
+from kilonet.export.integer_steps import to_integers
+from kilonet.export.quantisation import prepare
 from kilonet.models.model import Model, load
-from kilonet.ship import c
-from kilonet.ship.compiled import CompiledC
-from kilonet.ship.footprint import footprint_of
-from kilonet.ship.integer import IntegerNetwork, logits
-from kilonet.ship.prepared import to_integers
-from kilonet.ship.quantise import prepare
 from strategies import images_for, model_of, models
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion", "-Wshadow")
 SANITIZERS = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 TARGETS = ("-march=native", "-DKILONET_PLAIN")
 """Vectors, on a processor that has them, and pixel after pixel."""
-RUNTIME = tuple(name for name in c.LIBRARY_FILES if name != "model.c")
+RUNTIME = tuple(name for name in codegen.LIBRARY_FILES if name != "model.c")
 CORTEX = Path(__file__).parent / "cortex"
 
 needs_cross_compiler = pytest.mark.skipif(not shutil.which("arm-none-eabi-gcc"), reason="no arm-none-eabi-gcc here")
@@ -60,7 +60,7 @@ def sanitized_runtime(network: IntegerNetwork, folder: Path, target: str) -> Pat
 
 def write(network: IntegerNetwork, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in c.sources(network).items():
+    for name, content in codegen.sources(network).items():
         (folder / name).write_text(content, encoding="utf-8")
     return folder
 
@@ -132,7 +132,7 @@ def wide_network() -> IntegerNetwork:
     layers = ("conv 36 same", "conv 36 same residual", "maxpool 2", "conv 72 depthwise", "mix 37", "gap", "conv 19 1x1")
     model = model_of(model_section(*layers, input=(3, 11, 13)), 5)
     network = integers(model, images_for(model.section, 5, 100))
-    source = c.sources(network)["model.c"]
+    source = codegen.sources(network)["model.c"]
     assert all(f".{table} = " in source for table in ("skip", "pad", "offset", "sums", "memory"))
     return network
 
@@ -155,7 +155,7 @@ def test_compilers_agree_and_have_no_complaint(compiler: str, level: str, target
     folder = write(network, tmp_path)
     run(compiler, *STRICT, "-c", "main.c", folder=folder)
     flags = (level, target, "-fPIC", "-shared")
-    run(compiler, *STRICT, *flags, "-o", "library.so", *c.LIBRARY_FILES, folder=folder)
+    run(compiler, *STRICT, *flags, "-o", "library.so", *codegen.LIBRARY_FILES, folder=folder)
     import ctypes
 
     library = ctypes.CDLL(str(folder / "library.so"))
@@ -168,23 +168,23 @@ def test_compilers_agree_and_have_no_complaint(compiler: str, level: str, target
 
 def test_no_heap_no_float_no_library_no_recursion(mcu: IntegerNetwork, tmp_path: Path) -> None:
     folder = write(mcu, tmp_path)
-    text = "".join((folder / name).read_text() for name in (*c.LIBRARY_FILES, "kilonet_runtime.h", "model.h"))
+    text = "".join((folder / name).read_text() for name in (*codegen.LIBRARY_FILES, "kilonet_runtime.h", "model.h"))
     included = {"<stdint.h>", "<immintrin.h>", '"model.h"', '"kilonet_runtime.h"'}
     assert set(re.findall(r"#include (\S+)", text)) == included
     # The processor's own instructions are for one that has them, and no microcontroller has.
-    assert "immintrin" not in run("gcc", *STRICT, "-DKILONET_PLAIN", "-E", *c.LIBRARY_FILES, folder=folder)
+    assert "immintrin" not in run("gcc", *STRICT, "-DKILONET_PLAIN", "-E", *codegen.LIBRARY_FILES, folder=folder)
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
     assert not re.search(r"\b(float|double|malloc|calloc|alloca|free)\b", text)
     import graphlib
 
     for target in TARGETS:
-        run("gcc", *STRICT, "-Os", target, "-c", *c.LIBRARY_FILES, "-fcallgraph-info", folder=folder)
-        texts = "".join((folder / name).with_suffix(".ci").read_text() for name in c.LIBRARY_FILES)
+        run("gcc", *STRICT, "-Os", target, "-c", *codegen.LIBRARY_FILES, "-fcallgraph-info", folder=folder)
+        texts = "".join((folder / name).with_suffix(".ci").read_text() for name in codegen.LIBRARY_FILES)
         graph: dict[str, set[str]] = {}
         for caller, callee in re.findall(r'sourcename: "(\S+)" targetname: "(\S+)"', texts):
             graph.setdefault(caller, set()).add(callee)
         graphlib.TopologicalSorter(graph).prepare()
-        undefined = run("nm", "-u", *(Path(name).with_suffix(".o") for name in c.LIBRARY_FILES), folder=folder)
+        undefined = run("nm", "-u", *(Path(name).with_suffix(".o") for name in codegen.LIBRARY_FILES), folder=folder)
         # gcc asks memcpy of every environment, even a freestanding one; no microcontroller needs it here.
         allowed = {"kilonet_run", "_GLOBAL_OFFSET_TABLE_"} | ({"memcpy"} if "native" in target else set())
         assert set(re.findall(r"U (\S+)", undefined)) <= allowed
@@ -228,15 +228,15 @@ def test_the_example_classifies_a_pgm_image(mcu: IntegerNetwork, mnist: DataSet,
 
 @needs_cross_compiler
 def test_the_footprint_is_what_the_linker_says(mcu: IntegerNetwork, tmp_path: Path) -> None:
-    found = footprint_of(mcu, c.sources(mcu))
+    found = footprint_of(mcu, codegen.sources(mcu))
     assert found.code is not None
     assert found.flash <= 12 << 10
     assert found.ram <= 4 << 10
     assert found.weights == 7510
     folder = write(mcu, tmp_path)
-    for name in c.LIBRARY_FILES:
+    for name in codegen.LIBRARY_FILES:
         run("arm-none-eabi-gcc", "-mcpu=cortex-m0", "-mthumb", "-Os", "-std=c99", "-c", name, folder=folder)
-    objects = [Path(name).with_suffix(".o") for name in c.LIBRARY_FILES]
+    objects = [Path(name).with_suffix(".o") for name in codegen.LIBRARY_FILES]
     _, model, runtime, vectors = (
         line.split() for line in run("arm-none-eabi-size", *objects, folder=folder).splitlines()
     )
@@ -274,7 +274,7 @@ def emulated(folder: Path, pixels: NDArray[np.uint8], machine: str, processor: s
         encoding="utf-8",
     )
     flags = (f"-mcpu={processor}", "-mthumb", "-Os", "-std=gnu99", "-ffreestanding", "-nostdlib", "-I.")
-    sources = (CORTEX / "start.c", *c.LIBRARY_FILES)
+    sources = (CORTEX / "start.c", *codegen.LIBRARY_FILES)
     run("arm-none-eabi-gcc", *flags, "-T", CORTEX / "link.ld", "-o", "image.elf", *sources, "-lgcc", folder=folder)
     emulator = ("qemu-system-arm", "-M", machine, "-nographic", "-semihosting-config", "enable=on,target=native")
     # One instruction a nanosecond of the emulated clock.

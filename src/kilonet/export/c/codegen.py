@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.network.operations import MaxPooling, Shape
-from kilonet.ship.integer import (
+from kilonet.export.integer import (
     IntegerAveragePooling,
     IntegerConvolution,
     IntegerMaxPooling,
@@ -24,6 +23,7 @@ from kilonet.ship.integer import (
     Requantisation,
     rounding_half,
 )
+from kilonet.network.operations import MaxPooling, Shape
 
 RUNTIME_FILES = ("kilonet_runtime.h", "kilonet_runtime.c", "kilonet_vectors.c", "main.c", "Makefile")
 LIBRARY_FILES = ("model.c", "kilonet_runtime.c", "kilonet_vectors.c")
@@ -104,7 +104,9 @@ def table_bytes(network: IntegerNetwork) -> int:
 
 def sources(network: IntegerNetwork) -> dict[str, str]:
     """Return the form's files, name to content."""
-    runtime = {name: (files("kilonet.ship") / "runtime" / name).read_text(encoding="utf-8") for name in RUNTIME_FILES}
+    runtime = {
+        name: (files("kilonet.export.c") / "runtime" / name).read_text(encoding="utf-8") for name in RUNTIME_FILES
+    }
     return {**runtime, "model.h": _header(network), "model.c": _tables_file(network)}
 
 

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from helpers import model_section, refusal, some_pixels
 from kilonet.data.datasets import DataSet, Images
+from kilonet.export import folding
+from kilonet.export import quantisation as quantise
+from kilonet.export.finetuning import finetune
+from kilonet.export.integer import IntegerConvolution, IntegerNetwork, logits
+from kilonet.export.integer_steps import PreparedConvolution, to_integers
 from kilonet.models.model import Model, load
-from kilonet.ship import folding, quantise
-from kilonet.ship.finetune import finetune
-from kilonet.ship.integer import IntegerConvolution, IntegerNetwork, logits
-from kilonet.ship.prepared import PreparedConvolution, to_integers
 from kilonet.utils.errors import KilonetError
 from strategies import images_for, model_of, models
 
@@ -101,8 +102,8 @@ def test_calibration_repeats_to_the_bit(mnist: DataSet) -> None:
 @pytest.fixture
 def short_finetuning(monkeypatch: pytest.MonkeyPatch) -> None:
     """One epoch of small batches, so that few images make steps enough to see what they do."""
-    monkeypatch.setattr("kilonet.ship.finetune.EPOCHS", 1)
-    monkeypatch.setattr("kilonet.ship.finetune._BATCH", 32)
+    monkeypatch.setattr("kilonet.export.finetuning.EPOCHS", 1)
+    monkeypatch.setattr("kilonet.export.finetuning._BATCH", 32)
 
 
 def first(images: Images, count: int) -> Images:
@@ -131,7 +132,7 @@ def test_finetuning_mends_bad_biases_and_repeats_to_the_bit(small: DataSet) -> N
 def test_finetuning_happens_only_when_the_drop_asks_for_it(small: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = load("mcu"), first(small.train, 600)
     assert quantise.quantise(model, images).finetuned_accuracy is None
-    monkeypatch.setattr("kilonet.ship.quantise.TOLERATED_DROP", -1.0)
+    monkeypatch.setattr("kilonet.export.quantisation.TOLERATED_DROP", -1.0)
     forced = quantise.quantise(model, images)
     assert forced.finetuned_accuracy is not None
     assert forced.finetuned_accuracy > 0.95

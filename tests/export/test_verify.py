@@ -12,12 +12,13 @@ import pytest
 import kilonet
 from helpers import command, python, refusal
 from kilonet.data.datasets import DataSet
+from kilonet.export import manifest
+from kilonet.export.c import codegen
+from kilonet.export.exporter import export_c
+from kilonet.export.integer import IntegerConvolution, logits
+from kilonet.export.quantisation import Quantised
+from kilonet.export.verify import verify
 from kilonet.models.model import load
-from kilonet.ship import c, description
-from kilonet.ship.export import export_c
-from kilonet.ship.integer import IntegerConvolution, logits
-from kilonet.ship.quantise import Quantised
-from kilonet.ship.verify import verify
 from kilonet.utils.errors import CheckFailed, KilonetError
 
 
@@ -32,8 +33,8 @@ def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def _quantised_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Choosing scales takes seconds and is not what the test is about."""
-    ready = Quantised(description.read(exported).network, 0.99, 0.99, None)
-    monkeypatch.setattr("kilonet.ship.export.quantise", lambda *_: ready)
+    ready = Quantised(manifest.read(exported).network, 0.99, 0.99, None)
+    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: ready)
 
 
 @pytest.fixture
@@ -47,12 +48,12 @@ def copied(exported: Path, tmp_path: Path) -> Path:
 
 
 def test_the_folder_holds_what_a_project_needs(exported: Path) -> None:
-    names = {*c.RUNTIME_FILES, "model.h", "model.c", "model.json"}
+    names = {*codegen.RUNTIME_FILES, "model.h", "model.c", "model.json"}
     assert {file.name for file in exported.iterdir()} == names
 
 
 def test_the_description_brings_the_network_back(exported: Path, small: DataSet) -> None:
-    export = description.read(exported)
+    export = manifest.read(exported)
     assert export.section == load("mcu").section
     assert export.model_sha256 == load("mcu").sha256
     assert len(export.pixels) == 12
@@ -101,7 +102,7 @@ def test_verify_sees_a_changed_vector(copied: Path, small: DataSet) -> None:
 def test_an_exported_folder_is_a_model(exported: Path, small: DataSet) -> None:
     model = kilonet.load(exported)
     found = model.predict(small.test.pixels)
-    export = description.read(exported)
+    export = manifest.read(exported)
     expected = logits(export.network, small.test.pixels.numpy())
     assert np.array_equal(found.classes, expected.argmax(1))
     np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-5)
@@ -133,7 +134,7 @@ def test_limits_are_held_and_nothing_is_written(
 def test_flash_is_not_promised_without_a_cross_compiler(
     small: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kilonet.ship.footprint.CROSS_COMPILER", "no-such-compiler")
+    monkeypatch.setattr("kilonet.export.c.footprint.CROSS_COMPILER", "no-such-compiler")
     exported = export_c(load("mcu"), small.train, tmp_path)
     assert exported.footprint.code is None
     assert "no-such-compiler" in str(exported)
@@ -202,7 +203,7 @@ def test_a_damaged_description_is_refused(damage: Callable[[dict[str, Any]], Non
     damage(table)
     (copied / "model.json").write_text(json.dumps(table))
     with pytest.raises(KilonetError) as error:
-        description.read(copied)
+        manifest.read(copied)
     refusal(error, "model.json", word)
 
 
@@ -210,7 +211,7 @@ def test_a_damaged_description_is_refused(damage: Callable[[dict[str, Any]], Non
 def test_what_is_no_json_is_refused(content: bytes, copied: Path) -> None:
     (copied / "model.json").write_bytes(content)
     with pytest.raises(KilonetError) as error:
-        description.read(copied)
+        manifest.read(copied)
     refusal(error, "model.json")
 
 
@@ -241,5 +242,5 @@ print(any("ship" in name for name in sys.modules))
 
 
 def test_the_reference_network_needs_no_affine_step(exported: Path) -> None:
-    operations = description.read(exported).network.operations
+    operations = manifest.read(exported).network.operations
     assert all(operation.output.plain for operation in operations if isinstance(operation, IntegerConvolution))

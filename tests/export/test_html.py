@@ -16,46 +16,24 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect
 
-from browser import DESKTOP, PHONE, Point, draw, intruded, touch, watched
+from browser import DESKTOP, PHONE, draw, intruded, touch, watched
+from drawing_page import DIGITS, NOTHING, Pixels, said, seen, shows
 from helpers import Answer, command, refusal
 from integer_networks import integer_networks, random_pixels
 from kilonet.cli import main
 from kilonet.data.datasets import DataSet
+from kilonet.export import manifest
+from kilonet.export.exporter import display_name
+from kilonet.export.html import browser as running
+from kilonet.export.html import page as page_module
+from kilonet.export.html.browser import ExportedPage, batches_of
+from kilonet.export.html.page import PAGE_FILE, Claim, describe, page_html, part
+from kilonet.export.integer import IntegerAveragePooling, IntegerConvolution, IntegerNetwork, Requantisation, logits
 from kilonet.models.model import Model
 from kilonet.network.module import initial_network
 from kilonet.network.operations import Convolution
 from kilonet.network.section import ModelSection
-from kilonet.ship import description
-from kilonet.ship import page as page_module
-from kilonet.ship.export import display_name
-from kilonet.ship.integer import IntegerAveragePooling, IntegerConvolution, IntegerNetwork, Requantisation, logits
-from kilonet.ship.page import PAGE_FILE, Claim, describe, page_html, part, running
-from kilonet.ship.page.running import ExportedPage, batches_of
 from kilonet.utils.errors import KilonetError
-
-Pixels = NDArray[np.uint8]
-
-NOTHING = "\N{EN DASH}"
-
-DIGITS: dict[int, list[list[Point]]] = {
-    0: [[(0.5, 0.15), (0.36, 0.25), (0.31, 0.5), (0.37, 0.76), (0.5, 0.85), (0.64, 0.75), (0.69, 0.5), (0.64, 0.24),
-         (0.5, 0.15)]],
-    1: [[(0.52, 0.15), (0.5, 0.5), (0.48, 0.85)]],
-    2: [[(0.33, 0.3), (0.42, 0.19), (0.56, 0.17), (0.66, 0.28), (0.6, 0.48), (0.45, 0.66), (0.31, 0.83), (0.5, 0.81),
-         (0.7, 0.82)]],
-    3: [[(0.34, 0.22), (0.5, 0.16), (0.64, 0.24), (0.62, 0.4), (0.48, 0.48), (0.63, 0.56), (0.68, 0.7), (0.55, 0.83),
-         (0.35, 0.78)]],
-    4: [[(0.37, 0.17), (0.33, 0.38), (0.32, 0.53), (0.5, 0.54), (0.68, 0.51)],
-        [(0.63, 0.17), (0.61, 0.5), (0.58, 0.86)]],
-    5: [[(0.66, 0.17), (0.4, 0.18), (0.37, 0.46), (0.52, 0.42), (0.66, 0.53), (0.65, 0.73), (0.5, 0.84), (0.33, 0.78)]],
-    6: [[(0.58, 0.15), (0.43, 0.33), (0.35, 0.56), (0.38, 0.76), (0.5, 0.84), (0.62, 0.76), (0.62, 0.6), (0.5, 0.53),
-         (0.38, 0.63)]],
-    7: [[(0.32, 0.2), (0.5, 0.19), (0.68, 0.18), (0.58, 0.45), (0.47, 0.85)]],
-    8: [[(0.62, 0.24), (0.5, 0.16), (0.38, 0.24), (0.42, 0.4), (0.58, 0.56), (0.64, 0.72), (0.5, 0.85), (0.37, 0.73),
-         (0.43, 0.56), (0.58, 0.4), (0.62, 0.24)]],
-    9: [[(0.64, 0.3), (0.53, 0.18), (0.38, 0.24), (0.37, 0.42), (0.5, 0.49), (0.63, 0.37), (0.64, 0.3), (0.63, 0.55),
-         (0.58, 0.86)]],
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +51,7 @@ def file(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def best(folder: Path) -> IntegerNetwork:
-    return description.read(folder).network
+    return manifest.read(folder).network
 
 
 @pytest.fixture(scope="module")
@@ -100,23 +78,6 @@ def interpreter(chromium: Browser) -> Iterator[Page]:
 
 def base64_of(pixels: Pixels) -> str:
     return base64.b64encode(pixels.tobytes()).decode()
-
-
-def said(page: Page) -> str:
-    return page.locator("#said").inner_text()
-
-
-def shows(page: Page, digit: int | None) -> None:
-    """Wait until the page shows a digit, or none."""
-    expect(page.locator("#digit")).to_have_text(NOTHING if digit is None else str(digit))
-
-
-def seen(page: Page) -> Pixels:
-    """Read what the network sees off the small canvas."""
-    grey = page.evaluate(
-        "() => Array.from(document.getElementById('seen').getContext('2d').getImageData(0, 0, 28, 28).data)"
-    )
-    return np.array(grey, np.uint8).reshape(28, 28, 4)[:, :, 0]
 
 
 # Arithmetic
@@ -169,7 +130,7 @@ def test_a_page_that_computes_otherwise_is_found_out(
         re.sub(r'"bias":\[(-?\d+)', lambda match: f'"bias":[{int(match[1]) + 1}', text), encoding="utf-8"
     )
     pixels = mnist.test.pixels[:100].numpy()
-    assert (ExportedPage(changed).logits(pixels) != logits(description.read(folder).network, pixels)).any()
+    assert (ExportedPage(changed).logits(pixels) != logits(manifest.read(folder).network, pixels)).any()
 
 
 @pytest.mark.parametrize("place", ["Chromium", "Node"])

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from helpers import refusal
-from kilonet.network.operations import Convolution, MaxPooling
-from kilonet.ship.integer import (
+from kilonet.export.integer import (
     IntegerAveragePooling,
     IntegerConvolution,
     IntegerMaxPooling,
@@ -19,6 +18,7 @@ from kilonet.ship.integer import (
     execute,
     logits,
 )
+from kilonet.network.operations import Convolution, MaxPooling
 from kilonet.utils.errors import KilonetError
 
 Map = dict[tuple[int, int, int], int]

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kilonet.export import manifest
+from kilonet.export.c.bindings import CompiledC
 from kilonet.models.model import Classifier
-from kilonet.ship import description
-from kilonet.ship.compiled import CompiledC
 from kilonet.utils.errors import KilonetError
 
 
@@ -20,7 +20,7 @@ class ExportedModel(Classifier):
         Raises:
             KilonetError: a damaged description, no C in the folder, or no C compiler.
         """
-        export = description.read(folder)
+        export = manifest.read(folder)
         if "c" not in export.forms:
             raise KilonetError(f"{folder}: no C form in this folder; 'kilonet export --to c' writes one")
         self.section = export.section

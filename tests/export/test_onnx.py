@@ -20,11 +20,9 @@ from onnx.reference import ReferenceEvaluator
 
 from helpers import command, model_section, python, refusal, some_pixels
 from kilonet.data.datasets import DataSet, Images
-from kilonet.models.model import Model, load
-from kilonet.network.operations import Convolution
-from kilonet.ship import description
-from kilonet.ship.export import export_c, export_onnx
-from kilonet.ship.integer import (
+from kilonet.export import manifest
+from kilonet.export.exporter import export_c, export_onnx
+from kilonet.export.integer import (
     IntegerAveragePooling,
     IntegerConvolution,
     IntegerNetwork,
@@ -33,11 +31,13 @@ from kilonet.ship.integer import (
     logits,
     rounding_half,
 )
-from kilonet.ship.onnx import float_graph, int8_graph
-from kilonet.ship.onnx_session import OnnxSession
-from kilonet.ship.prepared import to_integers
-from kilonet.ship.quantise import Quantised, prepare
-from kilonet.ship.verify import verify
+from kilonet.export.integer_steps import to_integers
+from kilonet.export.onnx.float32 import float_graph, int8_graph
+from kilonet.export.onnx.session import OnnxSession
+from kilonet.export.quantisation import Quantised, prepare
+from kilonet.export.verify import verify
+from kilonet.models.model import Model, load
+from kilonet.network.operations import Convolution
 from kilonet.utils.errors import KilonetError
 from strategies import images_for, model_of, models
 
@@ -107,8 +107,8 @@ def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def _quantised_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Choosing scales takes seconds and is not what the test is about."""
-    ready = Quantised(description.read(exported).network, 0.99, 0.99, None)
-    monkeypatch.setattr("kilonet.ship.export.quantise", lambda *_: ready)
+    ready = Quantised(manifest.read(exported).network, 0.99, 0.99, None)
+    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: ready)
 
 
 @pytest.fixture
@@ -330,7 +330,7 @@ def test_verify_sees_one_changed_constant(
 def test_verify_says_how_to_get_what_is_missing(
     copied: Path, small: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith("kilonet.ship.onnx")]:
+    for name in [name for name in sys.modules if name.startswith("kilonet.export.onnx")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(KilonetError) as error:
@@ -347,7 +347,7 @@ def test_a_folder_with_another_form_is_verified_without_onnx(
     copied: Path, small: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export_c(load("mcu"), small.train, copied)
-    for name in [name for name in sys.modules if name.startswith("kilonet.ship.onnx")]:
+    for name in [name for name in sys.modules if name.startswith("kilonet.export.onnx")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     found = verify(copied, small.test)
@@ -429,5 +429,5 @@ def test_pixels_of_another_shape_are_refused(exported: Path) -> None:
 
 
 def test_the_other_forms_need_no_onnx() -> None:
-    script = "import sys, kilonet.ship.export, kilonet.ship.verify; print('onnx' in sys.modules)"
+    script = "import sys, kilonet.export.exporter, kilonet.export.verify; print('onnx' in sys.modules)"
     assert python(script).out.strip() == "False"

@@ -1,0 +1,1 @@
+"""The HTML form: one page that recognises what is drawn on it."""

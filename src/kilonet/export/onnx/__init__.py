@@ -1,0 +1,1 @@
+"""The ONNX forms: float32 and int8."""
