@@ -22,7 +22,7 @@ from pathlib import Path
 from kilonet.engines.selection import resolve_run
 from kilonet.recipe import parse_recipe
 from kilonet.sweep.plan import load_plan
-from kilonet.sweep.search import Candidates
+from kilonet.sweep.sampler import Candidates
 from kilonet.sweep.trials import Trials
 from kilonet.utils.environment import cores, processor_name
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from kilonet.utils.extras import needed_from
 
 if TYPE_CHECKING:
-    from kilonet.sweep.front import Front
+    from kilonet.sweep.pareto import Front
 
 
 def sweep(source: str, address: str | None) -> "Front":
@@ -35,7 +35,7 @@ def show(source: str) -> "Front":
     Raises:
         KilonetError: no such plan, nothing finished yet, or the extra `sweep` is not installed.
     """
-    from kilonet.sweep.front import Front  # noqa: PLC0415
+    from kilonet.sweep.pareto import Front  # noqa: PLC0415
     from kilonet.sweep.plan import load_plan  # noqa: PLC0415
     from kilonet.sweep.trials import Trials  # noqa: PLC0415
 

@@ -14,11 +14,11 @@ import ray
 from ray import tune
 
 from kilonet.sweep import worker
-from kilonet.sweep.front import Front
-from kilonet.sweep.halving import HalvingBySize
+from kilonet.sweep.live_table import LiveTable
+from kilonet.sweep.pareto import Front
 from kilonet.sweep.plan import Plan
-from kilonet.sweep.search import Candidates
-from kilonet.sweep.table import LiveTable
+from kilonet.sweep.sampler import Candidates
+from kilonet.sweep.scheduler import HalvingBySize
 from kilonet.sweep.trials import Trials
 from kilonet.training.run_folder import locked
 from kilonet.utils.environment import cores

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kilonet.network.cost import budget_of
 from kilonet.recipe import SECTIONS, Recipe, load_recipe, section_of
-from kilonet.sweep.grammar import Draws, Line, draw_layers, parse_line
+from kilonet.sweep.search_space import Draws, Line, draw_layers, parse_line
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded
 from kilonet.utils.schema import Schema, first_complaint

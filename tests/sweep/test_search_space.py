@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from helpers import refusal
 from kilonet.network.layers import parse_layer
-from kilonet.sweep.grammar import draw_layers, parse_line
+from kilonet.sweep.search_space import draw_layers, parse_line
 from kilonet.utils.errors import KilonetError
 
 

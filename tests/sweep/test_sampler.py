@@ -12,9 +12,9 @@ from ray.tune.search import Searcher
 from helpers import command, refusal
 from kilonet.recipe import Recipe, parse_recipe
 from kilonet.sweep.driver import _resources
-from kilonet.sweep.halving import HalvingBySize
 from kilonet.sweep.plan import Plan, SearchSection
-from kilonet.sweep.search import Candidates
+from kilonet.sweep.sampler import Candidates
+from kilonet.sweep.scheduler import HalvingBySize
 from kilonet.sweep.trials import Trials, pareto
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kilonet.sweep.front import Front
+from kilonet.sweep.pareto import Front
 from kilonet.sweep.trials import Trials
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_search_space import Dice
 
 from helpers import command, process, refusal
 from kilonet.network.cost import budget_of
 from kilonet.network.layers import parse_layer
 from kilonet.recipe import load_recipe
-from kilonet.sweep.grammar import Line, Numbers, Option
 from kilonet.sweep.plan import Plan, load_plan, packaged_plans
+from kilonet.sweep.search_space import Line, Numbers, Option
 from kilonet.utils.errors import KilonetError
-from test_sweep_grammar import Dice
 
 PLAN = """
 recipe = "best"
