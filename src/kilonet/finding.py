@@ -30,7 +30,7 @@ def find(
 def _drawing(plot: Path) -> Any:
     """Return what draws, having made sure, before anything is trained, that it can."""
     with needed_from("report", "--plot"):
-        from kilonet.report.rate_picture import ENDINGS, draw_rates  # noqa: PLC0415
+        from kilonet.report.lr_plot import ENDINGS, draw_rates  # noqa: PLC0415
     if plot.suffix.lower() not in ENDINGS or not plot.parent.is_dir():
         raise KilonetError(f"--plot {plot}: name a file that ends in {', '.join(ENDINGS)}, in a folder that is there")
     return draw_rates

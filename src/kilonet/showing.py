@@ -58,8 +58,8 @@ def report(
         digit: the index of the image that is looked at closely.
         json: print one JSON object instead of text.
     """
-    from kilonet import reporting
-    from kilonet.gathering import Evidence
+    from kilonet.report import writing as reporting
+    from kilonet.report.gathering import Evidence
 
     written = reporting.report(runs, out, Evidence(results, corruptions, exported, digit))
     print_answer(json, written.as_json, lambda: str(written))
@@ -85,8 +85,8 @@ def card(
         license: the model's licence, as the Hub names it, such as 'mit'; MIT for a packaged model.
         json: print one JSON object instead of text.
     """
-    from kilonet import reporting
-    from kilonet.gathering import Evidence
+    from kilonet.report import writing as reporting
+    from kilonet.report.gathering import Evidence
 
     written = reporting.card(model, out, Evidence(results, corruptions), license)
     print_answer(json, written.as_json, lambda: str(written))
@@ -103,11 +103,11 @@ def compare(
         plot: draw accuracy against parameters into this file (.svg, .png, .pdf), with what others have published.
         json: print one JSON object instead of text.
     """
-    from kilonet.compare import comparison as comparing
+    from kilonet.report.comparison import comparison as comparing
 
     comparison = comparing.compare(runs)
     if plot is not None:
-        from kilonet.compare.picture import draw
+        from kilonet.report.comparison.frontier import draw
 
         draw(comparison, plot)
     print_answer(json, comparison.as_json, lambda: str(comparison))

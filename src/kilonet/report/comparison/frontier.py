@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from kilonet.compare.comparison import Comparison
 from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.report.comparison.comparison import Comparison
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 

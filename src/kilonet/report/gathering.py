@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from kilonet.data.datasets import Images, load_data
 from kilonet.models.model import MODEL_FILE, load, packaged_models
 from kilonet.recipe import RunSection
-from kilonet.subject import Record, Robustness, Shipped, Subject, is_model_of
+from kilonet.report.subject import Record, Robustness, Shipped, Subject, is_model_of
 from kilonet.training.results import read_printed
 from kilonet.training.run_folder import RESULT_FILE, Result, read_history, read_result, seed_of
 from kilonet.utils.errors import KilonetError

@@ -14,16 +14,16 @@ from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from helpers import GOLDEN, command, hide, tiny_recipe
-from kilonet.card import card_markdown
 from kilonet.data.datasets import FASHION_NAMES
 from kilonet.evaluation.scoring import evaluate
 from kilonet.evaluation.statistics import wilson_interval
-from kilonet.gathering import Evidence, subject_of
 from kilonet.models.model import load
-from kilonet.subject import Subject
+from kilonet.report.card import card_markdown
+from kilonet.report.gathering import Evidence, subject_of
+from kilonet.report.subject import Subject
 from kilonet.training.run_folder import Run
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 def folder_of(run: Run) -> Path:
@@ -149,6 +149,6 @@ def test_bad_input_is_refused_in_one_line(
 def test_without_the_extra_it_says_what_to_install(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hide(monkeypatch, "huggingface_hub", "kilonet.card")
+    hide(monkeypatch, "huggingface_hub", "kilonet.report.card")
     command(capsys, "card", "best", "--out", tmp_path / "card.md").refused("huggingface_hub", "kilonet[card]")
     assert not list(tmp_path.iterdir())

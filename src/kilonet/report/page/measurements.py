@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from kilonet.evaluation.scoring import Evaluation, evaluation_of
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.calibration import UNFITTED
-from kilonet.subject import Subject
+from kilonet.report.subject import Subject
 from kilonet.utils.errors import KilonetError
 
 WORST = 10

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from kilonet.evaluation.statistics import mean_and_deviation, mean_interval
-from kilonet.report.figures import Figure, Row, Table, percent, span
-from kilonet.report.themed import ACCENT, FAINT, INK, SECOND, chart
-from kilonet.subject import Record, groups
+from kilonet.report.page.charts import ACCENT, FAINT, INK, SECOND, chart
+from kilonet.report.page.figures import Figure, Row, Table, percent, span
+from kilonet.report.subject import Record, groups
 from kilonet.training.run_folder import EpochMetrics
 
 # A class or two of a small test set may be all right, and zero has no logarithm.

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.compare.differences import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
-from kilonet.compare.groups import Entry, Group, read_groups
 from kilonet.data.datasets import Images, load_data
 from kilonet.evaluation.statistics import mean_and_deviation
 from kilonet.models.model import load
+from kilonet.report.comparison.groups import Entry, Group, read_groups
+from kilonet.report.comparison.significance import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.text_tables import aligned
 

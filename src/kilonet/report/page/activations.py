@@ -10,10 +10,10 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from kilonet.network.operations import Convolution
-from kilonet.report.figures import TIMES, Figure, Row, Table, percent
-from kilonet.report.measure import Measured
-from kilonet.report.pixels import ink, photo, sheet, signed
-from kilonet.subject import Subject
+from kilonet.report.page.figures import TIMES, Figure, Row, Table, percent
+from kilonet.report.page.measurements import Measured
+from kilonet.report.page.pixels import ink, photo, sheet, signed
+from kilonet.report.subject import Subject
 
 _MOST_FILTERS = 64
 _MOST_MAPS = 60

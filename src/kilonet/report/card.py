@@ -16,7 +16,7 @@ from kilonet.evaluation.scoring import Evaluation, evaluate
 from kilonet.evaluation.statistics import mean_and_deviation, mean_interval, wilson_interval
 from kilonet.models.model import serialise
 from kilonet.recipe import RunSection
-from kilonet.subject import Subject
+from kilonet.report.subject import Subject
 from kilonet.utils.errors import KilonetError
 
 IS_OURS = "Written by `kilonet card`."
@@ -92,7 +92,7 @@ def _body(subject: Subject, evaluation: Evaluation, licence: str | None) -> str:
     section, record = subject.model.section, subject.record
     # Markdown, not HTML: names are escaped by `_plain` instead.
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)  # noqa: S701
-    template = environment.from_string((files(__name__) / "card.md").read_text(encoding="utf-8"))
+    template = environment.from_string((files("kilonet.report") / "card.md").read_text(encoding="utf-8"))
     text = template.render(
         subject=subject,
         section=section,

@@ -9,14 +9,14 @@ import pytest
 from scipy import stats
 
 from helpers import GOLDEN, command, refusal, tiny_recipe
-from kilonet.compare.comparison import compare
-from kilonet.compare.differences import holm, models_test, seeds_test
-from kilonet.compare.groups import Entry, Group, read_groups
+from kilonet.report.comparison.comparison import compare
+from kilonet.report.comparison.groups import Entry, Group, read_groups
+from kilonet.report.comparison.significance import holm, models_test, seeds_test
 from kilonet.training.run_folder import Result, Run
 from kilonet.training.train import fit
 from kilonet.utils.errors import KilonetError
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 def entry(result: Result, seed: int, errors: int) -> Entry:

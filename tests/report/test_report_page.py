@@ -11,11 +11,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page
+from test_report import PUBLISHED
 
 from browser import DESKTOP, intruded, watched
-from kilonet.gathering import subject_of
-from kilonet.report import report_html
-from test_report import PUBLISHED
+from kilonet.report.gathering import subject_of
+from kilonet.report.page import report_html
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 FIGURES = ["field", "curves", "runs", "confusion", "classes", "worst", "mistakes", "reliability", "robustness"]

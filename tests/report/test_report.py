@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 
 from helpers import GOLDEN, command, hide, model_section, refusal, some_pixels
 from kilonet.data.datasets import Images
-from kilonet.gathering import Evidence, read_records, subject_of
 from kilonet.models.model import Model
 from kilonet.network.module import initial_network
-from kilonet.report import report_html
-from kilonet.report.inside import activations, sights
-from kilonet.report.measure import measure, reliability
-from kilonet.subject import Record, Subject, groups
+from kilonet.report.gathering import Evidence, read_records, subject_of
+from kilonet.report.page import report_html
+from kilonet.report.page.activations import activations, sights
+from kilonet.report.page.measurements import measure, reliability
+from kilonet.report.subject import Record, Subject, groups
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
 from report_pages import table_of, text_of
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 PUBLISHED = Evidence(RESULTS / "best.json", RESULTS / "corruptions-best.json", RESULTS / "exported")
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kilonet.gathering import Evidence, subject_of
 from kilonet.models.model import MODEL_FILE, packaged_models
+from kilonet.report.gathering import Evidence, subject_of
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 from kilonet.utils.files import make_folder, read_bounded, write_atomically
@@ -42,7 +42,7 @@ def report(sources: Sequence[str], out: Path, evidence: Evidence) -> Report:
         KilonetError: no such run, nothing finished, evidence that is another model's, or the extra `report` missing.
     """
     with needed_from("report"):
-        from kilonet.report import report_html  # noqa: PLC0415
+        from kilonet.report.page import report_html  # noqa: PLC0415
     if out.is_dir():
         raise KilonetError(f"{out} is a folder; --out names the file to write")
     subject = subject_of(sources, evidence)
@@ -75,7 +75,7 @@ def card(source: str, out: Path, evidence: Evidence, licence: str | None) -> Car
             or the extra `card` missing.
     """
     with needed_from("card"):
-        from kilonet.card import IS_OURS, card_markdown  # noqa: PLC0415
+        from kilonet.report.card import IS_OURS, card_markdown  # noqa: PLC0415
     folder = out if out.suffix.lower() != ".md" else None
     path = folder / CARD_FILE if folder else out
     if path.exists() and IS_OURS not in read_bounded(path, _MAXIMUM_BYTES, "a card").decode(errors="replace"):

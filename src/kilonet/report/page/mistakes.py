@@ -6,11 +6,11 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from kilonet.evaluation.statistics import wilson_interval
-from kilonet.report.figures import Figure, Table, count, percent, span
-from kilonet.report.measure import Judged, Measured
-from kilonet.report.pixels import photo
-from kilonet.report.themed import ACCENT, FAINT, INK, PAPER, SECOND, chart
-from kilonet.subject import Subject
+from kilonet.report.page.charts import ACCENT, FAINT, INK, PAPER, SECOND, chart
+from kilonet.report.page.figures import Figure, Table, count, percent, span
+from kilonet.report.page.measurements import Judged, Measured
+from kilonet.report.page.pixels import photo
+from kilonet.report.subject import Subject
 
 _MOST_LETTERED = 20
 """A matrix of more classes has no numbers in its cells."""

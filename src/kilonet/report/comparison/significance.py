@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from kilonet.compare.groups import Group
 from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.report.comparison.groups import Group
 
 ALPHA = 0.05
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from kilonet.recipe import SECTIONS, Recipe
-from kilonet.report.figures import TIMES, Row, Table
-from kilonet.subject import Subject
+from kilonet.report.page.figures import TIMES, Row, Table
+from kilonet.report.subject import Subject
 
 
 def recipe_tables(recipe: Recipe) -> list[Table]:

@@ -2,10 +2,10 @@
 
 from matplotlib.ticker import FuncFormatter
 
-from kilonet.report.figures import Figure, Table, percent, span
-from kilonet.report.measure import BINS, Measured, Reliability
-from kilonet.report.themed import ACCENT, FAINT, INK, SECOND, chart
-from kilonet.subject import Robustness
+from kilonet.report.page.charts import ACCENT, FAINT, INK, SECOND, chart
+from kilonet.report.page.figures import Figure, Table, percent, span
+from kilonet.report.page.measurements import BINS, Measured, Reliability
+from kilonet.report.subject import Robustness
 
 
 def reliability(measured: Measured) -> Figure:
