@@ -288,7 +288,7 @@ def test_a_missing_library_is_named_with_its_extra() -> None:
 
 def test_help_states_the_limits_and_so_does_the_document() -> None:
     shown = " ".join(process("serve", "--help").out.split())
-    document = (Path(__file__).parent.parent / "docs" / "SERVE.md").read_text(encoding="utf-8")
+    document = (Path(__file__).parents[2] / "docs" / "SERVE.md").read_text(encoding="utf-8")
     defaults = {name: one.default for name, one in signature(serve).parameters.items() if name.startswith("max_")}
     assert len(defaults) == 5
     for name, default in defaults.items():
