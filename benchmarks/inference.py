@@ -27,7 +27,7 @@ from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.export import manifest
 from kilonet.export.c.bindings import CompiledC
 from kilonet.export.exporter import export_c, export_onnx
-from kilonet.models.model import Model, load
+from kilonet.models.model import Model, load_model
 from kilonet.recipe import load_recipe
 from kilonet.utils.environment import processor_name
 
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=100)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model, data = load("mcu"), load_data("mnist")
+    model, data = load_model("mcu"), load_data("mnist")
     pixels = data.test.pixels[: options.images].numpy()
     with tempfile.TemporaryDirectory(prefix="kilonet-") as name:
         export_c(model, data.train, Path(name))

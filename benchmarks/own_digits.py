@@ -19,8 +19,8 @@ from PIL import Image
 
 from kilonet.data.datasets import load_data
 from kilonet.data.decode import decode
-from kilonet.data.digits.finder import Sight, see_digit
-from kilonet.models.model import Model, load
+from kilonet.data.digits.finder import PreparedImage, prepare_digit
+from kilonet.models.model import Model, load_model
 from kilonet.models.prediction import Answer, answers
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -30,17 +30,17 @@ from found_digits import draw_change, found_digit
 FOUND, CLOTHES = 600, 2000
 
 
-def seen_as_file(pixels: NDArray[np.uint8]) -> Sight:
+def seen_as_file(pixels: NDArray[np.uint8]) -> PreparedImage:
     """Return what is seen of an image that comes as a PNG file."""
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "PNG")
-    return see_digit(decode(content.getvalue(), "image"))
+    return prepare_digit(decode(content.getvalue(), "image"))
 
 
-def read(model: Model, sights: Sequence[Sight]) -> list[Answer]:
+def read(model: Model, sights: Sequence[PreparedImage]) -> list[Answer]:
     """Return what the model says of each."""
     pixels = torch.from_numpy(np.stack([sight.pixels for sight in sights])).unsqueeze(1)
-    return answers(sights, model.logits(pixels).numpy(), model.notes, digits=True)
+    return answers(sights, model.logits(pixels).numpy(), model.metadata, digits=True)
 
 
 def found_line(model: Model) -> str:
@@ -48,7 +48,7 @@ def found_line(model: Model) -> str:
     test = load_data("mnist").test
     labels = test.labels[:FOUND].tolist()
     pictures = [found_digit(test.pixels[number, 0].numpy(), draw_change(number)) for number in range(FOUND)]
-    said = read(model, [see_digit(decode(picture, "digit")) for picture in pictures])
+    said = read(model, [prepare_digit(decode(picture, "digit")) for picture in pictures])
     right = np.mean([answer.label == label for answer, label in zip(said, labels, strict=True)])
     clean = (model.predict(test.pixels[:FOUND]).classes == labels).mean()
     objected = sum(answer.objection is not None for answer in said)
@@ -86,7 +86,7 @@ def main() -> int:
     """Print the list."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="best")
-    model = load(parser.parse_args().model)
+    model = load_model(parser.parse_args().model)
     print("\n".join([found_line(model), clothes_line(model), clean_line(model)]))
     return 0
 

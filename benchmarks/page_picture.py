@@ -19,7 +19,7 @@ from kilonet.data.datasets import load_data
 from kilonet.export.exporter import display_name, export_html
 from kilonet.export.html.browser import browser_path
 from kilonet.export.html.page import PAGE_FILE
-from kilonet.models.model import load
+from kilonet.models.model import load_model
 from serve_load import service
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +45,7 @@ def main() -> int:
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=browser_path()) as browser,
     ):
-        export_html(load(options.model), load_data("mnist"), Path(folder), display_name(options.model))
+        export_html(load_model(options.model), load_data("mnist"), Path(folder), display_name(options.model))
         exported = (Path(folder) / PAGE_FILE).as_uri()
         photo = photo_of_a_digit(Path(folder) / "photo.jpg")
         drawn = [photograph(browser, address, DESK, THREE) for address in (exported, served)]

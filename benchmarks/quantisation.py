@@ -13,7 +13,7 @@ from kilonet.data.datasets import Images, load_data
 from kilonet.evaluation.statistics import mean_and_deviation
 from kilonet.export.integer import logits
 from kilonet.export.quantisation import quantise
-from kilonet.models.model import load
+from kilonet.models.model import load_model
 
 
 def accuracy(scores: torch.Tensor, images: Images) -> float:
@@ -28,7 +28,7 @@ def main() -> None:
     data, drops = load_data("mnist"), []
     print("| model | float32 | int8 | other predictions | fine-tuned |\n|---|---:|---:|---:|---|")
     for name in parser.parse_args().models:
-        model = load(name)
+        model = load_model(name)
         quantised = quantise(model, data.train)
         real = model.logits(data.test.pixels)
         whole = torch.from_numpy(logits(quantised.network, data.test.pixels.numpy()))

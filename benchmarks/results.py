@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kilonet.evaluation.statistics import mean_and_deviation
-from kilonet.network.cost import budget_of
+from kilonet.network.cost import network_cost
 from kilonet.recipe import Recipe, load_recipe, packaged_recipes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,7 +115,7 @@ def _line(row: Row, predictions: Mapping[str, Row]) -> str:
         f"`{row.name}`",
         row.recipe.run.data,
         f"{first['parameters']:,}",
-        f"{budget_of(row.recipe.model).macs:,}",
+        f"{network_cost(row.recipe.model).macs:,}",
         str(row.recipe.train.epochs),
         f"**{_spread(row)}**",
         str(len(row.runs)),

@@ -19,7 +19,7 @@ from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import Images, load_data
 from kilonet.engines.contract import Engine
 from kilonet.engines.selection import make_engine, resolve_run
-from kilonet.network.cost import budget_of
+from kilonet.network.cost import network_cost
 from kilonet.network.module import initial_network
 from kilonet.recipe import Recipe, load_recipe
 from kilonet.utils.environment import processor_name
@@ -93,7 +93,7 @@ def main() -> None:
     for name, block in BLOCKS.items():
         for case in block:
             middle = statistics.median(seconds[case])
-            budget = budget_of(recipe_of(case).model)
+            budget = network_cost(recipe_of(case).model)
             figures = f"{middle:.2f} | {1e6 * middle / case.images:.1f} | {budget.macs / 1e6:.2f}"
             print(f"| {name} | {getattr(case, name):,} | {budget.parameters:,} | {figures} |")
 

@@ -29,7 +29,7 @@ from kilonet.utils.environment import cores, processor_name
 _PLAN = """
 recipe = "mcu"
 out = "{out}"
-layers = ["conv {{4..8}}", "maxpool 2", "conv {{6..12}}", "conv {{6..12}}", "gap", "mix 10"]
+layers = ["conv {{4..8}}", "maxpool 2", "conv {{6..12}}", "conv {{6..12}}", "gap", "pointwise 10"]
 [search]
 trials = {trials}
 epochs = {epochs}

@@ -1,10 +1,10 @@
-"""Whole epochs side by side: the seed-style script, the torch engine and the native engine, in one command.
+"""Whole epochs side by side: the homework-style script, the torch engine and the native engine, in one command.
 
     python benchmarks/train_speed.py [--rounds 3] [--epochs 3] [--threads 2]
 
 Every contender trains in a process of its own, one after another, round after round, so that a machine whose speed
 drifts is unfair to none. An epoch is the training part with augmentation, all 60,000 images at batch 128; each kilonet
-process gives the median of its epochs. Printed are medians over the rounds, the ratio to the seed-style script (the
+process gives the median of its epochs. Printed are medians over the rounds, the ratio to the homework-style script (the
 median of the rounds' ratios) and the share of the machine's float32 peak, measured in the same rounds, as are the
 native engine's convolutions alone (see kernel_speed.py).
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from kernel_speed import overall_gflops, pass_times, precisions
-from kilonet.network.cost import budget_of
+from kilonet.network.cost import network_cost
 from kilonet.network.operations import Convolution
 from kilonet.network.section import ModelSection
 from kilonet.recipe import load_recipe
@@ -38,7 +38,7 @@ class Contender:
 
     name: str
     recipe: str | None
-    """None for the seed-style script."""
+    """None for the homework-style script."""
     engine: str = ""
     precision: str = "auto"
     instructions: str = ""
@@ -52,20 +52,20 @@ def _for_avx2() -> list[Contender]:
 
 
 CONTENDERS = (
-    Contender("seed-style script", None),
+    Contender("homework-style script", None),
     Contender("mcu, torch engine", "mcu", "torch"),
     Contender("mcu, native engine", "mcu", "native"),
     Contender("mcu, native engine in float32", "mcu", "native", "float32"),
     *_for_avx2(),
-    Contender("seed, torch engine", "seed", "torch"),
-    Contender("seed, native engine", "seed", "native"),
+    Contender("baseline, torch engine", "baseline", "torch"),
+    Contender("baseline, native engine", "baseline", "native"),
 )
 
 
 def epoch_seconds(contender: Contender, epochs: int, threads: int) -> float:
     """Train in a new process and return the seconds of an epoch's training part."""
     if contender.recipe is None:
-        command = [sys.executable, str(HERE / "seed_style.py"), "--threads", str(threads)]
+        command = [sys.executable, str(HERE / "homework_style.py"), "--threads", str(threads)]
         done = run(command)
         return float(statistics.median(json.loads(done)["seconds"]))
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +84,7 @@ def training_flops(model: ModelSection) -> int:
 
     The first convolution needs no input gradient.
     """
-    budget = budget_of(model)
+    budget = network_cost(model)
     first = next(
         layer for layer, placed in zip(budget.layers, model.placed, strict=True) if _convolves(placed.operations)
     )

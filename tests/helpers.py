@@ -25,8 +25,18 @@ from kilonet.utils.errors import KilonetError
 GOLDEN = Path(__file__).parent / "golden"
 KILONET = (sys.executable, "-m", "kilonet")
 
-SEED_LAYERS = ("conv 10", "conv 20", "mix 10", "maxpool 2", "conv 10", "conv 16", "conv 20", "gap", "mix 10")
-TINY_LAYERS = ("conv 4", "maxpool 2", "conv 8", "maxpool 2", "conv 8", "gap", "mix 10")
+BASELINE_LAYERS = (
+    "conv 10",
+    "conv 20",
+    "pointwise 10",
+    "maxpool 2",
+    "conv 10",
+    "conv 16",
+    "conv 20",
+    "gap",
+    "pointwise 10",
+)
+TINY_LAYERS = ("conv 4", "maxpool 2", "conv 8", "maxpool 2", "conv 8", "gap", "pointwise 10")
 
 
 def tiny_recipe(data: Path | str = "mnist", **changes: Any) -> Recipe:

@@ -58,7 +58,7 @@ class Reference:
         assert isinstance(model, ModelSection)
         layers = network.layers
         assert isinstance(layers, torch.nn.Module)
-        values = (pixels.to(self.dtype) - 255 * model.mean) / (255 * model.deviation)
+        values = (pixels.to(self.dtype) - 255 * model.mean) / (255 * model.std)
         scores: Tensor = layers(values).flatten(1)
         return scores
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helpers import KILONET
-from kilonet.models.model import load
+from kilonet.models.model import load_model
 from kilonet.serve.app import application
 from kilonet.serve.card import card_of
 from kilonet.serve.engine import engine_of
@@ -36,7 +36,7 @@ PNG = {"content-type": "image/png"}
 
 def service_of(source: str, limits: Limits = LIMITS) -> Gate:
     """Return the application that serves a trained model."""
-    model = load(source)
+    model = load_model(source)
     engine = engine_of(model)
     card = card_of(model, engine, source)
     return application(engine, card, limits, Metrics(card.classes))

@@ -26,7 +26,7 @@ _LAYERS = (
     "conv {i} same residual",
     "conv {i} 1x1 same residual",
     "conv {i} same depthwise residual",
-    "mix {c}",
+    "pointwise {c}",
     "maxpool 2",
     "maxpool 3",
     "gap",
@@ -54,7 +54,7 @@ def sections(draw: strategies.DrawFn) -> ModelSection:
         (placed,) = place([parse_layer(layers[-1])], shape)
         shape = placed.output_shape
     layers += ["gap"] if shape[1:] != (1, 1) else []
-    layers += draw(strategies.sampled_from([[], ["mix 3"], ["conv 3 1x1"]]))
+    layers += draw(strategies.sampled_from([[], ["pointwise 3"], ["conv 3 1x1"]]))
     mean = draw(strategies.sampled_from([0.0, 0.1307, 0.5]))
     return ModelSection(input=first, layers=tuple(layers or ["gap"]), mean=mean)
 

@@ -13,8 +13,8 @@ import pytest
 from kilonet.data.datasets import FASHION, DataSet
 from kilonet.engines.native import native_objection
 from kilonet.export.exporter import export_c, export_onnx
-from kilonet.models.model import load
-from kilonet.network.cost import budget_of
+from kilonet.models.model import load_model
+from kilonet.network.cost import network_cost
 from kilonet.recipe import load_recipe, parse_recipe
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -56,8 +56,8 @@ def test_figures_of_two_exports_make_no_table(tmp_path: Path, monkeypatch: pytes
         readme.shipping_table("export.json verify.json")
 
 
-def test_the_seed_style_script_trains_the_seed_s_network() -> None:
-    done = run(str(BENCHMARKS / "seed_style.py"), "--images", "512", "--threads", "1")
+def test_the_homework_style_script_trains_the_seed_s_network() -> None:
+    done = run(str(BENCHMARKS / "homework_style.py"), "--images", "512", "--threads", "1")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["images"] == 512
@@ -65,7 +65,7 @@ def test_the_seed_style_script_trains_the_seed_s_network() -> None:
     assert (
         run(
             "-c",
-            f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import seed_style as s; "
+            f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import homework_style as s; "
             "print(sum(p.numel() for p in s.seed_network(0.1).parameters()))",
         ).stdout
         == "7662\n"
@@ -97,7 +97,7 @@ def test_a_start_is_timed_from_its_beginning(tmp_path: Path) -> None:
 def test_widening_multiplies_the_hidden_channels(factor: int, macs: int) -> None:
     model = scaling.recipe_of(scaling.Case(widening=factor, threads=1)).model
     assert model.classes == 10
-    assert budget_of(model).macs == macs
+    assert network_cost(model).macs == macs
 
 
 def test_the_readme_s_recipe_is_one() -> None:
@@ -111,7 +111,7 @@ def test_all_that_classifies_is_checked_and_timed(small: DataSet, tmp_path: Path
     pytest.importorskip("onnxruntime")
     import inference
 
-    model, pixels = load("mcu"), small.test.pixels[:100].numpy()
+    model, pixels = load_model("mcu"), small.test.pixels[:100].numpy()
     export_c(model, small.train, tmp_path)
     export_onnx(model, small, tmp_path)
     contenders = inference.open_contenders(model, tmp_path, small.train)
@@ -128,7 +128,7 @@ def test_found_and_clean_digits_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(own_digits, "FOUND", 30)
     assert re.match(
         r'- 30 found digits: (100|9\d)\.\d\d % right, of the same digits clean 100\.00 %; \d answered "no digit"',
-        own_digits.found_line(load("best")),
+        own_digits.found_line(load_model("best")),
     )
 
 
@@ -136,7 +136,7 @@ def test_found_and_clean_digits_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_most_clothes_are_no_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_digits, "CLOTHES", 60)
     found = re.match(
-        r'- 60 images of Fashion-MNIST: (\d+) % answered "no digit"', own_digits.clothes_line(load("best"))
+        r'- 60 images of Fashion-MNIST: (\d+) % answered "no digit"', own_digits.clothes_line(load_model("best"))
     )
     assert found is not None
     assert int(found[1]) > 60

@@ -10,8 +10,8 @@ import pytest
 
 import kilonet
 from kilonet.data.datasets import MNIST_SHA256
-from kilonet.models.metadata import Notes
-from kilonet.models.model import load, packaged_models
+from kilonet.models.metadata import Metadata
+from kilonet.models.model import load_model, packaged_models
 from kilonet.recipe import packaged_recipes
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
@@ -34,20 +34,20 @@ def test_mnist_comes_with_its_authors_and_its_licence() -> None:
 
 
 def test_recipes_are_packaged() -> None:
-    assert {"best", "mcu", "seed"} <= set(packaged_recipes())
+    assert {"best", "mcu", "baseline"} <= set(packaged_recipes())
 
 
 def test_trained_models_are_packaged() -> None:
-    assert {"best", "mcu", "seed"} <= set(packaged_models())
+    assert {"best", "mcu", "baseline"} <= set(packaged_models())
     for name in packaged_models():
         # 7,662 weights, the batch-norm statistics and the header.
         assert len((files("kilonet.models") / "weights" / f"{name}.safetensors").read_bytes()) < 40_000
 
 
-@pytest.mark.parametrize("name", ["best", "seed"])
+@pytest.mark.parametrize("name", ["best", "baseline"])
 def test_a_packaged_model_is_the_published_run_with_notes(name: str) -> None:
     runs = json.loads((PROJECT.parent / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))["runs"]
-    assert load(name).with_notes(Notes()).sha256 == runs[0]["model_sha256"]
+    assert load_model(name).with_metadata(Metadata()).sha256 == runs[0]["model_sha256"]
 
 
 def test_annotations_are_packaged() -> None:

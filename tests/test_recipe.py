@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from helpers import SEED_LAYERS, TINY_LAYERS, refusal
+from helpers import BASELINE_LAYERS, TINY_LAYERS, refusal
 from kilonet.recipe import (
     MAXIMUM_RECIPE_BYTES,
     SECTIONS,
@@ -22,7 +22,7 @@ from kilonet.recipe import (
 )
 from kilonet.utils.errors import KilonetError
 
-MODEL = '[model]\nlayers = ["conv 4", "gap", "mix 10"]\n'
+MODEL = '[model]\nlayers = ["conv 4", "gap", "pointwise 10"]\n'
 
 
 def refuse(path: Path, content: str | bytes, *words: str) -> str:
@@ -42,10 +42,14 @@ def proper(most: float = 1.0, **bounds: Any) -> st.SearchStrategy[float]:
 
 
 MODELS = st.fixed_dictionaries(
-    {"layers": st.sampled_from([list(TINY_LAYERS), list(SEED_LAYERS), ["gap", "mix 3"], ["conv 4 5x5 same", "gap"]])},
+    {
+        "layers": st.sampled_from(
+            [list(TINY_LAYERS), list(BASELINE_LAYERS), ["gap", "pointwise 3"], ["conv 4 5x5 same", "gap"]]
+        )
+    },
     optional={
         "mean": proper(exclude_max=True),
-        "deviation": proper(exclude_min=True),
+        "std": proper(exclude_min=True),
         "dropout": proper(exclude_max=True),
         "max_parameters": st.integers(8000, 10**12),
     },
@@ -138,17 +142,17 @@ def test_the_packaged_recipes_load(name: str) -> None:
     assert recipe.model.max_parameters is not None
 
 
-@pytest.mark.parametrize("name", ["seed", "mcu"])
+@pytest.mark.parametrize("name", ["baseline", "mcu"])
 def test_the_seeds_network_is_what_both_recipes_train(name: str) -> None:
     recipe = load_recipe(name)
-    assert recipe.model.layers == SEED_LAYERS
+    assert recipe.model.layers == BASELINE_LAYERS
     assert recipe.model.parameters == 7662
     assert recipe.train.epochs == 15
     assert recipe.model.classes == 10
 
 
 def test_the_seeds_recipe_has_what_its_document_says() -> None:
-    recipe = load_recipe("seed")
+    recipe = load_recipe("baseline")
     assert recipe.train.batch_size == 128
     assert recipe.model.dropout > 0
     assert recipe.augment.rotation > 0
@@ -156,8 +160,10 @@ def test_the_seeds_recipe_has_what_its_document_says() -> None:
 
 
 def test_best_has_the_seeds_parameters_and_epochs_to_spend() -> None:
-    best, seed = load_recipe("best"), load_recipe("seed")
-    assert (best.model.parameters, best.train.epochs) == (seed.model.parameters, seed.train.epochs) == (7662, 15)
+    best, baseline = load_recipe("best"), load_recipe("baseline")
+    assert (
+        (best.model.parameters, best.train.epochs) == (baseline.model.parameters, baseline.train.epochs) == (7662, 15)
+    )
     assert not best.distill.teacher
 
 
@@ -191,10 +197,10 @@ def test_a_recipe_is_frozen() -> None:
         ('[model]\nlayers = ["lstm 4"]\n', ["lstm 4", "layers are"]),
         ('[model]\nlayers = ["conv 4"]\n', ["26x26", "gap"]),
         ('[model]\nlayers = ["conv 4 31x31", "gap"]\n', ["layer 1", "too small"]),
-        (f"[model]\nlayers = {['mix 4'] * 201}\n", ["model.layers"]),
+        (f"[model]\nlayers = {['pointwise 4'] * 201}\n", ["model.layers"]),
         (MODEL + "max_parameters = 49\n", ["84 parameters", "49"]),
         (MODEL + "mean = 1.0\n", ["model.mean = 1.0"]),
-        (MODEL + "deviation = 0\n", ["model.deviation = 0"]),
+        (MODEL + "std = 0\n", ["model.std = 0"]),
         (MODEL + "dropout = 1.0\n", ["model.dropout = 1.0"]),
         (MODEL + "dropout = -0.1\n", ["model.dropout = -0.1"]),
         (MODEL + "mean = nan\n", ["model.mean = nan"]),
@@ -281,7 +287,7 @@ def test_a_recipe_that_is_not_there_is_refused(source: str) -> None:
 def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
     with pytest.raises(KilonetError) as error:
         load_recipe(str(tmp_path))
-    refusal(error, tmp_path, "best", "seed")
+    refusal(error, tmp_path, "best", "baseline")
 
 
 @pytest.mark.parametrize(
@@ -313,10 +319,10 @@ def test_the_recipes_of_the_frontier_keep_their_budgets(thousands: int) -> None:
 
 
 def test_changes_go_into_their_sections() -> None:
-    recipe = load_recipe("seed", {"epochs": 3, "seed": 7, "dropout": 0.25, "rotation": 1.5, "max_parameters": 9000})
+    recipe = load_recipe("baseline", {"epochs": 3, "seed": 7, "dropout": 0.25, "rotation": 1.5, "max_parameters": 9000})
     assert (recipe.train.epochs, recipe.run.seed, recipe.model.dropout) == (3, 7, 0.25)
     assert (recipe.augment.rotation, recipe.model.max_parameters) == (1.5, 9000)
-    assert recipe.replace(epochs=15, seed=0, dropout=0.05, rotation=7, max_parameters=8000) == load_recipe("seed")
+    assert recipe.replace(epochs=15, seed=0, dropout=0.05, rotation=7, max_parameters=8000) == load_recipe("baseline")
 
 
 @pytest.mark.parametrize("changes", [{"epoch": 3}, {"epochs": 0}, {"layers": ["gap"], "max_parameters": 0}, {"": 1}])

@@ -57,7 +57,7 @@ def test_files_that_come_later_are_rows(folder: Path) -> None:
         ]
     (folder / "longer.json").write_text(json.dumps({"runs": runs}))
     row = row_of(folder, "longer")
-    assert row["command"].startswith("`kilonet train best --layers 'conv 8' 'conv 20' 'mix 10'")
+    assert row["command"].startswith("`kilonet train best --layers 'conv 8' 'conv 20' 'pointwise 10'")
     assert row["command"].endswith("--epochs 33 --seeds 3 --json`")
     assert row["teachers"] == "29,764 parameters, 99.61 % of test, 301 s"
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kilonet.evaluation.scoring import Evaluation, evaluate
     from kilonet.export.loading import load
     from kilonet.models.model import Model, Predictions
-    from kilonet.network.cost import Budget, budget_of
+    from kilonet.network.cost import NetworkCost, network_cost
     from kilonet.recipe import Recipe, load_recipe
     from kilonet.training.run_folder import Result, Run, read_result
     from kilonet.training.train import fit, resume
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __version__ = version("kilonet")
 
 _HOMES = {
-    "Budget": "kilonet.network.cost",
+    "NetworkCost": "kilonet.network.cost",
     "DataSet": "kilonet.data.datasets",
     "Evaluation": "kilonet.evaluation.scoring",
     "Images": "kilonet.data.datasets",
@@ -36,7 +36,7 @@ _HOMES = {
     "Result": "kilonet.training.run_folder",
     "Run": "kilonet.training.run_folder",
     "TrainingDiverged": "kilonet.utils.errors",
-    "budget_of": "kilonet.network.cost",
+    "network_cost": "kilonet.network.cost",
     "evaluate": "kilonet.evaluation.scoring",
     "fit": "kilonet.training.train",
     "load": "kilonet.export.loading",
@@ -47,23 +47,23 @@ _HOMES = {
 }
 
 __all__ = [
-    "Budget",
     "DataSet",
     "Evaluation",
     "Images",
     "KilonetError",
     "Model",
+    "NetworkCost",
     "Predictions",
     "Recipe",
     "Result",
     "Run",
     "TrainingDiverged",
-    "budget_of",
     "evaluate",
     "fit",
     "load",
     "load_data",
     "load_recipe",
+    "network_cost",
     "read_result",
     "resume",
 ]

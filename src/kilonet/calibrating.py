@@ -5,7 +5,7 @@ from pathlib import Path
 from kilonet.data.datasets import load_data
 from kilonet.evaluation.calibration import fit_calibration
 from kilonet.models.calibration import Calibration
-from kilonet.models.model import load, model_path
+from kilonet.models.model import load_model, model_path
 from kilonet.training.run_folder import read_run
 from kilonet.utils.errors import KilonetError
 
@@ -23,7 +23,7 @@ def calibrate(source: str, by: Path) -> Calibration:
     Raises:
         KilonetError: nothing there, a run that held nothing out, or one of another network or training.
     """
-    model = load(source)
+    model = load_model(source)
     run = read_run(by)
     recipe = run.result.recipe
     if not recipe.run.holdout:
@@ -32,8 +32,8 @@ def calibrate(source: str, by: Path) -> Calibration:
         raise KilonetError(f"{by}: its network is not that of {source}")
     held = load_data(recipe.run.data).hold_out().test
     calibration = fit_calibration(run.model.logits(held.pixels).numpy(), held.labels.numpy())
-    notes = model.notes.model_copy(update={"calibration": calibration})
-    model.with_notes(notes).save(model_path(source))
+    metadata = model.metadata.model_copy(update={"calibration": calibration})
+    model.with_metadata(metadata).save(model_path(source))
     return calibration
 
 

@@ -125,15 +125,15 @@ def summary(recipe: Positional, *, classic: bool = False, data: str | None = Non
 
     Args:
         recipe: a packaged recipe or model, a TOML file, a run folder or a model file.
-        classic: print the table of the seed's document instead, one row an operation.
+        classic: print the table of the ERA homework's README instead, one row an operation.
         data: make sure that the network takes these data, named as for train.
         json: print one JSON object instead of text.
     """
-    from kilonet.network.cost import budget_of, classic_table
+    from kilonet.network.cost import classic_table, network_cost
     from kilonet.sources import model_section
 
     section = model_section(recipe)
-    budget = budget_of(section)
+    budget = network_cost(section)
     table = classic_table(section) if classic else str(budget)
     if data is not None:
         from kilonet.scoring import described

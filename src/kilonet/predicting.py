@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from kilonet.data.digits.finder import Sight
+from kilonet.data.digits.finder import PreparedImage
 from kilonet.data.image_folders import image_files, read_picture
 from kilonet.export.loading import load
-from kilonet.models.metadata import Notes
+from kilonet.models.metadata import Metadata
 from kilonet.models.model import Classifier
-from kilonet.models.prediction import Answer, answers, sights_of
+from kilonet.models.prediction import Answer, answers, prepare_images
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import write_atomically
 
@@ -52,7 +52,7 @@ class Predicted:
     found: tuple[FileAnswers, ...]
     skipped: tuple[tuple[Path, str], ...]
     """Files that could not be read, with the reason; only in a folder."""
-    notes: Notes
+    metadata: Metadata
 
     @property
     def status(self) -> int:
@@ -61,7 +61,7 @@ class Predicted:
 
     def as_json(self) -> dict[str, Any]:
         """Return everything but the pixels as plain values."""
-        calibration = self.notes.calibration
+        calibration = self.metadata.calibration
         return {
             "predictions": [
                 {"file": str(one.file), "place": place, **answer.as_json()}
@@ -77,7 +77,7 @@ class Predicted:
         stream = io.StringIO()
         table = csv.writer(stream, lineterminator="\n")
         classes = max((len(one.answers[0].probabilities) for one in self.found), default=0)
-        table.writerow([*_CSV_HEAD, *(f"p{self.notes.name_of(label)}" for label in range(classes))])
+        table.writerow([*_CSV_HEAD, *(f"p{self.metadata.name_of(label)}" for label in range(classes))])
         for row in self.as_json()["predictions"]:
             figures = [f"{probability:.6f}" for probability in row["probabilities"]]
             table.writerow([*("" if row[key] is None else row[key] for key in _CSV_HEAD), *figures])
@@ -114,7 +114,7 @@ def predict(
         sights, failed = _see_all(batch, model, line=line, strict=folder is None)
         skipped += failed
         found += _answered(sights, model)
-    predicted = Predicted(tuple(found), tuple(skipped), model.notes)
+    predicted = Predicted(tuple(found), tuple(skipped), model.metadata)
     _write(predicted, show, table)
     return predicted
 
@@ -146,8 +146,8 @@ def _batches(files: Sequence[Path], *, progress: bool) -> Iterator[Sequence[Path
 
 def _see_all(
     files: Sequence[Path], model: Classifier, *, line: bool, strict: bool
-) -> tuple[list[tuple[Path, list[Sight]]], list[tuple[Path, str]]]:
-    sights: list[tuple[Path, list[Sight]]] = []
+) -> tuple[list[tuple[Path, list[PreparedImage]]], list[tuple[Path, str]]]:
+    sights: list[tuple[Path, list[PreparedImage]]] = []
     failed: list[tuple[Path, str]] = []
     for file in files:
         try:
@@ -159,21 +159,21 @@ def _see_all(
     return sights, failed
 
 
-def see(file: Path, model: Classifier, *, line: bool = False) -> list[Sight]:
+def see(file: Path, model: Classifier, *, line: bool = False) -> list[PreparedImage]:
     """Return what a model is shown of a file: one sight, or with `line` one for each digit of a row.
 
     Raises:
         KilonetError: the file cannot be read, or is of another size where the model reads no digits.
     """
-    return sights_of(read_picture(file), model, str(file), line=line)
+    return prepare_images(read_picture(file), model, str(file), line=line)
 
 
-def _answered(sights: list[tuple[Path, list[Sight]]], model: Classifier) -> list[FileAnswers]:
+def _answered(sights: list[tuple[Path, list[PreparedImage]]], model: Classifier) -> list[FileAnswers]:
     flat = [sight for _, row in sights for sight in row]
     if not flat:
         return []
     pixels = torch.from_numpy(np.stack([sight.pixels for sight in flat])).view(-1, *model.section.input_shape)
-    said = iter(answers(flat, model.logits(pixels).numpy(), model.notes, digits=model.reads_digits))
+    said = iter(answers(flat, model.logits(pixels).numpy(), model.metadata, digits=model.reads_digits))
     return [FileAnswers(file, tuple(next(said) for _ in row)) for file, row in sights]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kilonet.data.datasets import Images, check_fit, has_classes, load_data
 from kilonet.data.decode import Picture
-from kilonet.data.digits.finder import see_digit, see_plain
+from kilonet.data.digits.finder import prepare_digit, prepare_plain
 from kilonet.data.image_folders import class_folders, read_labelled
 from kilonet.evaluation.scoring import Evaluation, evaluate
 from kilonet.export.loading import load
@@ -61,13 +61,13 @@ class _Eye:
 
     def view(self, picture: Picture, name: str) -> NDArray[np.uint8]:
         shape = self._model.section.input_shape
-        sight = see_digit(picture) if self._model.reads_digits else see_plain(picture, shape, name)
+        sight = prepare_digit(picture) if self._model.reads_digits else prepare_plain(picture, shape, name)
         self.objections += sight.objection is not None
         return sight.pixels.reshape(shape)
 
 
 def _labels(folder: Path, model: Classifier) -> dict[str, int]:
-    names = model.notes.names or tuple(str(label) for label in range(model.section.classes))
+    names = model.metadata.names or tuple(str(label) for label in range(model.section.classes))
     found = class_folders(folder)
     for name in found:
         if name not in names:

@@ -32,9 +32,9 @@ def export(
     """
     from kilonet.data.datasets import load_data
     from kilonet.export.exporter import export_as
-    from kilonet.models.model import load
+    from kilonet.models.model import load_model
 
-    exported = export_as(to, load(model), load_data(data), out, model, max_flash=max_flash, max_ram=max_ram)
+    exported = export_as(to, load_model(model), load_data(data), out, model, max_flash=max_flash, max_ram=max_ram)
     print_answer(json, exported.as_json, lambda: str(exported))
     return 0
 

@@ -21,10 +21,10 @@ def model_section(source: str) -> ModelSection:
     if (path / _RECIPE_IN_RUN).is_file():
         return load_recipe(str(path / _RECIPE_IN_RUN)).model
     # Only now: it brings torch along.
-    from kilonet.models.model import load  # noqa: PLC0415
+    from kilonet.models.model import load_model  # noqa: PLC0415
 
     try:
-        return load(source).section
+        return load_model(source).section
     except KilonetError:
         if path.exists():
             raise

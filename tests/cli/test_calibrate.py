@@ -9,7 +9,7 @@ import torch
 
 from helpers import command, tiny_recipe, write_idx_folder
 from kilonet.data.datasets import DataSet, load_data
-from kilonet.models.model import load
+from kilonet.models.model import load_model
 from kilonet.training.run_folder import Run
 from kilonet.training.train import fit
 
@@ -35,12 +35,12 @@ def test_a_run_with_a_holdout_calibrates_itself(
     held: Path, data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(held, tmp_path / "run")
-    before = load(tmp_path / "run")
-    assert before.notes.calibration is None
+    before = load_model(tmp_path / "run")
+    assert before.metadata.calibration is None
     table = json.loads(command(capsys, "calibrate", tmp_path / "run", "--by", held, "--json").out)
-    after = load(tmp_path / "run")
-    assert after.notes.calibration is not None
-    assert after.notes.calibration.model_dump(mode="json") == table
+    after = load_model(tmp_path / "run")
+    assert after.metadata.calibration is not None
+    assert after.metadata.calibration.model_dump(mode="json") == table
     images = load_data(str(data_folder)).hold_out().test
     confidence = after.predict(images.pixels).probabilities.max(1)
     right = after.predict(images.pixels).classes == images.labels.numpy()
@@ -56,7 +56,7 @@ def test_another_model_of_the_same_network_is_calibrated_by_a_run(
     text = command(capsys, "calibrate", tmp_path / "model.safetensors", "--by", held).out
     assert text.startswith("Temperature: ")
     assert "Uncertain below a probability of" in text
-    assert load(tmp_path / "model.safetensors").notes.calibration is not None
+    assert load_model(tmp_path / "model.safetensors").metadata.calibration is not None
 
 
 def test_what_held_nothing_out_or_is_another_network_is_refused(
@@ -66,5 +66,5 @@ def test_what_held_nothing_out_or_is_another_network_is_refused(
     finished.model.save(tmp_path / "model.safetensors")
     command(capsys, "calibrate", tmp_path / "model.safetensors", "--by", finished.folder).refused("--holdout")
     command(capsys, "calibrate", tmp_path / "model.safetensors", "--by", tmp_path).refused("result.json")
-    load("best").save(tmp_path / "other.safetensors")
+    load_model("best").save(tmp_path / "other.safetensors")
     command(capsys, "calibrate", tmp_path / "other.safetensors", "--by", held).refused("not that of")

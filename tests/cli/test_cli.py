@@ -163,7 +163,7 @@ def test_bad_input_is_one_line_and_status_2(
 
 @pytest.mark.parametrize(
     "others",
-    [("seed",), ("--epochs", "3"), ("--out", "run"), ("--seeds", "2"), ("--holdout",), ("--seed", "0")],
+    [("baseline",), ("--epochs", "3"), ("--out", "run"), ("--seeds", "2"), ("--holdout",), ("--seed", "0")],
     ids=" ".join,
 )
 def test_resume_goes_with_nothing_else(
@@ -291,7 +291,7 @@ def test_summary_and_recipes_print_one_json_object(capsys: pytest.CaptureFixture
 def test_recipes_lists_each_with_its_claim(capsys: pytest.CaptureFixture[str]) -> None:
     lines = command(capsys, "recipes").out.splitlines()
     assert [line.split()[0] for line in lines] == packaged_recipes()
-    assert all("7,662 parameters" in line for line in lines if line.split()[0] in ("best", "mcu", "seed"))
+    assert all("7,662 parameters" in line for line in lines if line.split()[0] in ("best", "mcu", "baseline"))
 
 
 @pytest.mark.parametrize("arguments", ["summary best", "recipes", "--help", "train --help", "no-such"])
@@ -313,7 +313,7 @@ def test_a_pipe_that_was_closed_before_is_no_error_of_ours(arguments: tuple[str,
     assert running.returncode == 0
 
 
-@pytest.mark.parametrize("name", ["best", "mcu", "seed"])
+@pytest.mark.parametrize("name", ["best", "mcu", "baseline"])
 def test_the_packaged_models_work_by_name(name: str, digit: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = command(capsys, "predict", name, digit)
     assert answer.status == 0, answer.err
@@ -321,4 +321,4 @@ def test_the_packaged_models_work_by_name(name: str, digit: Path, capsys: pytest
     assert answer.status == 0, answer.err
     accuracy = json_of(answer.out)["accuracy"]
     assert isinstance(accuracy, float)
-    assert accuracy >= {"best": 0.994, "mcu": 0.994, "seed": 0.9914}[name]
+    assert accuracy >= {"best": 0.994, "mcu": 0.994, "baseline": 0.9914}[name]

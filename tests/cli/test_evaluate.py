@@ -10,8 +10,8 @@ from PIL import Image
 from found_digits import draw_change, found_digit
 from helpers import command
 from kilonet.data.datasets import FASHION, DataSet
-from kilonet.models.metadata import Notes
-from kilonet.models.model import load
+from kilonet.models.metadata import Metadata
+from kilonet.models.model import load_model
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_folders_are_matched_to_the_names_that_a_model_has(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = tuple("0123456789"[::-1])
-    load("best").with_notes(Notes(names=names, digits=True)).save(tmp_path / "turned.safetensors")
+    load_model("best").with_metadata(Metadata(names=names, digits=True)).save(tmp_path / "turned.safetensors")
     table = json.loads(command(capsys, "evaluate", tmp_path / "turned.safetensors", "--data", photos, "--json").out)
     # Every label is another digit's now, but for none of ten is it its own.
     assert table["correct"] <= 2

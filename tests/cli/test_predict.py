@@ -11,8 +11,8 @@ from PIL import Image
 from found_digits import draw_change, found_digit
 from helpers import command
 from kilonet.data.datasets import DataSet
-from kilonet.models.metadata import Notes
-from kilonet.models.model import load
+from kilonet.models.metadata import Metadata
+from kilonet.models.model import load_model
 
 
 @pytest.fixture
@@ -118,21 +118,21 @@ def test_written_test_images_are_answered_as_in_memory(
     for number, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / f"{number:03}.png")
     table = json.loads(command(capsys, "predict", "best", tmp_path, "--json").out)
-    model = load("best")
+    model = load_model("best")
     found = np.array([one["probabilities"] for one in table["predictions"]], np.float32)
     np.testing.assert_allclose(found, model.predict(images).probabilities, atol=1e-6)
 
 
 def test_the_packaged_models_are_calibrated() -> None:
-    for name in ("best", "seed"):
-        calibration = load(name).notes.calibration
+    for name in ("best", "baseline"):
+        calibration = load_model(name).metadata.calibration
         assert calibration is not None
         assert calibration.energy_from is not None
 
 
 def test_a_model_of_other_things_takes_images_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, image = tmp_path / "model.safetensors", tmp_path / "image.png"
-    load("best").with_notes(Notes(names=tuple("abcdefghij"))).save(path)
+    load_model("best").with_metadata(Metadata(names=tuple("abcdefghij"))).save(path)
     Image.new("RGB", (28, 28), (9, 9, 9)).save(image)
     assert command(capsys, "predict", path, image).out.split(": ")[1][0] in "abcdefghij"
     command(capsys, "predict", path, image, "--line").refused("--line")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Interrupted
-from helpers import SEED_LAYERS, refusal, tiny_recipe
+from helpers import BASELINE_LAYERS, refusal, tiny_recipe
 from kilonet.sources import model_section
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
@@ -18,7 +18,7 @@ def test_recipes_runs_and_models_are_all_told_apart(finished: Run, tmp_path: Pat
     for source in (finished.folder, finished.folder / "model.safetensors", finished.folder / "recipe.toml"):
         assert model_section(str(source)) == section
     assert model_section(str(tmp_path / "mine.toml")) == tiny_recipe().model
-    assert model_section("seed").layers == SEED_LAYERS
+    assert model_section("baseline").layers == BASELINE_LAYERS
 
 
 def test_a_run_that_is_not_finished_has_a_network_already(interrupted: Interrupted) -> None:
@@ -28,8 +28,8 @@ def test_a_run_that_is_not_finished_has_a_network_already(interrupted: Interrupt
 
 def test_a_recipe_of_a_packaged_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "seed").mkdir()
-    assert model_section("seed").layers == SEED_LAYERS
+    (tmp_path / "baseline").mkdir()
+    assert model_section("baseline").layers == BASELINE_LAYERS
 
 
 @pytest.mark.parametrize(

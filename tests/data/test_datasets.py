@@ -17,7 +17,7 @@ from helpers import idx_bytes, model_section, refusal, write_idx_folder
 from kilonet.data import datasets
 from kilonet.data.datasets import MNIST_SHA256, DataSet, Images, check_fit, load_data
 from kilonet.data.idx import read_idx
-from kilonet.models.metadata import Notes, notes_of
+from kilonet.models.metadata import Metadata, metadata_of
 from kilonet.utils.errors import KilonetError
 
 TRAIN_LABELS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -268,19 +268,19 @@ def test_a_network_that_does_not_fit_the_data_is_refused_with_the_mend(tmp_path:
         str(image_set(image_set(tmp_path, "cat", "dog", size=(8, 8, 3)), "cat", size=(8, 8, 3), part="test"))
     )
     for layers, shape, words in (
-        (("conv 4", "gap", "mix 2"), (1, 8, 8), "--input 3 8 8"),
-        (("conv 4", "gap", "mix 3"), (3, 8, 8), "'mix 2'"),
-        (("conv 4", "gap", "mix 1"), (3, 8, 8), "up to 1"),
+        (("conv 4", "gap", "pointwise 2"), (1, 8, 8), "--input 3 8 8"),
+        (("conv 4", "gap", "pointwise 3"), (3, 8, 8), "'pointwise 2'"),
+        (("conv 4", "gap", "pointwise 1"), (3, 8, 8), "up to 1"),
     ):
         with pytest.raises(KilonetError) as error:
             check_fit(model_section(*layers, input=shape), data)
         refusal(error, words)
-    check_fit(model_section("conv 4", "gap", "mix 2", input=(3, 8, 8)), data)
+    check_fit(model_section("conv 4", "gap", "pointwise 2", input=(3, 8, 8)), data)
 
 
 def test_a_model_knows_what_it_was_trained_on(small: DataSet, mnist: DataSet, tmp_path: Path) -> None:
-    assert notes_of(small) == Notes()
+    assert metadata_of(small) == Metadata()
     moved = DataSet(Images(mnist.train.pixels[:100].roll(5, 3), mnist.train.labels[:100]), mnist.test)
-    assert notes_of(moved) == Notes(digits=False)
+    assert metadata_of(moved) == Metadata(digits=False)
     other = load_data(str(image_set(image_set(tmp_path, "cat", "dog"), "cat", part="test")))
-    assert notes_of(other) == Notes(names=("cat", "dog"), digits=False)
+    assert metadata_of(other) == Metadata(names=("cat", "dog"), digits=False)

@@ -11,8 +11,8 @@ from helpers import refusal
 from kilonet.data.datasets import DataSet
 from kilonet.data.decode import Picture, decode
 from kilonet.data.digits import finder as sight
-from kilonet.data.digits.finder import see_digit, see_plain, see_row
-from kilonet.models.model import load
+from kilonet.data.digits.finder import prepare_digit, prepare_plain, prepare_row
+from kilonet.models.model import load_model
 from kilonet.utils.errors import KilonetError
 
 Bytes = NDArray[np.uint8]
@@ -35,17 +35,17 @@ def row_of(digits: Bytes, gap: int = 0) -> Bytes:
 
 def test_mnists_test_images_written_as_files_are_seen_as_they_are(mnist: DataSet) -> None:
     for image in mnist.test.pixels[::10, 0].numpy():
-        seen = see_digit(picture(image))
+        seen = prepare_digit(picture(image))
         assert seen.objection is None
         np.testing.assert_array_equal(seen.pixels, image)
 
 
 def test_inverted_test_images_are_recognised_as_well(mnist: DataSet) -> None:
     images, labels = mnist.test.pixels[:500, 0].numpy(), mnist.test.labels[:500].numpy()
-    sights = [see_digit(picture(255 - image)) for image in images]
+    sights = [prepare_digit(picture(255 - image)) for image in images]
     assert [one.objection for one in sights] == [None] * 500
-    right = (load("best").predict(np.stack([one.pixels for one in sights])).classes == labels).sum()
-    assert right >= (load("best").predict(images).classes == labels).sum() - 3
+    right = (load_model("best").predict(np.stack([one.pixels for one in sights])).classes == labels).sum()
+    assert right >= (load_model("best").predict(images).classes == labels).sum() - 3
 
 
 def noise() -> Bytes:
@@ -72,42 +72,42 @@ def noise() -> Bytes:
     ids=["white", "black", "noise", "slope", "square", "disc", "dash", "dot", "two", "dots"],
 )
 def test_what_is_no_digit_is_objected_to(pixels: Bytes, objection: str | None) -> None:
-    seen = see_digit(picture(pixels))
+    seen = prepare_digit(picture(pixels))
     assert seen.objection == objection
     assert seen.pixels.shape == (28, 28)
     assert seen.pixels.dtype == np.uint8
 
 
 def test_a_row_without_line_is_objected_to(mnist: DataSet) -> None:
-    assert see_digit(picture(row_of(mnist.test.pixels[:4, 0].numpy()))).objection == sight.SEVERAL
+    assert prepare_digit(picture(row_of(mnist.test.pixels[:4, 0].numpy()))).objection == sight.SEVERAL
 
 
 @pytest.mark.parametrize("gap", [0, 40])
 def test_a_row_is_read_in_order(mnist: DataSet, gap: int) -> None:
     images = mnist.test.pixels[:12, 0].numpy()
-    sights = see_row(picture(row_of(images, gap)))
+    sights = prepare_row(picture(row_of(images, gap)))
     assert [one.objection for one in sights] == [None] * 12
-    said = load("best").predict(np.stack([one.pixels for one in sights])).classes
+    said = load_model("best").predict(np.stack([one.pixels for one in sights])).classes
     assert said.tolist() == mnist.test.labels[:12].tolist()
 
 
 def test_dots_between_the_digits_of_a_row_are_left_out(mnist: DataSet) -> None:
     row = row_of(mnist.test.pixels[:3, 0].numpy(), gap=12)
     row[30:33, 40:43] = 0
-    assert len(see_row(picture(row))) == 3
+    assert len(prepare_row(picture(row))) == 3
 
 
 def test_a_row_of_nothing_is_one_objection() -> None:
-    assert [one.objection for one in see_row(picture(sheet(X < 0)))] == [sight.NOTHING]
+    assert [one.objection for one in prepare_row(picture(sheet(X < 0)))] == [sight.NOTHING]
 
 
 def test_plain_pictures_are_taken_as_they_are() -> None:
     colours = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    np.testing.assert_array_equal(see_plain(picture(colours), (3, 2, 3), "x").pixels, colours.transpose(2, 0, 1))
-    grey = see_plain(picture(colours), (1, 2, 3), "x").pixels
+    np.testing.assert_array_equal(prepare_plain(picture(colours), (3, 2, 3), "x").pixels, colours.transpose(2, 0, 1))
+    grey = prepare_plain(picture(colours), (1, 2, 3), "x").pixels
     np.testing.assert_array_equal(grey, np.asarray(Image.fromarray(colours).convert("L")))
-    np.testing.assert_array_equal(see_plain(picture(grey), (3, 2, 3), "x").pixels, np.stack([grey] * 3))
+    np.testing.assert_array_equal(prepare_plain(picture(grey), (3, 2, 3), "x").pixels, np.stack([grey] * 3))
     for shape, words in (((3, 3, 2), "3x2 pixels, not 2x3"), ((2, 2, 3), "2 channels")):
         with pytest.raises(KilonetError) as error:
-            see_plain(picture(colours), shape, "photo")
+            prepare_plain(picture(colours), shape, "photo")
         refusal(error, "photo", words)

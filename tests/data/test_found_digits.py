@@ -7,8 +7,8 @@ import torch
 from found_digits import Change, draw_change, found_digit
 from kilonet.data.datasets import DataSet
 from kilonet.data.decode import decode
-from kilonet.data.digits.finder import see_digit
-from kilonet.models.model import load
+from kilonet.data.digits.finder import prepare_digit
+from kilonet.models.model import load_model
 from kilonet.models.prediction import answers
 
 COUNT = 600
@@ -28,14 +28,14 @@ def test_the_pictures_vary_as_they_should() -> None:
 
 
 def test_found_digits_are_read_nearly_as_well_as_clean_ones(mnist: DataSet) -> None:
-    model, test = load("best"), mnist.test
+    model, test = load_model("best"), mnist.test
     labels = test.labels[:COUNT].numpy()
     sights = [
-        see_digit(decode(found_digit(test.pixels[number, 0].numpy(), draw_change(number)), f"digit {number}"))
+        prepare_digit(decode(found_digit(test.pixels[number, 0].numpy(), draw_change(number)), f"digit {number}"))
         for number in range(COUNT)
     ]
     pixels = torch.from_numpy(np.stack([sight.pixels for sight in sights])).unsqueeze(1)
-    found = answers(sights, model.logits(pixels).numpy(), model.notes, digits=True)
+    found = answers(sights, model.logits(pixels).numpy(), model.metadata, digits=True)
     right = np.array([answer.label == label for answer, label in zip(found, labels, strict=True)])
     clean = model.predict(test.pixels[:COUNT]).classes == labels
     assert right.mean() >= 0.97 * clean.mean()
@@ -49,6 +49,6 @@ def test_found_digits_are_read_nearly_as_well_as_clean_ones(mnist: DataSet) -> N
 def test_size_alone_changes_little_of_what_the_network_sees(mnist: DataSet, scale: float) -> None:
     pixels = mnist.test.pixels[:20, 0].numpy()
     plain = Change(scale, 0, "plain", inverted=False, gradient=False, coloured=False, quality=None, seed=1)
-    seen = np.stack([see_digit(decode(found_digit(image, plain), "digit")).pixels for image in pixels])
+    seen = np.stack([prepare_digit(decode(found_digit(image, plain), "digit")).pixels for image in pixels])
     # A quarter of a grey level a pixel on the whole, and no digit moved by more than a pixel.
     assert np.abs(seen.astype(float) - pixels).mean() < (18 if scale < 1 else 12)

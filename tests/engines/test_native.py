@@ -31,19 +31,28 @@ pytestmark = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="no C++ compiler"
 )
 
-SMALL = ["conv 5", "mix 4", "maxpool 2", "conv 6 same", "conv 6 same residual", "conv 12 depthwise", "gap", "mix 5"]
+SMALL = [
+    "conv 5",
+    "pointwise 4",
+    "maxpool 2",
+    "conv 6 same",
+    "conv 6 same residual",
+    "conv 12 depthwise",
+    "gap",
+    "pointwise 5",
+]
 SHARED = [
     "conv 4",
-    "mix 4",
+    "pointwise 4",
     "conv 4 2x2",
     "again 2",
     "conv 4 same",
     "again 1",
-    "mix 6",
+    "pointwise 6",
     "conv 6 2x2 depthwise",
     "again 1",
     "gap",
-    "mix 5",
+    "pointwise 5",
 ]
 SMALL_INPUT = (2, 13, 12)
 TINY = ["conv 2", "gap"]
@@ -141,7 +150,7 @@ def networks(draw: st.DrawFn) -> tuple[list[str], tuple[int, int, int]]:
     channels, rows, columns = shape
     for _ in range(draw(st.integers(1, 4))):
         least, wide = min(rows, columns), draw(st.integers(1, 7))
-        forms = [(f"mix {wide}", wide, 0), ("gap", channels, -1)]
+        forms = [(f"pointwise {wide}", wide, 0), ("gap", channels, -1)]
         forms += [("maxpool 2", channels, -2), ("maxpool 3", channels, -3)] if least >= 3 else []
         for kernel in range(1, min(least, 6)):
             forms += [(f"conv {wide} {kernel}x{kernel}", wide, kernel - 1)]
@@ -158,7 +167,7 @@ def networks(draw: st.DrawFn) -> tuple[list[str], tuple[int, int, int]]:
             rows, columns = (1, 1) if shrink == -1 else (rows // -shrink, columns // -shrink)
         else:
             rows, columns = rows - shrink, columns - shrink
-    last = draw(st.sampled_from(["mix 4", "conv 4 1x1"]))
+    last = draw(st.sampled_from(["pointwise 4", "conv 4 1x1"]))
     return [*layers, *draw(st.sampled_from([["gap", last], [last, "gap"]]))], shape
 
 
@@ -321,7 +330,9 @@ def test_a_loss_that_is_no_number_is_seen() -> None:
 
 def dropout_step(seed: int, step: int) -> Tensor:
     """Return how often each of many channels survives: gradients of weights behind a dropout of one pixel."""
-    recipe = make_recipe(["conv 400 1x1", "mix 2"], (1, 1, 1), dropout=0.25, momentum=0.0, weight_decay=0.0, seed=seed)
+    recipe = make_recipe(
+        ["conv 400 1x1", "pointwise 2"], (1, 1, 1), dropout=0.25, momentum=0.0, weight_decay=0.0, seed=seed
+    )
     weights = {name: torch.zeros_like(tensor) for name, tensor in weights_for(recipe).items()}
     for name in weights:
         if name.endswith("batch_norm.bias"):

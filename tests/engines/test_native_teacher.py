@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="no C++ compiler"
 )
 
-WIDE = ["conv 9", "mix 8", "maxpool 2", "conv 10 same", "gap", "mix 5"]
+WIDE = ["conv 9", "pointwise 8", "maxpool 2", "conv 10 same", "gap", "pointwise 5"]
 
 
 def teacher(layers: list[str] = WIDE, **keys: Any) -> Model:
@@ -81,7 +81,7 @@ def check_gradients(recipe: Recipe, teachers: list[Model], size: int = 21) -> No
 @pytest.mark.parametrize("size", [3, 16, 21])
 def test_gradients_of_a_step_with_a_teacher(size: int) -> None:
     recipe = make_recipe(SMALL, SMALL_INPUT, label_smoothing=0.1, temperature=2.5, weight=0.7)
-    check_gradients(recipe, [teacher(mean=0.3, deviation=0.2)], size)
+    check_gradients(recipe, [teacher(mean=0.3, std=0.2)], size)
 
 
 @settings(max_examples=8, phases=[Phase.generate])
@@ -99,10 +99,10 @@ def targets(model: Model, pixels: Tensor, precision: str) -> Tensor:
     """
     shape, classes = model.section.input_shape, model.section.classes
     changes = {"momentum": 0.0, "weight_decay": 0.0, "weight": 1.0, "temperature": 1.0, "precision": precision}
-    layers = ["gap", f"mix {classes}"]
+    layers = ["gap", f"pointwise {classes}"]
     recipe = parse_recipe({"model": {"input": list(shape), "layers": layers}}, "blank", changes)
     blank = {name: torch.zeros_like(tensor) for name, tensor in Network(recipe.model).state().items()}
-    features = ((pixels.float() / 255 - recipe.model.mean) / recipe.model.deviation).mean((2, 3))[:, 0]
+    features = ((pixels.float() / 255 - recipe.model.mean) / recipe.model.std).mean((2, 3))[:, 0]
     found = []
     for image, feature in enumerate(features):
         labels = torch.zeros(len(pixels), dtype=torch.int64)

@@ -7,7 +7,7 @@ import torch
 from helpers import refusal, some_pixels
 from kilonet.data.datasets import DataSet, Images
 from kilonet.evaluation.corruptions import CORRUPTIONS, corrupted, evaluate_corrupted
-from kilonet.models.model import load
+from kilonet.models.model import load_model
 from kilonet.utils.errors import KilonetError
 
 NAMES = [
@@ -162,5 +162,5 @@ def test_canny_leaves_edges_alone(some: Images) -> None:
 def test_only_images_of_its_size_are_corrupted() -> None:
     images = Images(some_pixels(2, (3, 28, 28)), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(KilonetError) as error:
-        evaluate_corrupted(load("best"), images)
+        evaluate_corrupted(load_model("best"), images)
     refusal(error, "28x28 grey")

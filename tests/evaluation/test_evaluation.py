@@ -22,7 +22,7 @@ class Fixed(Model):
     LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 5.0]])
 
     def __init__(self) -> None:
-        section = model_section("mix 3", input=(1, 1, 1))
+        section = model_section("pointwise 3", input=(1, 1, 1))
         super().__init__(section, {"layers.0.convolution.weight": torch.zeros(3, 1, 1, 1)})
 
     def logits(self, pixels: Tensor) -> Tensor:

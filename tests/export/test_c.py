@@ -20,7 +20,7 @@ from kilonet.export.c.footprint import footprint_of
 from kilonet.export.integer import IntegerNetwork, logits
 from kilonet.export.integer_steps import to_integers
 from kilonet.export.quantisation import prepare
-from kilonet.models.model import Model, load
+from kilonet.models.model import Model, load_model
 from strategies import images_for, model_of, models
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion", "-Wshadow")
@@ -41,7 +41,7 @@ def integers(model: Model, pixels: torch.Tensor) -> IntegerNetwork:
 
 @pytest.fixture(scope="module")
 def mcu(mnist: DataSet) -> IntegerNetwork:
-    return integers(load("mcu"), mnist.train.pixels)
+    return integers(load_model("mcu"), mnist.train.pixels)
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +123,21 @@ def test_real_images_are_clean_under_sanitizers(
 
 
 def wide_images() -> NDArray[np.uint8]:
-    return images_for(model_section("gap", "mix 3", input=(3, 11, 13)), 6, 40).numpy()
+    return images_for(model_section("gap", "pointwise 3", input=(3, 11, 13)), 6, 40).numpy()
 
 
 def wide_network() -> IntegerNetwork:
     """Every kind of layer, over several channels of input, with each table of the runtime in use."""
     # Over 16 and 32 outputs, so that vectors take blocks in pairs, and one that is left over and not full.
-    layers = ("conv 36 same", "conv 36 same residual", "maxpool 2", "conv 72 depthwise", "mix 37", "gap", "conv 19 1x1")
+    layers = (
+        "conv 36 same",
+        "conv 36 same residual",
+        "maxpool 2",
+        "conv 72 depthwise",
+        "pointwise 37",
+        "gap",
+        "conv 19 1x1",
+    )
     model = model_of(model_section(*layers, input=(3, 11, 13)), 5)
     network = integers(model, images_for(model.section, 5, 100))
     source = codegen.sources(network)["model.c"]

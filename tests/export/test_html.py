@@ -535,7 +535,7 @@ def test_bad_input_to_the_exporter_is_refused_in_one_line(
     def export(model: str | Path, out: Path, *options: str) -> Answer:
         return command(capsys, "export", model, "--to", "html", "--out", out, *options)
 
-    small = initial_network(section := ModelSection(input=(1, 8, 8), layers=("conv 4", "gap", "mix 10")), 0)
+    small = initial_network(section := ModelSection(input=(1, 8, 8), layers=("conv 4", "gap", "pointwise 10")), 0)
     Model(section, small.state()).save(tmp_path / "small.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
@@ -546,7 +546,7 @@ def test_bad_input_to_the_exporter_is_refused_in_one_line(
     export("best", tmp_path / "taken").refused("taken")
     export("best", tmp_path / "taken" / "below").refused("taken")
     export("best", tmp_path).refused("model.json")
-    export("seed", folder).refused("another model")
+    export("baseline", folder).refused("another model")
     assert not (tmp_path / "out").exists()
 
 

@@ -36,7 +36,7 @@ from kilonet.export.onnx.float32 import float_graph, int8_graph
 from kilonet.export.onnx.session import OnnxSession
 from kilonet.export.quantisation import Quantised, prepare
 from kilonet.export.verify import verify
-from kilonet.models.model import Model, load
+from kilonet.models.model import Model, load_model
 from kilonet.network.operations import Convolution
 from kilonet.utils.errors import KilonetError
 from strategies import images_for, model_of, models
@@ -49,11 +49,11 @@ EVERY_KIND = (
     "maxpool 2",
     "conv 8 depthwise",
     "conv 8 same depthwise residual",
-    "mix 6",
+    "pointwise 6",
     "maxpool 3",
     "gap",
     "conv 5 1x1",
-    "mix 10",
+    "pointwise 10",
 )
 
 
@@ -92,15 +92,15 @@ class Integers:
 
 @pytest.fixture(scope="module")
 def mcu(mnist: DataSet) -> Integers:
-    network = integers(load("mcu"), mnist.train.pixels)
-    return Integers(load("mcu"), network, wanted(network, mnist.test.pixels))
+    network = integers(load_model("mcu"), mnist.train.pixels)
+    return Integers(load_model("mcu"), network, wanted(network, mnist.test.pixels))
 
 
 @pytest.fixture(scope="module")
 def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`mcu` with scales from 2,000 images. Nobody changes its files."""
     folder = tmp_path_factory.mktemp("export") / "mcu"
-    export_onnx(load("mcu"), small, folder)
+    export_onnx(load_model("mcu"), small, folder)
     return folder
 
 
@@ -135,7 +135,7 @@ def test_the_int8_graph_says_what_the_integers_say_of_all_test_images(
 
 
 def test_depthwise_networks_stay_within_what_verify_allows(mnist: DataSet) -> None:
-    model, pixels = load("best"), mnist.test.pixels[:2000]
+    model, pixels = load_model("best"), mnist.test.pixels[:2000]
     network = integers(model, mnist.train.pixels[:2000])
     found, expected = run(int8_graph(model, network), pixels), wanted(network, pixels)
     assert int((found.argmax(1) != expected.argmax(1)).sum()) <= 1
@@ -143,7 +143,7 @@ def test_depthwise_networks_stay_within_what_verify_allows(mnist: DataSet) -> No
 
 
 def test_residuals_are_those_of_the_specification_to_the_bit(mnist: DataSet) -> None:
-    model = load("best")
+    model = load_model("best")
     network = integers(model, mnist.train.pixels[:500])
     graph = int8_graph(model, network)
     numbers = [n for n, one in enumerate(network.operations, 1) if getattr(one, "skip", None) is not None]
@@ -248,7 +248,7 @@ def test_the_batch_may_have_any_size(mcu: Integers, mnist: DataSet, count: int, 
 
 
 def test_the_files_are_valid_and_say_what_they_are(exported: Path) -> None:
-    mcu = load("mcu")
+    mcu = load_model("mcu")
     for name in FILES:
         content = (exported / name).read_bytes()
         graph = onnx.load_model_from_string(content)
@@ -286,7 +286,7 @@ def test_onnxruntime_runs_it_on_integers(mcu: Integers, tmp_path: Path) -> None:
 
 
 def test_an_export_repeats_to_the_byte(exported: Path, small: DataSet, tmp_path: Path) -> None:
-    export_onnx(load("mcu"), small, tmp_path / "again")
+    export_onnx(load_model("mcu"), small, tmp_path / "again")
     assert {file.name for file in exported.iterdir()} == {*FILES, "model.safetensors", "model.json"}
     for file in exported.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
@@ -338,7 +338,7 @@ def test_verify_says_how_to_get_what_is_missing(
     refusal(error, "onnxruntime is not installed", "pip install 'kilonet[onnx]'")
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(KilonetError) as error:
-        export_onnx(load("mcu"), small, tmp_path / "new")
+        export_onnx(load_model("mcu"), small, tmp_path / "new")
     refusal(error, "onnx is not installed", "pip install 'kilonet[onnx]'")
 
 
@@ -346,7 +346,7 @@ def test_verify_says_how_to_get_what_is_missing(
 def test_a_folder_with_another_form_is_verified_without_onnx(
     copied: Path, small: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export_c(load("mcu"), small.train, copied)
+    export_c(load_model("mcu"), small.train, copied)
     for name in [name for name in sys.modules if name.startswith("kilonet.export.onnx")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -371,7 +371,7 @@ def pointing_outside(path: Path) -> None:
 
 
 def of_another_network(path: Path) -> None:
-    model = model_of(model_section("gap", "mix 10", input=(1, 9, 9)), 0)
+    model = model_of(model_section("gap", "pointwise 10", input=(1, 9, 9)), 0)
     path.write_bytes(float_graph(model).SerializeToString())
 
 
@@ -414,7 +414,7 @@ def test_a_damaged_file_is_refused(
 
 
 def test_the_trained_model_must_be_the_exported_one(copied: Path, small: DataSet) -> None:
-    load("seed").save(copied / "model.safetensors")
+    load_model("baseline").save(copied / "model.safetensors")
     with pytest.raises(KilonetError) as error:
         verify(copied, small.test)
     refusal(error, "model.safetensors", "exported")

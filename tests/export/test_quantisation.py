@@ -16,7 +16,7 @@ from kilonet.export import quantisation as quantise
 from kilonet.export.finetuning import finetune
 from kilonet.export.integer import IntegerConvolution, IntegerNetwork, logits
 from kilonet.export.integer_steps import PreparedConvolution, to_integers
-from kilonet.models.model import Model, load
+from kilonet.models.model import Model, load_model
 from kilonet.utils.errors import KilonetError
 from strategies import images_for, model_of, models
 
@@ -54,9 +54,9 @@ def test_the_integers_are_close_to_the_floats(model: Model) -> None:
     assert error <= 0.12 * np.sqrt((expected**2).mean()) + 1e-6
 
 
-@pytest.mark.parametrize("name", ["best", "mcu", "seed"])
+@pytest.mark.parametrize("name", ["best", "mcu", "baseline"])
 def test_packaged_models_lose_at_most_a_twentieth_of_a_point(name: str, mnist: DataSet) -> None:
-    model = load(name)
+    model = load_model(name)
     quantised = quantise.quantise(model, mnist.train)
     before = accuracy(model.logits(mnist.test.pixels).numpy(), mnist.test)
     after = accuracy(logits(quantised.network, mnist.test.pixels.numpy()), mnist.test)
@@ -66,7 +66,9 @@ def test_packaged_models_lose_at_most_a_twentieth_of_a_point(name: str, mnist: D
 
 def test_batch_norm_costs_the_reference_network_nothing() -> None:
     """Where batch norm folds, no channel needs an offset, and weights are all there is."""
-    section = model_section("conv 4", "conv 6", "mix 4", "maxpool 2", "conv 5", "gap", "mix 3", input=(1, 12, 12))
+    section = model_section(
+        "conv 4", "conv 6", "pointwise 4", "maxpool 2", "conv 5", "gap", "pointwise 3", input=(1, 12, 12)
+    )
     model = model_of(section, 0)
     for module in model.network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -77,20 +79,22 @@ def test_batch_norm_costs_the_reference_network_nothing() -> None:
 
 
 def test_padding_stands_for_zero_in_every_channel() -> None:
-    section = model_section("mix 4", "conv 4 same", "conv 4 same residual", "gap", "mix 3", input=(2, 6, 6), mean=0.5)
+    section = model_section(
+        "pointwise 4", "conv 4 same", "conv 4 same residual", "gap", "pointwise 3", input=(2, 6, 6), mean=0.5
+    )
     model = model_of(section, 3)
     pixels = images_for(section, 3, 100)
     first, second, third, *_ = integers(model, pixels).operations
     assert isinstance(second, IntegerConvolution)
     assert isinstance(third, IntegerConvolution)
     assert third.skip is not None
-    # A signed range has its zero inside; `mix` gives one.
+    # A signed range has its zero inside; `pointwise` gives one.
     assert ((second.pad > 0) & (second.pad < 255)).all()
     assert isinstance(first, IntegerConvolution)
 
 
 def test_calibration_repeats_to_the_bit(mnist: DataSet) -> None:
-    model = load("mcu")
+    model = load_model("mcu")
     first, second = (integers(model, mnist.train.pixels[:500]) for _ in range(2))
     for one, other in zip(first.operations, second.operations, strict=True):
         if isinstance(one, IntegerConvolution) and isinstance(other, IntegerConvolution):
@@ -113,7 +117,7 @@ def first(images: Images, count: int) -> Images:
 @pytest.mark.usefixtures("short_finetuning")
 def test_finetuning_mends_bad_biases_and_repeats_to_the_bit(small: DataSet) -> None:
     """A calibration that went wrong: every bias of two convolutions is off by a seventh of its channel's range."""
-    model, images = load("mcu"), first(small.train, 640)
+    model, images = load_model("mcu"), first(small.train, 640)
     steps = list(quantise.prepare(model, images))
     for number in (1, 2):
         step = steps[number]
@@ -130,7 +134,7 @@ def test_finetuning_mends_bad_biases_and_repeats_to_the_bit(small: DataSet) -> N
 
 @pytest.mark.usefixtures("short_finetuning")
 def test_finetuning_happens_only_when_the_drop_asks_for_it(small: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, images = load("mcu"), first(small.train, 600)
+    model, images = load_model("mcu"), first(small.train, 600)
     assert quantise.quantise(model, images).finetuned_accuracy is None
     monkeypatch.setattr("kilonet.export.quantisation.TOLERATED_DROP", -1.0)
     forced = quantise.quantise(model, images)
@@ -140,11 +144,11 @@ def test_finetuning_happens_only_when_the_drop_asks_for_it(small: DataSet, monke
 
 def test_images_of_another_size_are_refused() -> None:
     with pytest.raises(KilonetError) as error:
-        quantise.quantise(load("mcu"), unlabelled(some_pixels(12, (1, 8, 8))))
+        quantise.quantise(load_model("mcu"), unlabelled(some_pixels(12, (1, 8, 8))))
     refusal(error, "(1, 8, 8)", "(1, 28, 28)")
 
 
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(KilonetError) as error:
-        quantise.quantise(load("mcu"), unlabelled(some_pixels(3)))
+        quantise.quantise(load_model("mcu"), unlabelled(some_pixels(3)))
     refusal(error, "too few")

@@ -18,7 +18,7 @@ from kilonet.export.exporter import export_c
 from kilonet.export.integer import IntegerConvolution, logits
 from kilonet.export.quantisation import Quantised
 from kilonet.export.verify import verify
-from kilonet.models.model import load
+from kilonet.models.model import load_model
 from kilonet.utils.errors import CheckFailed, KilonetError
 
 
@@ -26,7 +26,7 @@ from kilonet.utils.errors import CheckFailed, KilonetError
 def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`mcu` with scales from 2,000 images. Nobody changes its files."""
     folder = tmp_path_factory.mktemp("export") / "mcu"
-    export_c(load("mcu"), small.train, folder)
+    export_c(load_model("mcu"), small.train, folder)
     return folder
 
 
@@ -54,17 +54,17 @@ def test_the_folder_holds_what_a_project_needs(exported: Path) -> None:
 
 def test_the_description_brings_the_network_back(exported: Path, small: DataSet) -> None:
     export = manifest.read(exported)
-    assert export.section == load("mcu").section
-    assert export.model_sha256 == load("mcu").sha256
+    assert export.section == load_model("mcu").section
+    assert export.model_sha256 == load_model("mcu").sha256
     assert len(export.pixels) == 12
     assert np.array_equal(logits(export.network, export.pixels), export.logits)
-    wanted = load("mcu").logits(small.test.pixels).numpy()
+    wanted = load_model("mcu").logits(small.test.pixels).numpy()
     found = logits(export.network, small.test.pixels.numpy()) / 2.0**export.network.fraction_bits
     assert np.abs(found - wanted).mean() < 0.1
 
 
 def test_an_export_repeats_to_the_byte(exported: Path, small: DataSet, tmp_path: Path) -> None:
-    export_c(load("mcu"), small.train, tmp_path / "again")
+    export_c(load_model("mcu"), small.train, tmp_path / "again")
     for file in exported.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
 
@@ -135,11 +135,11 @@ def test_flash_is_not_promised_without_a_cross_compiler(
     small: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kilonet.export.c.footprint.CROSS_COMPILER", "no-such-compiler")
-    exported = export_c(load("mcu"), small.train, tmp_path)
+    exported = export_c(load_model("mcu"), small.train, tmp_path)
     assert exported.footprint.code is None
     assert "no-such-compiler" in str(exported)
     with pytest.raises(CheckFailed) as error:
-        export_c(load("mcu"), small.train, tmp_path, max_flash=20_000)
+        export_c(load_model("mcu"), small.train, tmp_path, max_flash=20_000)
     refusal(error, "no-such-compiler")
 
 
@@ -155,7 +155,7 @@ def test_malformed_input_is_refused_in_one_line(
     command(capsys, "export", "mcu", "--to", "c").refused("--out")
     command(capsys, *export, "--out", tmp_path / "file").refused(tmp_path / "file")
     command(capsys, *export, "--out", tmp_path / "full").refused("model.json")
-    command(capsys, "export", "seed", *export[2:], "--out", copied).refused("another model")
+    command(capsys, "export", "baseline", *export[2:], "--out", copied).refused("another model")
     command(capsys, *export, "--out", tmp_path / "x", "--max-ram", "some").refused("some")
     command(capsys, "export", "mcu", "--to", "c", "--out", tmp_path / "x", "--data", "nowhere").refused("nowhere")
     command(capsys, "verify", tmp_path / "nowhere").refused("nowhere")

@@ -3,18 +3,20 @@
 import numpy as np
 import pytest
 
-from kilonet.data.digits.finder import BLOB, Sight
+from kilonet.data.digits.finder import BLOB, PreparedImage
 from kilonet.models.calibration import Calibration
-from kilonet.models.metadata import Notes
+from kilonet.models.metadata import Metadata
 from kilonet.models.prediction import STRANGE, Answer, answers
 
 PIXELS = np.zeros((28, 28), np.uint8)
 CALIBRATION = Calibration(temperature=2.0, sure_from=0.8, energy_from=3.0)
-NOTES = Notes(calibration=CALIBRATION)
+METADATA = Metadata(calibration=CALIBRATION)
 
 
-def answer(logits: list[float], notes: Notes = NOTES, objection: str | None = None, *, digits: bool = True) -> Answer:
-    (found,) = answers([Sight(PIXELS, objection)], np.array([logits], np.float32), notes, digits=digits)
+def answer(
+    logits: list[float], metadata: Metadata = METADATA, objection: str | None = None, *, digits: bool = True
+) -> Answer:
+    (found,) = answers([PreparedImage(PIXELS, objection)], np.array([logits], np.float32), metadata, digits=digits)
     return found
 
 
@@ -45,18 +47,18 @@ def test_what_is_strange_is_no_digit_or_an_uncertain_class() -> None:
     assert answer([-9.0, 1.0, -9.0]).objection == STRANGE
     found = answer([-9.0, 1.0, -9.0], digits=False)
     assert (found.label, found.uncertain, found.objection) == (1, True, None)
-    given = Sight(PIXELS, as_given=True)
-    (found,) = answers([given], np.array([[-9.0, 1.0, -9.0]], np.float32), NOTES, digits=True)
+    given = PreparedImage(PIXELS, as_given=True)
+    (found,) = answers([given], np.array([[-9.0, 1.0, -9.0]], np.float32), METADATA, digits=True)
     assert (found.label, found.uncertain, found.objection) == (1, True, None)
 
 
 def test_classes_have_their_names() -> None:
-    found = answer([0.0, 0.0, 10.0], Notes(names=("cat", "dog", "fox")))
+    found = answer([0.0, 0.0, 10.0], Metadata(names=("cat", "dog", "fox")))
     assert (found.label, found.name) == (2, "fox")
     assert str(found).startswith("fox (")
 
 
 def test_a_model_without_a_calibration_is_uncertain_below_nine_tenths() -> None:
-    assert answer([0.0, 2.0], Notes()).uncertain
-    assert not answer([0.0, 2.5], Notes()).uncertain
-    assert answer([-50.0, -50.0], Notes()).objection is None
+    assert answer([0.0, 2.0], Metadata()).uncertain
+    assert not answer([0.0, 2.5], Metadata()).uncertain
+    assert answer([-50.0, -50.0], Metadata()).objection is None

@@ -1,4 +1,4 @@
-"""What a network costs, held against torch itself and against the table of the seed's document."""
+"""What a network costs, held against torch itself and against the table of the ERA homework's README."""
 
 from itertools import pairwise
 
@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from helpers import GOLDEN, SEED_LAYERS, command, model_section
-from kilonet.network.cost import budget_of, classic_table
+from helpers import BASELINE_LAYERS, GOLDEN, command, model_section
+from kilonet.network.cost import classic_table, network_cost
 from kilonet.network.layers import parse_layer
 from kilonet.network.module import Network
 from kilonet.network.section import ModelSection
@@ -22,7 +22,7 @@ LAYERS = st.one_of(
     st.builds("conv {} depthwise".format, st.just("CHANNELS")),
     st.builds("conv {} same depthwise residual".format, st.just("CHANNELS")),
     st.builds("conv {} 5x5 same residual".format, st.just("CHANNELS")),
-    st.builds("mix {}".format, st.integers(1, 4)),
+    st.builds("pointwise {}".format, st.integers(1, 4)),
     st.builds("maxpool {}".format, st.integers(1, 3)),
 )
 
@@ -37,7 +37,7 @@ def networks(draw: st.DrawFn, most: int = 6) -> ModelSection:
         words.append(word)
     rows, columns = draw(st.integers(60, 70)), draw(st.integers(60, 70))
     try:
-        return model_section(*words, "gap", f"mix {draw(st.integers(1, 3))}", input=(1, rows, columns))
+        return model_section(*words, "gap", f"pointwise {draw(st.integers(1, 3))}", input=(1, rows, columns))
     except KilonetError:
         return model_section("gap", input=(1, rows, columns))
 
@@ -68,7 +68,7 @@ def probed_field(section: ModelSection, count: int) -> tuple[int, int]:
 @given(section=networks())
 def test_the_receptive_field_is_what_a_gradient_reaches(section: ModelSection) -> None:
     _, rows, columns = section.input_shape
-    for number, cost in enumerate(budget_of(section).layers, 1):
+    for number, cost in enumerate(network_cost(section).layers, 1):
         seen_rows, seen_columns = probed_field(section, number)
         if any(word.startswith("gap") for word in section.layers[:number]):
             # A mean sees all that there is, of the longer side.
@@ -94,8 +94,8 @@ def test_the_receptive_field_is_what_a_gradient_reaches(section: ModelSection) -
     ],
 )
 def test_the_seeds_receptive_fields(count: int, field: int, jump: int) -> None:
-    section = load_recipe("seed").model
-    cost = budget_of(section).layers[count - 1]
+    section = load_recipe("baseline").model
+    cost = network_cost(section).layers[count - 1]
     assert (cost.receptive_field, cost.jump) == (field, jump)
     assert probed_field(section, count) == (field, field)
 
@@ -127,7 +127,7 @@ def measured(section: ModelSection) -> list[tuple[int, int, tuple[int, ...]]]:
 @settings(max_examples=60)
 @given(section=networks())
 def test_parameters_macs_and_shapes_are_torchs(section: ModelSection) -> None:
-    budget = budget_of(section)
+    budget = network_cost(section)
     expected = measured(section)
     assert [(cost.parameters, cost.macs, cost.output_shape) for cost in budget.layers] == expected
     assert budget.parameters == sum(parameter.numel() for parameter in Network(section).parameters())
@@ -137,7 +137,7 @@ def test_parameters_macs_and_shapes_are_torchs(section: ModelSection) -> None:
 
 @given(section=networks())
 def test_bytes_follow_from_the_shapes(section: ModelSection) -> None:
-    budget = budget_of(section)
+    budget = network_cost(section)
     convolutions = [module for module in Network(section).modules() if isinstance(module, nn.Conv2d)]
     assert budget.weight_bytes == sum(module.weight.numel() for module in convolutions)
     sizes = [torch.Size(shape).numel() for shape in [section.input_shape, *(c.output_shape for c in budget.layers)]]
@@ -146,7 +146,7 @@ def test_bytes_follow_from_the_shapes(section: ModelSection) -> None:
 
 
 def test_the_reference_network_costs_what_is_claimed() -> None:
-    budget = budget_of(load_recipe("seed").model)
+    budget = network_cost(load_recipe("baseline").model)
     assert budget.parameters == 7662
     assert budget.macs == 1_498_880
     assert budget.weight_bytes == 7510
@@ -155,7 +155,7 @@ def test_the_reference_network_costs_what_is_claimed() -> None:
 
 def test_the_seeds_table_is_reproduced() -> None:
     golden = (GOLDEN / "classic.txt").read_text()
-    assert classic_table(load_recipe("seed").model) == golden.rstrip("\n")
+    assert classic_table(load_recipe("baseline").model) == golden.rstrip("\n")
 
 
 def test_the_golden_table_is_whole() -> None:
@@ -166,7 +166,7 @@ def test_the_golden_table_is_whole() -> None:
 
 
 def test_the_command_prints_the_seeds_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(capsys, "summary", "seed", "--classic").out == (GOLDEN / "classic.txt").read_text()
+    assert command(capsys, "summary", "baseline", "--classic").out == (GOLDEN / "classic.txt").read_text()
 
 
 def test_the_command_prints_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,8 +174,8 @@ def test_the_command_prints_the_budget(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_budget_as_json_holds_rows_and_totals() -> None:
-    table = budget_of(load_recipe("seed").model).as_json()
-    assert [row["layer"] for row in table["layers"]] == list(SEED_LAYERS)
+    table = network_cost(load_recipe("baseline").model).as_json()
+    assert [row["layer"] for row in table["layers"]] == list(BASELINE_LAYERS)
     assert {name: table[name] for name in ("parameters", "macs", "weight_bytes", "peak_activation_bytes")} == {
         "parameters": 7662,
         "macs": 1_498_880,

@@ -27,11 +27,11 @@ def placed_texts(*texts: str) -> tuple[PlacedLayer, ...]:
         (["gap", "conv 4"], "1x1 is too small"),
         (["gap", "maxpool 2"], "1x1 is too small"),
         (["again 1"], "only 0 layers before it"),
-        (["conv 4", "mix 4", "again 3"], "only 2 layers before it"),
+        (["conv 4", "pointwise 4", "again 3"], "only 2 layers before it"),
         (["conv 4", "again 1"], "weights for 1 input channels and cannot follow 4"),
-        (["conv 4", "mix 8", "again 1"], "'mix 8' has weights for 4 input channels and cannot follow 8"),
+        (["conv 4", "pointwise 8", "again 1"], "'pointwise 8' has weights for 4 input channels and cannot follow 8"),
         (["conv 4", "conv 4", "maxpool 2", "again 2 x4"], "is too small"),
-        (["conv 2", "mix 2", "again 1 x50", "again 50 x4"], "at most 200 layers"),
+        (["conv 2", "pointwise 2", "again 1 x50", "again 50 x4"], "at most 200 layers"),
     ],
 )
 def test_a_layer_that_does_not_fit_is_named(texts: list[str], words: str) -> None:
@@ -51,7 +51,7 @@ def test_a_layer_that_does_not_fit_is_named(texts: list[str], words: str) -> Non
         "conv 6 depthwise",
         "conv 3 7x7 same depthwise residual",
         "conv 3 same residual",
-        "mix 5",
+        "pointwise 5",
         "maxpool 1",
         "maxpool 2",
         "maxpool 3",
@@ -83,7 +83,7 @@ def test_shapes_and_counts_are_torchs(text: str, dropout: float) -> None:
         ("conv 6 2x2", (6, 10, 13)),
         ("conv 6 5x5 same", (6, 11, 14)),
         ("conv 6 5x5 depthwise", (6, 7, 10)),
-        ("mix 5", (5, 11, 14)),
+        ("pointwise 5", (5, 11, 14)),
         ("maxpool 2", (3, 5, 7)),
         ("maxpool 3", (3, 3, 4)),
         ("gap", (3, 1, 1)),
@@ -95,10 +95,10 @@ def test_known_shapes(text: str, shape: tuple[int, int, int]) -> None:
 
 
 def test_repeated_layers_are_written_out_with_their_owners() -> None:
-    placed = placed_texts("conv 4", "mix 4", "maxpool 2", "conv 4 same residual", "again 3", "again 1 x2", "gap")
+    placed = placed_texts("conv 4", "pointwise 4", "maxpool 2", "conv 4 same residual", "again 3", "again 1 x2", "gap")
     assert [str(one.layer) for one in placed] == [
         "conv 4",
-        *["mix 4", "maxpool 2", "conv 4 same residual"] * 2,
+        *["pointwise 4", "maxpool 2", "conv 4 same residual"] * 2,
         *["conv 4 same residual"] * 2,
         "gap",
     ]
@@ -118,5 +118,7 @@ def test_a_repeated_layer_has_the_weights_of_its_owner_and_a_batch_norm_of_its_o
 
 
 def test_the_counts_of_shared_weights_are_torchs() -> None:
-    section = ModelSection(layers=("conv 4", "mix 4", "conv 8 depthwise", "mix 4", "again 2 x3", "gap", "mix 10"))
+    section = ModelSection(
+        layers=("conv 4", "pointwise 4", "conv 8 depthwise", "pointwise 4", "again 2 x3", "gap", "pointwise 10")
+    )
     assert section.parameters == sum(tensor.numel() for tensor in Network(section).parameters())

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from helpers import refusal
-from kilonet.network.layers import Again, Conv, Entry, Gap, MaxPool, Mix, parse_layer
+from kilonet.network.layers import Again, Conv, Entry, Gap, MaxPool, Pointwise, parse_layer
 from kilonet.utils.errors import KilonetError
 
 CHANNELS = st.integers(1, 4096)
 LAYERS = st.one_of(
     st.builds(Conv, CHANNELS, st.integers(1, 31), st.booleans(), st.booleans(), st.booleans()),
-    st.builds(Mix, CHANNELS),
+    st.builds(Pointwise, CHANNELS),
     st.builds(MaxPool, st.integers(1, 31)),
     st.just(Gap()),
     st.builds(Again, st.integers(1, 50), st.integers(1, 50)),
@@ -37,7 +37,7 @@ def test_spaces_do_not_matter(layer: Entry, gaps: list[str]) -> None:
         ("conv 16 5x5 same", Conv(16, 5, same=True)),
         ("conv 10 same depthwise residual", Conv(10, 3, same=True, depthwise=True, residual=True)),
         ("conv 10 residual same", Conv(10, 3, same=True, residual=True)),
-        ("mix 10", Mix(10)),
+        ("pointwise 10", Pointwise(10)),
         ("maxpool 2", MaxPool(2)),
         ("gap", Gap()),
         ("again 2", Again(2)),
@@ -73,9 +73,9 @@ def test_known_texts(text: str, layer: Entry) -> None:
         "conv 10 valid",
         "conv 10 same same",
         "Conv 10",
-        "mix",
-        "mix 10 same",
-        "mix 0",
+        "pointwise",
+        "pointwise 10 same",
+        "pointwise 0",
         "maxpool",
         "maxpool 0",
         "maxpool 32",
@@ -114,4 +114,4 @@ def test_operations_come_in_the_seeds_order() -> None:
     names = [operation.torch_name for operation in Conv(10).operations((1, 28, 28), 0.1)]
     assert names == ["Conv2d", "ReLU", "BatchNorm2d", "Dropout"]
     assert all(hasattr(nn, name) for name in names)
-    assert [operation.torch_name for operation in Mix(10).operations((1, 28, 28), 0.1)] == ["Conv2d"]
+    assert [operation.torch_name for operation in Pointwise(10).operations((1, 28, 28), 0.1)] == ["Conv2d"]

@@ -5,15 +5,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from helpers import SEED_LAYERS, TINY_LAYERS, model_section, same_tensors, some_pixels
+from helpers import BASELINE_LAYERS, TINY_LAYERS, model_section, same_tensors, some_pixels
 from kilonet.network.module import Network, initial_network
 from kilonet.recipe import load_recipe
 
-SEED = load_recipe("seed").model
+BASELINE = load_recipe("baseline").model
 
 
 def test_the_reference_network_is_the_seeds() -> None:
-    network = Network(SEED)
+    network = Network(BASELINE)
     assert sum(parameter.numel() for parameter in network.parameters()) == 7662
     leaves = [type(module).__name__ for module in network.modules() if not list(module.children())]
     block = ["Conv2d", "ReLU", "BatchNorm2d", "DropoutModule"]
@@ -25,7 +25,7 @@ def test_the_reference_network_is_the_seeds() -> None:
 
 
 def test_pixels_are_normalised_by_the_sections_mean_and_deviation() -> None:
-    network = Network(model_section("gap", mean=0.25, deviation=0.5))
+    network = Network(model_section("gap", mean=0.25, std=0.5))
     white, black = torch.full((1, 1, 28, 28), 255, dtype=torch.uint8), torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
     assert network(white).item() == pytest.approx((1 - 0.25) / 0.5)
     assert network(black).item() == pytest.approx(-0.25 / 0.5)
@@ -33,9 +33,9 @@ def test_pixels_are_normalised_by_the_sections_mean_and_deviation() -> None:
 
 
 def test_a_forward_pass_is_what_its_weights_say() -> None:
-    network = initial_network(model_section("conv 3", "maxpool 2", "gap", "mix 4"), seed=0).eval()
+    network = initial_network(model_section("conv 3", "maxpool 2", "gap", "pointwise 4"), seed=0).eval()
     state, pixels = network.state(), some_pixels(3)
-    values = (pixels / 255 - network.model.mean) / network.model.deviation
+    values = (pixels / 255 - network.model.mean) / network.model.std
     values = functional.conv2d(values, state["layers.0.convolution.weight"]).relu()
     # Fresh statistics: mean 0, variance 1.
     values = values / (1 + 1e-5) ** 0.5
@@ -69,7 +69,7 @@ def test_a_same_layer_keeps_the_size() -> None:
 
 
 def test_the_names_in_a_model_file_do_not_change() -> None:
-    network = Network(model_section("conv 2 same", "conv 2 same residual", "gap", "mix 3", dropout=0.1))
+    network = Network(model_section("conv 2 same", "conv 2 same residual", "gap", "pointwise 3", dropout=0.1))
     norm = ("weight", "bias", "running_mean", "running_var")
     assert list(network.state()) == [
         "layers.0.convolution.weight",
@@ -82,14 +82,14 @@ def test_the_names_in_a_model_file_do_not_change() -> None:
 
 
 def test_a_state_is_loaded_into_another_network() -> None:
-    first, second = initial_network(SEED, seed=1), initial_network(SEED, seed=2)
+    first, second = initial_network(BASELINE, seed=1), initial_network(BASELINE, seed=2)
     assert not same_tensors(first.state(), second.state())
     second.load(first.state())
     assert same_tensors(first.state(), second.state())
 
 
 def test_a_loaded_state_is_a_copy() -> None:
-    first, second = initial_network(SEED, seed=1), initial_network(SEED, seed=2)
+    first, second = initial_network(BASELINE, seed=1), initial_network(BASELINE, seed=2)
     second.load(first.state())
     with torch.no_grad():
         first.state()["layers.0.convolution.weight"].zero_()
@@ -106,14 +106,14 @@ def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before() -> Non
 
 def test_drawing_weights_leaves_the_callers_random_numbers_alone() -> None:
     before = torch.random.get_rng_state()
-    initial_network(SEED, seed=5)
+    initial_network(BASELINE, seed=5)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_the_weights_are_torchs_own_initial_ones() -> None:
-    network = initial_network(SEED, seed=5)
+    network = initial_network(BASELINE, seed=5)
     with torch.random.fork_rng():
         torch.manual_seed(5)
         first = nn.Conv2d(1, 10, 3, bias=False)
     assert torch.equal(network.state()["layers.0.convolution.weight"], first.weight)
-    assert len(SEED_LAYERS) == len(network.layers)
+    assert len(BASELINE_LAYERS) == len(network.layers)

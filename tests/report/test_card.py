@@ -17,7 +17,7 @@ from helpers import GOLDEN, command, hide, tiny_recipe
 from kilonet.data.datasets import FASHION_NAMES
 from kilonet.evaluation.scoring import evaluate
 from kilonet.evaluation.statistics import wilson_interval
-from kilonet.models.model import load
+from kilonet.models.model import load_model
 from kilonet.report.card import card_markdown
 from kilonet.report.gathering import Evidence, subject_of
 from kilonet.report.subject import Subject
@@ -68,7 +68,7 @@ def test_the_hash_is_that_of_the_file_beside_it(published: Path) -> None:
     content = (published / "model.safetensors").read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     assert f"| `model.safetensors` | {len(content):,} | `{digest}` |" in (published / "README.md").read_text()
-    assert load(published / "model.safetensors").sha256 == digest == load("best").sha256
+    assert load_model(published / "model.safetensors").sha256 == digest == load_model("best").sha256
 
 
 def test_a_runs_card_agrees_with_its_result(finished: Run) -> None:
@@ -103,8 +103,8 @@ def metadata_of(text: str) -> dict[str, list[dict[str, list[dict[str, dict[str, 
 @pytest.mark.parametrize("name", ["no", "1.50", "a: b", "--- x", "'\"", "ünï", "{{ 7 * 7 }}"])
 def test_any_name_is_read_back(finished: Run, name: str) -> None:
     subject = subject_of([str(folder_of(finished))], Evidence())
-    notes = subject.model.notes.model_copy(update={"names": tuple(f"{name}|{part}" for part in FASHION_NAMES)})
-    text = card_markdown(Subject(name, subject.model.with_notes(notes), subject.images), "mit")
+    metadata = subject.model.metadata.model_copy(update={"names": tuple(f"{name}|{part}" for part in FASHION_NAMES)})
+    text = card_markdown(Subject(name, subject.model.with_metadata(metadata), subject.images), "mit")
     assert ModelCard(text).data.to_dict()["model-index"][0]["name"] == name
     rows = [line for line in text.splitlines() if line.startswith("| of class")]
     labels = subject.images.labels.unique()
@@ -142,7 +142,7 @@ def test_bad_input_is_refused_in_one_line(
     command(capsys, "card", "best").refused("README.md", "--out")
     command(capsys, "card", "best", "--out", "taken").refused("taken")
     command(capsys, "card", "no-such", "--out", "x.md").refused("no-such")
-    command(capsys, "card", "seed", "--out", "x.md", "--results", RESULTS / "best.json").refused("none of its runs")
+    command(capsys, "card", "baseline", "--out", "x.md", "--results", RESULTS / "best.json").refused("none of its runs")
     assert (tmp_path / "README.md").read_text() == "# mine"
 
 

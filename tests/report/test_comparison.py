@@ -146,10 +146,10 @@ def test_what_cannot_be_compared_is_one_line(
 
 
 def test_json_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sources = [RESULTS / "mcu.json", RESULTS / "seed.json"]
+    sources = [RESULTS / "mcu.json", RESULTS / "baseline.json"]
     answer = json.loads(command(capsys, "compare", *sources, "--json", "--plot", tmp_path / "a.svg").out)
-    mcu, seed = answer["groups"]
-    assert (mcu["n"], seed["n"]) == (6, 6)
+    mcu, baseline = answer["groups"]
+    assert (mcu["n"], baseline["n"]) == (6, 6)
     assert mcu["mean"] == pytest.approx(np.mean(mcu["accuracies"]))
     assert answer["pairs"][0]["over_seeds"]["p_holm"] == answer["pairs"][0]["over_seeds"]["p"]
     assert "no difference shown at n = 6" in answer["pairs"][0]["words"]

@@ -114,7 +114,7 @@ def test_a_model_by_itself_has_no_recipe_and_no_curves() -> None:
 
 def small_subject(*layers: str, images: int = 30, **changes: Any) -> Subject:
     """An untrained network, noise for images."""
-    section = model_section(*(layers or ("conv 3", "gap", "mix 4")), **{"input": (1, 9, 9), **changes})
+    section = model_section(*(layers or ("conv 3", "gap", "pointwise 4")), **{"input": (1, 9, 9), **changes})
     model = Model(section, initial_network(section, 0).state())
     labels = torch.arange(images) % section.classes
     return Subject("small", model, Images(some_pixels(images, section.input_shape), labels, "Test"))
@@ -123,9 +123,9 @@ def small_subject(*layers: str, images: int = 30, **changes: Any) -> Subject:
 @pytest.mark.parametrize(
     ("layers", "shape"),
     [
-        (("conv 6 5x5 same", "conv 6 same residual", "gap", "mix 3"), (3, 12, 10)),
-        (("mix 2", "maxpool 3", "conv 70 depthwise", "gap", "mix 30"), (1, 11, 11)),
-        (("gap", "mix 2"), (2, 8, 8)),
+        (("conv 6 5x5 same", "conv 6 same residual", "gap", "pointwise 3"), (3, 12, 10)),
+        (("pointwise 2", "maxpool 3", "conv 70 depthwise", "gap", "pointwise 30"), (1, 11, 11)),
+        (("gap", "pointwise 2"), (2, 8, 8)),
     ],
 )
 def test_any_network_can_be_reported(layers: tuple[str, ...], shape: tuple[int, int, int]) -> None:
@@ -138,8 +138,8 @@ def test_any_network_can_be_reported(layers: tuple[str, ...], shape: tuple[int, 
 def test_names_are_text_and_nothing_else(finished: Run) -> None:
     subject = subject_of([str(folder_of(finished))], Evidence())
     nasty = """</style><script>alert(1)</script>"'{{ 7 * 7 }}<b>"""
-    notes = subject.model.notes.model_copy(update={"names": tuple(f"{nasty}{number}" for number in range(10))})
-    page = report_html(Subject(nasty, subject.model.with_notes(notes), subject.images))
+    metadata = subject.model.metadata.model_copy(update={"names": tuple(f"{nasty}{number}" for number in range(10))})
+    page = report_html(Subject(nasty, subject.model.with_metadata(metadata), subject.images))
     assert "<script" not in page
     assert "{{ 7 * 7 }}" in page
 
@@ -221,7 +221,7 @@ def test_the_worst_images_are_those_whose_label_was_least_probable() -> None:
 
 
 def test_the_maps_are_what_the_layers_give() -> None:
-    subject = small_subject("conv 3", "maxpool 2", "conv 4", "gap", "mix 4")
+    subject = small_subject("conv 3", "maxpool 2", "conv 4", "gap", "pointwise 4")
     names, maps = zip(*activations(subject), strict=True)
     assert names == subject.model.section.layers
     assert [values.shape for values in maps] == [placed.output_shape for placed in subject.model.section.placed]
@@ -230,13 +230,13 @@ def test_the_maps_are_what_the_layers_give() -> None:
     assert not [hook for layer in subject.model.network.layers for hook in layer._forward_hooks]
 
 
-KINDS = ["conv 2", "conv 2 5x5 same", "maxpool 2", "conv 3 same", "mix 2"]
+KINDS = ["conv 2", "conv 2 5x5 same", "maxpool 2", "conv 3 same", "pointwise 2"]
 
 
 @given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=4))
 def test_a_window_is_what_an_output_depends_on(layers: list[str]) -> None:
     """Change pixels one row or column at a time, and see which of them the middle output of a layer feels."""
-    subject = small_subject(*layers, "gap", "mix 2", images=2, input=(1, 40, 40))
+    subject = small_subject(*layers, "gap", "pointwise 2", images=2, input=(1, 40, 40))
     count = len(layers)
     seen = sights(subject)[count - 1]
     network = torch.nn.Sequential(*list(subject.model.network.layers)[:count]).double()
@@ -315,7 +315,7 @@ def test_bad_input_is_refused_in_one_line(
     command(capsys, "report", run, "--corruptions", "bad.json").refused("bad.json")
     command(capsys, "report", run, "--exported", tmp_path).refused("model.json")
     command(capsys, "report", "best", "--results", "bad.json").refused("bad.json")
-    command(capsys, "report", "seed", "--results", RESULTS / "best.json").refused("none of its runs", "seed")
+    command(capsys, "report", "baseline", "--results", RESULTS / "best.json").refused("none of its runs", "baseline")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.json", "half"]
 
 

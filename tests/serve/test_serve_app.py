@@ -15,13 +15,13 @@ from hypothesis import strategies
 from starlette.testclient import TestClient
 
 from found_digits import draw_change, found_digit
-from helpers import SEED_LAYERS, refusal
+from helpers import BASELINE_LAYERS, refusal
 from kilonet import predicting
 from kilonet.data.datasets import DataSet
 from kilonet.export.exported_model import ExportedModel
 from kilonet.export.exporter import export_c
-from kilonet.models.metadata import Notes
-from kilonet.models.model import Model, load
+from kilonet.models.metadata import Metadata
+from kilonet.models.model import Model, load_model
 from kilonet.network.module import initial_network
 from kilonet.network.section import ModelSection
 from kilonet.serve.answering import Answering, from_pixels
@@ -114,18 +114,18 @@ def test_a_batch_is_answered_in_its_order_as_its_images_alone(client: TestClient
 
 
 def test_a_trained_model_is_answered_by_its_float_graph(mnist: DataSet) -> None:
-    model = load("seed")
+    model = load_model("baseline")
     pixels = mnist.test.pixels[:120]
     np.testing.assert_allclose(engine_of(model).logits(pixels), model.logits(pixels), atol=1e-4)
 
 
 def test_an_exported_folder_is_served_by_its_own_c(small: DataSet, tmp_path: Path) -> None:
-    export_c(load("best"), small.train, tmp_path)
+    export_c(load_model("best"), small.train, tmp_path)
     exported = ExportedModel(tmp_path)
     engine = engine_of(exported)
     assert isinstance(engine, OneAtATime)
     card = card_of(exported, engine, str(tmp_path))
-    assert (card.sha256, card.accuracy) == (load("best").sha256, None)
+    assert (card.sha256, card.accuracy) == (load_model("best").sha256, None)
     image = small.test.pixels[0, 0].numpy()
     with TestClient(application(engine, card, LIMITS, Metrics(card.classes))) as opened:
         answer = predicted(opened, png(image))
@@ -133,8 +133,8 @@ def test_an_exported_folder_is_served_by_its_own_c(small: DataSet, tmp_path: Pat
 
 
 def test_a_network_of_other_things_takes_images_of_its_size(tmp_path: Path) -> None:
-    section = ModelSection(input=(3, 6, 5), layers=("conv 4", "gap", "mix 3"))
-    model = Model(section, initial_network(section, 0).state(), Notes(names=("cat", "dog", "hen")))
+    section = ModelSection(input=(3, 6, 5), layers=("conv 4", "gap", "pointwise 3"))
+    model = Model(section, initial_network(section, 0).state(), Metadata(names=("cat", "dog", "hen")))
     model.save(tmp_path / "model.safetensors")
     with TestClient(service_of(str(tmp_path))) as opened:
         assert opened.get("/", follow_redirects=False).headers["location"] == "/docs"
@@ -151,7 +151,7 @@ def test_a_network_of_other_things_takes_images_of_its_size(tmp_path: Path) -> N
 
 def test_the_card_tells_what_is_known(client: TestClient, finished: Run) -> None:
     card = client.get("/model").json()
-    model = load("best")
+    model = load_model("best")
     assert card["name"] == "best"
     assert card["parameters"] == 7662
     assert card["sha256"] == model.sha256
@@ -329,7 +329,7 @@ def test_any_image_is_answered(client: TestClient, rows: int, columns: int, chan
 
 def test_what_is_late_is_given_up_between_two_images(mnist: DataSet) -> None:
     late = Limits(bytes=1 << 20, pixels=1_000_000, images=4, requests=16, seconds=1e-9)
-    answering = Answering(engine_of(load("best")), late, Metrics("0123456789"))
+    answering = Answering(engine_of(load_model("best")), late, Metrics("0123456789"))
     images = [from_pixels(image) for image in mnist.test.pixels[:2, 0].tolist()]
     with pytest.raises(Refusal, match="no answer within"):
         in_loop(answering.json(lambda: images, 1, is_batch=True))
@@ -345,7 +345,7 @@ def test_limits_are_positive() -> None:
 
 
 def test_the_seeds_network_is_served_as_well() -> None:
-    section = ModelSection(layers=SEED_LAYERS)
+    section = ModelSection(layers=BASELINE_LAYERS)
     model = Model(section, initial_network(section, 0).state())
     card = card_of(model, engine_of(model), "runs/mine/model.safetensors")
     assert (card.name, card.accuracy, card.calibration) == ("mine", None, None)

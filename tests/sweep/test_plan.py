@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_search_space import Dice
 
 from helpers import command, process, refusal
-from kilonet.network.cost import budget_of
+from kilonet.network.cost import network_cost
 from kilonet.network.layers import parse_layer
 from kilonet.recipe import load_recipe
 from kilonet.sweep.plan import Plan, load_plan, packaged_plans
@@ -22,7 +22,7 @@ from kilonet.utils.errors import KilonetError
 PLAN = """
 recipe = "best"
 out = "{out}"
-layers = ["conv {{4..16}}", "maxpool 2", "1..2 * conv {{4..16}} | conv = same residual", "gap", "mix 10"]
+layers = ["conv {{4..16}}", "maxpool 2", "1..2 * conv {{4..16}} | conv = same residual", "gap", "pointwise 10"]
 [search]
 trials = 3
 epochs = 6
@@ -60,7 +60,7 @@ def test_a_candidate_is_a_recipe_within_every_budget_or_is_refused(plan: Plan, s
     except KilonetError as error:
         refusal(error)
         return
-    costs = budget_of(recipe.model)
+    costs = network_cost(recipe.model)
     assert costs.parameters <= 1000
     assert costs.peak_activation_bytes <= 6000
     assert costs.macs <= 90_000
@@ -150,7 +150,7 @@ def test_packaged_plans_find_candidates(name: str) -> None:
 def test_a_packaged_plan_can_draw_the_recipe_of_its_name(name: str) -> None:
     lines, layers = load_plan(name).lines, load_recipe(name).model.layers
     assert can_draw(lines, layers, 1)
-    assert not can_draw(lines, [*layers[:-1], "mix 11"], 1)
+    assert not can_draw(lines, [*layers[:-1], "pointwise 11"], 1)
 
 
 def can_draw(lines: Sequence[Line], layers: Sequence[str], channels: int) -> bool:

@@ -19,7 +19,7 @@ from kilonet.sweep.trials import Trials, pareto
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
 
-LAYERS = ("conv {4..40}", "maxpool 2", "conv {4..40}", "gap", "mix 10")
+LAYERS = ("conv {4..40}", "maxpool 2", "conv {4..40}", "gap", "pointwise 10")
 
 
 def plan_in(folder: Path, **changes: Any) -> Plan:
@@ -57,7 +57,7 @@ def test_what_is_over_the_budget_is_never_a_trial(tmp_path: Path) -> None:
 
 
 def test_a_small_space_is_drawn_once_each_and_ends(tmp_path: Path) -> None:
-    trials = begun(plan_in(tmp_path, layers=("conv {4..8}", "gap", "mix 10")))
+    trials = begun(plan_in(tmp_path, layers=("conv {4..8}", "gap", "pointwise 10")))
     candidates = Candidates(trials.plan, trials)
     drawn = {recipe_of(candidates.suggest(str(number))) for number in range(5)}
     assert len(drawn) == 5
@@ -125,10 +125,10 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_base_that_has_changed_is_noticed(tmp_path: Path) -> None:
     base = tmp_path / "base.toml"
-    base.write_text('[model]\nlayers = ["gap", "mix 10"]\n')
+    base.write_text('[model]\nlayers = ["gap", "pointwise 10"]\n')
     begun(plan_in(tmp_path, recipe=str(base)))
     begun(plan_in(tmp_path, recipe=str(base)))
-    base.write_text('[model]\nlayers = ["gap", "mix 10"]\n[train]\nbatch_size = 32\n')
+    base.write_text('[model]\nlayers = ["gap", "pointwise 10"]\n[train]\nbatch_size = 32\n')
     with pytest.raises(KilonetError) as error:
         begun(plan_in(tmp_path, recipe=str(base)))
     refusal(error, base, "has changed")
@@ -148,7 +148,7 @@ def test_gpus_go_to_those_who_can_use_them(tmp_path: Path) -> None:
     assert _resources(plan_in(tmp_path), {"CPU": 8.0}) == {"cpu": 1, "gpu": 0}
     assert _resources(plan_in(tmp_path, keys={}), cluster)["gpu"] == 1.0
     native = tmp_path / "native.toml"
-    native.write_text('[model]\nlayers = ["gap", "mix 10"]\n[run]\nengine = "native"\nthreads = 2\n')
+    native.write_text('[model]\nlayers = ["gap", "pointwise 10"]\n[run]\nengine = "native"\nthreads = 2\n')
     assert _resources(plan_in(tmp_path, recipe=str(native)), cluster) == {"cpu": 2, "gpu": 0}
 
 
@@ -176,7 +176,7 @@ def test_the_front_is_shown_and_drawn(finished: Run, tmp_path: Path, capsys: pyt
     counts, heads, row = shown.out.splitlines()
     assert "1 trials, 1 with all their epochs" in counts
     assert heads.split("  ")[-1].strip() == "layers"
-    assert row.endswith("conv 4, maxpool 2, conv 8, maxpool 2, conv 8, gap, mix 10")
+    assert row.endswith("conv 4, maxpool 2, conv 8, maxpool 2, conv 8, gap, pointwise 10")
     answer = json.loads(command(capsys, "sweep", path, "--show", "--json").out)
     (one,) = answer["front"]
     assert one["parameters"] == finished.result.parameters

@@ -52,7 +52,9 @@ def test_every_draw_is_a_list_of_layers_within_the_space(
     numbers: tuple[str, range], words: list[str], low: int, more: int, seed: int
 ) -> None:
     hole, allowed = numbers
-    line = f"{low}..{low + more} * conv {hole} {{{'|'.join(words)}}} | mix {hole} | conv = {{1x1|5x5}} same residual"
+    line = (
+        f"{low}..{low + more} * conv {hole} {{{'|'.join(words)}}} | pointwise {hole} | conv = {{1x1|5x5}} same residual"
+    )
     layers = drawn(line, "maxpool {2..3}", seed=seed, channels=3)
     assert low <= len(layers) - 1 <= low + more
     channels = 3
@@ -65,11 +67,11 @@ def test_every_draw_is_a_list_of_layers_within_the_space(
 
 
 def test_each_part_of_the_grammar() -> None:
-    assert drawn("conv 8", "gap", "mix 10") == ("conv 8", "gap", "mix 10")
+    assert drawn("conv 8", "gap", "pointwise 10") == ("conv 8", "gap", "pointwise 10")
     assert drawn("2 * conv 8 5x5 same") == ("conv 8 5x5 same", "conv 8 5x5 same")
     assert drawn("conv =", channels=3) == ("conv 3",)
     assert {drawn("conv {4..8 by 3}", seed=seed) for seed in range(20)} == {("conv 4",), ("conv 7",)}
-    assert {drawn("gap | mix 3", seed=seed) for seed in range(20)} == {("gap",), ("mix 3",)}
+    assert {drawn("gap | pointwise 3", seed=seed) for seed in range(20)} == {("gap",), ("pointwise 3",)}
     assert {drawn("conv 3 {| same }", seed=seed) for seed in range(20)} == {("conv 3",), ("conv 3 same",)}
     assert {len(drawn("0..2 * gap", seed=seed)) for seed in range(40)} == {0, 1, 2}
 

@@ -31,7 +31,7 @@ def base(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_text(
         f"""
         [model]
-        layers = ["gap", "mix 10"]
+        layers = ["gap", "pointwise 10"]
         dropout = 0.05
         [train]
         ema = 0.9
@@ -55,7 +55,7 @@ def write_plan(folder: Path, base: Path, trials: int = 1, **search: Any) -> Path
         f"""
         recipe = "{base}"
         out = "{folder / "out"}"
-        layers = ["conv {{3..6}}", "maxpool 2", "0..1 * conv = same residual", "conv {{4..8}}", "gap", "mix 10"]
+        layers = ["conv {{3..6}}", "maxpool 2", "0..1 * conv = same residual", "conv {{4..8}}", "gap", "pointwise 10"]
         [search]
         trials = {trials}
         """

@@ -10,7 +10,7 @@ import torch
 from helpers import TINY_LAYERS, StopAtEpoch, command, process, refusal, tiny_recipe
 from kilonet.data.datasets import DataSet
 from kilonet.evaluation.scoring import evaluate
-from kilonet.models.model import MODEL_FILE, load, model_path
+from kilonet.models.model import MODEL_FILE, load_model, model_path
 from kilonet.recipe import Recipe, load_recipe
 from kilonet.training import sessions
 from kilonet.training.distillation import wanted_teachers
@@ -19,7 +19,7 @@ from kilonet.training.run_folder import CHECKPOINT_FILE, Run, is_finished, read_
 from kilonet.training.train import fit, prepare_teachers, resume
 from kilonet.utils.errors import KilonetError, TrainingDiverged
 
-TEACHER_LAYERS = ("conv 6", "maxpool 2", "conv 10", "gap", "mix 10")
+TEACHER_LAYERS = ("conv 6", "maxpool 2", "conv 10", "gap", "pointwise 10")
 
 
 class Told(Silence):
@@ -109,7 +109,9 @@ def test_several_teachers_of_recipes_and_models(teacher: str, few: DataSet, fini
     own = evaluate(finished.model, few.test).accuracy
     assert [one.accuracy for one in found[2:]] == [finished.result.final.test_accuracy, own]
     assert f"the teacher is that of {finished.folder}" in told.lines
-    assert [load(tmp_path / "run" / str(one.folder)).sha256 for one in found] == [one.model_sha256 for one in found]
+    assert [load_model(tmp_path / "run" / str(one.folder)).sha256 for one in found] == [
+        one.model_sha256 for one in found
+    ]
 
 
 def test_a_run_that_is_its_own_copy_of_the_teacher_resumes_without_its_source(
@@ -246,7 +248,7 @@ def test_a_teacher_that_will_not_do_is_refused_before_anything_is_written(
     source: str, words: list[str], few: DataSet, small_folder: Path, workplace: Path
 ) -> None:
     assert not list(workplace.iterdir())
-    write_recipe(Path("classes.toml"), small_folder, layers=[*TINY_LAYERS[:-1], "mix 7"])
+    write_recipe(Path("classes.toml"), small_folder, layers=[*TINY_LAYERS[:-1], "pointwise 7"])
     write_recipe(Path("input.toml"), small_folder, input=[1, 20, 20])
     write_recipe(Path("distils.toml"), small_folder, teacher="distils.toml")
     Path("broken.safetensors").write_bytes(b"no model")

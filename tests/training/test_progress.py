@@ -1,4 +1,4 @@
-"""What a run says while it trains, held against the seed's own lines."""
+"""What a run says while it trains, held against the lines of the ERA homework."""
 
 import io
 import re
@@ -19,7 +19,7 @@ METRICS = EpochMetrics(
     seconds=73.0,
     images_per_second=821.9,
 )
-# From the seed's document.
+# From the ERA homework's README.
 SCORE = "Test set: Average loss: 0.1536, Accuracy: 9680/10000 (96.80%)"
 FIGURES = "Accuracy=86.57, Batch_id=468, loss=0.185"
 

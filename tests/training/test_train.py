@@ -17,7 +17,7 @@ import kilonet
 from helpers import StopAtEpoch, refusal, same_tensors, tiny_recipe
 from kilonet.data.datasets import DataSet, Images
 from kilonet.engines.contract import Totals
-from kilonet.models.model import load
+from kilonet.models.model import load_model
 from kilonet.recipe import Recipe, TrainSection
 from kilonet.training import train
 from kilonet.training.progress import Silence
@@ -68,7 +68,7 @@ def test_the_folder_changes_nothing(small: DataSet, finished: Run) -> None:
     run = fit(finished.result.recipe, small)
     assert run.result.model_sha256 == finished.result.model_sha256 == finished.model.sha256
     assert finished.folder is not None
-    assert load(finished.folder).sha256 == run.result.model_sha256
+    assert load_model(finished.folder).sha256 == run.result.model_sha256
 
 
 def test_another_seed_gives_other_weights(small: DataSet, finished: Run) -> None:

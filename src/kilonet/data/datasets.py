@@ -138,7 +138,7 @@ def check_fit(section: ModelSection, data: DataSet) -> None:
     if data.names is not None and len(data.names) != section.classes:
         raise KilonetError(
             f"the data have {len(data.names)} classes, but the network {section.classes}; "
-            f"end model.layers with 'mix {len(data.names)}'"
+            f"end model.layers with 'pointwise {len(data.names)}'"
         )
 
 

@@ -65,7 +65,7 @@ def fold(model: Model) -> tuple[FoldedStep, ...]:
     section = model.section
     state = {name: tensor.double() for name, tensor in model.network.state().items()}
     ones = torch.ones(section.input_shape[0], dtype=torch.float64)
-    affine = _Affine(ones / (255 * section.deviation), -ones * section.mean / section.deviation)
+    affine = _Affine(ones / (255 * section.std), -ones * section.mean / section.std)
     steps: list[FoldedStep] = []
     for placed in section.placed:
         step, affine = _fold_layer(placed, state, affine, section.placed[placed.number + 1 :])

@@ -12,8 +12,7 @@ from kilonet.export.html.browser import ExportedPage
 from kilonet.export.html.page import PAGE_FILE
 from kilonet.export.integer import Pixels
 from kilonet.export.manifest import Export
-from kilonet.models.model import MODEL_FILE, Model
-from kilonet.models.model import load as load_model
+from kilonet.models.model import MODEL_FILE, Model, load_model
 from kilonet.utils.errors import KilonetError
 
 

@@ -22,9 +22,9 @@ def load(source: str | Path) -> "model.Model | ExportedModel":
     """
     folder = Path(source)
     if str(source) in model.packaged_models() or not folder.is_dir():
-        return model.load(source)
+        return model.load_model(source)
     # Only a folder needs the leaf: whoever loads a trained model by name does not wait for it.
     from kilonet.export.exported_model import ExportedModel  # noqa: PLC0415
     from kilonet.export.manifest import DESCRIPTION_FILE  # noqa: PLC0415
 
-    return ExportedModel(folder) if (folder / DESCRIPTION_FILE).is_file() else model.load(source)
+    return ExportedModel(folder) if (folder / DESCRIPTION_FILE).is_file() else model.load_model(source)

@@ -17,7 +17,7 @@ _LOOKED_AT = 200
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
-class Notes(Schema):
+class Metadata(Schema):
     """Optional knowledge about a model."""
 
     names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=4096)] | None = Field(None, strict=False)
@@ -37,9 +37,9 @@ class Notes(Schema):
         return str(label) if self.names is None else self.names[label]
 
 
-def notes_of(data: DataSet) -> Notes:
+def metadata_of(data: DataSet) -> Metadata:
     """Return what a model trained on a data set is to know of it: its classes' names, and whether it is digits."""
     first = data.train.pixels[:_LOOKED_AT, 0].numpy()
     like_mnist = sum(map(is_laid_out, first)) >= 0.95 * len(first)
-    # Left open where it goes without saying, so that a model trained on MNIST has no notes at all.
-    return Notes(names=data.names, digits=None if like_mnist else False)
+    # Left open where it goes without saying, so that a model trained on MNIST has no metadata at all.
+    return Metadata(names=data.names, digits=None if like_mnist else False)

@@ -1,7 +1,7 @@
 """A trained network as users have it: loaded by name, from a run folder or from a file, and asked for predictions.
 
 The file is safetensors, so that reading it runs no code. Its header's one entry, `kilonet`, is a JSON object with the
-format version, the network's description and, if there are any, its notes (see `metadata`); its tensors are the
+format version, the network's description and, if there are any, its metadata (see `metadata`); its tensors are the
 network's weights and batch-norm statistics, float32.
 """
 
@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kilonet.models.calibration import UNFITTED
-from kilonet.models.metadata import Notes
+from kilonet.models.metadata import Metadata
 from kilonet.network.module import initial_network
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
@@ -34,7 +34,7 @@ MAXIMUM_BYTES = 64 << 20
 MODEL_FILE = "model.safetensors"
 
 _BATCH = 1000
-_NO_NOTES = Notes()
+_NO_METADATA = Metadata()
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Classifier(ABC):
 
     section: ModelSection
     """The network's description."""
-    notes: Notes = _NO_NOTES
+    metadata: Metadata = _NO_METADATA
     """What is known beside the network."""
 
     @abstractmethod
@@ -62,7 +62,7 @@ class Classifier(ABC):
     @property
     def reads_digits(self) -> bool:
         """Whether a picture is searched for digits, which are laid out as MNIST's before the network sees them."""
-        return self.notes.reads_digits(self.section.input_shape, self.section.classes)
+        return self.metadata.reads_digits(self.section.input_shape, self.section.classes)
 
     def predict(self, images: NDArray[np.uint8] | Tensor) -> Predictions:
         """Classify images.
@@ -74,17 +74,17 @@ class Classifier(ABC):
             KilonetError: another shape or dtype than the network's.
         """
         logits = self.logits(_checked_pixels(images, self.section)).numpy()
-        return Predictions(logits.argmax(1), (self.notes.calibration or UNFITTED).probabilities(logits))
+        return Predictions(logits.argmax(1), (self.metadata.calibration or UNFITTED).probabilities(logits))
 
 
 class Model(Classifier):
     """A trained network. `section` describes it, `network` is the torch module, in evaluation mode."""
 
-    def __init__(self, section: ModelSection, state: Mapping[str, Tensor], notes: Notes = _NO_NOTES) -> None:
-        if notes.names is not None and len(notes.names) != section.classes:
-            raise KilonetError(f"it names {len(notes.names)} classes, but its network has {section.classes}")
+    def __init__(self, section: ModelSection, state: Mapping[str, Tensor], metadata: Metadata = _NO_METADATA) -> None:
+        if metadata.names is not None and len(metadata.names) != section.classes:
+            raise KilonetError(f"it names {len(metadata.names)} classes, but its network has {section.classes}")
         self.section = section
-        self.notes = notes
+        self.metadata = metadata
         self.network = initial_network(section, seed=0)
         self.network.load(state)
         self.network.eval()
@@ -95,25 +95,25 @@ class Model(Classifier):
             parts = [self.network(part) for part in pixels.split(_BATCH)]
         return torch.cat(parts) if parts else torch.empty(0, self.section.classes)
 
-    def with_notes(self, notes: Notes) -> "Model":
-        """Return the same network with other notes."""
-        return Model(self.section, self.network.state(), notes)
+    def with_metadata(self, metadata: Metadata) -> "Model":
+        """Return the same network with other metadata."""
+        return Model(self.section, self.network.state(), metadata)
 
     @property
     def sha256(self) -> str:
         """The SHA-256 of the model file that `save` writes."""
-        return hashlib.sha256(serialise(self.section, self.network.state(), self.notes)).hexdigest()
+        return hashlib.sha256(serialise(self.section, self.network.state(), self.metadata)).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write the model file, atomically."""
-        write_atomically(path, serialise(self.section, self.network.state(), self.notes))
+        write_atomically(path, serialise(self.section, self.network.state(), self.metadata))
 
 
-def serialise(section: ModelSection, state: Mapping[str, Tensor], notes: Notes = _NO_NOTES) -> bytes:
-    """Return the content of a model file: the same bytes for the same weights and notes, always."""
+def serialise(section: ModelSection, state: Mapping[str, Tensor], metadata: Metadata = _NO_METADATA) -> bytes:
+    """Return the content of a model file: the same bytes for the same weights and metadata, always."""
     header = {"format_version": FORMAT_VERSION, "model": section.model_dump(mode="json", exclude_none=True)}
-    if notes != _NO_NOTES:
-        header["notes"] = notes.model_dump(mode="json", exclude_none=True)
+    if metadata != _NO_METADATA:
+        header["metadata"] = metadata.model_dump(mode="json", exclude_none=True)
     tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.items()}
     return safetensors.torch.save(tensors, {"kilonet": json.dumps(header, sort_keys=True)})
 
@@ -145,7 +145,7 @@ def model_path(source: str) -> Path:
     return path
 
 
-def load(source: str | Path) -> Model:
+def load_model(source: str | Path) -> Model:
     """Load a model by packaged name, from a run folder or from a model file.
 
     Raises:
@@ -165,10 +165,10 @@ def load(source: str | Path) -> Model:
 def _deserialise(content: bytes) -> Model:
     header = _read_header(content)
     section = ModelSection.model_validate(header["model"])
-    notes = Notes.model_validate(header.get("notes", {}))
+    metadata = Metadata.model_validate(header.get("metadata", {}))
     tensors = safetensors.torch.load(content)
     _check_state(tensors, section)
-    return Model(section, tensors, notes)
+    return Model(section, tensors, metadata)
 
 
 def _read_header(content: bytes) -> dict[str, Any]:

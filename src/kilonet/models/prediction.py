@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.data.decode import Picture
-from kilonet.data.digits.finder import Sight, see_digit, see_plain, see_row
+from kilonet.data.digits.finder import PreparedImage, prepare_digit, prepare_plain, prepare_row
 from kilonet.models.calibration import UNFITTED, energies
-from kilonet.models.metadata import Notes
+from kilonet.models.metadata import Metadata
 from kilonet.models.model import Classifier
 
 STRANGE = "unlike the images it was trained on"
@@ -56,43 +56,47 @@ class Answer:
         return f"{self.name} ({100 * self.probability:.2f}%{', uncertain' if self.uncertain else ''})"
 
 
-def sights_of(picture: Picture, model: Classifier, name: str, *, line: bool = False) -> list[Sight]:
+def prepare_images(picture: Picture, model: Classifier, name: str, *, line: bool = False) -> list[PreparedImage]:
     """Return what a model is shown of a picture: one sight, or with `line` one for each digit of a row.
 
     Raises:
         KilonetError: the picture is of another size where the model reads no digits; it is called by the name.
     """
     if not model.reads_digits:
-        return [see_plain(picture, model.section.input_shape, name)]
-    return see_row(picture) if line else [see_digit(picture)]
+        return [prepare_plain(picture, model.section.input_shape, name)]
+    return prepare_row(picture) if line else [prepare_digit(picture)]
 
 
-def answers(sights: Sequence[Sight], logits: NDArray[np.float32], notes: Notes, *, digits: bool) -> list[Answer]:
+def answers(
+    sights: Sequence[PreparedImage], logits: NDArray[np.float32], metadata: Metadata, *, digits: bool
+) -> list[Answer]:
     """Turn logits, float32 (N, classes), whatever engine they come from, into an answer for each of N sights.
 
     Args:
         sights: what the network was shown.
         logits: what it said.
-        notes: what its file says of it, see `kilonet.models.metadata`.
+        metadata: what its file says of it, see `kilonet.models.metadata`.
         digits: whether it reads digits, so that what is strange in a photo is no digit instead of an uncertain answer.
     """
-    calibration = notes.calibration or UNFITTED
+    calibration = metadata.calibration or UNFITTED
     probabilities = calibration.probabilities(logits)
     return [
-        _answer(sight, row, float(energy), notes, digits=digits)
+        _answer(sight, row, float(energy), metadata, digits=digits)
         for sight, row, energy in zip(sights, probabilities, energies(logits), strict=True)
     ]
 
 
-def _answer(sight: Sight, row: NDArray[np.float32], energy: float, notes: Notes, *, digits: bool) -> Answer:
-    calibration = notes.calibration or UNFITTED
+def _answer(
+    sight: PreparedImage, row: NDArray[np.float32], energy: float, metadata: Metadata, *, digits: bool
+) -> Answer:
+    calibration = metadata.calibration or UNFITTED
     strange = calibration.energy_from is not None and energy < calibration.energy_from
     # What was laid out before it came here was meant to be a digit: its answer is doubted, not withheld.
     objection = sight.objection or (STRANGE if strange and digits and not sight.as_given else None)
     best = int(row.argmax())
     return Answer(
         label=None if objection else best,
-        name=None if objection else notes.name_of(best),
+        name=None if objection else metadata.name_of(best),
         probabilities=tuple(row.tolist()),
         uncertain=objection is not None or strange or float(row[best]) < calibration.sure_from,
         objection=objection,

@@ -38,7 +38,7 @@ class LayerCost:
 
 
 @dataclass(frozen=True)
-class Budget:
+class NetworkCost:
     """A network's cost, layer by layer. `str()` gives the table."""
 
     input_shape: Shape
@@ -81,13 +81,13 @@ class Budget:
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
-def budget_of(model: ModelSection) -> Budget:
+def network_cost(model: ModelSection) -> NetworkCost:
     """Return what a network costs.
 
     Source of the receptive-field arithmetic: A. Araujo, W. Norris, J. Sim, "Computing receptive fields of
     convolutional neural networks", Distill, 2019.
     """
-    return Budget(model.input_shape, tuple(_layer_costs(model)))
+    return NetworkCost(model.input_shape, tuple(_layer_costs(model)))
 
 
 def _layer_costs(model: ModelSection) -> Iterator[LayerCost]:
@@ -133,9 +133,9 @@ def _cells(layer: LayerCost) -> tuple[str, ...]:
 
 
 def classic_table(model: ModelSection) -> str:
-    """Return the table that the seed's document shows: one row an operation, in torch's names, float32 sizes.
+    """Return the table that the ERA homework's README shows: one row an operation, in torch's names, float32 sizes.
 
-    The sizes in it follow the seed's: an activation counts twice, once forward and once backward, and MB are mebibytes.
+    The sizes follow that table: an activation counts twice, once forward and once backward, and MB are mebibytes.
     """
     rule, double = "-" * 64, "=" * 64
     lines, parameters, activations, number = [], 0, 0, 0

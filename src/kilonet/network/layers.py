@@ -1,9 +1,9 @@
 """The closed set of layer kinds, their text form, and the operations that each is made of.
 
-A network is a list of layers such as `conv 10`, `mix 10`, `maxpool 2`, `gap`, in which `again 2` repeats the last two
-with the same weights. Each layer expands into a few operations (convolution, ReLU, batch norm, ...). Whatever else
+A network is a list of layers such as `conv 10`, `pointwise 10`, `maxpool 2`, `gap`, in which `again 2` repeats the last
+two with the same weights. Each layer expands into a few operations (convolution, ReLU, batch norm, ...). Whatever else
 Kilonet knows about a network is read off these operations, laid out by `kilonet.network.graph`: the torch module, the
-counts of the budget, the seed's table and the kernels of the native engine.
+costs, the classic table and the kernels of the native engine.
 
 Shapes are (channels, rows, columns).
 """
@@ -31,7 +31,7 @@ MAXIMUM_AGAIN = 50
 
 @dataclass(frozen=True)
 class Conv:
-    """`conv C [KxK] [same] [depthwise] [residual]`: convolution, ReLU, batch norm, dropout, in the seed's order.
+    """`conv C [KxK] [same] [depthwise] [residual]`: convolution, ReLU, batch norm, dropout, in that order.
 
     Without `same` the convolution is valid (unpadded). `depthwise` gives each input channel its own kernels, C / inputs
     of them. `residual` adds the layer's input to its output, which must have the same shape.
@@ -83,14 +83,14 @@ class _Plain:
 
 
 @dataclass(frozen=True)
-class Mix(_Plain):
-    """`mix C`: a bare 1x1 convolution, which mixes channels and nothing else."""
+class Pointwise(_Plain):
+    """`pointwise C`: a bare 1x1 convolution, which mixes channels and nothing else."""
 
     channels: int
 
     def __str__(self) -> str:
         """Return the text form."""
-        return f"mix {self.channels}"
+        return f"pointwise {self.channels}"
 
     def operations(self, shape: Shape, dropout: float) -> tuple[Operation, ...]:
         """Return what the layer does to an input of `shape`."""
@@ -125,7 +125,7 @@ class Gap(_Plain):
         return (GlobalAveragePooling(),)
 
 
-Layer = Conv | Mix | MaxPool | Gap
+Layer = Conv | Pointwise | MaxPool | Gap
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Again:
 
 Entry = Layer | Again
 
-GRAMMAR = "conv C [KxK] [same] [depthwise] [residual], mix C, maxpool S, gap, again L [xN]"
+GRAMMAR = "conv C [KxK] [same] [depthwise] [residual], pointwise C, maxpool S, gap, again L [xN]"
 
 
 def parse_layer(text: str) -> Entry:
@@ -161,8 +161,8 @@ def parse_layer(text: str) -> Entry:
 def _parse_words(kind: str, words: list[str]) -> Entry:
     if kind == "gap" and not words:
         return Gap()
-    if kind == "mix" and len(words) == 1:
-        return Mix(_whole(words[0], MAXIMUM_CHANNELS))
+    if kind == "pointwise" and len(words) == 1:
+        return Pointwise(_whole(words[0], MAXIMUM_CHANNELS))
     if kind == "maxpool" and len(words) == 1:
         return MaxPool(_whole(words[0], MAXIMUM_KERNEL))
     if kind == "conv" and words:

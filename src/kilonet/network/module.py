@@ -43,7 +43,7 @@ class Network(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the logits, (N, classes), of pixels from 0 to 255, (N, channels, rows, columns) of any dtype."""
-        scale = 255 * self.model.deviation
+        scale = 255 * self.model.std
         normalised = (pixels.float() - 255 * self.model.mean) / scale
         logits: Tensor = self.layers(normalised).flatten(1)
         return logits

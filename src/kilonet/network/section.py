@@ -19,10 +19,10 @@ class ModelSection(Schema):
         Annotated[int, Field(ge=1, le=16)], Annotated[int, Field(ge=1, le=512)], Annotated[int, Field(ge=1, le=512)]
     ] = Field((1, 28, 28), strict=False, description="channels, rows and columns of an image")
     layers: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAXIMUM_LAYERS)] = Field(
-        strict=False, description="the layers in order, such as 'conv 10', 'mix 10', 'maxpool 2', 'gap'"
+        strict=False, description="the layers in order, such as 'conv 10', 'pointwise 10', 'maxpool 2', 'gap'"
     )
     mean: ProperFraction = Field(0.1307, description="mean of the training pixels, 0 to 1; subtracted from the input")
-    deviation: Annotated[float, Field(gt=0, le=1)] = Field(
+    std: Annotated[float, Field(gt=0, le=1)] = Field(
         0.3081, description="standard deviation of the training pixels, 0 to 1; divides the input"
     )
     dropout: ProperFraction = Field(0.0, description="probability of dropping an activation after each conv layer")

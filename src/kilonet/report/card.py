@@ -109,7 +109,7 @@ def _body(subject: Subject, evaluation: Evaluation, licence: str | None) -> str:
         statistics=_statistics(subject),
         classes=_classes(subject, evaluation),
         limits=list(_limits(subject, evaluation, licence)),
-        size=len(serialise(section, subject.model.network.state(), subject.model.notes)),
+        size=len(serialise(section, subject.model.network.state(), subject.model.metadata)),
         ours=IS_OURS,
     )
     return re.sub("\n{3,}", "\n\n", text)
@@ -177,7 +177,7 @@ def _limits(subject: Subject, evaluation: Evaluation, licence: str | None) -> It
     ]
     least, hardest = min(known, default=(0.0, "none"))
     yield f"The class that it finds hardest is {hardest}, of which it recognises {_percent(least)}."
-    if subject.model.notes.calibration is None:
+    if subject.model.metadata.calibration is None:
         yield "Its probabilities are not calibrated."
     if subject.robustness:
         worst = sorted(subject.robustness.accuracies.items(), key=lambda entry: entry[1])[:3]

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from kilonet.data.datasets import Images, load_data
-from kilonet.models.model import MODEL_FILE, load, packaged_models
+from kilonet.models.model import MODEL_FILE, load_model, packaged_models
 from kilonet.recipe import RunSection
 from kilonet.report.subject import Record, Robustness, Shipped, Subject, is_model_of
 from kilonet.training.results import read_printed
@@ -43,7 +43,7 @@ def subject_of(sources: Sequence[str], evidence: Evidence) -> Subject:
     if not sources:
         raise KilonetError("no run given; name at least one run folder")
     first, *others = [place for source in sources for place in _places(source)]
-    model = load(first)
+    model = load_model(first)
     # A packaged model has no folder, even where one of its name lies about.
     home = None if first in packaged_models() else Path(first)
     records = [*_records(first), *(record for other in others for record in _records(other, needed=True))]

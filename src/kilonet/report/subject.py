@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from kilonet.data.datasets import Images
-from kilonet.models.metadata import Notes
+from kilonet.models.metadata import Metadata
 from kilonet.models.model import Model
-from kilonet.network.cost import Budget, budget_of
+from kilonet.network.cost import NetworkCost, network_cost
 from kilonet.recipe import Recipe
 from kilonet.training.run_folder import EpochMetrics, Result
 from kilonet.utils.errors import KilonetError
@@ -64,7 +64,7 @@ class Subject:
     shipped: Shipped | None = None
     digit: int = 0
     """Which of the images is looked at closely."""
-    budget: Budget = field(init=False)
+    budget: NetworkCost = field(init=False)
 
     def __post_init__(self) -> None:
         """Derive the budget, and see that everything is of this model.
@@ -72,7 +72,7 @@ class Subject:
         Raises:
             KilonetError: something is another model's, or the digit is none of the images.
         """
-        object.__setattr__(self, "budget", budget_of(self.model.section))
+        object.__setattr__(self, "budget", network_cost(self.model.section))
         if not 0 <= self.digit < len(self.images):
             raise KilonetError(f"--digit {self.digit}: the images have indices 0 to {len(self.images) - 1}")
         if self.record and not is_model_of(self.record.result, self.model):
@@ -86,7 +86,7 @@ class Subject:
     @property
     def class_names(self) -> list[str]:
         """The classes' names, their numbers where they have none."""
-        return [self.model.notes.name_of(label) for label in range(self.model.section.classes)]
+        return [self.model.metadata.name_of(label) for label in range(self.model.section.classes)]
 
     @property
     def records(self) -> list[Record]:
@@ -101,8 +101,8 @@ class Subject:
 
 def is_model_of(result: Result, model: Model) -> bool:
     """Tell whether a result is a model's, whether or not that was calibrated afterwards, or named as digits."""
-    trained = model.notes.model_copy(update={"calibration": None})
-    return result.model_sha256 in {model.with_notes(notes).sha256 for notes in (trained, Notes())}
+    trained = model.metadata.model_copy(update={"calibration": None})
+    return result.model_sha256 in {model.with_metadata(metadata).sha256 for metadata in (trained, Metadata())}
 
 
 def groups(records: Sequence[Record]) -> list[list[Record]]:

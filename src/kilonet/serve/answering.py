@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from kilonet.data.decode import Picture, decode
-from kilonet.data.digits.finder import Sight
+from kilonet.data.digits.finder import PreparedImage
 from kilonet.models.model import Classifier
-from kilonet.models.prediction import Answer, answers, sights_of
+from kilonet.models.prediction import Answer, answers, prepare_images
 from kilonet.serve.limits import Limits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal, late, refused_image
@@ -87,27 +87,27 @@ class Answering:
             for sights, request in zip(seen, requests, strict=True)
         ]
 
-    def _seen(self, request: _Request) -> list[Sight] | Refusal:
+    def _seen(self, request: _Request) -> list[PreparedImage] | Refusal:
         """Return what is shown to the network, or why nothing is."""
-        sights: list[Sight] = []
+        sights: list[PreparedImage] = []
         try:
             for image in request.images():
                 # Nobody waits any more for what is late, and a thread cannot be stopped from outside.
                 if monotonic() > request.deadline:
                     return late(self.limits.seconds)
-                sights += sights_of(image(), self.engine, "the image")
+                sights += prepare_images(image(), self.engine, "the image")
         except ValidationError as error:
             return refused_image(_first_complaint(error))
         except KilonetError as error:
             return refused_image(str(error))
         return sights
 
-    def _said(self, sights: Sequence[Sight]) -> list[Answer]:
+    def _said(self, sights: Sequence[PreparedImage]) -> list[Answer]:
         if not sights:
             return []
         pixels = np.stack([sight.pixels for sight in sights]).reshape(-1, *self.engine.section.input_shape)
         logits: NDArray[np.float32] = self.engine.logits(torch.from_numpy(pixels)).numpy()
-        said = answers(sights, logits, self.engine.notes, digits=self.engine.reads_digits)
+        said = answers(sights, logits, self.engine.metadata, digits=self.engine.reads_digits)
         for answer in said:
             self._metrics.prediction(answer.name)
         return said

@@ -20,17 +20,17 @@ def card_of(classifier: Model | ExportedModel, engine: Classifier, source: str) 
         engine: what computes its logits here.
         source: what it was loaded from.
     """
-    section, notes = classifier.section, classifier.notes
+    section, metadata = classifier.section, classifier.metadata
     return Card(
         name=display_name(source),
         parameters=section.parameters,
         layers=[str(placed.layer) for placed in section.placed],
         input=section.input_shape,
-        classes=[notes.name_of(label) for label in range(section.classes)],
+        classes=[metadata.name_of(label) for label in range(section.classes)],
         reads_digits=classifier.reads_digits,
         sha256=classifier.sha256,
         accuracy=_accuracy(engine, source),
-        calibration=notes.calibration,
+        calibration=metadata.calibration,
         kilonet=kilonet.__version__,
     )
 

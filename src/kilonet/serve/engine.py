@@ -26,7 +26,7 @@ class OnnxEngine(Classifier):
 
     def __init__(self, model: Model) -> None:
         """Write the graph, and load it."""
-        self.section, self.notes = model.section, model.notes
+        self.section, self.metadata = model.section, model.metadata
         with tempfile.TemporaryDirectory(prefix="kilonet-") as folder:
             path = Path(folder) / FLOAT_FILE
             write_atomically(path, float_graph(model).SerializeToString())
@@ -42,7 +42,7 @@ class OneAtATime(Classifier):
 
     def __init__(self, classifier: Classifier) -> None:
         """Stand before a classifier."""
-        self.section, self.notes = classifier.section, classifier.notes
+        self.section, self.metadata = classifier.section, classifier.metadata
         self._classifier = classifier
         self._lock = threading.Lock()
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from kilonet.network.cost import budget_of
+from kilonet.network.cost import network_cost
 from kilonet.recipe import SECTIONS, Recipe, load_recipe, section_of
 from kilonet.sweep.search_space import Draws, Line, draw_layers, parse_line
 from kilonet.utils.errors import KilonetError
@@ -54,7 +54,7 @@ class BudgetSection(Schema):
 
     def objection(self, recipe: Recipe) -> str | None:
         """Say which limit a recipe's network is over, or return None."""
-        costs = budget_of(recipe.model)
+        costs = network_cost(recipe.model)
         for name, limit, cost in (
             ("max_parameters", self.max_parameters, costs.parameters),
             ("max_ram_bytes", self.max_ram_bytes, costs.peak_activation_bytes),

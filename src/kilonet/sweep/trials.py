@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from kilonet.network.cost import budget_of
+from kilonet.network.cost import network_cost
 from kilonet.recipe import load_recipe
 from kilonet.sweep.plan import Plan, Value, load_plan
 from kilonet.training.run_folder import METRICS_FILE, EpochMetrics, Result, is_finished, read_history, read_result
@@ -138,7 +138,7 @@ class Outcome:
     @cached_property
     def costs(self) -> dict[str, int]:
         """Parameters, MACs and peak bytes of activations."""
-        budget = budget_of(self.result.recipe.model)
+        budget = network_cost(self.result.recipe.model)
         return {"parameters": budget.parameters, "macs": budget.macs, "ram_bytes": budget.peak_activation_bytes}
 
     def as_json(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 from kilonet.data.datasets import DataSet, Images
 from kilonet.engines.native import library_name
 from kilonet.evaluation.scoring import evaluate
-from kilonet.models.model import MODEL_FILE, Model, load, packaged_models
+from kilonet.models.model import MODEL_FILE, Model, load_model, packaged_models
 from kilonet.network.section import ModelSection
 from kilonet.recipe import DistillSection, Recipe, load_recipe, names_a_recipe
 from kilonet.training.progress import Progress
@@ -89,7 +89,7 @@ def _recipes(source: str, student: Recipe) -> list[Recipe]:
 def _model(source: str, student: Recipe, progress: Progress) -> FoundModel:
     if source not in packaged_models() and not Path(source).exists():
         raise KilonetError(f"no teacher '{source}': neither a recipe nor a run folder or a model file")
-    model = load(source)
+    model = load_model(source)
     _check_fit(source, model.section, student.model)
     found = FoundModel(model, _run_of(source, model))
     if student.run.holdout:
@@ -116,7 +116,7 @@ def _check_fit(source: str, teacher: ModelSection, student: ModelSection) -> Non
 
 def _check_holdout(source: str, found: FoundModel, student: Recipe, progress: Progress) -> None:
     trained = read_result(found.run).recipe.run if found.run else None
-    packaged = found.model.sha256 in (load(name).sha256 for name in packaged_models())
+    packaged = found.model.sha256 in (load_model(name).sha256 for name in packaged_models())
     if packaged or (trained and (trained.data, trained.holdout) != (student.run.data, True)):
         raise KilonetError(f"the teacher {source} has seen the images held out; name a recipe, or a run with --holdout")
     if trained is None:
@@ -217,7 +217,7 @@ def _at_hand(wanted: Wanted, data: DataSet, train: TrainTeacher) -> Teacher:
 
 
 def _kept(place: Path, data: DataSet) -> Teacher:
-    return _described(load(place), read_result(place) if is_finished(place) else None, place.name, data.test)
+    return _described(load_model(place), read_result(place) if is_finished(place) else None, place.name, data.test)
 
 
 def _described(model: Model, trained: Result | None, folder: str | None, images: Images) -> Teacher:

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: the seed's progress bars in a terminal, plain lines elsewhere, or nothing."""
+"""What a training says while it runs: progress bars in a terminal, plain lines elsewhere, or nothing."""
 
 import sys
 from typing import NoReturn, Protocol, TextIO
@@ -47,7 +47,7 @@ class Silence:
 
 
 class BarProgress:
-    """The seed's output: a bar an epoch and a line of test figures."""
+    """A bar an epoch and a line of test figures, as in the ERA homework's README."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -145,7 +145,7 @@ class Together:
 
 
 def score_line(metrics: EpochMetrics, scored: str, images: int) -> str:
-    """Return the seed's line of test figures."""
+    """Return the line of test figures, worded as in the ERA homework's README."""
     correct = round(metrics.test_accuracy * images)
     share = f"{correct}/{images} ({100 * metrics.test_accuracy:.2f}%)"
     return f"{scored} set: Average loss: {metrics.test_loss:.4f}, Accuracy: {share}"

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
 
-from kilonet.models.model import MODEL_FILE, Model, load
+from kilonet.models.model import MODEL_FILE, Model, load_model
 from kilonet.recipe import Recipe, load_recipe
 from kilonet.utils.environment import Environment
 from kilonet.utils.errors import InUse, KilonetError
@@ -235,7 +235,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         KilonetError: it is not finished, or a file of it is damaged.
     """
-    return Run(read_result(folder), read_history(folder), load(folder), folder)
+    return Run(read_result(folder), read_history(folder), load_model(folder), folder)
 
 
 def read_history(folder: Path) -> tuple[EpochMetrics, ...]:

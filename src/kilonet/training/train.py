@@ -21,7 +21,7 @@ from kilonet.data.datasets import DataSet, Images, check_fit, load_data
 from kilonet.engines.contract import Engine, Totals
 from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.evaluation.statistics import wilson_interval
-from kilonet.models.metadata import notes_of
+from kilonet.models.metadata import metadata_of
 from kilonet.models.model import Model
 from kilonet.network.module import initial_network
 from kilonet.recipe import Recipe, TrainSection
@@ -244,7 +244,7 @@ def _diverged(what: str, recipe: Recipe) -> TrainingDiverged:
 def _outcome(
     engine: Engine, recipe: Recipe, data: DataSet, history: list[EpochMetrics], teachers: Sequence[Teacher]
 ) -> tuple[Result, Model]:
-    model = Model(recipe.model, engine.network_state(), notes_of(data))
+    model = Model(recipe.model, engine.network_state(), metadata_of(data))
     correct = round(history[-1].test_accuracy * len(data.test))
     result = Result(
         recipe=recipe,

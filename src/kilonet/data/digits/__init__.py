@@ -4,6 +4,6 @@
 digit out as MNIST's makers did, 20x20 in 28x28, and `finder` returns what is shown, or why it is no digit.
 
     picture = decode(content, "photo.jpg")      # KilonetError: over a limit, truncated, no image
-    sight = see_digit(picture)                  # or see_row(picture), a list from left to right
+    sight = prepare_digit(picture)                  # or prepare_row(picture), a list from left to right
     sight.pixels, sight.objection               # uint8 (28, 28), None or why it is no digit
 """

@@ -37,7 +37,7 @@ TEXTURE = f"more than {MOST_PIECES} separate pieces"
 
 
 @dataclass(frozen=True)
-class Sight:
+class PreparedImage:
     """One digit's image as the network is shown it."""
 
     pixels: NDArray[np.uint8]
@@ -49,35 +49,35 @@ class Sight:
 
 
 _NO_MARKS = Marks((), None)
-_EMPTY = Sight(np.zeros((SIDE, SIDE), np.uint8), NOTHING)
+_EMPTY = PreparedImage(np.zeros((SIDE, SIDE), np.uint8), NOTHING)
 
 
-def see_digit(picture: Picture) -> Sight:
+def prepare_digit(picture: Picture) -> PreparedImage:
     """Find the one digit of a picture. What is laid out like MNIST's images already is taken as it is."""
     if picture.grey is not None and is_laid_out(picture.grey):
-        return Sight(picture.grey, as_given=True)
+        return PreparedImage(picture.grey, as_given=True)
     ink = find_ink(picture.values)
     marks = _NO_MARKS if ink is None else find_marks(ink)
     if marks.whole is None:
         return _EMPTY
     if _is_texture(marks):
-        return Sight(lay_out(marks.whole.ink), TEXTURE)
+        return PreparedImage(lay_out(marks.whole.ink), TEXTURE)
     if _are_several(marks.apart, marks.whole):
-        return Sight(lay_out(marks.whole.ink), SEVERAL)
+        return PreparedImage(lay_out(marks.whole.ink), SEVERAL)
     return _sight(marks.whole)
 
 
-def see_row(picture: Picture) -> list[Sight]:
+def prepare_row(picture: Picture) -> list[PreparedImage]:
     """Find the separate digits of a row, from left to right; marks that are low beside the others are left out."""
     ink = find_ink(picture.values)
     marks = _NO_MARKS if ink is None else find_marks(ink)
     if _is_texture(marks):
-        return [Sight(np.zeros((SIDE, SIDE), np.uint8), TEXTURE)]
+        return [PreparedImage(np.zeros((SIDE, SIDE), np.uint8), TEXTURE)]
     highest = max((mark.height for mark in marks.apart), default=0)
     return [_sight(mark) for mark in marks.apart if mark.height >= SMALL_MARK * highest] or [_EMPTY]
 
 
-def see_plain(picture: Picture, shape: Shape, name: str) -> Sight:
+def prepare_plain(picture: Picture, shape: Shape, name: str) -> PreparedImage:
     """Take a picture that has the network's size as it is, in colour or grey as the network wants it.
 
     Args:
@@ -98,10 +98,10 @@ def see_plain(picture: Picture, shape: Shape, name: str) -> Sight:
         )
     values = picture.values.round().astype(np.uint8)
     if channels == found_channels:
-        return Sight(values[:, :, 0] if channels == 1 else values.transpose(2, 0, 1))
+        return PreparedImage(values[:, :, 0] if channels == 1 else values.transpose(2, 0, 1))
     if channels == 1:
-        return Sight(np.asarray(Image.fromarray(values).convert("L")))
-    return Sight(np.repeat(values.transpose(2, 0, 1), 3, 0))
+        return PreparedImage(np.asarray(Image.fromarray(values).convert("L")))
+    return PreparedImage(np.repeat(values.transpose(2, 0, 1), 3, 0))
 
 
 def _are_several(marks: tuple[Mark, ...], whole: Mark) -> bool:
@@ -115,12 +115,12 @@ def _is_texture(marks: Marks) -> bool:
     return sum(mark.pieces for mark in marks.apart) > MOST_PIECES
 
 
-def _sight(mark: Mark) -> Sight:
+def _sight(mark: Mark) -> PreparedImage:
     longer = max(mark.height, mark.width)
     if longer < SMALLEST:
-        return Sight(lay_out(mark.ink), SMALL)
+        return PreparedImage(lay_out(mark.ink), SMALL)
     if mark.width > WIDEST * mark.height:
-        return Sight(lay_out(mark.ink), FLAT)
+        return PreparedImage(lay_out(mark.ink), FLAT)
     if stroke_width(mark.ink) * BOX / longer > THICKEST_READ:
-        return Sight(lay_out(mark.ink), BLOB)
-    return Sight(lay_out(mark.ink))
+        return PreparedImage(lay_out(mark.ink), BLOB)
+    return PreparedImage(lay_out(mark.ink))

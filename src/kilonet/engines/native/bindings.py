@@ -14,7 +14,7 @@ class Settings(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("pixels", "labels", "values", "momentum", "second_moment", "average")),
         *(
             (name, ctypes.c_double)
-            for name in ("momentum_decay", "weight_decay", "smoothing", "dropout", "mean", "deviation")
+            for name in ("momentum_decay", "weight_decay", "smoothing", "dropout", "mean", "std")
         ),
         *((name, ctypes.c_double) for name in ("temperature", "soft_weight")),
         ("seed", ctypes.c_uint64),

@@ -106,7 +106,7 @@ class NativeEngine:
             smoothing=train.label_smoothing,
             dropout=model.dropout,
             mean=model.mean,
-            deviation=model.deviation,
+            std=model.std,
             temperature=self._recipe.distill.temperature,
             soft_weight=self._recipe.distill.weight if self._teachers else 0.0,
             seed=self._recipe.run.seed,

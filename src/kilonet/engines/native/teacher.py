@@ -41,6 +41,6 @@ class NativeTeacher:
         return Teacher(
             trainer=self._trainer,
             answer=ctypes.cast(self._library.kilonet_answer, ctypes.c_void_p).value,
-            scale=student.deviation / own.deviation,
-            shift=(student.mean - own.mean) / own.deviation,
+            scale=student.std / own.std,
+            shift=(student.mean - own.mean) / own.std,
         )

@@ -138,7 +138,7 @@ void Trainer::load(const Batch& batch, Group& group) {
     pictures.pixels[l] = there ? batch.pixels + (batch.indices ? batch.indices[image] : image) * bytes : nullptr;
     pictures.transforms[l] = there && batch.transforms ? batch.transforms + 6 * image : no_map;
   }
-  const double scale = 1 / (255 * settings_.deviation);
+  const double scale = 1 / (255 * settings_.std);
   resample(shape(0), pictures, (float)scale, (float)(-255 * settings_.mean * scale), group.scratch.frames.get(), group.tensors);
 }
 

@@ -16,7 +16,7 @@ struct Settings {
   const uint8_t* pixels;
   const int64_t* labels;
   float *values, *momentum, *second_moment, *average;  // second_moment for AdamW alone; average for one alone
-  double momentum_decay, weight_decay, smoothing, dropout, mean, deviation;
+  double momentum_decay, weight_decay, smoothing, dropout, mean, std;
   double temperature, soft_weight;  // of the teachers' targets; a weight of zero without teachers
   uint64_t seed;
   int64_t threads;

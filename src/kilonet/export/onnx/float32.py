@@ -71,7 +71,7 @@ def float_graph(model: Model, accuracy: float | None = None) -> ModelProto:
         accuracy: of the graph on the test images, a fraction, where it is known; kept in the file.
     """
     section, graph = model.section, Graph()
-    values = _normalise(graph, section.mean, section.deviation)
+    values = _normalise(graph, section.mean, section.std)
     state = model.network.state()
     for placed in section.placed:
         values = _add_layer(graph, placed, state, values)
@@ -116,11 +116,11 @@ def _properties(model: Model, accuracy: float | None) -> dict[str, str]:
     }
 
 
-def _normalise(graph: Graph, mean: float, deviation: float) -> str:
+def _normalise(graph: Graph, mean: float, std: float) -> str:
     """Write what the trained network does to its pixels, in the same order, so that the floats are the same."""
     values = graph.node("Cast", [PIXELS], "pixels as float", to=TensorProto.FLOAT)
     centred = graph.node("Sub", [values, graph.constant("mean", np.float32(255 * mean))], "centred")
-    return graph.node("Div", [centred, graph.constant("deviation", np.float32(255 * deviation))], "normalised")
+    return graph.node("Div", [centred, graph.constant("std", np.float32(255 * std))], "normalised")
 
 
 def _add_layer(graph: Graph, placed: PlacedLayer, state: Mapping[str, Tensor], before: str) -> str:

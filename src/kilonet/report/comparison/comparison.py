@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kilonet.data.datasets import Images, load_data
 from kilonet.evaluation.statistics import mean_and_deviation
-from kilonet.models.model import load
+from kilonet.models.model import load_model
 from kilonet.report.comparison.groups import Entry, Group, read_groups
 from kilonet.report.comparison.significance import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
 from kilonet.utils.errors import KilonetError
@@ -153,7 +153,7 @@ class _Answers:
         key = entry.result.model_sha256
         if key not in self._right:
             images = self._scored(entry)
-            logits = load(str(entry.folder)).logits(images.pixels)
+            logits = load_model(str(entry.folder)).logits(images.pixels)
             self._right[key] = (logits.argmax(1) == images.labels).numpy()
         return self._right[key]
 

@@ -81,7 +81,7 @@ def measure(subject: Subject) -> Measured:
     """
     logits = subject.model.logits(subject.images.pixels)
     labels = subject.images.labels.numpy()
-    calibration = subject.model.notes.calibration
+    calibration = subject.model.metadata.calibration
     probabilities = (calibration or UNFITTED).probabilities(logits.numpy())
     order = np.argsort(probabilities[np.arange(len(labels)), labels], kind="stable")
     wrong = probabilities.argmax(1) != labels

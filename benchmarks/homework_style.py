@@ -1,8 +1,8 @@
-"""The honest baseline: one epoch of the seed's network as a course script trains it.
+"""One epoch of the baseline's network as a plain PyTorch script of a course trains it.
 
 One PIL image at a time is rotated, turned into a tensor and normalised inside a DataLoader; the network is a plain
 `nn.Sequential` with dropout, run eagerly in float32, with the loss read after every batch for the progress bar. It is
-written against torch alone, shares nothing with kilonet but the packaged data, and does what the seed's document
+written against torch alone, shares nothing with kilonet but the packaged data, and does what the ERA homework's README
 describes. `benchmarks/train_speed.py` times it beside kilonet.
 """
 
@@ -44,7 +44,7 @@ def read_packaged(name: str, header: int) -> Any:
 
 
 def convolution(channels_in: int, channels_out: int, dropout: float) -> list[nn.Module]:
-    """Return convolution, ReLU, batch norm and dropout in the seed's order."""
+    """Return convolution, ReLU, batch norm and dropout in the baseline's order."""
     return [
         nn.Conv2d(channels_in, channels_out, 3, bias=False),
         nn.ReLU(),
@@ -54,7 +54,7 @@ def convolution(channels_in: int, channels_out: int, dropout: float) -> list[nn.
 
 
 def seed_network(dropout: float) -> nn.Sequential:
-    """Return the network of the seed's table: 7,662 parameters."""
+    """Return the network of the baseline: 7,662 parameters."""
     return nn.Sequential(
         *convolution(1, 10, dropout),
         *convolution(10, 20, dropout),
@@ -70,7 +70,7 @@ def seed_network(dropout: float) -> nn.Sequential:
 
 
 def train_epoch(network: nn.Module, loader: Any, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
-    """Train one epoch in place, showing the seed's progress bar."""
+    """Train one epoch in place, showing a progress bar."""
     network.train()
     correct = seen = 0
     bar = tqdm(loader)
