@@ -1,52 +1,64 @@
-# `make train` and `make test` need Python 3.11+ with pip, make and a C++ compiler; everything else is installed in .venv.
+# Needs Python 3.11+ with pip, make and, to train fast, a C++ compiler; everything else is installed in .venv:
+# by `make train` what training needs and no more, by the other targets what tests and benchmarks need too.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+# `make test ARGS=tests/network` runs a part of the tests.
+ARGS ?=
 
-.PHONY: train test test-full lint benchmark readme results picture report clean
+.PHONY: train test test-full lint benchmark docs results picture report clean
 
-train: $(STAMP)
+train: $(INSTALLED)
 	$(BIN)/kilonet train
 
-# The tests of a file stay together, as they share what is costly to make; in which order and how many at once says
-# tests/conftest.py.
+# The tests of a file stay together, as they share what is costly to make; tests/conftest.py says in which order they run
+# and how many at once.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-test: $(STAMP)
-	$(PYTEST)
+test: $(INSTALLED_DEV)
+	$(PYTEST) $(ARGS)
 
-test-full: $(STAMP)
-	$(PYTEST) --run-slow
+test-full: $(INSTALLED_DEV)
+	$(PYTEST) --run-slow $(ARGS)
 
-lint: $(STAMP)
+lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-benchmark: $(STAMP)
+benchmark: $(INSTALLED_DEV)
 	$(BIN)/python benchmarks/train_speed.py
 
-readme: $(STAMP)
+docs: $(INSTALLED_DEV)
 	$(BIN)/python benchmarks/readme.py
 
-results: $(STAMP)
+results: $(INSTALLED_DEV)
 	$(BIN)/python benchmarks/results.py
 
-picture: $(STAMP) report
+picture: $(INSTALLED_DEV) report
 	$(BIN)/python benchmarks/page_picture.py
 	$(BIN)/python benchmarks/report_picture.py report.html
 
 # On the packaged model, from what docs/results has of it.
-report: $(STAMP)
+report: $(INSTALLED_DEV)
 	$(BIN)/kilonet report best --results docs/results/best.json --corruptions docs/results/corruptions-best.json \
 	  --exported docs/results/exported
 
 # The environment is made without its own pip, which Debian's Python keeps in a package apart; the pip at hand fills it.
-$(STAMP): pyproject.toml constraints.txt
+PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python install --disable-pip-version-check --constraint constraints.txt
+
+$(BIN)/python:
 	$(PYTHON) -m venv --without-pip $(VENV)
-	$(PYTHON) -m pip --python $(BIN)/python install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) --editable .
 	touch $@
+
+$(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) --editable '.[dev]'
+	touch $(INSTALLED) $@
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
