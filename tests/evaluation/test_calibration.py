@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from helpers import refusal
 from kilonet.evaluation.calibration import fit_calibration, fit_temperature
-from kilonet.models.calibration import Calibration, energies
+from kilonet.models.calibration import GREATEST_TEMPERATURE, LEAST_TEMPERATURE, Calibration, energies
 from kilonet.utils.errors import KilonetError
 
 Logits = NDArray[np.float32]
@@ -37,6 +37,13 @@ def test_no_other_temperature_has_a_lower_cross_entropy() -> None:
 
     best = fit_temperature(logits, labels)
     assert loss(best) < min(loss(best * 0.99), loss(best * 1.01))
+
+
+def test_a_temperature_stays_within_its_bounds() -> None:
+    logits, _ = drawn(1.0, 1000)
+    best = logits.argmax(1)
+    assert fit_temperature(logits, best) == LEAST_TEMPERATURE, "always right: as sure as possible"
+    assert fit_temperature(logits, (best + 1) % 10) == GREATEST_TEMPERATURE, "never right: as unsure as possible"
 
 
 def test_answers_that_are_sure_are_nearly_always_right() -> None:

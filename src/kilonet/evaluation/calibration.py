@@ -1,28 +1,31 @@
-"""Fitting how sure a model may be, on images that it was not trained on."""
+"""Fitting a model's confidence on images that it was not trained on."""
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 from kilonet.models.calibration import GREATEST_TEMPERATURE, LEAST_TEMPERATURE, Calibration, energies
 from kilonet.utils.errors import KilonetError
 
 SURE_SHARE = 0.999
-"""Of the held-out answers that are not marked uncertain, this share is right."""
+"""The share of right predictions among the held-out images that are not marked uncertain."""
 STRANGE_SHARE = 0.002
-"""This share of the held-out images is as unlike the rest as what is refused."""
-
-_HALVINGS = 60
+"""The share of the held-out images whose energy is below the bound."""
 
 
 def fit_calibration(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Calibration:
-    """Fit all dials on held-out images: float32 (N, classes) and int64 (N,).
+    """Fit temperature, confidence threshold and energy bound on held-out images.
+
+    Args:
+        logits: float32 (N, classes).
+        labels: int64 (N,).
 
     Raises:
         KilonetError: too few images.
     """
     least = round(1 / STRANGE_SHARE)
     if len(labels) < least:
-        raise KilonetError(f"{len(labels)} held-out images are too few to calibrate on; it takes {least}")
+        raise KilonetError(f"{len(labels)} held-out images are too few to calibrate on; at least {least} are needed")
     temperature = fit_temperature(logits, labels)
     probabilities = Calibration(temperature=temperature).probabilities(logits)
     return Calibration(
@@ -33,24 +36,34 @@ def fit_calibration(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> C
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Return the temperature with the least cross-entropy.
+    """Return the temperature with the least cross-entropy, within the bounds of a calibration's.
+
+    Args:
+        logits: float32 (N, classes).
+        labels: int64 (N,).
 
     Source: C. Guo et al., "On calibration of modern neural networks", 2017. The cross-entropy is convex in the inverse
-    of the temperature, so the root of its derivative is found by halving.
+    of the temperature, so its derivative has at most one root.
     """
     rows = logits.astype(np.float64)
     labelled = rows[np.arange(len(rows)), labels].mean()
+    below_highest = rows - rows.max(1, keepdims=True)
+
+    def slope(inverse: float) -> float:
+        """Return the derivative of the mean cross-entropy by the inverse of the temperature."""
+        powers = np.exp(inverse * below_highest)
+        return float(((powers * rows).sum(1) / powers.sum(1)).mean() - labelled)
+
     low, high = 1 / GREATEST_TEMPERATURE, 1 / LEAST_TEMPERATURE
-    for _ in range(_HALVINGS):
-        inverse = (low + high) / 2
-        powers = np.exp(inverse * (rows - rows.max(1, keepdims=True)))
-        slope = ((powers * rows).sum(1) / powers.sum(1)).mean() - labelled
-        low, high = (inverse, high) if slope < 0 else (low, inverse)
-    return float(2 / (low + high))
+    if slope(low) >= 0:
+        return GREATEST_TEMPERATURE
+    if slope(high) <= 0:
+        return LEAST_TEMPERATURE
+    return 1 / float(brentq(slope, low, high, xtol=1e-14))
 
 
 def _sure_from(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
-    """Return the lowest confidence from which upwards the wanted share of answers is right, 1 if there is none."""
+    """Return the lowest confidence at or above which `SURE_SHARE` of the predictions are right, 1 if there is none."""
     order = np.argsort(-confidence, kind="stable")
     shares = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     enough = np.flatnonzero(shares >= SURE_SHARE)
