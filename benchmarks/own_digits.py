@@ -21,7 +21,7 @@ from kilonet.data.datasets import load_data
 from kilonet.data.decode import decode
 from kilonet.data.digits.finder import PreparedImage, prepare_digit
 from kilonet.models.model import Model, load_model
-from kilonet.models.prediction import Answer, answers
+from kilonet.models.prediction import Prediction, predictions_of
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
@@ -30,17 +30,17 @@ from found_digits import draw_change, found_digit
 FOUND, CLOTHES = 600, 2000
 
 
-def seen_as_file(pixels: NDArray[np.uint8]) -> PreparedImage:
-    """Return what is seen of an image that comes as a PNG file."""
+def read_back(pixels: NDArray[np.uint8]) -> PreparedImage:
+    """Return the network's input for an image that comes as a PNG file."""
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "PNG")
     return prepare_digit(decode(content.getvalue(), "image"))
 
 
-def read(model: Model, sights: Sequence[PreparedImage]) -> list[Answer]:
-    """Return what the model says of each."""
-    pixels = torch.from_numpy(np.stack([sight.pixels for sight in sights])).unsqueeze(1)
-    return answers(sights, model.logits(pixels).numpy(), model.metadata, digits=True)
+def read(model: Model, images: Sequence[PreparedImage]) -> list[Prediction]:
+    """Return the model's prediction for each image."""
+    pixels = torch.from_numpy(np.stack([sight.pixels for sight in images])).unsqueeze(1)
+    return predictions_of(model.logits(pixels).numpy(), images, model.metadata, digits=True)
 
 
 def found_line(model: Model) -> str:
@@ -61,7 +61,7 @@ def found_line(model: Model) -> str:
 def clothes_line(model: Model) -> str:
     """Say how many clothes are taken for digits."""
     pixels = load_data("fashion-mnist").test.pixels[:CLOTHES, 0].numpy()
-    said = read(model, [seen_as_file(image) for image in pixels])
+    said = read(model, [read_back(image) for image in pixels])
     objected = np.array([answer.objection is not None for answer in said])
     doubted = np.array([answer.uncertain for answer in said]) & ~objected
     return (
@@ -73,7 +73,7 @@ def clothes_line(model: Model) -> str:
 def clean_line(model: Model) -> str:
     """Say how many answers on the test set are uncertain, and how many of the others are right."""
     test = load_data("mnist").test
-    said = read(model, [seen_as_file(image) for image in test.pixels[:, 0].numpy()])
+    said = read(model, [read_back(image) for image in test.pixels[:, 0].numpy()])
     sure = np.array([not answer.uncertain for answer in said])
     right = np.array([answer.label == label for answer, label in zip(said, test.labels.tolist(), strict=True)])
     return (

@@ -166,8 +166,11 @@ def _flags(base: Recipe, wanted: Recipe) -> Iterator[list[str]]:
         theirs = base.model_dump(mode="json")[section]
         for key, value in keys.items():
             if key not in _FREE and value is not None and value != theirs[key]:
-                values = [] if value is True else map(str, value) if isinstance(value, list) else [str(value)]
-                yield [f"--{key.replace('_', '-')}", *values]
+                flag = key.replace("_", "-")
+                if isinstance(value, bool):
+                    yield [f"--{flag}" if value else f"--no-{flag}"]
+                else:
+                    yield [f"--{flag}", *(map(str, value) if isinstance(value, list) else [str(value)])]
 
 
 def main() -> int:

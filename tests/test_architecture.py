@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import kilonet
+from kilonet.cli.main import COMMANDS
 
 PACKAGE = Path(kilonet.__file__).parent
 # Each imports only rooms that come after it.
@@ -86,9 +87,11 @@ def packages(module: str) -> Iterator[str]:
 
 
 def test_help_need_not_wait_for_torch() -> None:
-    """Follow the imports that happen when the command line is imported."""
+    """Follow the imports that happen when the command line and each of its commands is imported."""
     seen: set[str] = set()
-    todo = {"kilonet.cli"}
+    # The commands too, which are imported by their names, when they are called.
+    todo = {"kilonet.cli", *(f"kilonet.cli.{path.stem}" for path in (PACKAGE / "cli").glob("*.py"))}
+    assert {f"kilonet.cli.{name.replace('-', '_')}" for name in COMMANDS} < todo
     while todo:
         module = todo.pop()
         seen.add(module)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kilonet.flags import recipe_flags
+from kilonet.cli.flags import Parser, add_recipe_flags, recipe_changes
 from kilonet.recipe import SECTIONS
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
@@ -93,5 +93,8 @@ def test_the_course_s_rule_is_counted_where_it_applies(folder: Path) -> None:
 
 
 def test_every_key_of_a_recipe_is_a_flag() -> None:
-    flags = recipe_flags().model_fields
-    assert all(key in flags for section in SECTIONS.values() for key in section.model_fields)
+    parser = Parser("train", "Train")
+    add_recipe_flags(parser)
+    text = parser.format_help()
+    assert recipe_changes(parser.read([])) == {}
+    assert all(f" --{key.replace('_', '-')}" in text for section in SECTIONS.values() for key in section.model_fields)

@@ -73,7 +73,7 @@ def test_corruptions_without_their_extra_are_refused(
 ) -> None:
     monkeypatch.delitem(sys.modules, "kilonet.evaluation.corruptions", raising=False)
     monkeypatch.setitem(sys.modules, "skimage", None)
-    command(capsys, "evaluate", "best", "--corruptions").refused("skimage", "pip install 'kilonet[corruptions]'")
+    command(capsys, "evaluate", "best", "--corruptions").refused("skimage", "pip install '.[corruptions]'")
 
 
 def test_corruptions_are_a_table_with_their_mean(small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,6 +104,15 @@ def test_show_writes_what_the_network_saw(
     assert size(tmp_path / "row.png") == (6 * 28, 28)
 
 
+def test_nothing_is_shown_where_no_file_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "junk.png").write_bytes(b"junk")
+    answer = command(capsys, "predict", "best", tmp_path / "photos", "--show", tmp_path / "seen.png")
+    assert answer.status == 1
+    assert answer.err.splitlines()[-1] == "kilonet: 1 of 1 files could not be read"
+    assert not (tmp_path / "seen.png").exists()
+
+
 def test_an_empty_image_is_no_digit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("L", (50, 40), 200).save(tmp_path / "empty.png")
     answer = command(capsys, "predict", "best", tmp_path / "empty.png")

@@ -9,7 +9,7 @@ from kilonet.data.datasets import DataSet
 from kilonet.data.decode import decode
 from kilonet.data.digits.finder import prepare_digit
 from kilonet.models.model import load_model
-from kilonet.models.prediction import answers
+from kilonet.models.prediction import predictions_of
 
 COUNT = 600
 
@@ -35,7 +35,7 @@ def test_found_digits_are_read_nearly_as_well_as_clean_ones(mnist: DataSet) -> N
         for number in range(COUNT)
     ]
     pixels = torch.from_numpy(np.stack([sight.pixels for sight in sights])).unsqueeze(1)
-    found = answers(sights, model.logits(pixels).numpy(), model.metadata, digits=True)
+    found = predictions_of(model.logits(pixels).numpy(), sights, model.metadata, digits=True)
     right = np.array([answer.label == label for answer, label in zip(found, labels, strict=True)])
     clean = model.predict(test.pixels[:COUNT]).classes == labels
     assert right.mean() >= 0.97 * clean.mean()

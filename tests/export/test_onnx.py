@@ -335,11 +335,11 @@ def test_verify_says_how_to_get_what_is_missing(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(KilonetError) as error:
         verify(copied, small.test)
-    refusal(error, "onnxruntime is not installed", "pip install 'kilonet[onnx]'")
+    refusal(error, "onnxruntime is not installed", "pip install '.[onnx]'")
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(KilonetError) as error:
         export_onnx(load_model("mcu"), small, tmp_path / "new")
-    refusal(error, "onnx is not installed", "pip install 'kilonet[onnx]'")
+    refusal(error, "onnx is not installed", "pip install '.[onnx]'")
 
 
 @pytest.mark.usefixtures("_quantised_once")

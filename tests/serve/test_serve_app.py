@@ -16,12 +16,12 @@ from starlette.testclient import TestClient
 
 from found_digits import draw_change, found_digit
 from helpers import BASELINE_LAYERS, refusal
-from kilonet import predicting
 from kilonet.data.datasets import DataSet
 from kilonet.export.exported_model import ExportedModel
 from kilonet.export.exporter import export_c
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import Model, load_model
+from kilonet.models.prediction import predict_files
 from kilonet.network.module import initial_network
 from kilonet.network.section import ModelSection
 from kilonet.serve.answering import Answering, from_pixels
@@ -80,14 +80,14 @@ def test_answers_are_those_of_predict(client: TestClient, mnist: DataSet, tmp_pa
     files["two.png"] = png(np.concatenate(list(mnist.test.pixels[:2, 0].numpy()), axis=1))
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    said = predicting.predict("best", [tmp_path / name for name in files])
-    for row, one, (name, content) in zip(said.as_json()["predictions"], said.found, files.items(), strict=True):
+    said = predict_files(load_model("best"), [tmp_path / name for name in files])
+    for row, one, (name, content) in zip(said.as_json()["predictions"], said.files, files.items(), strict=True):
         answer = predicted(client, content, "image/jpeg" if name.endswith("jpeg") else "image/png")
         assert {key: answer[key] for key in ("class", "name", "uncertain", "no_digit")} == {
             key: row[key] for key in ("class", "name", "uncertain", "no_digit")
         }, name
         np.testing.assert_allclose(answer["probabilities"], row["probabilities"], atol=1e-5)
-        np.testing.assert_array_equal(answer["seen"], one.answers[0].seen)
+        np.testing.assert_array_equal(answer["seen"], one.predictions[0].pixels)
     assert {row["no_digit"] is None for row in said.as_json()["predictions"]} == {True, False}
 
 

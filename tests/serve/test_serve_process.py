@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
-from inspect import signature
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 
@@ -20,8 +19,9 @@ import numpy as np
 import pytest
 
 from helpers import command, process, python
+from kilonet.cli.flags import Parser
+from kilonet.cli.serve import add_flags
 from kilonet.data.datasets import DataSet
-from kilonet.shipping import serve
 from service import Process, exchange, head, png, running, status_and_error
 
 SECONDS = 2.0
@@ -283,18 +283,20 @@ def test_a_missing_library_is_named_with_its_extra() -> None:
     script = (
         "import sys; sys.modules['uvicorn'] = None; from kilonet.cli import main; sys.exit(main(['serve', 'best']))"
     )
-    python(script).refused("uvicorn", "pip install 'kilonet[serve]'")
+    python(script).refused("uvicorn", "pip install '.[serve]'")
 
 
 def test_help_states_the_limits_and_so_does_the_document() -> None:
     shown = " ".join(process("serve", "--help").out.split())
     document = (Path(__file__).parents[2] / "docs" / "SERVE.md").read_text(encoding="utf-8")
-    defaults = {name: one.default for name, one in signature(serve).parameters.items() if name.startswith("max_")}
+    parser = Parser("serve", "Serve")
+    add_flags(parser)
+    defaults = {name: value for name, value in vars(parser.read(["best"])).items() if name.startswith("max_")}
     assert len(defaults) == 5
     for name, default in defaults.items():
         flag = f"--{name.replace('_', '-')}"
         assert f"{flag} " in shown
-        assert re.search(rf"\(default:[ │]*{default}\)", shown)
+        assert re.search(rf"{flag} .*?\(default: {default}\)", shown)
         (row,) = (line for line in document.splitlines() if line.startswith(f"| `{flag}`"))
         assert f" {default:,} " in row
     assert "127.0.0.1" in shown

@@ -179,4 +179,4 @@ def can_be(option: Option, layer: str, channels: int) -> bool:
 def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("raise ModuleNotFoundError('no', name='ray')")
     environment = {"PATH": "", "PYTHONPATH": str(tmp_path)}
-    process("sweep", written(tmp_path), env=environment).refused("needs ray", "pip install 'kilonet[sweep]'")
+    process("sweep", written(tmp_path), env=environment).refused("needs ray", "pip install '.[sweep]'")

@@ -12,7 +12,7 @@ from kilonet.data.datasets import DataSet
 from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import MODEL_FILE, load_model, model_path
 from kilonet.recipe import Recipe, load_recipe
-from kilonet.training import sessions
+from kilonet.training import launch
 from kilonet.training.distillation import wanted_teachers
 from kilonet.training.progress import Silence
 from kilonet.training.run_folder import CHECKPOINT_FILE, Run, is_finished, read_result
@@ -302,8 +302,8 @@ def test_an_interrupted_teacher_of_several_seeds_says_how_to_go_on(
     teacher: str, small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    monkeypatch.setattr(sessions, "progress_on", lambda: Told(1))
+    monkeypatch.setattr(launch, "progress_on", lambda: Told(1))
     path = write_recipe(tmp_path / "few.toml", small_folder, epochs=1, teacher=teacher)
     with pytest.raises(KeyboardInterrupt) as error:
-        sessions.train_seeds(path, {}, tmp_path / "my seeds", 2)
+        launch.train_seeds(path, {}, tmp_path / "my seeds", 2)
     assert f"--out '{tmp_path / 'my seeds'}'" in str(error.value)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers import command, hide, refusal, tiny_recipe
-from kilonet.training.lr_finder import find_rate, range_test
+from kilonet.cli.flags import Parser
+from kilonet.cli.lr_find import add_flags
+from kilonet.training.lr_finder import HIGHEST, LOWEST, STEPS, find_rate, range_test
 from kilonet.training.train import fit
 from kilonet.utils.errors import KilonetError
 
@@ -82,6 +84,13 @@ def test_the_same_seed_gives_the_same_curve(small_folder: Path) -> None:
     assert find_rate(recipe, steps=60, highest=1) == find_rate(recipe, steps=60, highest=1)
 
 
+def test_the_command_has_the_function_s_defaults() -> None:
+    parser = Parser("lr-find", "Find a rate")
+    add_flags(parser)
+    flags = parser.read(["best"])
+    assert (flags.lowest, flags.highest, flags.steps) == (LOWEST, HIGHEST, STEPS)
+
+
 def test_the_command_prints_draws_and_answers_as_json(
     small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,4 +138,4 @@ def test_only_the_drawing_needs_the_extra(
     hide(monkeypatch, "matplotlib", "kilonet.report")
     assert command(capsys, "lr-find", recipe, "--steps", "60").status == 0
     plot = ("--plot", tmp_path / "curve.png")
-    command(capsys, "lr-find", recipe, "--steps", "60", *plot).refused("matplotlib", "kilonet[report]")
+    command(capsys, "lr-find", recipe, "--steps", "60", *plot).refused("matplotlib", "'.[plot]'")

@@ -1,15 +1,22 @@
-"""Scoring a model: loss, accuracy with its interval, each class, the confusion matrix and the worst images."""
+"""Scoring a model: loss, accuracy with its interval, accuracy of each class, confusion matrix and worst images."""
 
+import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.data.datasets import Images
+from kilonet.data.datasets import Images, has_classes, load_data
+from kilonet.data.decode import Picture
+from kilonet.data.image_folders import class_folders, read_labelled
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.model import Classifier
+from kilonet.models.prediction import prepare_images
 from kilonet.utils.errors import KilonetError
 
 WORST_IMAGES = 10
@@ -17,24 +24,24 @@ WORST_IMAGES = 10
 
 @dataclass(frozen=True)
 class WorstImage:
-    """An image on which the model was surely wrong, or nearly."""
+    """An image with one of the highest losses."""
 
     index: int
     """Its place in the scored set, from 0."""
     label: int
     predicted: int
     probability: float
-    """What the model gave the predicted class."""
+    """The probability of the predicted class."""
     loss: float
     """Cross-entropy in nats."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model does on a set of images. `str()` gives the report."""
+    """The figures of a model on a set of images. `str()` gives the report."""
 
     scored: str
-    """Name of the set."""
+    """The name of the set."""
     images: int
     correct: int
     accuracy: float
@@ -44,9 +51,9 @@ class Evaluation:
     loss: float
     """Mean cross-entropy in nats."""
     class_accuracy: tuple[float | None, ...]
-    """Of each class's images the fraction that was recognised; None for a class without images."""
+    """The accuracy of each class, a fraction; None for a class without images."""
     confusion: tuple[tuple[int, ...], ...]
-    """Row: the label; column: the prediction; entry: how many images."""
+    """The number of images by label (row) and prediction (column)."""
     worst: tuple[WorstImage, ...]
     """The images with the highest loss, worst first."""
 
@@ -55,7 +62,6 @@ class Evaluation:
         return asdict(self)
 
     def __str__(self) -> str:
-        """Return the report."""
         return f"{self._headline()}\n\n{self._confusion_table()}\n\n{self._worst_table()}"
 
     def _headline(self) -> str:
@@ -87,7 +93,7 @@ def evaluate(model: Classifier, images: Images) -> Evaluation:
     """Score a model on labelled images.
 
     Raises:
-        KilonetError: the images are of another size than the network's, or have labels it does not know.
+        KilonetError: the images have another shape than the network's input, or labels that it does not have.
     """
     shape = tuple(images.pixels.shape[1:])
     if shape != model.section.input_shape:
@@ -97,8 +103,49 @@ def evaluate(model: Classifier, images: Images) -> Evaluation:
     return evaluation_of(model.logits(images.pixels), images)
 
 
+def images_to_score(model: Classifier, data: str) -> Images:
+    """Return the images that a model is scored on.
+
+    Args:
+        model: the model.
+        data: a data set as `kilonet.data.datasets.load_data` takes it, whose test images are returned; or a folder of
+            class-named folders of images without a part `train`, all of which are returned. Those images may be photos
+            if the model reads digits. A photo in which no digit is found is scored all the same, as the finder lays it
+            out, and the number of such photos is printed on stderr.
+
+    Raises:
+        KilonetError: no such data, a folder that is no class of the model, or images that do not fit it.
+    """
+    folder = Path(data)
+    if not has_classes(folder) or (folder / "train").is_dir():
+        return load_data(data).test
+    without_digit: list[str] = []
+
+    def network_input(picture: Picture, name: str) -> NDArray[np.uint8]:
+        (image,) = prepare_images(picture, model, name)
+        if image.objection is not None:
+            without_digit.append(name)
+        return image.pixels.reshape(model.section.input_shape)
+
+    pixels, labels, _ = read_labelled(folder, _labels_of_folders(folder, model), network_input)
+    if without_digit:
+        print(f"no digit found in {len(without_digit)} of {len(labels)} images; scored all the same", file=sys.stderr)
+    return Images(torch.from_numpy(pixels), torch.from_numpy(labels), folder.resolve().name)
+
+
+def _labels_of_folders(folder: Path, model: Classifier) -> dict[str, int]:
+    """Return the label of each class-named folder: the place of its name among the model's classes."""
+    names = [model.metadata.name_of(label) for label in range(model.section.classes)]
+    found = class_folders(folder)
+    for name in found:
+        if name not in names:
+            known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+            raise KilonetError(f"{folder}: the model has no class '{name}'; its classes are {known}")
+    return {name: names.index(name) for name in found}
+
+
 def evaluation_of(logits: Tensor, images: Images) -> Evaluation:
-    """Score what a model said of labelled images: float32 (N, classes), N of them."""
+    """Return the evaluation of a model's logits, float32 (N, classes), for N labelled images."""
     losses = functional.cross_entropy(logits, images.labels, reduction="none")
     confusion = _confusion(images.labels, logits.argmax(1), logits.shape[1])
     correct, count = int(confusion.trace()), len(images)

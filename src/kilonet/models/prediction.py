@@ -1,37 +1,49 @@
-"""From what a network says of a sight to an answer for a person: a class with its confidence, or none."""
+"""Predictions for images as users have them: a class with its confidence, or the reason why there is no digit."""
 
+import csv
+import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
 
 from kilonet.data.decode import Picture
 from kilonet.data.digits.finder import PreparedImage, prepare_digit, prepare_plain, prepare_row
+from kilonet.data.image_folders import image_files, read_picture
 from kilonet.models.calibration import UNFITTED, energies
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import Classifier
+from kilonet.utils.errors import KilonetError
 
 STRANGE = "unlike the images it was trained on"
 
+_BATCH = 256
+_CSV_COLUMNS = ("file", "place", "class", "name", "probability", "uncertain", "no_digit")
+
 
 @dataclass(frozen=True)
-class Answer:
-    """What is said of one image."""
+class Prediction:
+    """The prediction for one image. `str()` gives it in a few words."""
 
     label: int | None
     """The class, from 0; None for no digit."""
     name: str | None
-    """The class's name, the number itself where the classes have none; None for no digit."""
+    """The class's name, or its number if the classes have no names; None for no digit."""
     probabilities: tuple[float, ...]
-    """Of every class, as calibrated; also where the answer is no digit, for whoever wants to see."""
+    """The calibrated probability of every class, even if the image is no digit."""
     uncertain: bool
-    """The probability is below the calibration's `sure_from`, or there is no digit."""
+    """Whether the probability is below the calibration's `sure_from`, or the image is no digit."""
     objection: str | None
-    """Why there is no digit, if so."""
-    seen: NDArray[np.uint8]
-    """What the network was shown, uint8 (rows, columns) or (channels, rows, columns)."""
+    """The reason why the image is no digit, or None."""
+    pixels: NDArray[np.uint8]
+    """The network's input, uint8 (rows, columns) or (channels, rows, columns)."""
 
     @property
     def probability(self) -> float:
@@ -50,55 +62,184 @@ class Answer:
         }
 
     def __str__(self) -> str:
-        """Return the answer in a few words."""
         if self.label is None:
             return f"no digit ({self.objection})"
         return f"{self.name} ({100 * self.probability:.2f}%{', uncertain' if self.uncertain else ''})"
 
 
 def prepare_images(picture: Picture, model: Classifier, name: str, *, line: bool = False) -> list[PreparedImage]:
-    """Return what a model is shown of a picture: one sight, or with `line` one for each digit of a row.
+    """Return the network's inputs for a picture: one image, or with `line` one for each digit of a row.
+
+    Args:
+        picture: the picture.
+        model: the model that will see it; if it reads digits, they are found and laid out as MNIST's are.
+        name: the picture's name in error messages.
+        line: whether to read several digits in a row; only for a model that reads digits.
 
     Raises:
-        KilonetError: the picture is of another size where the model reads no digits; it is called by the name.
+        KilonetError: the model reads no digits and the picture has another size than its input.
     """
     if not model.reads_digits:
         return [prepare_plain(picture, model.section.input_shape, name)]
     return prepare_row(picture) if line else [prepare_digit(picture)]
 
 
-def answers(
-    sights: Sequence[PreparedImage], logits: NDArray[np.float32], metadata: Metadata, *, digits: bool
-) -> list[Answer]:
-    """Turn logits, float32 (N, classes), whatever engine they come from, into an answer for each of N sights.
+def predictions_of(
+    logits: NDArray[np.float32], images: Sequence[PreparedImage], metadata: Metadata, *, digits: bool
+) -> list[Prediction]:
+    """Turn any engine's logits into predictions.
 
     Args:
-        sights: what the network was shown.
-        logits: what it said.
-        metadata: what its file says of it, see `kilonet.models.metadata`.
-        digits: whether it reads digits, so that what is strange in a photo is no digit instead of an uncertain answer.
+        logits: float32 (N, classes).
+        images: the N inputs that they were computed from.
+        metadata: the model's metadata, with its calibration and its classes' names.
+        digits: whether the model reads digits; then an image unlike the training images is no digit instead of an
+            uncertain prediction.
     """
     calibration = metadata.calibration or UNFITTED
-    probabilities = calibration.probabilities(logits)
     return [
-        _answer(sight, row, float(energy), metadata, digits=digits)
-        for sight, row, energy in zip(sights, probabilities, energies(logits), strict=True)
+        _prediction(image, row, float(energy), metadata, digits=digits)
+        for image, row, energy in zip(images, calibration.probabilities(logits), energies(logits), strict=True)
     ]
 
 
-def _answer(
-    sight: PreparedImage, row: NDArray[np.float32], energy: float, metadata: Metadata, *, digits: bool
-) -> Answer:
+def _prediction(
+    image: PreparedImage, probabilities: NDArray[np.float32], energy: float, metadata: Metadata, *, digits: bool
+) -> Prediction:
     calibration = metadata.calibration or UNFITTED
     strange = calibration.energy_from is not None and energy < calibration.energy_from
-    # What was laid out before it came here was meant to be a digit: its answer is doubted, not withheld.
-    objection = sight.objection or (STRANGE if strange and digits and not sight.as_given else None)
-    best = int(row.argmax())
-    return Answer(
+    # An image that came laid out as MNIST's are was meant as a digit: its prediction is uncertain, but is given.
+    objection = image.objection or (STRANGE if strange and digits and not image.as_given else None)
+    best = int(probabilities.argmax())
+    return Prediction(
         label=None if objection else best,
         name=None if objection else metadata.name_of(best),
-        probabilities=tuple(row.tolist()),
-        uncertain=objection is not None or strange or float(row[best]) < calibration.sure_from,
+        probabilities=tuple(probabilities.tolist()),
+        uncertain=objection is not None or strange or float(probabilities[best]) < calibration.sure_from,
         objection=objection,
-        seen=sight.pixels,
+        pixels=image.pixels,
     )
+
+
+@dataclass(frozen=True)
+class PredictedFile:
+    """The predictions for one file: one, or one for each digit of a row. `str()` gives a line."""
+
+    file: Path
+    predictions: tuple[Prediction, ...]
+
+    def __str__(self) -> str:
+        if len(self.predictions) == 1:
+            return f"{self.file}: {self.predictions[0]}"
+        text = "".join(prediction.name or "?" for prediction in self.predictions)
+        return f"{self.file}: {text} ({', '.join(map(_confidence, self.predictions))})"
+
+
+def _confidence(prediction: Prediction) -> str:
+    if prediction.label is None:
+        return "no digit"
+    return f"{100 * prediction.probability:.2f}%{' uncertain' if prediction.uncertain else ''}"
+
+
+@dataclass(frozen=True)
+class PredictedFiles:
+    """The predictions for several files. `str()` gives a line a file."""
+
+    files: tuple[PredictedFile, ...]
+    skipped: tuple[tuple[Path, str], ...]
+    """A folder's files that could not be read, each with the reason."""
+    metadata: Metadata
+    """The model's."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything but the pixels as plain values."""
+        calibration = self.metadata.calibration
+        return {
+            "predictions": [
+                {"file": str(one.file), "place": place, **prediction.as_json()}
+                for one in self.files
+                for place, prediction in enumerate(one.predictions)
+            ],
+            "skipped": [{"file": str(path), "reason": reason} for path, reason in self.skipped],
+            "calibration": None if calibration is None else calibration.model_dump(mode="json"),
+        }
+
+    def as_csv(self) -> str:
+        """Return a table with a row a prediction and a column for each class's probability."""
+        stream = io.StringIO()
+        table = csv.writer(stream, lineterminator="\n")
+        classes = max((len(one.predictions[0].probabilities) for one in self.files), default=0)
+        table.writerow([*_CSV_COLUMNS, *(f"p{self.metadata.name_of(label)}" for label in range(classes))])
+        for row in self.as_json()["predictions"]:
+            probabilities = [f"{probability:.6f}" for probability in row["probabilities"]]
+            table.writerow([*("" if row[key] is None else row[key] for key in _CSV_COLUMNS), *probabilities])
+        return stream.getvalue()
+
+    def inputs_as_png(self) -> bytes:
+        """Return the network's inputs, side by side, as a PNG file. There must be at least one."""
+        inputs = [prediction.pixels for one in self.files for prediction in one.predictions]
+        # A picture has its channels last.
+        pictures = [pixels if pixels.ndim == 2 else pixels.transpose(1, 2, 0) for pixels in inputs]
+        stream = io.BytesIO()
+        Image.fromarray(np.concatenate(pictures, axis=1)).save(stream, "PNG")
+        return stream.getvalue()
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.files))
+
+
+def predict_files(model: Classifier, paths: Sequence[Path], *, line: bool = False) -> PredictedFiles:
+    """Classify image files, with a progress bar for a folder if stderr is a terminal.
+
+    Args:
+        model: the model.
+        paths: image files, or one folder; a folder's unreadable files are skipped.
+        line: whether each image has several digits in a row.
+
+    Raises:
+        KilonetError: a folder without images, a named file that cannot be read, or `line` for a model that reads no
+            digits.
+    """
+    if line and not model.reads_digits:
+        raise KilonetError("the model reads no digits, so --line has nothing to split")
+    folder = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
+    files = image_files(folder) if folder else paths
+    if not files:
+        raise KilonetError(f"{folder}: no PNG or JPEG files in it" if folder else "no image given")
+    predicted: list[PredictedFile] = []
+    skipped: list[tuple[Path, str]] = []
+    # None: no bar where stderr is no terminal.
+    with tqdm(total=len(files), unit="file", file=sys.stderr, disable=None if folder else True) as bar:
+        for start in range(0, len(files), _BATCH):
+            batch = files[start : start + _BATCH]
+            images, unreadable = _read_images(batch, model, line=line, skip=folder is not None)
+            predicted += _predict_images(images, model)
+            skipped += unreadable
+            bar.update(len(batch))
+    return PredictedFiles(tuple(predicted), tuple(skipped), model.metadata)
+
+
+def _read_images(
+    files: Sequence[Path], model: Classifier, *, line: bool, skip: bool
+) -> tuple[list[tuple[Path, list[PreparedImage]]], list[tuple[Path, str]]]:
+    """Return the network's inputs for each file, and the files that cannot be read, each with the reason."""
+    images: list[tuple[Path, list[PreparedImage]]] = []
+    unreadable: list[tuple[Path, str]] = []
+    for file in files:
+        try:
+            images.append((file, prepare_images(read_picture(file), model, str(file), line=line)))
+        except KilonetError as error:
+            if not skip:
+                raise
+            unreadable.append((file, str(error)))
+    return images, unreadable
+
+
+def _predict_images(images: Sequence[tuple[Path, list[PreparedImage]]], model: Classifier) -> list[PredictedFile]:
+    inputs = [image for _, row in images for image in row]
+    if not inputs:
+        return []
+    pixels = torch.from_numpy(np.stack([image.pixels for image in inputs])).view(-1, *model.section.input_shape)
+    logits: NDArray[np.float32] = model.logits(pixels).numpy()
+    predictions = iter(predictions_of(logits, inputs, model.metadata, digits=model.reads_digits))
+    return [PredictedFile(file, tuple(next(predictions) for _ in row)) for file, row in images]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from kilonet.data.decode import Picture, decode
 from kilonet.data.digits.finder import PreparedImage
 from kilonet.models.model import Classifier
-from kilonet.models.prediction import Answer, answers, prepare_images
+from kilonet.models.prediction import Prediction, predictions_of, prepare_images
 from kilonet.serve.limits import Limits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal, late, refused_image
@@ -102,19 +102,19 @@ class Answering:
             return refused_image(str(error))
         return sights
 
-    def _said(self, sights: Sequence[PreparedImage]) -> list[Answer]:
+    def _said(self, sights: Sequence[PreparedImage]) -> list[Prediction]:
         if not sights:
             return []
         pixels = np.stack([sight.pixels for sight in sights]).reshape(-1, *self.engine.section.input_shape)
         logits: NDArray[np.float32] = self.engine.logits(torch.from_numpy(pixels)).numpy()
-        said = answers(sights, logits, self.engine.metadata, digits=self.engine.reads_digits)
+        said = predictions_of(logits, sights, self.engine.metadata, digits=self.engine.reads_digits)
         for answer in said:
             self._metrics.prediction(answer.name)
         return said
 
 
-def _json(said: Sequence[Answer], is_batch: bool) -> bytes:
-    plain = [answer.as_json() | {"seen": np.ascontiguousarray(answer.seen)} for answer in said]
+def _json(said: Sequence[Prediction], is_batch: bool) -> bytes:
+    plain = [answer.as_json() | {"seen": np.ascontiguousarray(answer.pixels)} for answer in said]
     return orjson.dumps({"answers": plain} if is_batch else plain[0], option=orjson.OPT_SERIALIZE_NUMPY)
 
 

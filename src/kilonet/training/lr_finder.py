@@ -1,7 +1,7 @@
-"""The learning-rate range test: a few hundred steps at rising rates show where the loss falls and where it breaks.
+"""The learning-rate range test: a few hundred steps at rising rates show where the loss falls and where it diverges.
 
 Source: L. N. Smith, "Cyclical learning rates for training neural networks", 2015, section 3.3, and "Super-convergence",
-2017. That the rates rise exponentially, the smoothing, and the end at four times the lowest loss are from S. Gugger,
+2017. The exponential rise of the rates, the smoothing, and the end at four times the lowest loss are from S. Gugger,
 "How do you find a good learning rate", 2018.
 """
 
@@ -26,15 +26,16 @@ LEAST_STEPS = 50
 MOST_STEPS = 100_000
 
 _SMOOTHING = 0.95
-_BROKEN = 4.0
-"""Times the lowest smoothed loss: from there on the test is over."""
-_BELOW_BREAK = 10.0
+_DIVERGED = 4.0
+"""The test ends where the smoothed loss is more than so many times the lowest one."""
+_BELOW_DIVERGENCE = 10.0
+"""The suggestion is the rate at which the loss diverged divided by this."""
 _ROWS = 24
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """The curve of the test and what it suggests. `str()` gives both."""
+    """The curve of the test and the rate that it suggests. `str()` gives both."""
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
@@ -42,31 +43,30 @@ class RangeTest:
     smoothed: tuple[float, ...]
     """The losses, averaged over about twenty steps."""
     broke: bool
-    """Whether the loss broke before the highest rate."""
+    """Whether the loss diverged before the highest rate."""
     suggestion: float | None
-    """A tenth of the rate at which the loss broke, to two figures; None where it did not break."""
+    """A tenth of the rate at which the loss diverged, to two digits; None if it did not."""
     recipe_rate: float
-    """The recipe's own."""
+    """The recipe's own learning rate."""
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain lists and numbers."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """Return the curve as bars, and the suggestion."""
         return f"{self._bars()}\n\n{self.verdict}"
 
     @property
     def verdict(self) -> str:
-        """What the curve says, in a line or two."""
+        """The suggestion in a line or two."""
         if self.suggestion is None:
             return (
-                f"No suggestion: the loss did not break up to a rate of {self.rates[-1]:.3g}; "
+                f"No suggestion: the loss did not diverge up to a rate of {self.rates[-1]:.3g}; "
                 "raise --highest until it does"
             )
-        own = f"the recipe has {self.recipe_rate:g}"
         return (
-            f"The loss broke at a rate of {self.rates[-1]:.3g}.\nSuggested --learning-rate: {self.suggestion:g} ({own})"
+            f"The loss diverged at a rate of {self.rates[-1]:.3g}.\n"
+            f"Suggested --learning-rate: {self.suggestion:g} (the recipe has {self.recipe_rate:g})"
         )
 
     def _bars(self) -> str:
@@ -88,24 +88,24 @@ def find_rate(
     steps: int = STEPS,
     progress: Progress | None = None,
 ) -> RangeTest:
-    """Train a recipe's network from its initial weights at rates that rise from step to step, and throw it away.
+    """Train a recipe's network from its initial weights at rates that rise from step to step.
 
     Args:
-        recipe: what to train, on which images, by which engine.
-        lowest: the first step's rate.
-        highest: the last step's, if the loss does not break before.
-        steps: how many; the factor between neighbouring rates follows.
-        progress: is told of each step.
+        recipe: the network, its images and its engine.
+        lowest: the first step's learning rate.
+        highest: the last step's, unless the loss diverges before.
+        steps: the number of steps; rates of neighbouring steps have the same ratio.
+        progress: receives each step.
 
     Raises:
-        KilonetError: the range is none, or recipe or images will not do.
+        KilonetError: the rates do not rise, too few or too many steps, or a recipe or images that cannot be used.
     """
     if not 0 < lowest < highest < math.inf:
         raise KilonetError(
             f"the rates must rise: --lowest {lowest:g} is not below --highest {highest:g}, or not above 0"
         )
     if not LEAST_STEPS <= steps <= MOST_STEPS:
-        raise KilonetError(f"--steps {steps}: {LEAST_STEPS} to {MOST_STEPS:,} show a curve")
+        raise KilonetError(f"--steps {steps}: must be from {LEAST_STEPS} to {MOST_STEPS:,}")
     progress = progress or Silence()
     recipe = resolve_run(recipe, progress.message)
     data = checked_data(recipe)
@@ -120,10 +120,15 @@ def find_rate(
 
 
 def range_test(rates: list[float], loss_at: Callable[[float, int], float], recipe: Recipe) -> RangeTest:
-    """Take a step at each rate until the loss breaks; `loss_at` trains one and returns its loss.
+    """Take a step at each rate until the loss diverges.
+
+    Args:
+        rates: the rising learning rates.
+        loss_at: takes a step at a rate, given with the step's number, and returns its loss.
+        recipe: the recipe that is trained.
 
     Raises:
-        KilonetError: it broke at once.
+        KilonetError: the first loss is not finite.
     """
     losses: list[float] = []
     smoothed: list[float] = []
@@ -136,18 +141,18 @@ def range_test(rates: list[float], loss_at: Callable[[float, int], float], recip
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
         losses.append(loss)
         smoothed.append(mean / (1 - _SMOOTHING ** (step + 1)))
-        broke = smoothed[-1] > _BROKEN * min(smoothed)
+        broke = smoothed[-1] > _DIVERGED * min(smoothed)
         if broke:
             break
     if not losses:
         raise KilonetError(f"the loss is not a number at the lowest rate, {rates[0]:g}; lower --lowest")
-    seen = tuple(rates[: len(losses)])
-    suggestion = float(f"{seen[-1] / _BELOW_BREAK:.2g}") if broke else None
-    return RangeTest(seen, tuple(losses), tuple(smoothed), broke, suggestion, recipe.train.learning_rate)
+    tested = tuple(rates[: len(losses)])
+    suggestion = float(f"{tested[-1] / _BELOW_DIVERGENCE:.2g}") if broke else None
+    return RangeTest(tested, tuple(losses), tuple(smoothed), broke, suggestion, recipe.train.learning_rate)
 
 
 def _batches(recipe: Recipe, images: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give whole batches of the run's own epochs, as many as are asked for."""
+    """Yield the whole batches of the run's own epochs, without end."""
     epoch, size = 0, min(recipe.train.batch_size, images)
     while True:
         order, transforms = draw_epoch(recipe, images, epoch, device)

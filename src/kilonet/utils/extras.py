@@ -1,4 +1,4 @@
-"""Libraries that come with an extra: imported only where they are used, and named when they are missing."""
+"""Optional libraries, which the extras in pyproject.toml install: an import that fails names the extra."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,16 +7,16 @@ from kilonet.utils.errors import CannotRunHere
 
 
 class NotInstalled(CannotRunHere):
-    """A library is not on this machine; the message says how to get it."""
+    """A library is not installed; the message says how to install it."""
 
 
 @contextlib.contextmanager
 def needed_from(extra: str, by: str | None = None) -> Iterator[None]:
-    """Import within this context what comes with `kilonet[extra]`.
+    """Turn a failed import within this context into an error that names the extra.
 
     Args:
-        extra: what to install.
-        by: what cannot be done without it, such as a flag.
+        extra: the extra in pyproject.toml that installs the library.
+        by: the flag or command that needs it.
 
     Raises:
         NotInstalled: a library is missing.
@@ -25,4 +25,4 @@ def needed_from(extra: str, by: str | None = None) -> Iterator[None]:
         yield
     except ImportError as error:
         missing = f"{by} needs {error.name}, which" if by else error.name
-        raise NotInstalled(f"{missing} is not installed; get it by: pip install 'kilonet[{extra}]'") from None
+        raise NotInstalled(f"{missing} is not installed; in a checkout of Kilonet: pip install '.[{extra}]'") from None

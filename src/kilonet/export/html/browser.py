@@ -104,7 +104,9 @@ def _runner() -> Callable[[Path, list[Batch]], _Rows]:
         return in_chromium
     if shutil.which("node"):
         return in_node
-    raise CannotRunHere("a page runs in Chromium with Python's playwright (pip install 'kilonet[browser]'), or in Node")
+    raise CannotRunHere(
+        "a page runs in Chromium with Python's playwright (in a checkout: pip install '.[browser]'), or in Node"
+    )
 
 
 def in_chromium(path: Path, batches: list[Batch]) -> _Rows:

@@ -1,4 +1,4 @@
-"""What a name on the command line stands for, where a recipe and a model will both do."""
+"""The network behind a name that may be a recipe's or a model's."""
 
 from pathlib import Path
 
@@ -10,17 +10,20 @@ _RECIPE_IN_RUN = "recipe.toml"
 
 
 def model_section(source: str) -> ModelSection:
-    """Return the network that a packaged recipe, a TOML file, a run folder, a packaged model or a model file describes.
+    """Return the description of a network.
+
+    Args:
+        source: a packaged recipe or model, a TOML file, a run folder or a model file. A recipe wins over a model.
 
     Raises:
-        KilonetError: there is nothing of the kind.
+        KilonetError: no such recipe or model, or it cannot be read.
     """
     path = Path(source)
     if names_a_recipe(source):
         return load_recipe(source).model
     if (path / _RECIPE_IN_RUN).is_file():
         return load_recipe(str(path / _RECIPE_IN_RUN)).model
-    # Only now: it brings torch along.
+    # Torch takes a second to import, and a recipe does not need it.
     from kilonet.models.model import load_model  # noqa: PLC0415
 
     try:

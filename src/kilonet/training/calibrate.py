@@ -1,4 +1,4 @@
-"""Calibration as the command line does it: on the images that a run held out, kept in the model's file."""
+"""Calibrating a model on the images that a run held out."""
 
 from pathlib import Path
 
@@ -11,17 +11,20 @@ from kilonet.utils.errors import KilonetError
 
 
 def calibrate(source: str, by: Path) -> Calibration:
-    """Fit a calibration on the images that a run held out, by that run's model, and keep it in a model's file.
+    """Fit a calibration on the images that a run held out, with that run's model, and save it in a model's file.
 
-    A model trained on all images has held none out, so a run of the same network and training with --holdout stands in;
-    a run with --holdout calibrates itself.
+    A run with --holdout can calibrate its own model. For a model that was trained on all images, a run of the same
+    recipe with --holdout is used.
 
     Args:
-        source: the model whose file is changed: a run folder or a file.
-        by: a finished run with --holdout.
+        source: the model whose file is changed: a run folder or a model file.
+        by: the folder of a finished run with --holdout.
+
+    Returns:
+        the fitted calibration.
 
     Raises:
-        KilonetError: nothing there, a run that held nothing out, or one of another network or training.
+        KilonetError: no such model or run, a run that held nothing out, or one of another network.
     """
     model = load_model(source)
     run = read_run(by)
@@ -35,13 +38,3 @@ def calibrate(source: str, by: Path) -> Calibration:
     metadata = model.metadata.model_copy(update={"calibration": calibration})
     model.with_metadata(metadata).save(model_path(source))
     return calibration
-
-
-def described(calibration: Calibration) -> str:
-    """Return the calibration in a line a dial."""
-    lines = [
-        f"Temperature: {calibration.temperature:.4f}",
-        f"Uncertain below a probability of {100 * calibration.sure_from:.2f}%",
-        f"Unlike the training images below an energy of {calibration.energy_from:.3f}",
-    ]
-    return "\n".join(lines)

@@ -6,7 +6,7 @@ import pytest
 
 from conftest import Interrupted
 from helpers import BASELINE_LAYERS, refusal, tiny_recipe
-from kilonet.sources import model_section
+from kilonet.models.lookup import model_section
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
 

@@ -1,4 +1,4 @@
-"""Training as the command line does it: where runs go, several seeds, and the closing words."""
+"""Starting runs: where their folders are, several seeds, and resuming."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from helpers import command, refusal, tiny_recipe
 from kilonet.data.datasets import DataSet
-from kilonet.training import sessions
+from kilonet.training import launch
 from kilonet.training.run_folder import Run, read_result
 from kilonet.training.train import fit
 from kilonet.utils.errors import KilonetError
@@ -22,7 +22,7 @@ def tiny(tmp_path: Path, small_folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_every_run_gets_a_folder_of_its_own(tiny: Path) -> None:
-    folders = [sessions.train_recipe(str(tiny), {"seed": seed}, None).folder for seed in (0, 0, 4)]
+    folders = [launch.train_recipe(str(tiny), {"seed": seed}, None).folder for seed in (0, 0, 4)]
     assert folders == [Path("runs/tiny-seed0"), Path("runs/tiny-seed0-2"), Path("runs/tiny-seed4")]
 
 
@@ -31,9 +31,9 @@ def test_an_interruption_says_how_to_go_on(tiny: Path, tmp_path: Path, monkeypat
         out.mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sessions, "fit", interrupted)
+    monkeypatch.setattr(launch, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt) as error:
-        sessions.train_recipe(str(tiny), {}, tmp_path / "my run")
+        launch.train_recipe(str(tiny), {}, tmp_path / "my run")
     assert str(error.value).endswith(f"go on with: kilonet train --resume '{tmp_path / 'my run'}'")
 
 
@@ -54,39 +54,12 @@ def test_several_seeds_are_the_runs_that_each_would_be(
 @pytest.mark.parametrize("seeds", [-1, 0, 1001])
 def test_a_silly_number_of_seeds_is_refused(tiny: Path, seeds: int) -> None:
     with pytest.raises(KilonetError) as error:
-        sessions.train_seeds(str(tiny), {}, None, seeds)
+        launch.train_seeds(str(tiny), {}, None, seeds)
     refusal(error, f"--seeds {seeds}")
-
-
-def test_the_closing_words_of_a_run(finished: Run) -> None:
-    result = finished.result
-    lines = sessions.summary(finished).splitlines()
-    assert lines[0].startswith(f"Final: {100 * result.final.test_accuracy:.2f}% of 500 test images, 95 % interval ")
-    assert "picked by looking" in lines[1]
-    assert "2 epochs (torch engine, 1 threads)" in lines[2]
-    assert lines[3:] == [f"Run folder: {finished.folder}", f"Next: kilonet evaluate {finished.folder}"]
-
-
-def test_the_closing_words_of_several_seeds(finished: Run) -> None:
-    def with_figures(seed: int, accuracy: float) -> Run:
-        result = finished.result
-        recipe = result.recipe.replace(seed=seed)
-        final = result.final.model_copy(update={"test_accuracy": accuracy})
-        changed = result.model_copy(update={"recipe": recipe, "final": final, "seconds": 10.0})
-        return Run(changed, finished.history, finished.model, finished.folder)
-
-    runs = [with_figures(3, 0.99), with_figures(4, 0.992), with_figures(5, 0.994)]
-    assert sessions.seeds_summary(runs).splitlines() == [
-        "seed 3: 99.00%",
-        "seed 4: 99.20%",
-        "seed 5: 99.40%",
-        "Final epoch: 99.200 ± 0.200 % (mean ± sd, n = 3) of 500 test images; 10.0 s a run",
-    ]
-    assert "99.000 % (mean ± sd, n = 1)" in sessions.seeds_summary(runs[:1])
 
 
 def test_a_finished_run_is_not_resumed(finished: Run) -> None:
     assert finished.folder is not None
     with pytest.raises(KilonetError) as error:
-        sessions.resume_run(finished.folder)
+        launch.resume_run(finished.folder)
     refusal(error, finished.folder, "is finished")

@@ -1,0 +1,45 @@
+"""`kilonet card`."""
+
+import argparse
+import json
+from pathlib import Path
+
+from kilonet.cli.flags import MODEL, Parser, add_json_flag
+
+
+def add_flags(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("README.md"),
+        metavar="PATH",
+        help="the Markdown file to write, or a folder, which gets the model's file too (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="FILE",
+        help="what 'kilonet train --json' printed, for a model whose run folder is not at hand",
+    )
+    parser.add_argument(
+        "--corruptions",
+        type=Path,
+        metavar="FILE",
+        help="what 'kilonet evaluate --corruptions --json' printed (default: corruptions.json in the run folder)",
+    )
+    parser.add_argument(
+        "--license",
+        metavar="NAME",
+        help="the model's licence as the Hub names it, such as 'mit' (default: mit for a packaged model)",
+    )
+    add_json_flag(parser)
+
+
+def run(flags: argparse.Namespace) -> int:
+    from kilonet.report.gathering import Evidence
+    from kilonet.report.writing import card
+
+    written = card(flags.model, flags.out, Evidence(flags.results, flags.corruptions), flags.license)
+    print(json.dumps(written.as_json()) if flags.json else written)
+    return 0

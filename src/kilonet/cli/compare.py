@@ -1,0 +1,35 @@
+"""`kilonet compare`."""
+
+import argparse
+import json
+from pathlib import Path
+
+from kilonet.cli.flags import Parser, add_json_flag
+
+
+def add_flags(parser: Parser) -> None:
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run folders, folders of several seeds, or files that 'kilonet train --json' printed",
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw accuracy against parameters into an SVG, PNG or PDF file, with others' published results",
+    )
+    add_json_flag(parser)
+
+
+def run(flags: argparse.Namespace) -> int:
+    from kilonet.report.comparison.comparison import compare
+
+    comparison = compare(flags.runs)
+    if flags.plot is not None:
+        from kilonet.report.comparison.frontier import draw
+
+        draw(comparison, flags.plot)
+    print(json.dumps(comparison.as_json()) if flags.json else comparison)
+    return 0

@@ -1,0 +1,33 @@
+"""`kilonet evaluate`."""
+
+import argparse
+import json
+
+from kilonet.cli.flags import DATA, MODEL_OR_EXPORT, Parser, add_json_flag
+from kilonet.utils.extras import needed_from
+
+
+def add_flags(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL_OR_EXPORT)
+    parser.add_argument("--data", default="mnist", help=f"{DATA} or photos (default: mnist)")
+    parser.add_argument(
+        "--corruptions", action="store_true", help="score the model under the 15 corruptions of MNIST-C instead"
+    )
+    add_json_flag(parser)
+
+
+def run(flags: argparse.Namespace) -> int:
+    from kilonet.evaluation.scoring import evaluate, images_to_score
+    from kilonet.export.loading import load
+
+    model = load(flags.model)
+    if flags.corruptions:
+        with needed_from("corruptions", "--corruptions"):
+            from kilonet.evaluation.corruptions import evaluate_corrupted
+
+        corrupted = evaluate_corrupted(model, images_to_score(model, flags.data))
+        print(json.dumps(corrupted.as_json()) if flags.json else corrupted)
+    else:
+        evaluation = evaluate(model, images_to_score(model, flags.data))
+        print(json.dumps(evaluation.as_json()) if flags.json else evaluation)
+    return 0

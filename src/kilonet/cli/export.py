@@ -1,0 +1,48 @@
+"""`kilonet export`."""
+
+import argparse
+import json
+from pathlib import Path
+
+from kilonet.cli.flags import DATA, MODEL, Parser, add_json_flag
+
+
+def add_flags(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    parser.add_argument(
+        "--to",
+        choices=("c", "html", "onnx"),
+        required=True,
+        help="'c': C99 without floats, for a microcontroller; 'html': one page to draw digits on; "
+        "'onnx': a float and an int8 ONNX file",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="the folder to write; it may hold other forms of the same model",
+    )
+    parser.add_argument(
+        "--data",
+        default="mnist",
+        help=f"the training data, to choose scales on: {DATA} (default: mnist)",
+    )
+    parser.add_argument(
+        "--max-flash", type=int, metavar="N", help="fail if the C takes more flash on a Cortex-M0, in bytes"
+    )
+    parser.add_argument("--max-ram", type=int, metavar="N", help="fail if the C takes more RAM, in bytes")
+    add_json_flag(parser)
+
+
+def run(flags: argparse.Namespace) -> int:
+    from kilonet.data.datasets import load_data
+    from kilonet.export.exporter import export_as
+    from kilonet.models.model import load_model
+
+    model, data = load_model(flags.model), load_data(flags.data)
+    exported = export_as(
+        flags.to, model, data, flags.out, flags.model, max_flash=flags.max_flash, max_ram=flags.max_ram
+    )
+    print(json.dumps(exported.as_json()) if flags.json else exported)
+    return 0

@@ -1,0 +1,94 @@
+"""The parser of a command's flags, the flags that several commands share, and a recipe's keys as flags."""
+
+import argparse
+import difflib
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from types import NoneType
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
+
+from kilonet.utils.errors import KilonetError
+
+MODEL = "a packaged model, a run folder or a model file"
+MODEL_OR_EXPORT = "a packaged model, a run folder, a model file or an exported folder"
+DATA = "'mnist', 'fashion-mnist', a folder of IDX files, or a folder of class-named folders of images"
+
+_METAVARS = {int: "N", float: "X", str: "TEXT"}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are KilonetErrors of one line. Flags cannot be abbreviated."""
+
+    def __init__(self, command: str, summary: str) -> None:
+        super().__init__(prog=f"kilonet {command}", description=f"{summary}.", allow_abbrev=False)
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse a command's arguments.
+
+        Raises:
+            KilonetError: an unknown flag, a missing or surplus argument, or a value of another type.
+            SystemExit: help was asked for, and printed.
+        """
+        known = [option for action in self._actions for option in action.option_strings]
+        # Looked for first, as argparse would rather complain of what else is missing.
+        for argument in takewhile(lambda argument: argument != "--", arguments):
+            flag = argument.partition("=")[0]
+            if flag.startswith("--") and " " not in flag and flag not in known:
+                raise KilonetError(f"{self.prog} has no flag '{flag}'{did_you_mean(flag, known)}")
+        flags, surplus = self.parse_known_args(arguments)
+        if surplus:
+            raise KilonetError(f"{self.prog}: unexpected argument '{surplus[0]}'")
+        return flags
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print with the usage before it exits."""
+        raise KilonetError(f"{self.prog}: {message.removeprefix('argument ')}")
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return the end of an error message that suggests the choice most like a word, or '' if none is like it."""
+    close = difflib.get_close_matches(word, list(choices), 1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def add_json_flag(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def add_recipe_flags(parser: Parser) -> None:
+    """Add a flag for every key of a recipe, in a group for each of its sections."""
+    from kilonet.recipe import SECTIONS
+
+    for name, section in SECTIONS.items():
+        group = parser.add_argument_group(f"recipe, [{name}]", (section.__doc__ or "").split("\n", 1)[0])
+        for key, field in section.model_fields.items():
+            text = f"{field.description} (default: the recipe's)".replace("%", "%%")
+            group.add_argument(f"--{key.replace('_', '-')}", help=text, **_reading(field.annotation))
+
+
+def recipe_changes(flags: argparse.Namespace) -> dict[str, Any]:
+    """Return the recipe keys that were given as flags."""
+    from kilonet.recipe import SECTIONS
+
+    values = {key: getattr(flags, key) for section in SECTIONS.values() for key in section.model_fields}
+    return {
+        key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if value is not None
+    }
+
+
+def _reading(annotation: Any) -> dict[str, Any]:
+    """Return argparse's options for a recipe key of this type. The recipe itself checks the ranges of numbers."""
+    if get_origin(annotation) is Annotated:
+        return _reading(get_args(annotation)[0])
+    if annotation is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if annotation in _METAVARS:
+        return {"type": annotation, "metavar": _METAVARS[annotation]}
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return {"choices": arguments}
+    if get_origin(annotation) is tuple:
+        return {**_reading(arguments[0]), "nargs": "*" if Ellipsis in arguments else len(arguments)}
+    # What is left is an optional value, such as `int | None`.
+    (value,) = (argument for argument in arguments if argument is not NoneType)
+    return _reading(value)

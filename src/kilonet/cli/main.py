@@ -1,0 +1,92 @@
+"""The table of commands, and `main`, which runs one and turns errors into one line and an exit status.
+
+Figures go to stdout, progress to stderr. Exit status: 0 done, 1 a check failed or files were skipped, 2 bad input,
+130 interrupted.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from kilonet.cli.flags import Parser, did_you_mean
+from kilonet.utils.errors import CheckFailed, KilonetError, TrainingDiverged
+
+COMMANDS = {
+    "train": "Train a network and keep it in a run folder",
+    "evaluate": "Score a model on test images",
+    "predict": "Classify PNG or JPEG images",
+    "calibrate": "Fit a model's confidence on held-out images and keep it in the model's file",
+    "summary": "Print a network's layers and what it costs",
+    "recipes": "List the packaged recipes",
+    "lr-find": "Find a learning rate by training a few hundred steps at rising rates",
+    "sweep": "Search for networks under a budget, or continue a search",
+    "compare": "Compare runs over seeds and image by image",
+    "report": "Write an HTML page about a run",
+    "card": "Write a model card in Hugging Face's format",
+    "export": "Write a model with integer weights as C, as an HTML page or as ONNX",
+    "verify": "Check every form in an exported folder against the integer reference",
+    "serve": "Serve a model over HTTP, with a page to draw on",
+}
+"""Each command with its summary; `lr-find` is in `kilonet.cli.lr_find`, and so on."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command, by default the one in `sys.argv`, and return its exit status."""
+    try:
+        status = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except (TrainingDiverged, CheckFailed) as error:
+        return _fail(f"error: {error}", 1)
+    except KilonetError as error:
+        return _fail(f"error: {error}", 2)
+    except KeyboardInterrupt as interrupt:
+        return _fail(str(interrupt) or "interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output has gone; point stdout elsewhere so that Python's exit does not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        # For example a name that is too long for any file.
+        return _fail(f"error: {error}", 2)
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        hint = did_you_mean(name, COMMANDS) or f"; the commands are: {', '.join(COMMANDS)}"
+        raise KilonetError(f"no command '{name}'{hint}")
+    command = import_module(f"kilonet.cli.{name.replace('-', '_')}")
+    parser = Parser(name, COMMANDS[name])
+    command.add_flags(parser)
+    try:
+        flags = parser.read(rest)
+    except SystemExit as stop:
+        # Help was asked for; `main` flushes what was printed like any other output.
+        return int(stop.code or 0)
+    return int(command.run(flags))
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        [
+            "usage: kilonet COMMAND ...",
+            "",
+            "Trains, proves and ships image classifiers of a few thousand parameters.",
+            "",
+            "commands:",
+            *(f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()),
+            "",
+            "'kilonet COMMAND --help' shows a command's flags.",
+        ]
+    )
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"kilonet: {' '.join(message.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,51 @@
+"""`kilonet predict`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kilonet.cli.flags import MODEL_OR_EXPORT, Parser, add_json_flag
+
+if TYPE_CHECKING:
+    from kilonet.models.prediction import PredictedFiles
+
+
+def add_flags(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL_OR_EXPORT)
+    parser.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="images, or one folder of images; a folder's unreadable files are skipped, and the exit status is then 1",
+    )
+    parser.add_argument("--line", action="store_true", help="read several separate digits in a row")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="write the images that the network saw to a PNG file")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the predictions to a CSV file")
+    add_json_flag(parser)
+
+
+def run(flags: argparse.Namespace) -> int:
+    from kilonet.export.loading import load
+    from kilonet.models.prediction import predict_files
+    from kilonet.utils.files import write_atomically
+
+    predicted = predict_files(load(flags.model), flags.files, line=flags.line)
+    if flags.csv is not None:
+        write_atomically(flags.csv, predicted.as_csv().encode())
+    if flags.show is not None and predicted.files:
+        write_atomically(flags.show, predicted.inputs_as_png())
+    text = f"Answers: {flags.csv}" if flags.csv is not None else str(predicted)
+    print(json.dumps(predicted.as_json()) if flags.json else text)
+    _report_skipped(predicted)
+    return 1 if predicted.skipped else 0
+
+
+def _report_skipped(predicted: "PredictedFiles") -> None:
+    for _, reason in predicted.skipped:
+        print(f"kilonet: skipped: {reason}", file=sys.stderr)
+    if predicted.skipped:
+        count = len(predicted.skipped)
+        print(f"kilonet: {count} of {count + len(predicted.files)} files could not be read", file=sys.stderr)

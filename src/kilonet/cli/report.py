@@ -1,0 +1,59 @@
+"""`kilonet report`."""
+
+import argparse
+import json
+from pathlib import Path
+
+from kilonet.cli.flags import Parser, add_json_flag
+
+
+def add_flags(parser: Parser) -> None:
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run folders, or folders of several seeds; the first, which may be any model, is shown in full",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE",
+        help="the HTML file to write (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="FILE",
+        help="what 'kilonet train --json' printed, for a model whose run folder is not at hand",
+    )
+    parser.add_argument(
+        "--corruptions",
+        type=Path,
+        metavar="FILE",
+        help="what 'kilonet evaluate --corruptions --json' printed (default: corruptions.json in the run folder)",
+    )
+    parser.add_argument(
+        "--exported",
+        type=Path,
+        metavar="FOLDER",
+        help="what 'kilonet export' wrote, for the sizes (default: exported in the run folder)",
+    )
+    parser.add_argument(
+        "--digit",
+        type=int,
+        default=0,
+        metavar="N",
+        help="index of the test image that is shown in detail (default: %(default)s)",
+    )
+    add_json_flag(parser)
+
+
+def run(flags: argparse.Namespace) -> int:
+    from kilonet.report.gathering import Evidence
+    from kilonet.report.writing import report
+
+    evidence = Evidence(flags.results, flags.corruptions, flags.exported, flags.digit)
+    written = report(flags.runs, flags.out, evidence)
+    print(json.dumps(written.as_json()) if flags.json else written)
+    return 0

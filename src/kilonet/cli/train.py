@@ -1,0 +1,106 @@
+"""`kilonet train`."""
+
+import argparse
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kilonet.cli.flags import Parser, add_json_flag, add_recipe_flags, recipe_changes
+from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.utils.errors import KilonetError
+
+if TYPE_CHECKING:
+    from kilonet.training.run_folder import Result, Run
+
+DEFAULT_RECIPE = "best"
+
+
+def add_flags(parser: Parser) -> None:
+    parser.usage = "%(prog)s [RECIPE] [flags]"
+    parser.add_argument(
+        "recipe",
+        nargs="?",
+        metavar="RECIPE",
+        help=f"a packaged recipe (see 'kilonet recipes') or a TOML file (default: {DEFAULT_RECIPE})",
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="the run folder (default: a new one under runs/)")
+    parser.add_argument(
+        "--resume", type=Path, metavar="FOLDER", help="continue the interrupted run in this folder, with its own recipe"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="train N times, side by side, with seeds from --seed upwards; prints the mean and standard deviation",
+    )
+    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard's event files")
+    add_json_flag(parser)
+    add_recipe_flags(parser)
+
+
+def run(flags: argparse.Namespace) -> int:
+    from kilonet.training import launch
+    from kilonet.training.results import as_printed
+
+    changes = recipe_changes(flags)
+    if flags.resume is not None:
+        if changes or flags.recipe is not None or flags.out is not None or flags.seeds is not None:
+            raise KilonetError(
+                "--resume continues a run with its own recipe: give no recipe, and no flag but --tensorboard or --json"
+            )
+        run = launch.resume_run(flags.resume, tensorboard=flags.tensorboard)
+        print(json.dumps(as_printed(run)) if flags.json else run_text(run))
+        return 0
+    recipe = flags.recipe if flags.recipe is not None else DEFAULT_RECIPE
+    if flags.seeds is None:
+        run = launch.train_recipe(recipe, changes, flags.out, tensorboard=flags.tensorboard)
+        print(json.dumps(as_printed(run)) if flags.json else run_text(run))
+    else:
+        runs = launch.train_seeds(recipe, changes, flags.out, flags.seeds, tensorboard=flags.tensorboard)
+        print(json.dumps({"runs": [as_printed(run) for run in runs]}) if flags.json else seeds_text(runs))
+    return 0
+
+
+def run_text(run: "Run") -> str:
+    """Return what is printed at the end of a run."""
+    result = run.result
+    low, high = result.interval
+    final, best = 100 * result.final.test_accuracy, result.best
+    images = f"{result.scored_images} {result.scored.lower()} images"
+    computed = f"{result.environment.engine} engine, {result.environment.threads} threads"
+    lines = [
+        f"Final: {final:.2f}% of {images}, 95 % interval {100 * low:.2f} to {100 * high:.2f} %",
+        f"Best epoch: {100 * best.test_accuracy:.2f}% (epoch {best.epoch}; picked by looking, no claim)",
+        f"Time: {result.seconds:.1f} s of training for {len(run.history)} epochs ({computed})",
+        *_teacher_lines(result),
+        f"Run folder: {run.folder}",
+        f"Next: kilonet evaluate {shlex.quote(str(run.folder))}",
+    ]
+    return "\n".join(lines)
+
+
+def seeds_text(runs: Sequence["Run"]) -> str:
+    """Return what is printed after several seeds: each one's accuracy, their mean and standard deviation."""
+    results = [run.result for run in runs]
+    lines = [f"seed {result.recipe.run.seed}: {100 * result.final.test_accuracy:.2f}%" for result in results]
+    mean, deviation = mean_and_deviation([100 * result.final.test_accuracy for result in results])
+    spread = "" if math.isnan(deviation) else f" ± {deviation:.3f}"
+    lines += _teacher_lines(results[0])
+    images = f"{results[0].scored_images} {results[0].scored.lower()} images"
+    seconds = sum(result.seconds for result in results) / len(results)
+    lines.append(f"Final epoch: {mean:.3f}{spread} % (mean ± sd, n = {len(runs)}) of {images}; {seconds:.1f} s a run")
+    return "\n".join(lines)
+
+
+def _teacher_lines(result: "Result") -> list[str]:
+    """Return a line for each teacher of a run."""
+    lines = []
+    for teacher in result.teachers:
+        seconds = teacher.seconds
+        time = "" if seconds is None else f"; {seconds:.1f} s of training, not counted in the other times"
+        images = f"{teacher.scored_images} {teacher.scored.lower()} images"
+        lines.append(f"Teacher: {100 * teacher.accuracy:.2f}% of {images}, {teacher.parameters:,} parameters{time}")
+    return lines

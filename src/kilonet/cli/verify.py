@@ -1,0 +1,24 @@
+"""`kilonet verify`."""
+
+import argparse
+import json
+from pathlib import Path
+
+from kilonet.cli.flags import DATA, Parser, add_json_flag
+
+
+def add_flags(parser: Parser) -> None:
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="what 'kilonet export' wrote; its code is compiled and run"
+    )
+    parser.add_argument("--data", default="mnist", help=f"the test images to classify: {DATA} (default: mnist)")
+    add_json_flag(parser)
+
+
+def run(flags: argparse.Namespace) -> int:
+    from kilonet.data.datasets import load_data
+    from kilonet.export.verify import verify
+
+    verification = verify(flags.folder, load_data(flags.data).test)
+    print(json.dumps(verification.as_json()) if flags.json else verification)
+    return 0 if verification.passed else 1
