@@ -32,7 +32,7 @@ benchmark: $(INSTALLED_DEV)
 	$(BIN)/python benchmarks/train_speed.py
 
 docs: $(INSTALLED_DEV)
-	$(BIN)/python benchmarks/readme.py
+	$(BIN)/python benchmarks/docs.py
 
 results: $(INSTALLED_DEV)
 	$(BIN)/python benchmarks/results.py

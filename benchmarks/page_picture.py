@@ -1,8 +1,9 @@
-"""Takes the README's pictures of the exported page and of the served one: at a desk in light, on a phone in dark.
+"""Takes the pictures of the exported page and of the served one, at a desk in light and on a phone in dark.
 
     python benchmarks/page_picture.py [--model best] [--out docs/pictures]
 
-It takes Chromium and Python's playwright (the extra `browser`), and the extra `serve`.
+Writes page.png, serve.png and photo.jpg, the photo that the phone shows. It needs Chromium, and the extras `browser`
+and `serve`.
 """
 
 import argparse
@@ -34,7 +35,7 @@ THREE = (
 
 
 def main() -> int:
-    """Take the picture."""
+    """Take the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="best")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures")
@@ -47,7 +48,7 @@ def main() -> int:
     ):
         export_html(load_model(options.model), load_data("mnist"), Path(folder), display_name(options.model))
         exported = (Path(folder) / PAGE_FILE).as_uri()
-        photo = photo_of_a_digit(Path(folder) / "photo.jpg")
+        photo = photo_of_a_digit(options.out / "photo.jpg")
         drawn = [photograph(browser, address, DESK, THREE) for address in (exported, served)]
         keep(beside([drawn[0], photograph(browser, exported, PHONE, FIVE)]), options.out / "page.png")
         keep(beside([drawn[1], photograph(browser, served, PHONE, photo=photo)]), options.out / "serve.png")

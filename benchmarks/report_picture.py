@@ -1,4 +1,4 @@
-"""Takes the README's picture of a report: its opening at a desk in light, its worst images on a phone in dark.
+"""Takes the picture of a report: its opening at a desk in light, its worst images on a phone in dark.
 
     python benchmarks/report_picture.py report.html [--out docs/pictures/report.png]
 

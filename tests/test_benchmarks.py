@@ -1,4 +1,4 @@
-"""The benchmarks: what they compute is right, and what they wrote into the README is what they write now."""
+"""The benchmarks: what they compute is right, and what they wrote into the pages is what they write now."""
 
 import json
 import re
@@ -20,9 +20,9 @@ from kilonet.recipe import load_recipe, parse_recipe
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import docs  # noqa: E402
 import kernel_speed  # noqa: E402
 import own_digits  # noqa: E402
-import readme  # noqa: E402
 import scaling  # noqa: E402
 import start_time  # noqa: E402
 import train_speed  # noqa: E402
@@ -32,31 +32,57 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
 
 
-def test_the_readme_is_as_generated() -> None:
-    done = run(str(BENCHMARKS / "readme.py"), "--check")
+def test_the_pages_are_as_generated() -> None:
+    done = run(str(BENCHMARKS / "docs.py"), "--check")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_changed_readme_is_seen() -> None:
+def test_a_changed_page_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = "<!-- begin command kilonet recipes -->\nsomething else\n<!-- end -->\n"
-    made = readme.generate(text)
+    made = docs.generate(text)
     assert made != text
     assert "7,662 parameters" in made
-    assert readme.generate(made) == made
+    assert docs.generate(made) == made
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    monkeypatch.setattr(docs, "PAGES", (page,))
+    monkeypatch.setattr(docs, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["docs.py", "--check"])
+    assert docs.main() == 1
+    assert capsys.readouterr().out == "page.md: run make docs\n"
+    assert page.read_text() == text
+    monkeypatch.setattr(sys, "argv", ["docs.py"])
+    assert docs.main() == 0
+    assert page.read_text() == made
+
+
+def test_a_part_of_what_a_command_prints_is_its_first_lines() -> None:
+    whole, part = (docs.command_output(f"kilonet recipes{end}").splitlines() for end in ("", " | head -2"))
+    assert part == ["```console", "$ kilonet recipes | head -2", *whole[2:4], "```"]
+
+
+def test_the_front_page_s_table_is_of_the_same_files_as_the_whole_one() -> None:
+    claims, accuracies = docs.claims_table("best 1k").splitlines(), docs.accuracy_table("best 1k").splitlines()
+    for claim, accuracy in zip(claims[2:], accuracies[2:], strict=True):
+        name, parameters, share, runs = (cell.strip() for cell in claim.split("|")[1:5])
+        cells = [cell.strip() for cell in accuracy.split("|")]
+        assert [name, parameters, share, runs] == [cells[1], cells[2], cells[4], cells[5]]
 
 
 def test_figures_of_two_exports_make_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = readme.shipping_table("export.json verify.json")
+    table = docs.shipping_table("export.json verify.json")
     assert len(table.splitlines()) == 2 + 1 + 4
-    exported = json.loads((readme.RESULTS / "export.json").read_text())
+    exported = json.loads((docs.RESULTS / "export.json").read_text())
     (tmp_path / "export.json").write_text(json.dumps(exported | {"ram": exported["ram"] + 4}))
-    (tmp_path / "verify.json").write_bytes((readme.RESULTS / "verify.json").read_bytes())
-    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    (tmp_path / "verify.json").write_bytes((docs.RESULTS / "verify.json").read_bytes())
+    monkeypatch.setattr(docs, "RESULTS", tmp_path)
     with pytest.raises(SystemExit, match="not of the same export"):
-        readme.shipping_table("export.json verify.json")
+        docs.shipping_table("export.json verify.json")
 
 
-def test_the_homework_style_script_trains_the_seed_s_network() -> None:
+def test_the_homework_style_script_trains_the_homework_s_network() -> None:
     done = run(str(BENCHMARKS / "homework_style.py"), "--images", "512", "--threads", "1")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
@@ -100,9 +126,10 @@ def test_widening_multiplies_the_hidden_channels(factor: int, macs: int) -> None
     assert network_cost(model).macs == macs
 
 
-def test_the_readme_s_recipe_is_one() -> None:
-    example = (BENCHMARKS.parent / "README.md").read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
-    recipe = parse_recipe(tomllib.loads(example), "README.md", {})
+def test_the_example_of_a_recipe_is_one() -> None:
+    page = BENCHMARKS.parent / "docs" / "RECIPES.md"
+    example = page.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0]
+    recipe = parse_recipe(tomllib.loads(example), page.name, {})
     assert recipe.model.parameters <= 8000
 
 

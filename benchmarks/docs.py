@@ -1,0 +1,177 @@
+"""Writes the generated parts of README.md and of every page in docs/: tables of results and what commands print.
+
+    python benchmarks/docs.py [--check]
+
+A generated part stands between `<!-- begin KIND ARGUMENT -->` and `<!-- end -->`. With `--check` nothing is written,
+and a page that differs is exit status 1. The kinds, whose files are in docs/results:
+
+- `accuracy NAME...`: a row for each file that `kilonet train RECIPE --seeds N --json` wrote, with every seed.
+- `claims NAME...`: the same files in the few columns that the front page has room for.
+- `command COMMAND`: what the command prints now; `| head -N` behind it keeps the first N lines.
+- `corruptions MODEL...`: what `kilonet evaluate MODEL --corruptions --json` wrote to corruptions-MODEL.json.
+- `file NAME`: the file as it is.
+- `shipping EXPORT VERIFY`: what `kilonet export` and `kilonet verify` wrote with `--json`, beside the figures of others
+  that are quoted in quoted-shipping.json.
+"""
+
+import argparse
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
+# RESULTS.md is written whole by results.py; docs/results holds data.
+PAGES = (
+    ROOT / "README.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if RESULTS not in page.parents),
+)
+
+_PART = re.compile(r"(<!-- begin (?P<kind>\w+) (?P<argument>.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def generate(text: str) -> str:
+    """Return a page with every generated part made anew."""
+    return _PART.sub(lambda part: f"{part[1]}{_MAKERS[part['kind']](part['argument'])}\n{part[4]}", text)
+
+
+def accuracy_table(names: str) -> str:
+    """Return a table with a row for each results file."""
+    lines = [
+        "| recipe | parameters | epochs | test accuracy, final epoch | n | every seed | seconds a run | machine |",
+        "|---|---:|---:|---:|---:|---|---:|---|",
+    ]
+    return "\n".join(lines + [_accuracy_row(name) for name in names.split()])
+
+
+def _accuracy_row(name: str) -> str:
+    runs = _runs(name)
+    seconds, _ = mean_and_deviation([run["seconds"] for run in runs])
+    every = ", ".join(f"{100 * run['final']['test_accuracy']:.2f}" for run in runs)
+    counts = f"{runs[0]['parameters']:,} | {runs[0]['recipe']['train']['epochs']}"
+    return f"| `{name}` | {counts} | {_claim(runs)} | {len(runs)} | {every} | {seconds:.0f} | {_machine(runs[0])} |"
+
+
+def claims_table(names: str) -> str:
+    """Return a table with a row for each results file: what it is, how accurate, over how many seeds."""
+    lines = ["| recipe | parameters | test accuracy | seeds | the recipe |", "|---|---:|---:|---:|---|"]
+    for name in names.split():
+        runs = _runs(name)
+        counts = f"{runs[0]['parameters']:,} | {_claim(runs)} | {len(runs)}"
+        lines.append(f"| `{name}` | {counts} | {load_recipe(name).about} |")
+    return "\n".join(lines)
+
+
+def _runs(name: str) -> list[dict[str, Any]]:
+    runs: list[dict[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["runs"]
+    return runs
+
+
+def _claim(runs: list[dict[str, Any]]) -> str:
+    mean, deviation = mean_and_deviation([100 * run["final"]["test_accuracy"] for run in runs])
+    return f"**{mean:.2f} ± {deviation:.2f} %**"
+
+
+def _machine(run: dict[str, Any]) -> str:
+    environment = run["environment"]
+    threads = f"{environment['threads']} thread" + ("s" if environment["threads"] > 1 else "")
+    return f"{environment['processor']}, {threads}, {environment['engine']} engine, {environment['precision']}"
+
+
+def shipping_table(names: str) -> str:
+    """Return a table of the C form, from what `export` and `verify` wrote, and of the quoted figures of others."""
+    exported, verified = (json.loads((RESULTS / name).read_text(encoding="utf-8")) for name in names.split())
+    (row,) = (row for row in verified["rows"] if row["form"] == "c")
+    if (row["flash"], row["ram"]) != (exported["flash"], exported["ram"]):
+        raise SystemExit(f"{names}: not of the same export")
+    sizes = " | ".join(f"{exported[name]:,} bytes" for name in ("weights", "flash", "ram"))
+    ours = (
+        f"| **kilonet, `mcu` in C, measured** | {100 * row['accuracy']:.2f} % | {sizes} | {row['microseconds']:.0f} |"
+    )
+    quoted = [
+        f"| {other['name']}, quoted | {other['accuracy']} | {other['weights']} | {other['flash']} | {other['ram']} | |"
+        for other in json.loads((RESULTS / "quoted-shipping.json").read_text(encoding="utf-8"))["quoted"]
+    ]
+    heads = "| | test accuracy | weights | flash, code included | RAM | us an image on this machine |"
+    return "\n".join([heads, "|---|---:|---:|---:|---:|---:|", ours, *quoted])
+
+
+def corruptions_table(names: str) -> str:
+    """Return a table with a row for each corruption and a column for each model."""
+    tables = [json.loads((RESULTS / f"corruptions-{name}.json").read_text(encoding="utf-8")) for name in names.split()]
+    heads = " | ".join(f"`{name}`" for name in names.split())
+    return "\n".join(
+        [
+            f"| {tables[0]['images']:,} test images | {heads} |",
+            "|---|" + "---:|" * len(tables),
+            _percent_row("clean", [table["clean"] for table in tables]),
+            *(
+                _percent_row(name.replace("_", " "), [table["accuracies"][name] for table in tables])
+                for name in tables[0]["accuracies"]
+            ),
+            _percent_row("**mean of the corruptions**", [table["mean"] for table in tables]),
+        ]
+    )
+
+
+def _percent_row(name: str, shares: list[float]) -> str:
+    return f"| {name} | " + " | ".join(f"{100 * share:.2f} %" for share in shares) + " |"
+
+
+def stored_file(name: str) -> str:
+    """Return a results file as it is."""
+    return (RESULTS / name).read_text(encoding="utf-8").rstrip()
+
+
+def command_output(command: str) -> str:
+    """Return what a kilonet command prints, with the command, as a block of code.
+
+    `| head -N` behind the command keeps the first N lines, as it would in a shell.
+    """
+    words, _, head = command.partition(" | head -")
+    done = subprocess.run(
+        [sys.executable, "-m", *shlex.split(words)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    lines = done.stdout.rstrip().splitlines()[: int(head) if head else None]
+    return "\n".join(["```console", f"$ {command}", *lines, "```"])
+
+
+_MAKERS: Mapping[str, Callable[[str], str]] = {
+    "accuracy": accuracy_table,
+    "claims": claims_table,
+    "command": command_output,
+    "corruptions": corruptions_table,
+    "file": stored_file,
+    "shipping": shipping_table,
+}
+
+
+def main() -> int:
+    """Write the pages, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    differing = []
+    for page in PAGES:
+        current = page.read_text(encoding="utf-8")
+        wanted = generate(current)
+        if wanted != current:
+            differing.append(str(page.relative_to(ROOT)))
+            if not options.check:
+                page.write_text(wanted, encoding="utf-8")
+    if options.check:
+        print(f"{', '.join(differing)}: run make docs" if differing else f"{len(PAGES)} pages are as generated")
+        return int(bool(differing))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
