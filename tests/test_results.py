@@ -1,4 +1,4 @@
-"""docs/RESULTS.md: it is what its files say, and takes in files as they come."""
+"""docs/RESULTS.md agrees with the files in docs/results, and has a row for every new file."""
 
 import json
 import sys

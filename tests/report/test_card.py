@@ -19,7 +19,7 @@ from kilonet.evaluation.scoring import evaluate
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.model import load_model
 from kilonet.report.card import card_markdown
-from kilonet.report.gathering import Evidence, subject_of
+from kilonet.report.sources import collect
 from kilonet.report.subject import Subject
 from kilonet.training.run_folder import Run
 
@@ -72,7 +72,7 @@ def test_the_hash_is_that_of_the_file_beside_it(published: Path) -> None:
 
 
 def test_a_runs_card_agrees_with_its_result(finished: Run) -> None:
-    text = card_markdown(subject_of([str(folder_of(finished))], Evidence()), None)
+    text = card_markdown(collect([str(folder_of(finished))]), None)
     result = finished.result
     low, high = (100 * bound for bound in result.interval)
     assert f"{100 * result.final.test_accuracy:.2f} % | {low:.2f} to {high:.2f} % |" in text
@@ -86,7 +86,7 @@ def test_a_runs_card_agrees_with_its_result(finished: Run) -> None:
 
 
 def test_a_holdout_is_not_called_a_test_set(finished: Run) -> None:
-    subject = subject_of([str(folder_of(finished))], Evidence())
+    subject = collect([str(folder_of(finished))])
     assert subject.record is not None
     recipe = tiny_recipe(subject.record.result.recipe.run.data, holdout=True)
     record = type(subject.record)("x", subject.record.result.model_copy(update={"recipe": recipe}))
@@ -102,18 +102,18 @@ def metadata_of(text: str) -> dict[str, list[dict[str, list[dict[str, dict[str, 
 
 @pytest.mark.parametrize("name", ["no", "1.50", "a: b", "--- x", "'\"", "ünï", "{{ 7 * 7 }}"])
 def test_any_name_is_read_back(finished: Run, name: str) -> None:
-    subject = subject_of([str(folder_of(finished))], Evidence())
+    subject = collect([str(folder_of(finished))])
     metadata = subject.model.metadata.model_copy(update={"names": tuple(f"{name}|{part}" for part in FASHION_NAMES)})
     text = card_markdown(Subject(name, subject.model.with_metadata(metadata), subject.images), "mit")
     assert ModelCard(text).data.to_dict()["model-index"][0]["name"] == name
-    rows = [line for line in text.splitlines() if line.startswith("| of class")]
+    rows = [line for line in text.splitlines() if line.startswith("| accuracy on class")]
     labels = subject.images.labels.unique()
     assert len(rows) == len(labels)
     assert all(row.replace("\\|", "").count("|") == 4 for row in rows)
 
 
 def test_the_metrics_are_measured_anew(finished: Run) -> None:
-    subject = subject_of([str(folder_of(finished))], Evidence())
+    subject = collect([str(folder_of(finished))])
     found = evaluate(subject.model, subject.images)
     assert f"| cross-entropy, nats | {found.loss:.4f} | |" in card_markdown(subject, None)
 

@@ -10,33 +10,35 @@ from scipy import stats
 
 from helpers import GOLDEN, command, refusal, tiny_recipe
 from kilonet.report.comparison.comparison import compare
-from kilonet.report.comparison.groups import Entry, Group, read_groups
+from kilonet.report.comparison.frontier import parse_public_results, read_public_results
+from kilonet.report.comparison.groups import Group, read_groups
 from kilonet.report.comparison.significance import holm, models_test, seeds_test
 from kilonet.training.run_folder import Result, Run
+from kilonet.training.run_records import RunRecord
 from kilonet.training.train import fit
 from kilonet.utils.errors import KilonetError
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
-def entry(result: Result, seed: int, errors: int) -> Entry:
+def record(result: Result, seed: int, errors: int) -> RunRecord:
     images = 10_000
     final = result.final.model_copy(update={"test_accuracy": 1 - errors / images})
     changes = {"recipe": result.recipe.replace(seed=seed), "final": final, "correct": images - errors}
     made = result.model_copy(update={**changes, "scored_images": images, "model_sha256": f"{seed} {errors}"})
-    return Entry("run", made, None)
+    return RunRecord("run", made)
 
 
 def group(result: Result, *errors: int, first_seed: int = 0) -> Group:
-    entries = (entry(result, seed, count) for seed, count in enumerate(errors, first_seed))
-    return Group("some", tuple(entries))
+    records = (record(result, seed, count) for seed, count in enumerate(errors, first_seed))
+    return Group("some", tuple(records))
 
 
 def results_file(path: Path, result: Result, *errors: int, **changes: Any) -> Path:
     """Write what `kilonet train --json` would have printed."""
     runs = []
     for seed, count in enumerate(errors):
-        made = entry(result, seed, count).result
+        made = record(result, seed, count).result
         recipe = made.recipe.replace(**changes)
         made = made.model_copy(update={"recipe": recipe, "model_sha256": f"{path.stem} {seed}"})
         runs.append({"folder": f"runs/{seed}", **made.model_dump(mode="json")})
@@ -120,7 +122,7 @@ def test_folders_of_seeds_are_groups(finished: Run, tmp_path: Path, small_folder
     for seed in range(2):
         fit(tiny_recipe(small_folder, seed=seed, epochs=1), out=tmp_path / "short" / f"seed{seed}")
     long, short = read_groups([str(finished.folder), str(tmp_path / "short")])
-    assert (long.name, len(long.entries)) == ("finished", 1)
+    assert (long.name, len(long.records)) == ("finished", 1)
     assert (short.name, short.seeds) == ("short", [0, 1])
     again = read_groups([str(tmp_path / "short" / "seed1"), str(tmp_path / "short" / "seed0")])
     assert again == (short,)
@@ -134,7 +136,7 @@ def test_what_cannot_be_compared_is_one_line(
     command(capsys, "compare", finished.folder, tmp_path / "held").refused(
         "500 test images", f"{held.result.scored_images} holdout images", "the same images"
     )
-    command(capsys, "compare", finished.folder, finished.folder).refused("finished, seed 0, is given twice")
+    command(capsys, "compare", finished.folder, finished.folder).refused("finished is given twice")
     command(capsys, "compare", tmp_path / "none").refused("no runs", tmp_path / "none")
     command(capsys, "compare").refused("no runs given")
     (tmp_path / "empty").mkdir()
@@ -167,6 +169,39 @@ def test_a_name_for_two_recipes_is_told_apart(finished: Run, tmp_path: Path) -> 
         run["model_sha256"] += "x"
     second.write_text(json.dumps(runs))
     assert [group.name for group in read_groups([str(first), str(second)])] == ["same #1", "same #2"]
+
+
+def test_threads_and_device_make_no_groups_but_precision_does(finished: Run, tmp_path: Path) -> None:
+    first = results_file(tmp_path / "first.json", finished.result, 50, 51)
+    same = results_file(tmp_path / "same.json", finished.result, 40, 44, threads=7, device="cuda")
+    other = results_file(tmp_path / "other.json", finished.result, 40, 44, precision="bfloat16")
+    groups = read_groups([str(first), str(same), str(other)])
+    assert [(group.name, len(group.records)) for group in groups] == [("first", 4), ("other", 2)]
+
+
+def test_every_public_result_has_its_conditions_and_its_source() -> None:
+    results = read_public_results()
+    assert len(results) >= 5
+    assert all(result.conditions and result.source for result in results)
+    assert all(result.range is None or result.range[0] <= result.accuracy <= result.range[1] for result in results)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("parameters = 1", "parameters = 0", "result.0.parameters"),
+        ("accuracy = 99.5", "accuracy = 100.5", "result.0.accuracy"),
+        ('source = "a paper"', "", "result.0.source: missing"),
+        ('source = "a paper"', 'source = "a paper"\nyear = 1998', "result.0.year: unknown key"),
+        ("[[result]]", "[[result", "not a TOML file"),
+    ],
+)
+def test_a_public_result_that_is_not_complete_is_refused(old: str, new: str, words: str) -> None:
+    text = '[[result]]\nparameters = 1\naccuracy = 99.5\nconditions = "test"\nsource = "a paper"\n'
+    assert [result.accuracy for result in parse_public_results(text)] == [99.5]
+    with pytest.raises(KilonetError) as error:
+        parse_public_results(text.replace(old, new))
+    refusal(error, "public_results.toml", words)
 
 
 def test_there_must_be_something_to_read() -> None:

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import shutil
+from html import escape
 from pathlib import Path
 from typing import Any
 
+import markupsafe
 import numpy as np
 import pytest
 import torch
@@ -16,17 +18,19 @@ from helpers import GOLDEN, command, hide, model_section, refusal, some_pixels
 from kilonet.data.datasets import Images
 from kilonet.models.model import Model
 from kilonet.network.module import initial_network
-from kilonet.report.gathering import Evidence, read_records, subject_of
 from kilonet.report.page import report_html
-from kilonet.report.page.activations import activations, sights
-from kilonet.report.page.measurements import measure, reliability
-from kilonet.report.subject import Record, Subject, groups
+from kilonet.report.page.activations import activations, receptive_fields
+from kilonet.report.page.charts import chart
+from kilonet.report.page.measurements import measure, reliability_of
+from kilonet.report.sources import ExtraFiles, collect
+from kilonet.report.subject import Subject
 from kilonet.training.run_folder import Run
+from kilonet.training.run_records import RunRecord, group_repetitions, read_printed_runs
 from kilonet.utils.errors import KilonetError
 from report_pages import table_of, text_of
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
-PUBLISHED = Evidence(RESULTS / "best.json", RESULTS / "corruptions-best.json", RESULTS / "exported")
+PUBLISHED = ExtraFiles(RESULTS / "best.json", RESULTS / "corruptions-best.json", RESULTS / "exported")
 
 
 def folder_of(run: Run) -> Path:
@@ -37,12 +41,12 @@ def folder_of(run: Run) -> Path:
 @pytest.fixture(scope="module")
 def best() -> str:
     """What `make report` writes."""
-    return report_html(subject_of(["best"], PUBLISHED))
+    return report_html(collect(["best"], PUBLISHED))
 
 
 @pytest.fixture(scope="module")
 def tiny(finished: Run) -> str:
-    return report_html(subject_of([str(folder_of(finished))], Evidence()))
+    return report_html(collect([str(folder_of(finished))]))
 
 
 @pytest.fixture
@@ -94,7 +98,7 @@ def totals(page: str, result: dict[str, Any], scored: str) -> None:
 
 
 def test_the_same_run_gives_the_same_bytes(finished: Run, tiny: str) -> None:
-    assert report_html(subject_of([str(folder_of(finished))], Evidence())) == tiny
+    assert report_html(collect([str(folder_of(finished))])) == tiny
 
 
 def test_what_is_missing_is_said(tiny: str) -> None:
@@ -136,7 +140,7 @@ def test_any_network_can_be_reported(layers: tuple[str, ...], shape: tuple[int, 
 
 
 def test_names_are_text_and_nothing_else(finished: Run) -> None:
-    subject = subject_of([str(folder_of(finished))], Evidence())
+    subject = collect([str(folder_of(finished))])
     nasty = """</style><script>alert(1)</script>"'{{ 7 * 7 }}<b>"""
     metadata = subject.model.metadata.model_copy(update={"names": tuple(f"{nasty}{number}" for number in range(10))})
     page = report_html(Subject(nasty, subject.model.with_metadata(metadata), subject.images))
@@ -144,8 +148,16 @@ def test_names_are_text_and_nothing_else(finished: Run) -> None:
     assert "{{ 7 * 7 }}" in page
 
 
+@pytest.mark.parametrize("name", ['<g id="x">', "#010101", 'id="a" xlink:href="#b"', "fill &: <i>"])
+def test_names_in_charts_are_what_they_were(name: str) -> None:
+    with chart("key", 100, 100, name) as drawing:
+        drawing.axes().set_title(name)
+    assert f">{escape(name, quote=False)}</text>" in drawing.svg
+    assert f'aria-label="{markupsafe.escape(name)}"' in drawing.svg
+
+
 def test_several_seeds_stand_side_by_side_with_statistics(seeds: Path) -> None:
-    page = report_html(subject_of([str(seeds)], Evidence()))
+    page = report_html(collect([str(seeds)]))
     rows = table_of(page, "Every run")[1:]
     assert [(row[0], row[2]) for row in rows] == [(f"seeds, seed {seed}", str(seed)) for seed in (3, 4, 10)]
     assert all(row[1].endswith(", test") for row in rows)
@@ -165,12 +177,23 @@ def test_several_seeds_stand_side_by_side_with_statistics(seeds: Path) -> None:
 
 
 def test_other_recipes_have_a_mean_of_their_own(finished: Run, seeds: Path) -> None:
-    first, second = (Record(name, finished.result, finished.history) for name in "ab")
+    first, second = (RunRecord(name, finished.result, finished.history) for name in "ab")
     recipe = finished.result.recipe.replace(learning_rate=0.01)
-    other = Record("c", finished.result.model_copy(update={"recipe": recipe}))
-    assert [[record.name for record in group] for group in groups([first, other, second])] == [["a", "b"], ["c"]]
-    subject = subject_of([str(folder_of(finished)), str(seeds), str(seeds)], Evidence())
-    assert len(subject.companions) == 3, "what is named twice is told once"
+    other = RunRecord("c", finished.result.model_copy(update={"recipe": recipe}))
+    assert [[record.name for record in group] for group in group_repetitions([first, other, second])] == [
+        ["a", "b"],
+        ["c"],
+    ]
+    subject = collect([str(folder_of(finished)), str(seeds), str(seeds)])
+    assert len(subject.others) == 3, "a run that is named twice is shown once"
+
+
+def test_another_precision_has_a_mean_of_its_own(finished: Run) -> None:
+    recipe = finished.result.recipe.replace(precision="bfloat16")
+    other = RunRecord("b", finished.result.model_copy(update={"recipe": recipe}))
+    subject = collect([str(folder_of(finished))])
+    page = report_html(dataclasses.replace(subject, others=(other,)))
+    assert [row[1] for row in table_of(page, "Over seeds")[1:]] == ["1", "1"]
 
 
 def test_measurements_in_the_run_folder_are_found(finished: Run, tmp_path: Path) -> None:
@@ -178,22 +201,22 @@ def test_measurements_in_the_run_folder_are_found(finished: Run, tmp_path: Path)
     shutil.copytree(folder_of(finished), run)
     shutil.copy(PUBLISHED.corruptions or "", run / "corruptions.json")
     with pytest.raises(KilonetError) as error:
-        subject_of([str(run)], Evidence())
+        collect([str(run)])
     refusal(error, "corruptions", "10,000")
     found = json.loads((run / "corruptions.json").read_text())
     found |= {"images": 500, "clean": finished.result.final.test_accuracy}
     (run / "corruptions.json").write_text(json.dumps(found))
-    page = report_html(subject_of([str(run)], Evidence()))
+    page = report_html(collect([str(run)]))
     assert len(table_of(page, "Accuracy by corruption")) == 17
     shutil.copytree(RESULTS / "exported", run / "exported")
     with pytest.raises(KilonetError) as error:
-        subject_of([str(run)], Evidence())
+        collect([str(run)])
     refusal(error, "exported", "not of this model")
 
 
 def test_the_shipped_sizes_are_the_exports(best: str) -> None:
     forms = json.loads((RESULTS / "exported" / "model.json").read_text())["forms"]
-    rows = {row[0].split(",")[0]: row[1:] for row in table_of(best, "Bytes of every shipped form")[1:]}
+    rows = {row[0].split(",")[0]: row[1:] for row in table_of(best, "Bytes of every exported form")[1:]}
     assert rows["C99"] == [f"{forms['c']['flash']:,}", f"{forms['c']['ram']:,}"]
     assert rows["one HTML page"][0] == f"{forms['html']['bytes']:,}"
 
@@ -203,7 +226,7 @@ def test_the_shipped_sizes_are_the_exports(best: str) -> None:
 
 def test_reliability_is_counted_by_hand() -> None:
     probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.42, 0.58], [0.5, 0.5], [0.0, 1.0]], np.float32)
-    found = reliability(probabilities, np.array([0, 1, 1, 1, 1]))
+    found = reliability_of(probabilities, np.array([0, 1, 1, 1, 1]))
     filled = {round(15 * part.low): (part.images, part.correct) for part in found.bins if part.images}
     assert filled == {7: (1, 0), 8: (1, 1), 14: (3, 2)}
     assert found.error == pytest.approx((abs(0 - 0.5) + abs(1 - 0.58) + abs(2 - 2.9)) / 5)
@@ -215,7 +238,7 @@ def test_the_worst_images_are_those_whose_label_was_least_probable() -> None:
     rows = subject.model.logits(subject.images.pixels).softmax(1)
     of_label = rows[torch.arange(200), subject.images.labels]
     assert [image.index for image in found.worst] == of_label.argsort(stable=True)[:10].tolist()
-    assert found.worst[0].of_label == pytest.approx(of_label.min().item(), abs=1e-6)
+    assert found.worst[0].label_probability == pytest.approx(of_label.min().item(), abs=1e-6)
     assert found.wrong == int((rows.argmax(1) != subject.images.labels).sum())
     assert all(image.predicted != image.label for image in found.mistakes)
 
@@ -238,7 +261,7 @@ def test_a_window_is_what_an_output_depends_on(layers: list[str]) -> None:
     """Change pixels one row or column at a time, and see which of them the middle output of a layer feels."""
     subject = small_subject(*layers, "gap", "pointwise 2", images=2, input=(1, 40, 40))
     count = len(layers)
-    seen = sights(subject)[count - 1]
+    seen = receptive_fields(subject)[count - 1]
     network = torch.nn.Sequential(*list(subject.model.network.layers)[:count]).double()
     for part in network.modules():
         if isinstance(part, torch.nn.Conv2d):
@@ -262,7 +285,7 @@ def test_a_window_is_what_an_output_depends_on(layers: list[str]) -> None:
 def test_the_command_writes_it(finished: Run, tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.html"
     named = folder_of(finished) / "model.safetensors"
-    assert subject_of([str(named)], Evidence()).record is not None, "a model file stands for the run it lies in"
+    assert collect([str(named)]).record is not None, "a model file stands for the run it lies in"
     answer = command(capsys, "report", folder_of(finished), "--out", out)
     assert answer.status == 0, answer.err
     assert str(out) in answer.out
@@ -276,9 +299,9 @@ def test_a_records_file_is_what_train_prints(finished: Run, tmp_path: Path) -> N
     one = {"folder": "runs/x", **finished.result.model_dump(mode="json"), "history": history}
     path = tmp_path / "results.json"
     path.write_text(json.dumps(one))
-    assert read_records(path) == [Record("x", finished.result, finished.history)]
+    assert read_printed_runs(path) == [RunRecord("x", finished.result, finished.history)]
     path.write_text(json.dumps({"runs": [one | {"folder": "runs/many/seed7"}, {**one, "history": []}]}))
-    assert [(record.name, len(record.history)) for record in read_records(path)] == [("many, seed 7", 2), ("x", 0)]
+    assert [(record.name, len(record.history)) for record in read_printed_runs(path)] == [("many, seed 7", 2), ("x", 0)]
 
 
 JSON = st.recursive(
@@ -293,7 +316,7 @@ def test_any_other_records_file_is_refused_in_one_line(tmp_path_factory: pytest.
     path = tmp_path_factory.getbasetemp() / "results.json"
     path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
     with pytest.raises(KilonetError) as error:
-        read_records(path)
+        read_printed_runs(path)
     refusal(error, path)
 
 
@@ -320,7 +343,7 @@ def test_bad_input_is_refused_in_one_line(
 
 
 def test_another_runs_result_beside_a_model_is_refused(finished: Run) -> None:
-    subject = subject_of([str(folder_of(finished))], Evidence())
+    subject = collect([str(folder_of(finished))])
     assert subject.record is not None
     other = dataclasses.replace(subject.record, result=finished.result.model_copy(update={"model_sha256": "0" * 64}))
     with pytest.raises(KilonetError) as error:

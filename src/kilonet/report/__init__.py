@@ -1,1 +1,1 @@
-"""What is known of runs, for people: the report page, the model card, the comparison of runs over seeds."""
+"""Pages, cards and comparisons about trained models and their runs."""

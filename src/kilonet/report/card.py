@@ -19,23 +19,23 @@ from kilonet.recipe import RunSection
 from kilonet.report.subject import Subject
 from kilonet.utils.errors import KilonetError
 
-IS_OURS = "Written by `kilonet card`."
-"""A line of every card, by which one is known again."""
+CARD_MARK = "Written by `kilonet card`."
+"""A line that is in every card, so that a card is never written over another file."""
 
 _DATA = {"mnist": ("ylecun/mnist", "MNIST"), "fashion-mnist": ("zalando-datasets/fashion_mnist", "Fashion-MNIST")}
-"""Names of data sets on the Hub, and their pretty ones."""
+"""The name of each data set on the Hub, and the name it is shown by."""
 _MNIST_CREDIT = "MNIST is by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, under CC BY-SA 3.0."
 
 
 def card_markdown(subject: Subject, licence: str | None) -> str:
-    """Return a card, which huggingface_hub has read back and found to hold what was put in.
+    """Return a card whose metadata huggingface_hub reads back unchanged.
 
     Args:
-        subject: the model and what is known of it.
+        subject: the model and what is known about it.
         licence: as the Hub names it; None to name none.
 
     Raises:
-        KilonetError: they do not agree.
+        KilonetError: huggingface_hub reads other metadata than were written.
     """
     evaluation = evaluate(subject.model, subject.images)
     metadata = _metadata(subject, evaluation, licence)
@@ -96,7 +96,7 @@ def _body(subject: Subject, evaluation: Evaluation, licence: str | None) -> str:
     text = template.render(
         subject=subject,
         section=section,
-        budget=subject.budget,
+        cost=subject.cost,
         record=record,
         machine=record.result.environment if record else None,
         recipe=_recipe(subject),
@@ -110,7 +110,7 @@ def _body(subject: Subject, evaluation: Evaluation, licence: str | None) -> str:
         classes=_classes(subject, evaluation),
         limits=list(_limits(subject, evaluation, licence)),
         size=len(serialise(section, subject.model.network.state(), subject.model.metadata)),
-        ours=IS_OURS,
+        mark=CARD_MARK,
     )
     return re.sub("\n{3,}", "\n\n", text)
 
@@ -128,7 +128,7 @@ def _run(subject: Subject) -> RunSection:
 
 
 def _names(data: str) -> tuple[str, str]:
-    """Return a data set's name on the Hub and its pretty one; a folder's is its own, its place is nobody's business."""
+    """Return the name of a data set on the Hub and the name it is shown by; a folder is named without its path."""
     own = re.sub(r"[^\w.-]+", "-", re.split(r"[/\\]", data.rstrip("/\\"))[-1]) or "images"
     return _DATA.get(data, (own, own))
 
@@ -142,7 +142,7 @@ def _images(subject: Subject, evaluation: Evaluation) -> str:
 def _data(subject: Subject) -> str:
     identifier, name = _names(_run(subject).data)
     if subject.record is None:
-        return f"Scored on the test images of {name}. What it was trained on is not recorded in its file."
+        return f"Scored on the test images of {name}. Its file does not record its training images."
     recipe = subject.record.result.recipe
     changed = {key: value for key, value in recipe.augment.model_dump().items() if value}
     augmentation = ", ".join(f"{key} up to {value:g}" for key, value in changed.items()) or "none"
@@ -176,17 +176,17 @@ def _limits(subject: Subject, evaluation: Evaluation, licence: str | None) -> It
         (share, _plain(subject.class_names[label])) for label, share in enumerate(evaluation.class_accuracy) if share
     ]
     least, hardest = min(known, default=(0.0, "none"))
-    yield f"The class that it finds hardest is {hardest}, of which it recognises {_percent(least)}."
+    yield f"The hardest class is {hardest}, of which it recognises {_percent(least)}."
     if subject.model.metadata.calibration is None:
         yield "Its probabilities are not calibrated."
     if subject.robustness:
         worst = sorted(subject.robustness.accuracies.items(), key=lambda entry: entry[1])[:3]
         words = ", ".join(f"{name.replace('_', ' ')} {_percent(share)}" for name, share in worst)
         mean = _percent(subject.robustness.mean)
-        yield f"Under corruptions that it was not trained on {mean} are right on average; the worst are {words}."
+        yield f"Under corruptions that it was not trained on, {mean} are right on average; the worst are {words}."
     else:
-        yield "How it does on corrupted images was not measured."
-    yield "Training images of one origin and one style stand for no other: measure it on your own before you trust it."
+        yield "Its accuracy on corrupted images was not measured."
+    yield "Its training images have one source and one style: measure it on your own images before you trust it."
     if licence is None:
         yield "No licence was named for it."
 
@@ -200,5 +200,5 @@ def _span(bounds: tuple[float, float]) -> str:
 
 
 def _plain(name: str) -> str:
-    """Return a name as Markdown shows it in a table, whatever is in it."""
+    """Return a name with everything escaped that means something in a Markdown table."""
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", " ".join(name.split()))

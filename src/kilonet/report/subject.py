@@ -1,6 +1,6 @@
-"""What a report or a card is about: a model, the images it is scored on, and whatever else is known of it."""
+"""The subject of a report or a card: one model, the images it is scored on, and what else is known about it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -10,8 +10,8 @@ from kilonet.data.datasets import Images
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import Model
 from kilonet.network.cost import NetworkCost, network_cost
-from kilonet.recipe import Recipe
-from kilonet.training.run_folder import EpochMetrics, Result
+from kilonet.training.run_folder import Result
+from kilonet.training.run_records import RunRecord, group_repetitions
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.schema import Fraction, Schema
 
@@ -27,23 +27,8 @@ class Robustness(Schema):
 
 
 @dataclass(frozen=True)
-class Record:
-    """What is known of one training run."""
-
-    name: str
-    result: Result
-    history: tuple[EpochMetrics, ...] = ()
-    """An entry an epoch; empty where only the result is known."""
-
-    @property
-    def accuracy(self) -> float:
-        """Of the final epoch, a fraction."""
-        return self.result.final.test_accuracy
-
-
-@dataclass(frozen=True)
-class Shipped:
-    """The forms of an exported folder, each with its figures, such as bytes of flash."""
+class ExportedSizes:
+    """The forms in an exported folder, each with its sizes in bytes, such as `flash` or `ram`."""
 
     model_sha256: str
     forms: Mapping[str, Mapping[str, int | None]]
@@ -51,73 +36,56 @@ class Shipped:
 
 @dataclass(frozen=True)
 class Subject:
-    """One model in full, and the records beside it."""
+    """One model with everything known about it, and the runs beside it."""
 
     name: str
     model: Model
     images: Images
-    """What it is scored on."""
-    record: Record | None = None
-    """Its own run's."""
-    companions: tuple[Record, ...] = ()
+    """The images on which the model is scored."""
+    record: RunRecord | None = None
+    """The run that trained the model, if it is known."""
+    others: tuple[RunRecord, ...] = ()
+    """Further runs, shown side by side."""
     robustness: Robustness | None = None
-    shipped: Shipped | None = None
-    digit: int = 0
-    """Which of the images is looked at closely."""
-    budget: NetworkCost = field(init=False)
+    exported: ExportedSizes | None = None
+    image_index: int = 0
+    """The image that is looked at closely."""
+    cost: NetworkCost = field(init=False)
 
     def __post_init__(self) -> None:
-        """Derive the budget, and see that everything is of this model.
+        """Compute the network's cost, and check that all parts belong to the model.
 
         Raises:
-            KilonetError: something is another model's, or the digit is none of the images.
+            KilonetError: a part belongs to another model, or there is no image of that index.
         """
-        object.__setattr__(self, "budget", network_cost(self.model.section))
-        if not 0 <= self.digit < len(self.images):
-            raise KilonetError(f"--digit {self.digit}: the images have indices 0 to {len(self.images) - 1}")
-        if self.record and not is_model_of(self.record.result, self.model):
+        object.__setattr__(self, "cost", network_cost(self.model.section))
+        if not 0 <= self.image_index < len(self.images):
+            raise KilonetError(f"--digit {self.image_index}: the images have indices 0 to {len(self.images) - 1}")
+        if self.record and not is_result_of(self.record.result, self.model):
             raise KilonetError(f"{self.record.name}: its result is not of this model")
         if self.robustness and self.robustness.images != len(self.images):
             found, own = self.robustness.images, len(self.images)
-            raise KilonetError(f"the corruptions were of {found:,} images, but the model is scored on {own:,}")
-        if self.shipped and self.shipped.model_sha256 != self.model.sha256:
+            raise KilonetError(f"corruptions were measured on {found:,} images, but the model is scored on {own:,}")
+        if self.exported and self.exported.model_sha256 != self.model.sha256:
             raise KilonetError("the exported folder is not of this model as it is now; export it again")
 
     @property
     def class_names(self) -> list[str]:
-        """The classes' names, their numbers where they have none."""
+        """The names of the classes; a class without a name has its number."""
         return [self.model.metadata.name_of(label) for label in range(self.model.section.classes)]
 
     @property
-    def records(self) -> list[Record]:
-        """Its own run's record, if there is one, and those beside it."""
-        return [*([self.record] if self.record else []), *self.companions]
+    def records(self) -> list[RunRecord]:
+        """The run that trained the model, if it is known, and the others."""
+        return [*([self.record] if self.record else []), *self.others]
 
     @property
-    def repetitions(self) -> list[Record]:
-        """The records of its own recipe, its own run's first; none without a record."""
-        return groups(self.records)[0] if self.record else []
+    def repetitions(self) -> list[RunRecord]:
+        """The runs of the model's recipe, that of the model first; none where its run is not known."""
+        return group_repetitions(self.records)[0] if self.record else []
 
 
-def is_model_of(result: Result, model: Model) -> bool:
-    """Tell whether a result is a model's, whether or not that was calibrated afterwards, or named as digits."""
+def is_result_of(result: Result, model: Model) -> bool:
+    """Tell whether a run with this result trained the model, which may have been calibrated or renamed since."""
     trained = model.metadata.model_copy(update={"calibration": None})
     return result.model_sha256 in {model.with_metadata(metadata).sha256 for metadata in (trained, Metadata())}
-
-
-def groups(records: Sequence[Record]) -> list[list[Record]]:
-    """Sort records into groups of one recipe, seeds and machines aside, in the order in which each first appears."""
-    found: list[list[Record]] = []
-    for record in records:
-        for group in found:
-            if _question(group[0].result.recipe) == _question(record.result.recipe):
-                group.append(record)
-                break
-        else:
-            found.append([record])
-    return found
-
-
-def _question(recipe: Recipe) -> Recipe:
-    """Return what runs must have in common to be repetitions of one another."""
-    return recipe.replace(seed=0, engine="auto", device="auto", precision="auto", threads=0)

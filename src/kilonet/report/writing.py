@@ -1,4 +1,4 @@
-"""Reports and model cards as the command line does them: what is known of a model, written where it was asked for."""
+"""Write report pages and model cards to files, as `kilonet report` and `kilonet card` do."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kilonet.models.model import MODEL_FILE, packaged_models
-from kilonet.report.gathering import Evidence, subject_of
+from kilonet.report.sources import ExtraFiles, collect
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 from kilonet.utils.files import make_folder, read_bounded, write_atomically
@@ -17,75 +17,80 @@ _MAXIMUM_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class Report:
-    """What was written. `str()` gives the line that `kilonet report` prints."""
+class WrittenReport:
+    """A report that was written. `str()` gives the line that `kilonet report` prints."""
 
     path: Path
     size: int
     """Bytes."""
     runs: int
-    """How many records it tells of."""
+    """The number of runs on the page."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as plain values."""
         return {"file": str(self.path), "bytes": self.size, "runs": self.runs}
 
     def __str__(self) -> str:
-        """Return the line."""
         return f"Report: {self.path}, {self.size:,} bytes, to be opened in any browser, offline too"
 
 
-def report(sources: Sequence[str], out: Path, evidence: Evidence) -> Report:
-    """Write a report on the first source, the others beside it.
+def write_report(
+    sources: Sequence[str], out: Path, extra: ExtraFiles | None = None, image_index: int = 0
+) -> WrittenReport:
+    """Write a report about the first source, with the others beside it; arguments as for `collect`.
 
     Raises:
-        KilonetError: no such run, nothing finished, evidence that is another model's, or the extra `report` missing.
+        KilonetError: no such run, an unfinished run, a file that belongs to another model, or the extra `report` is not
+            installed.
     """
     with needed_from("report"):
         from kilonet.report.page import report_html  # noqa: PLC0415
     if out.is_dir():
         raise KilonetError(f"{out} is a folder; --out names the file to write")
-    subject = subject_of(sources, evidence)
+    subject = collect(sources, extra, image_index)
     content = report_html(subject).encode()
     write_atomically(out, content)
-    return Report(out, len(content), len(subject.companions) + (subject.record is not None))
+    return WrittenReport(out, len(content), len(subject.records))
 
 
 @dataclass(frozen=True)
-class Card:
-    """What was written. `str()` gives the lines that `kilonet card` prints."""
+class WrittenCard:
+    """A model card that was written. `str()` gives the lines that `kilonet card` prints."""
 
     files: tuple[Path, ...]
     model_sha256: str
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as plain values."""
         return {"files": [str(file) for file in self.files], "model_sha256": self.model_sha256}
 
     def __str__(self) -> str:
-        """Return the lines."""
         return f"Card: {', '.join(map(str, self.files))}\nModel: SHA-256 {self.model_sha256}"
 
 
-def card(source: str, out: Path, evidence: Evidence, licence: str | None) -> Card:
-    """Write a model's card to a Markdown file, or with the model's file into a folder.
+def write_card(source: str, out: Path, extra: ExtraFiles | None = None, licence: str | None = None) -> WrittenCard:
+    """Write a model's card to a Markdown file, or the card and the model's file into a folder.
+
+    Args:
+        source: a packaged model, a run folder or a model file.
+        out: a file that ends in .md, or a folder.
+        extra: further files.
+        licence: the licence as the Hub names it; by default MIT for a packaged model and none for any other.
 
     Raises:
-        KilonetError: no such model, evidence that is another model's, a file in the way that is no card of Kilonet's,
-            or the extra `card` missing.
+        KilonetError: no such model, a file that belongs to another model, a file in the way that is not such a card, or
+            the extra `card` is not installed.
     """
     with needed_from("card"):
-        from kilonet.report.card import IS_OURS, card_markdown  # noqa: PLC0415
+        from kilonet.report.card import CARD_MARK, card_markdown  # noqa: PLC0415
     folder = out if out.suffix.lower() != ".md" else None
     path = folder / CARD_FILE if folder else out
-    if path.exists() and IS_OURS not in read_bounded(path, _MAXIMUM_BYTES, "a card").decode(errors="replace"):
-        raise KilonetError(f"{path} is there already and no card that kilonet wrote; name another --out")
-    subject = subject_of([source], evidence)
+    if path.exists() and CARD_MARK not in read_bounded(path, _MAXIMUM_BYTES, "a card").decode(errors="replace"):
+        raise KilonetError(f"{path} exists and is not a card that kilonet wrote; name another file with --out")
+    subject = collect([source], extra)
     text = card_markdown(subject, licence or (PACKAGED_LICENCE if source in packaged_models() else None))
     if folder is None:
         write_atomically(path, text.encode())
-        return Card((path,), subject.model.sha256)
+        return WrittenCard((path,), subject.model.sha256)
     make_folder(folder)
     subject.model.save(folder / MODEL_FILE)
     write_atomically(path, text.encode())
-    return Card((path, folder / MODEL_FILE), subject.model.sha256)
+    return WrittenCard((path, folder / MODEL_FILE), subject.model.sha256)

@@ -1,1 +1,1 @@
-"""A leaf: runs held against one another, over seeds and image by image."""
+"""The comparison of runs, over their seeds and image by image."""

@@ -1,4 +1,4 @@
-"""Groups of runs held against one another: the whole comparison, in words and as JSON."""
+"""Groups of runs compared with one another: tests between all pairs, as text and as JSON."""
 
 import itertools
 import math
@@ -12,37 +12,37 @@ from numpy.typing import NDArray
 from kilonet.data.datasets import Images, load_data
 from kilonet.evaluation.statistics import mean_and_deviation
 from kilonet.models.model import load_model
-from kilonet.report.comparison.groups import Entry, Group, read_groups
+from kilonet.report.comparison.groups import Group, read_groups
 from kilonet.report.comparison.significance import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
+from kilonet.training.run_records import RunRecord, training_keys
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.text_tables import aligned
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two groups and the tests between them. `str()` gives the words."""
+    """Two groups and the tests between them. `str()` describes the outcome."""
 
     first: Group
     second: Group
     over_seeds: SeedsTest
     p: float | None
-    """Of the test over seeds, adjusted for the number of pairs."""
+    """The p-value of the test over seeds, adjusted for the number of pairs."""
     on_images: tuple[tuple[ModelsTest, float], ...]
-    """McNemar's tests of their models by rising seed, with p adjusted for the number of all such tests."""
+    """McNemar's tests of their models by rising seed, each with its p adjusted for the number of such tests."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain values; `p` is as tested, `p_holm` adjusted."""
+        """Return plain values; `p` is the p-value of the test itself, `p_holm` the adjusted one."""
         images = [{**test.as_json(), "p_holm": p} for test, p in self.on_images]
         names = {"first": self.first.name, "second": self.second.name}
         seeds = {**self.over_seeds.as_json(), "p_holm": self.p}
         return {**names, "over_seeds": seeds, "on_images": images, "words": str(self)}
 
     def __str__(self) -> str:
-        """Say what is shown, and what is not."""
         return "\n".join([f"{self.first.name} against {self.second.name}: {self._over_seeds()}", *self._on_images()])
 
     def _over_seeds(self) -> str:
-        test, counts = self.over_seeds, (len(self.first.entries), len(self.second.entries))
+        test, counts = self.over_seeds, (len(self.first.records), len(self.second.records))
         count = f"n = {counts[0]}" if counts[0] == counts[1] else f"n = {counts[0]} and {counts[1]}"
         errors = self._difference()
         if test.p is None or self.p is None or test.interval is None:
@@ -74,26 +74,24 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups and pairs. `str()` gives the table and the words."""
+    """Groups and the pairs of them. `str()` gives the table and the outcome of every test."""
 
     groups: tuple[Group, ...]
     pairs: tuple[Pair, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as plain lists and numbers."""
         groups = [group.as_json() for group in self.groups]
         return {"images": self._images, "groups": groups, "pairs": [pair.as_json() for pair in self.pairs]}
 
     @property
     def _images(self) -> str:
-        result = self.groups[0].entries[0].result
+        result = self.groups[0].records[0].result
         return f"{result.scored_images:,} {result.scored.lower()} images"
 
     def __str__(self) -> str:
-        """Return the report."""
         heads = ("runs", "parameters", "n", "accuracy", "sd", "95 % interval", "errors", "seeds")
         rows = [heads, *map(_cells, self.groups)]
-        parts = [f"Final epoch, {self._images}:", *aligned(rows, range(len(heads))), *_what_differs(self.groups)]
+        parts = [f"Final epoch, {self._images}:", *aligned(rows, range(len(heads))), *_differences(self.groups)]
         if self.pairs:
             parts += ["", *map(str, self.pairs)]
         seeds, images = len(self.pairs), sum(len(pair.on_images) for pair in self.pairs)
@@ -104,22 +102,22 @@ class Comparison:
 
 
 def compare(sources: Sequence[str]) -> Comparison:
-    """Compare runs.
+    """Compare runs, group by group.
 
     Args:
-        sources: run folders, folders of run folders, or files that `kilonet train --json` printed; the latter are
-            without models, so their predictions are not compared.
+        sources: run folders, folders of run folders, or files that `kilonet train --json` printed. Printed runs have no
+            models, so their predictions are not compared image by image.
 
     Raises:
-        KilonetError: runs that cannot be read, or that were not scored on the same images.
+        KilonetError: runs that cannot be read, or that were scored on different images.
     """
     if not sources:
         raise KilonetError("no runs given; name run folders, folders of seeds or files of results")
     groups = read_groups(sources)
     couples = list(itertools.combinations(groups, 2))
     over_seeds = [seeds_test(*couple) for couple in couples]
-    answers = _Answers()
-    on_images = [_models_tests(first, second, answers) for first, second in couples]
+    predictions = _Predictions()
+    on_images = [_models_tests(first, second, predictions) for first, second in couples]
     adjusted = iter(holm([test.p for tests in on_images for test in tests]))
     seeds_p = holm([test.p for test in over_seeds])
     return Comparison(
@@ -131,39 +129,41 @@ def compare(sources: Sequence[str]) -> Comparison:
     )
 
 
-def _models_tests(first: Group, second: Group, answers: "_Answers") -> list[ModelsTest]:
-    """Test models pair by pair, in the order of their seeds, where both are at hand."""
-    couples = zip(first.entries, second.entries, strict=False)
+def _models_tests(first: Group, second: Group, predictions: "_Predictions") -> list[ModelsTest]:
+    """Test the models of two groups pair by pair, by rising seed, where both models are known."""
+    couples = zip(first.records, second.records, strict=False)
     return [
-        models_test((one.seed, other.seed), answers.right(one), answers.right(other))
+        models_test((one.seed, other.seed), predictions.correct(one), predictions.correct(other))
         for one, other in couples
         if one.folder and other.folder
     ]
 
 
-class _Answers:
-    """Which images models get right, each scored once."""
+class _Predictions:
+    """The correct predictions of models on the images that all runs were scored on; each model is scored once."""
 
     def __init__(self) -> None:
         self._images: Images | None = None
-        self._right: dict[str, NDArray[np.bool_]] = {}
+        self._correct: dict[str, NDArray[np.bool_]] = {}
 
-    def right(self, entry: Entry) -> NDArray[np.bool_]:
-        """Return bool (N,), which of the scored images a run's model gets right."""
-        key = entry.result.model_sha256
-        if key not in self._right:
-            images = self._scored(entry)
-            logits = load_model(str(entry.folder)).logits(images.pixels)
-            self._right[key] = (logits.argmax(1) == images.labels).numpy()
-        return self._right[key]
+    def correct(self, record: RunRecord) -> NDArray[np.bool_]:
+        """Return which images the model of a run classifies correctly, bool (N,)."""
+        key = record.result.model_sha256
+        if key not in self._correct:
+            images = self._scored_images(record)
+            logits = load_model(str(record.folder)).logits(images.pixels)
+            self._correct[key] = (logits.argmax(1) == images.labels).numpy()
+        return self._correct[key]
 
-    def _scored(self, entry: Entry) -> Images:
-        """Return the images that all runs were scored on."""
+    def _scored_images(self, record: RunRecord) -> Images:
         if self._images is None:
-            run = entry.result.recipe.run
+            run = record.result.recipe.run
             self._images = load_data(run.data, holdout=run.holdout).test
-            if len(self._images) != entry.result.scored_images:
-                raise KilonetError(f"{run.data} is not what {entry.name} was scored on: it has other images by now")
+            if len(self._images) != record.result.scored_images:
+                raise KilonetError(
+                    f"{run.data} has changed since {record.name} was scored on it: "
+                    f"it has {len(self._images):,} images, not {record.result.scored_images:,}"
+                )
         return self._images
 
 
@@ -175,14 +175,14 @@ def _cells(group: Group) -> tuple[str, ...]:
     mean, deviation = mean_and_deviation([100 * accuracy for accuracy in group.accuracies])
     spread = "" if math.isnan(deviation) else f"{deviation:.3f}"
     interval = "" if group.interval is None else "{:.3f} to {:.3f}".format(*(100 * end for end in group.interval))
-    errors = ", ".join(str(entry.errors) for entry in group.entries)
-    counts = (f"{group.parameters:,}", str(len(group.entries)))
+    errors = ", ".join(str(record.errors) for record in group.records)
+    counts = (f"{group.parameters:,}", str(len(group.records)))
     return (group.name, *counts, f"{mean:.3f} %", spread, interval, errors, ", ".join(map(str, group.seeds)))
 
 
-def _what_differs(groups: Sequence[Group]) -> list[str]:
-    """Say which recipe keys tell the groups apart."""
-    recipes = [group.entries[0].recipe_but_the_seed() for group in groups]
+def _differences(groups: Sequence[Group]) -> list[str]:
+    """Return lines that name the recipe keys in which the groups differ."""
+    recipes = [training_keys(group.records[0].result.recipe) for group in groups]
     keys = list(dict.fromkeys(key for recipe in recipes for key in recipe))
     lines = []
     for key in keys:

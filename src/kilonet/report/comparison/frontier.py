@@ -1,43 +1,77 @@
-"""Accuracy against parameters: our groups, and what others have published, each labelled as what it is."""
+"""Accuracy against parameters: the compared groups, beside the results that others have published."""
 
+import itertools
+import tomllib
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
 
 from kilonet.evaluation.statistics import mean_and_deviation
 from kilonet.report.comparison.comparison import Comparison
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
+from kilonet.utils.schema import Schema, first_complaint
 
-PUBLIC = (
-    (7_496, 99.56, "7,496: test, final epoch, one run"),
-    (3_197, 99.25, "3,197: validation, one run"),
-    (1_936, 99.13, "1,936: validation, one run"),
-    (997, 99.06, "997: test, best of 215 restarts"),
-    (7_662, 99.14, "7,662: the ERA homework's README, test, best epoch"),
-)
-"""Parameters, accuracy in percent, and what the figure is."""
-_RESTARTS = (997, 98.42, 99.06)
-"""The range of the restarts of which the best was published."""
 _TICKS = (500, 1_000, 2_000, 4_000, 8_000, 16_000)
+_PUBLIC_RESULTS = "public_results.toml"
+
+Percent = Annotated[float, Field(ge=0, le=100)]
 
 
-def draw(comparison: Comparison, path: Path) -> None:
-    """Draw a comparison into a file; its ending decides the format.
+class PublicResult(Schema):
+    """An accuracy that others have published."""
+
+    parameters: Annotated[int, Field(ge=1)]
+    accuracy: Percent
+    conditions: Annotated[str, Field(min_length=1)]
+    """Which images were scored, and how the run was chosen."""
+    range: Annotated[tuple[Percent, Percent] | None, Field(strict=False)] = None
+    """The lowest and the highest accuracy of the runs from which this one was chosen."""
+    source: Annotated[str, Field(min_length=1)]
+
+
+class _PublicResults(Schema):
+    result: Annotated[tuple[PublicResult, ...], Field(strict=False, min_length=1)]
+
+
+def parse_public_results(text: str) -> tuple[PublicResult, ...]:
+    """Parse a TOML file with a table `result` for each published result.
 
     Raises:
-        KilonetError: the extra `plot` is not installed, no such format, or the file cannot be written.
+        KilonetError: not TOML, or a key that is missing, unknown or out of range.
+    """
+    try:
+        return _PublicResults.model_validate(tomllib.loads(text)).result
+    except tomllib.TOMLDecodeError as error:
+        raise KilonetError(f"{_PUBLIC_RESULTS}: not a TOML file: {error}") from None
+    except ValidationError as error:
+        raise KilonetError(f"{_PUBLIC_RESULTS}: {first_complaint(error)}") from None
+
+
+def read_public_results() -> tuple[PublicResult, ...]:
+    """Return the published results that are packaged with Kilonet."""
+    return parse_public_results((files("kilonet.report.comparison") / _PUBLIC_RESULTS).read_text(encoding="utf-8"))
+
+
+def draw_frontier(comparison: Comparison, path: Path) -> None:
+    """Draw a comparison into a file, whose ending decides the format.
+
+    Raises:
+        KilonetError: the extra `plot` is not installed, the format is unknown, or the file cannot be written.
     """
     with needed_from("plot", "--plot"):
-        # Half a second that only whoever draws should wait.
+        # Importing matplotlib takes half a second, which other commands should not wait for.
         from matplotlib.figure import Figure  # noqa: PLC0415
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
-    _draw_public(axes)
-    result = comparison.groups[0].entries[0].result
+    _draw_public_results(axes)
+    result = comparison.groups[0].records[0].result
     for group in comparison.groups:
         mean, _ = mean_and_deviation([100 * accuracy for accuracy in group.accuracies])
         low, high = [100 * end for end in group.interval] if group.interval else (mean, mean)
-        label = f"{group.name}: {result.scored.lower()}, final epoch, mean of {len(group.entries)}"
+        label = f"{group.name}: {result.scored.lower()}, final epoch, mean of {len(group.records)}"
         spread = [[mean - low], [high - mean]]
         axes.errorbar([group.parameters], [mean], yerr=spread, fmt="o", capsize=4, markersize=7, label=label)
     axes.set(xscale="log", xlabel="parameters", ylabel="accuracy, %; bars are 95 % intervals of the mean")
@@ -51,8 +85,10 @@ def draw(comparison: Comparison, path: Path) -> None:
         raise KilonetError(f"{path} cannot be drawn: {str(error).splitlines()[0]}") from None
 
 
-def _draw_public(axes: Any) -> None:
-    parameters, low, high = _RESTARTS
-    axes.plot([parameters, parameters], [low, high], color="0.7", linewidth=4, label="997: range of those restarts")
-    for marker, (parameters, accuracy, what) in zip("^vsDx", PUBLIC, strict=True):
-        axes.plot([parameters], [accuracy], marker, color="0.4", label=f"public, {what}")
+def _draw_public_results(axes: Any) -> None:
+    for marker, result in zip(itertools.cycle("^vsDx"), read_public_results(), strict=False):
+        name = f"{result.parameters:,}"
+        if result.range:
+            axes.plot([result.parameters] * 2, result.range, color="0.7", linewidth=4, label=f"{name}: range of runs")
+        label = f"public, {name}: {result.conditions}"
+        axes.plot([result.parameters], [result.accuracy], marker, color="0.4", label=label)

@@ -1,44 +1,14 @@
-"""Runs as they are given, and the groups they form: runs whose recipes differ in nothing but the seed."""
+"""Runs sorted into groups of repetitions."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kilonet.evaluation.statistics import mean_and_deviation, mean_interval
-from kilonet.training.results import read_printed
-from kilonet.training.run_folder import RESULT_FILE, Result, read_result, seed_of
+from kilonet.training.run_folder import seed_of
+from kilonet.training.run_records import RunRecord, group_repetitions, read_runs
 from kilonet.utils.errors import KilonetError
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A run, and where its model is, if that is known."""
-
-    name: str
-    result: Result
-    folder: Path | None
-
-    @property
-    def seed(self) -> int:
-        """The run's seed."""
-        return self.result.recipe.run.seed
-
-    @property
-    def errors(self) -> int:
-        """Wrong answers after the final epoch."""
-        return self.result.scored_images - self.result.correct
-
-    def recipe_but_the_seed(self) -> dict[str, Any]:
-        """Return what makes runs alike, flat: `section.key` and its value."""
-        sections = self.result.recipe.model_dump(mode="json", exclude={"about": True, "run": {"seed"}})
-        return {
-            f"{name}.{key}": value
-            for name, section in sections.items()
-            if isinstance(section, dict)
-            for key, value in section.items()
-        }
 
 
 @dataclass(frozen=True)
@@ -46,115 +16,100 @@ class Group:
     """Runs of one recipe, by rising seed."""
 
     name: str
-    entries: tuple[Entry, ...]
+    records: tuple[RunRecord, ...]
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds."""
-        return [entry.seed for entry in self.entries]
+        return [record.seed for record in self.records]
 
     @property
     def accuracies(self) -> list[float]:
-        """The final epochs' accuracies, fractions."""
-        return [entry.result.final.test_accuracy for entry in self.entries]
+        """The accuracy of each run after its final epoch, fractions."""
+        return [record.accuracy for record in self.records]
 
     @property
     def parameters(self) -> int:
-        """Trainable parameters."""
-        return self.entries[0].result.parameters
+        """The number of trainable parameters."""
+        return self.records[0].result.parameters
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the mean accuracy by Student's t, two fractions; None for a single run."""
-        return mean_interval(self.accuracies) if len(self.entries) > 1 else None
+        return mean_interval(self.accuracies) if len(self.records) > 1 else None
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain lists and numbers; accuracies are fractions."""
+        """Return plain lists and numbers; accuracies are fractions."""
         mean, deviation = mean_and_deviation(self.accuracies)
-        known = len(self.entries) > 1
         return {
             "name": self.name,
             "parameters": self.parameters,
-            "n": len(self.entries),
+            "n": len(self.records),
             "seeds": self.seeds,
             "accuracies": self.accuracies,
             "mean": mean,
-            "sd": deviation if known else None,
+            "sd": deviation if len(self.records) > 1 else None,
             "interval": self.interval,
         }
 
 
 def read_groups(sources: Sequence[str]) -> tuple[Group, ...]:
-    """Read runs, and sort them into groups in the order in which they are given.
+    """Read runs and sort them into groups, in the order in which they are given.
 
     Args:
-        sources: run folders, folders of run folders, or files that `kilonet train --json` printed.
+        sources: run folders, folders of run folders, or files that `kilonet train --json` printed. A group has the name
+            of the source of its first run.
 
     Raises:
-        KilonetError: nothing there, a damaged file, a run given twice, or runs scored on different images.
+        KilonetError: no run, a damaged file, a run given twice, or runs scored on different images.
     """
-    groups: dict[str, list[Entry]] = {}
-    for entry in (entry for source in sources for entry in _read(source)):
-        groups.setdefault(json.dumps(entry.recipe_but_the_seed(), sort_keys=True), []).append(entry)
-    entries = [entry for group in groups.values() for entry in group]
-    _refuse_twins(entries)
-    _refuse_other_images(entries)
-    names = _told_apart([group[0].name for group in groups.values()])
+    read = [(record, _group_name(source)) for source in sources for record in read_runs(source)]
+    records = [record for record, _ in read]
+    _refuse_twins(records)
+    _refuse_other_images(records)
+    name_of = {record.result.model_sha256: name for record, name in read}
+    groups = group_repetitions(records)
+    names = _numbered([name_of[group[0].result.model_sha256] for group in groups])
     return tuple(
-        Group(name, tuple(sorted(group, key=lambda entry: entry.seed)))
-        for name, group in zip(names, groups.values(), strict=True)
+        Group(name, tuple(sorted(group, key=lambda record: record.seed)))
+        for name, group in zip(names, groups, strict=True)
     )
 
 
-def _read(source: str) -> Iterator[Entry]:
-    path = Path(source)
+def _group_name(source: str) -> str:
+    path = Path(source).resolve()
     if path.is_file():
-        yield from (Entry(path.stem, run.result, None) for run in read_printed(path))
-    elif (path / RESULT_FILE).is_file():
-        yield Entry(_name_of(path), read_result(path), path)
-    elif path.is_dir():
-        folders = sorted(folder for folder in path.iterdir() if (folder / RESULT_FILE).is_file())
-        if not folders:
-            raise KilonetError(f"{path}: no finished run in this folder or one below; has its training finished?")
-        yield from (Entry(path.resolve().name, read_result(folder), folder) for folder in folders)
-    else:
-        raise KilonetError(f"no runs '{source}': neither a run folder, a folder of them nor a file of results")
+        return path.stem
+    return path.name if seed_of(path) is None else path.parent.name
 
 
-def _name_of(folder: Path) -> str:
-    """Return a run folder's name; of one among seeds its parent's."""
-    folder = folder.resolve()
-    return folder.name if seed_of(folder) is None else folder.parent.name
+def _refuse_twins(records: Sequence[RunRecord]) -> None:
+    seen: dict[str, RunRecord] = {}
+    for record in records:
+        twin = seen.setdefault(record.result.model_sha256, record)
+        if twin is not record:
+            raise KilonetError(f"{record.name} is given twice: its model is that of {twin.name}")
 
 
-def _refuse_twins(entries: Sequence[Entry]) -> None:
-    seen: dict[str, Entry] = {}
-    for entry in entries:
-        twin = seen.setdefault(entry.result.model_sha256, entry)
-        if twin is not entry:
-            raise KilonetError(f"{entry.name}, seed {entry.seed}, is given twice: it is the model of {twin.name}")
-
-
-def _refuse_other_images(entries: Sequence[Entry]) -> None:
-    first = entries[0]
-    for entry in entries:
-        if _images_of(entry) != _images_of(first):
+def _refuse_other_images(records: Sequence[RunRecord]) -> None:
+    first = records[0]
+    for record in records:
+        if _scored_images(record) != _scored_images(first):
             raise KilonetError(
-                f"{first.name} was scored on {_images_of(first)}, {entry.name} on {_images_of(entry)}: "
+                f"{first.name} was scored on {_scored_images(first)}, {record.name} on {_scored_images(record)}: "
                 "only runs scored on the same images can be compared"
             )
 
 
-def _images_of(entry: Entry) -> str:
-    result = entry.result
+def _scored_images(record: RunRecord) -> str:
+    result = record.result
     return f"{result.scored_images:,} {result.scored.lower()} images of {result.recipe.run.data}"
 
 
-def _told_apart(names: Sequence[str]) -> list[str]:
-    """Number the names that are not alone."""
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Return the names, with numbers added to those that occur more than once."""
     counts: dict[str, int] = {}
-    told = []
+    numbered = []
     for name in names:
         counts[name] = counts.get(name, 0) + 1
-        told.append(name if names.count(name) == 1 else f"{name} #{counts[name]}")
-    return told
+        numbered.append(name if names.count(name) == 1 else f"{name} #{counts[name]}")
+    return numbered

@@ -1,4 +1,4 @@
-"""The statistics of two groups' differences, and of two models' on the same images."""
+"""Tests of significance: two groups over their seeds, and two models on the same images."""
 
 import math
 from collections.abc import Sequence
@@ -20,15 +20,14 @@ class SeedsTest:
     """A t-test of two groups' errors over their seeds."""
 
     kind: Literal["paired", "Welch"]
-    """Paired by seed where both groups have the same seeds, otherwise Welch's."""
+    """Paired by seed where both groups have the same seeds, otherwise Welch's test."""
     difference: float
-    """Mean errors of the second group less those of the first."""
+    """The mean errors of the second group minus those of the first."""
     interval: tuple[float, float] | None
     p: float | None
-    """Two-sided; None where there is nothing to test with: a single run, or runs that do not vary."""
+    """Two-sided p-value; None where no test is possible, because a group has a single run or the errors do not vary."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
         return asdict(self)
 
 
@@ -37,7 +36,7 @@ def seeds_test(first: Group, second: Group) -> SeedsTest:
 
     Source of the unpaired test: B. L. Welch, "The generalization of Student's problem", 1947.
     """
-    ours, theirs = ([entry.errors for entry in group.entries] for group in (first, second))
+    ours, theirs = ([record.errors for record in group.records] for group in (first, second))
     paired = first.seeds == second.seeds and len(set(first.seeds)) == len(first.seeds)
     kind: Literal["paired", "Welch"] = "paired" if paired else "Welch"
     difference = mean_and_deviation(theirs)[0] - mean_and_deviation(ours)[0]
@@ -49,7 +48,7 @@ def seeds_test(first: Group, second: Group) -> SeedsTest:
 
 
 def _varies(ours: Sequence[int], theirs: Sequence[int], *, paired: bool) -> bool:
-    """Tell whether there is a spread to hold the difference against."""
+    """Tell whether the errors vary over the seeds, without which there is no t-test."""
     if min(len(ours), len(theirs)) < 2:
         return False
     if paired:
@@ -63,23 +62,22 @@ class ModelsTest:
 
     seeds: tuple[int, int]
     first_alone: int
-    """Images that only the first model got right."""
+    """The number of images that only the first model classified correctly."""
     second_alone: int
     p: float
-    """Two-sided."""
+    """Two-sided p-value."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
         return asdict(self)
 
 
 def models_test(seeds: tuple[int, int], first: NDArray[np.bool_], second: NDArray[np.bool_]) -> ModelsTest:
-    """Test whether two models err equally often.
+    """Test whether two models make errors equally often.
 
     Args:
-        seeds: of the models, for the record.
-        first: bool (N,), which images the first model got right.
-        second: bool (N,), likewise.
+        seeds: the seeds of the two models, which the result names.
+        first: which images the first model classified correctly, bool (N,).
+        second: the same of the second model, bool (N,).
 
     Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions", 1947; exact by
     the binomial distribution.
@@ -90,7 +88,7 @@ def models_test(seeds: tuple[int, int], first: NDArray[np.bool_], second: NDArra
 
 
 def holm(values: Sequence[float | None]) -> list[float | None]:
-    """Adjust p-values for their number; None stays None and is not counted.
+    """Return p-values adjusted for their number; None stays None and is not counted.
 
     Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
     """

@@ -1,11 +1,10 @@
-"""A report that people look at: one HTML page on a model and its run, by matplotlib and Jinja.
+"""The report: one HTML page about a model and its run, by matplotlib and Jinja.
 
 `page.html` is the template, `page.css` its style. The page is self-contained, runs no script, and is the same bytes for
-the same subject.
+the same subject. Its policy allows inline styles, which matplotlib's SVG needs, and nothing from elsewhere; names of
+classes and runs are escaped by Jinja, markupsafe and matplotlib.
 """
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -15,73 +14,69 @@ from markupsafe import Markup
 
 import kilonet
 from kilonet.evaluation.statistics import mean_and_deviation, mean_interval
-from kilonet.report.page import activations as inside
-from kilonet.report.page import learning_curves as learning
-from kilonet.report.page import mistakes
-from kilonet.report.page import reliability as sureness
-from kilonet.report.page.figures import Figure, count, percent, span
-from kilonet.report.page.measurements import Measured, measure
-from kilonet.report.page.tables import layer_table, recipe_tables, shipped_table
+from kilonet.report.page import activations, learning_curves, mistakes, reliability
+from kilonet.report.page.figures import PageFigure, count, percent, span
+from kilonet.report.page.measurements import Measurements, measure
+from kilonet.report.page.tables import exported_table, layer_table, recipe_tables
 from kilonet.report.subject import Subject
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def report_html(subject: Subject) -> str:
     """Return the whole page."""
     measured = measure(subject)
-    style = _part("page.css")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_part), trim_blocks=True, lstrip_blocks=True
+        autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_read), trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(percent=percent, span=span, count=count)
-    page = environment.get_template("page.html")
-    return page.render(
+    return environment.get_template("page.html").render(
         subject=subject,
         measured=measured,
         figures=_numbered(_figures(subject, measured)),
         claim=_claim(subject, measured),
-        tables={"layers": layer_table(subject), "shipped": shipped_table(subject)},
+        tables={"layers": layer_table(subject), "exported": exported_table(subject)},
         recipe_tables=recipe_tables(subject.record.result.recipe) if subject.record else [],
-        statistics=learning.statistics(subject.records),
-        style=Markup(style),  # noqa: S704 - our own file
-        policy=f"default-src 'none'; img-src data:; style-src {_source(style)}; base-uri 'none'; form-action 'none'",
+        statistics=learning_curves.statistics_table(subject.records),
+        style=Markup(_read("page.css")),  # noqa: S704 - our own file
+        policy=_POLICY,
         version=kilonet.__version__,
     )
 
 
-def _part(name: str) -> str:
+def _read(name: str) -> str:
     return (files("kilonet.report.page") / name).read_text(encoding="utf-8")
 
 
-def _source(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _figures(subject: Subject, measured: Measured) -> list[Figure]:
+def _figures(subject: Subject, measured: Measurements) -> list[PageFigure]:
     """Return the figures in the order of the page."""
-    found = [inside.receptive_field(subject)]
+    figures = [activations.receptive_field_figure(subject)]
     if subject.record and subject.record.history:
         repeated = [record for record in subject.repetitions if record != subject.record and record.history]
-        found.append(learning.curves(subject.record, repeated))
-    if subject.companions:
-        found.append(learning.side_by_side(subject.records))
-    found += [mistakes.confusion(subject, measured), mistakes.classes(subject, measured)]
-    found += [mistakes.worst(subject, measured), *([mistakes.mistakes(subject, measured)] if measured.mistakes else [])]
-    found.append(sureness.reliability(measured))
+        figures.append(learning_curves.curves_figure(subject.record, repeated))
+    if subject.others:
+        figures.append(learning_curves.runs_figure(subject.records))
+    figures += [mistakes.confusion_figure(subject, measured), mistakes.class_figure(subject, measured)]
+    figures.append(mistakes.worst_figure(subject, measured))
+    if measured.mistakes:
+        figures.append(mistakes.mistakes_figure(subject, measured))
+    figures.append(reliability.reliability_figure(measured))
     if subject.robustness:
-        found.append(sureness.robustness(subject.robustness))
-    last = inside.maps(subject, measured)
-    return [*found, inside.filters(subject), *([last] if last else [])]
+        figures.append(reliability.robustness_figure(subject.robustness))
+    figures.append(activations.filter_figure(subject))
+    maps = activations.map_figure(subject, measured)
+    return [*figures, *([maps] if maps else [])]
 
 
-def _numbered(found: list[Figure]) -> Mapping[str, tuple[int, Figure]]:
-    return {figure.key: (number, figure) for number, figure in enumerate(found, 1)}
+def _numbered(figures: list[PageFigure]) -> Mapping[str, tuple[int, PageFigure]]:
+    return {figure.key: (number, figure) for number, figure in enumerate(figures, 1)}
 
 
-def _claim(subject: Subject, measured: Measured) -> dict[str, Any]:
-    """Return what the page claims: the mean over seeds where there are several, else the run's figure."""
+def _claim(subject: Subject, measured: Measurements) -> dict[str, Any]:
+    """Return what the page claims: the mean over seeds where there are several, otherwise the run's own accuracy."""
     result = subject.record.result if subject.record else None
-    found = measured.evaluation
-    correct, images = (result.correct, result.scored_images) if result else (found.correct, found.images)
+    evaluation = measured.evaluation
+    correct, images = (result.correct, result.scored_images) if result else (evaluation.correct, evaluation.images)
     accuracies = [record.accuracy for record in subject.repetitions]
     several = len(accuracies) > 1
     mean, deviation = mean_and_deviation(accuracies) if several else (correct / images, 0.0)
@@ -94,6 +89,6 @@ def _claim(subject: Subject, measured: Measured) -> dict[str, Any]:
         "correct": correct,
         "images": images,
         "accuracy": correct / images,
-        "own_interval": result.interval if result else found.interval,
-        "scored": (result.scored if result else found.scored).lower(),
+        "own_interval": result.interval if result else evaluation.interval,
+        "scored": (result.scored if result else evaluation.scored).lower(),
     }

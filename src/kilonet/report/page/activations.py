@@ -1,4 +1,4 @@
-"""What is inside: the receptive field over a digit, the first filters, the maps of every layer."""
+"""Figures of the network's inside: receptive fields, the filters of the first layer, the activations of all layers."""
 
 import itertools
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from kilonet.network.operations import Convolution
-from kilonet.report.page.figures import TIMES, Figure, Row, Table, percent
-from kilonet.report.page.measurements import Measured
+from kilonet.report.page.figures import TIMES, PageFigure, Row, Table, percent
+from kilonet.report.page.measurements import Measurements
 from kilonet.report.page.pixels import ink, photo, sheet, signed
 from kilonet.report.subject import Subject
 
@@ -23,8 +23,8 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What one output in the middle of a layer sees of the image, pixels."""
+class ReceptiveField:
+    """The square of pixels on which one output in the middle of a layer depends."""
 
     layer: str
     left: int
@@ -32,68 +32,68 @@ class Sight:
     side: int
 
 
-def sights(subject: Subject) -> list[Sight]:
-    """Return what each layer's middle sees, first to last; it may reach beyond the image where a layer pads."""
+def receptive_fields(subject: Subject) -> list[ReceptiveField]:
+    """Return the receptive field of each layer, first to last; padding lets it reach beyond the image."""
     found, start, jump = [], 0, 1
-    for placed, cost in zip(subject.model.section.placed, subject.budget.layers, strict=True):
+    for placed, cost in zip(subject.model.section.placed, subject.cost.layers, strict=True):
         padding = max((part.padding for part in placed.operations if isinstance(part, Convolution)), default=0)
         start -= padding * jump
         jump = cost.jump
         _, rows, columns = placed.output_shape
         top, left = (start + jump * ((length - 1) // 2) for length in (rows, columns))
-        found.append(Sight(placed.text, left, top, cost.receptive_field))
+        found.append(ReceptiveField(placed.text, left, top, cost.receptive_field))
     return found
 
 
-def receptive_field(subject: Subject) -> Figure:
-    """Draw, over a digit, the window that one output of each layer sees, where it grows."""
-    every = sights(subject)
+def receptive_field_figure(subject: Subject) -> PageFigure:
+    """Draw the receptive field of each layer that enlarges it over an image."""
+    every = receptive_fields(subject)
     growing = every[:1] + [after for before, after in itertools.pairwise(every) if before.side < after.side]
-    pixels = subject.images.pixels[subject.digit].numpy()
-    panels = Markup().join(_panel(sight, pixels) for sight in growing)
-    sides = ", ".join(str(sight.side) for sight in growing)
+    pixels = subject.images.pixels[subject.image_index].numpy()
+    panels = Markup().join(_panel(field, pixels) for field in growing)
+    sides = ", ".join(str(field.side) for field in growing)
     _, rows, columns = subject.model.section.input_shape
     thing = "a digit" if subject.model.reads_digits else "an image"
-    whole = "sees the whole image" if every[-1].side >= max(rows, columns) else f"sees {every[-1].side} pixels across"
+    last = "the whole image" if every[-1].side >= max(rows, columns) else f"{every[-1].side} pixels across"
     caption = (
-        f"The receptive field grows over {thing}: the window of pixels that one output, in the middle of a layer, "
-        f"depends on is {sides} pixels wide. Layers that do not widen it are left out. The last layer {whole}."
+        f"Receptive fields over {thing}: one output in the middle of a layer depends on a square of pixels whose side "
+        f"grows from layer to layer: {sides}. Layers that do not enlarge it are left out. The last layer sees {last}."
     )
     table = Table(
         "Receptive field of every layer",
         ("layer", "kernel", "field", "jump"),
         [
             (cost.layer, f"{cost.kernel} {TIMES} {cost.kernel}", f"{cost.receptive_field}", f"{cost.jump}")
-            for cost in subject.budget.layers
+            for cost in subject.cost.layers
         ],
     )
-    return Figure("field", Markup('<div class="fields">{}</div>').format(panels), caption, table)
+    return PageFigure("field", Markup('<div class="fields">{}</div>').format(panels), caption, table)
 
 
-def _panel(sight: Sight, pixels: NDArray[np.uint8]) -> Markup:
+def _panel(field: ReceptiveField, pixels: NDArray[np.uint8]) -> Markup:
     _, rows, columns = pixels.shape
     kind = "ink" if len(pixels) != 3 else "photo"
-    words = f"{sight.layer}: one output sees {sight.side} by {sight.side} pixels"
+    words = f"{field.layer}: one output depends on {field.side} by {field.side} pixels"
     picture = Markup(
         '<svg class="panel" viewBox="-1 -1 {} {}" role="img" aria-label="{}">'
         '<image class="{} pixels" href="{}" width="{}" height="{}"/><rect class="edge" width="{}" height="{}"/>'
         '<rect class="window" x="{}" y="{}" width="{}" height="{}"/></svg>'
     ).format(
         columns + 2, rows + 2, words, kind, photo(pixels), columns, rows, columns, rows,
-        *_within(sight, rows, columns),
+        *_within(field, rows, columns),
     )  # fmt: skip
     return Markup('<div class="card">{}<p>{}<br><b>{} {} {}</b></p></div>').format(
-        picture, sight.layer, sight.side, TIMES, sight.side
+        picture, field.layer, field.side, TIMES, field.side
     )
 
 
-def _within(sight: Sight, rows: int, columns: int) -> tuple[int, int, int, int]:
-    """Return the part of a window that the image has: left, top, width, height. Beyond it there is nothing to see."""
-    left, top = max(sight.left, 0), max(sight.top, 0)
-    return left, top, min(sight.left + sight.side, columns) - left, min(sight.top + sight.side, rows) - top
+def _within(field: ReceptiveField, rows: int, columns: int) -> tuple[int, int, int, int]:
+    """Return the part of a receptive field that lies within the image: left, top, width, height."""
+    left, top = max(field.left, 0), max(field.top, 0)
+    return left, top, min(field.left + field.side, columns) - left, min(field.top + field.side, rows) - top
 
 
-def filters(subject: Subject) -> Figure:
+def filter_figure(subject: Subject) -> PageFigure:
     """Show the kernels of the first convolution, and their weights."""
     weights = _first_weights(subject)
     kernels = weights.reshape(-1, *weights.shape[2:])
@@ -107,13 +107,13 @@ def filters(subject: Subject) -> Figure:
     )
     some = f" Shown are {len(shown)} of {len(kernels)}." if len(shown) < len(kernels) else ""
     caption = (
-        "The filters of the first layer: blue weights look for ink, red ones for its absence, the stronger the colour "
-        f"the more; the strongest weight is {strongest:.2f}.{some}"
+        "The filters of the first layer: blue weights are positive, red ones negative, and larger ones have a stronger "
+        f"colour. The largest magnitude is {strongest:.2f}.{some}"
     )
     heads = ("filter", *(f"{row}, {column}" for row, column in np.ndindex(*kernels.shape[1:])))
     rows = [(str(number), *(f"{weight:.3f}" for weight in kernel.ravel())) for number, kernel in enumerate(shown)]
     table = Table("Weights of the first layer, by row and column", heads, rows, words=0)
-    return Figure("filters", Markup('<div class="filters">{}</div>').format(images), caption, table)
+    return PageFigure("filters", Markup('<div class="filters">{}</div>').format(images), caption, table)
 
 
 def _first_weights(subject: Subject) -> Floats:
@@ -122,23 +122,23 @@ def _first_weights(subject: Subject) -> Floats:
     return np.asarray(weights.detach().numpy(), np.float32)
 
 
-def maps(subject: Subject, measured: Measured) -> Figure | None:
-    """Show what each layer makes of the digit, as long as it is a map; None where no layer gives one."""
+def map_figure(subject: Subject, measured: Measurements) -> PageFigure | None:
+    """Show the maps that each layer makes of the image; None where no layer has an output larger than one pixel."""
     layers = [(name, values) for name, values in activations(subject) if values.shape[1] > 1 or values.shape[2] > 1]
     if not layers:
         return None
     sheets = Markup().join(_sheet(name, values) for name, values in layers)
-    answer, share = measured.answer.thoughts[0]
+    image, (answer, share) = measured.closeup, measured.closeup.top_classes[0]
     names = subject.class_names
     caption = (
-        f"What each layer makes of image {subject.digit}, a {names[measured.answer.label]}: the map of every channel, "
-        f"from its lowest value to its highest. In the end the network says {names[answer]} ({percent(share)})."
+        f"Activations of every layer for image {image.index}, labelled {names[image.label]}: one map for each channel, "
+        f"from its lowest value to its highest. The network's answer is {names[answer]} ({percent(share)})."
     )
     rows: list[Row] = []
     for name, values in layers:
         rows += [(name, str(number), *_summary(channel)) for number, channel in enumerate(values[:_MOST_MAPS])]
     table = Table("Values of every map", ("layer", "channel", "lowest", "mean", "highest"), rows)
-    return Figure("maps", Markup('<div class="maps">{}</div>').format(sheets), caption, table)
+    return PageFigure("maps", Markup('<div class="maps">{}</div>').format(sheets), caption, table)
 
 
 def _summary(channel: Floats) -> tuple[str, str, str]:
@@ -161,7 +161,7 @@ def _sheet(name: str, values: Floats) -> Markup:
 
 
 def activations(subject: Subject) -> Iterator[tuple[str, Floats]]:
-    """Give the output of each layer for the digit: its text and float32 (channels, rows, columns)."""
+    """Return the text of each layer and its output for the image, float32 (channels, rows, columns)."""
     found: list[Floats] = []
 
     def keep(_: torch.nn.Module, __: object, values: torch.Tensor) -> None:
@@ -169,7 +169,7 @@ def activations(subject: Subject) -> Iterator[tuple[str, Floats]]:
 
     network = subject.model.network
     hooks = [layer.register_forward_hook(keep) for layer in network.layers]
-    subject.model.logits(subject.images.pixels[subject.digit : subject.digit + 1])
+    subject.model.logits(subject.images.pixels[subject.image_index : subject.image_index + 1])
     for hook in hooks:
         hook.remove()
     return zip((placed.text for placed in subject.model.section.placed), found, strict=True)

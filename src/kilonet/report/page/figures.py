@@ -1,4 +1,4 @@
-"""Figures and tables: what the page numbers, describes and lays out."""
+"""The figures and tables of the page, and how it words numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,42 +8,41 @@ from markupsafe import Markup
 Row = tuple[str, ...]
 
 NARROW = "\N{NO-BREAK SPACE}"
-"""Between a number and its unit, so that no line ends there."""
-
+"""Stands between a number and its unit, so that no line ends there."""
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Words and figures in rows; `total`, if there is one, is the last row."""
+    """Rows of words and numbers; `total`, if there is one, is the last row."""
 
     caption: str
     heads: Row
     rows: Sequence[Row]
     total: Row | None = None
     words: int = 1
-    """So many columns, from the first, hold words: set to the left, the others to the right."""
+    """The first so many columns hold words and are set to the left; the others are set to the right."""
 
 
 @dataclass(frozen=True)
-class Figure:
+class PageFigure:
     """A picture with its caption, its text alternative and its numbers."""
 
     key: str
     picture: Markup
-    """SVG with the text alternative in it, or images that have one each."""
+    """A chart with its text alternative, or images that have one each."""
     caption: str
     table: Table
 
 
 def percent(share: float | None, digits: int = 2) -> str:
-    """Return a fraction as per cent; a dash for none."""
+    """Return a fraction in per cent; a dash for None."""
     return "\N{EN DASH}" if share is None else f"{100 * share:.{digits}f}{NARROW}%"
 
 
 def span(interval: tuple[float, float], digits: int = 2) -> str:
-    """Return an interval of fractions in words."""
+    """Return an interval of two fractions in per cent."""
     low, high = interval
     return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}{NARROW}%"
 

@@ -1,4 +1,4 @@
-"""How a run learnt, and how several runs compare."""
+"""Figures of the training: learning curves of a run, and several runs side by side."""
 
 import math
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from kilonet.evaluation.statistics import mean_and_deviation, mean_interval
 from kilonet.report.page.charts import ACCENT, FAINT, INK, SECOND, chart
-from kilonet.report.page.figures import Figure, Row, Table, percent, span
-from kilonet.report.subject import Record, groups
+from kilonet.report.page.figures import PageFigure, Row, Table, percent, span
 from kilonet.training.run_folder import EpochMetrics
+from kilonet.training.run_records import RunRecord, group_repetitions
 
-# A class or two of a small test set may be all right, and zero has no logarithm.
+# All images of a small set may be classified correctly, and zero has no logarithm.
 _LEAST_ERROR = 1e-4
 
 
-def curves(record: Record, companions: Sequence[Record]) -> Figure:
-    """Draw the errors, the losses and the learning rate of a run over its epochs, other seeds' errors behind."""
+def curves_figure(record: RunRecord, repeated: Sequence[RunRecord]) -> PageFigure:
+    """Draw the errors, losses and learning rate of a run over its epochs, with the errors of its repetitions behind."""
     history, final = record.history, record.result.final
     scored = record.result.scored.lower()
     alternative = (
@@ -29,12 +29,12 @@ def curves(record: Record, companions: Sequence[Record]) -> Figure:
     )
     with chart("curves", 310, 350, alternative) as drawing:
         wrong, loss, rate = drawing.figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.6])
-        for other in companions:
+        for other in repeated:
             _line(wrong, other.history, [_error(epoch.test_accuracy) for epoch in other.history], FAINT, width=0.6)
-        _line(wrong, history, [_error(epoch.train_accuracy) for epoch in history], ACCENT, label="training")
-        _line(wrong, history, [_error(epoch.test_accuracy) for epoch in history], SECOND, label=scored)
-        _line(loss, history, [epoch.train_loss for epoch in history], ACCENT, label="training")
-        _line(loss, history, [epoch.test_loss for epoch in history], SECOND, label=scored)
+        training = [_error(epoch.train_accuracy) for epoch in history]
+        _pair(wrong, history, training, [_error(epoch.test_accuracy) for epoch in history], scored)
+        training = [epoch.train_loss for epoch in history]
+        _pair(loss, history, training, [epoch.test_loss for epoch in history], scored)
         _line(rate, history, [epoch.learning_rate for epoch in history], INK)
         wrong.set_title("wrong answers, %")
         loss.set_title("mean cross-entropy, nats")
@@ -43,32 +43,30 @@ def curves(record: Record, companions: Sequence[Record]) -> Figure:
         rate.xaxis.set_major_locator(MaxNLocator(integer=True))
         for axes in (wrong, loss):
             _logarithmic(axes)
-    behind = f" Thin lines: the other {len(companions)} runs of the same recipe." if companions else ""
+    behind = f" Thin lines: the other {len(repeated)} runs of the same recipe." if repeated else ""
     caption = (
-        f"Learning, epoch by epoch. Training figures are of augmented images, as they were met, with dropout where the "
-        f"recipe has it, so they may lie above the {scored} figures.{behind}"
+        f"Learning curves. Training errors and losses are measured during the epoch, on augmented images and with "
+        f"dropout where the recipe has it, so they may lie above those of the {scored} images.{behind}"
     )
-    return Figure("curves", drawing.picture, caption, _epochs(record))
+    return PageFigure("curves", drawing.svg, caption, _epoch_table(record))
 
 
 def _error(accuracy: float) -> float:
     return 100 * max(1 - accuracy, _LEAST_ERROR)
 
 
-def _line(
-    axes: Axes,
-    history: Sequence[EpochMetrics],
-    values: list[float],
-    colour: str,
-    *,
-    label: str | None = None,
-    width: float = 1.4,
-) -> None:
+def _line(axes: Axes, history: Sequence[EpochMetrics], values: list[float], colour: str, *, width: float = 1.4) -> None:
     marker = "o" if len(history) == 1 else None
     axes.plot([epoch.epoch for epoch in history], values, color=colour, linewidth=width, marker=marker, markersize=3)
-    if label:
+
+
+def _pair(axes: Axes, history: Sequence[EpochMetrics], training: list[float], others: list[float], scored: str) -> None:
+    """Draw the values of the training images and of the scored ones, labelled at their ends, the higher label above."""
+    for values, rival, colour, label in ((training, others, ACCENT, "training"), (others, training, SECOND, scored)):
+        _line(axes, history, values, colour)
         place = {"xy": (history[-1].epoch, values[-1]), "xytext": (5, 0), "textcoords": "offset points"}
-        axes.annotate(label, **place, color=colour, va="center", annotation_clip=False)  # type: ignore[arg-type]
+        side = "bottom" if (values[-1], label) > (rival[-1], label) else "top"
+        axes.annotate(label, **place, color=colour, va=side, annotation_clip=False)  # type: ignore[arg-type]
 
 
 def _logarithmic(axes: Axes) -> None:
@@ -80,7 +78,7 @@ def _logarithmic(axes: Axes) -> None:
     axes.minorticks_off()
 
 
-def _epochs(record: Record) -> Table:
+def _epoch_table(record: RunRecord) -> Table:
     scored = record.result.scored.lower()
     heads = ("epoch", "training loss", "training accuracy", f"{scored} loss", f"{scored} accuracy", "learning rate")
     rows = [
@@ -97,10 +95,10 @@ def _epochs(record: Record) -> Table:
     return Table("Every epoch", heads, rows, words=0)
 
 
-def side_by_side(records: Sequence[Record]) -> Figure:
-    """Draw the final accuracy of every run with its interval, and each recipe's mean."""
-    sets = groups(records)
-    placed = [(record, number) for number, group in enumerate(sets) for record in group]
+def runs_figure(records: Sequence[RunRecord]) -> PageFigure:
+    """Draw the final accuracy of every run with its interval, and the mean of each recipe."""
+    groups = group_repetitions(records)
+    placed = [(record, number) for number, group in enumerate(groups) for record in group]
     alternative = f"Final accuracies of {len(records)} runs with 95 % intervals: " + "; ".join(
         f"{record.name} {percent(record.accuracy)}" for record in records
     )
@@ -112,7 +110,7 @@ def side_by_side(records: Sequence[Record]) -> Figure:
             axes.plot([low, high], [row, row], color=colour, linewidth=1, solid_capstyle="butt")
             axes.plot([100 * record.accuracy], [row], "o", color=colour, markersize=4.5)
         start = 0
-        for number, group in enumerate(sets):
+        for number, group in enumerate(groups):
             mean, _ = mean_and_deviation([100 * record.accuracy for record in group])
             colour = (ACCENT, SECOND, INK)[number % 3]
             bounds = [start - 0.4, start + len(group) - 0.6]
@@ -123,13 +121,13 @@ def side_by_side(records: Sequence[Record]) -> Figure:
         axes.set_xlabel("accuracy of the final epoch, %")
         axes.grid(axis="x")
     caption = (
-        "The final epoch of every run with the 95 % interval that its own images give (Wilson); dashed, the mean over "
-        "the seeds of each recipe."
+        "Accuracy of every run after its final epoch, with its own 95 % interval (Wilson). Dashed lines are the means "
+        "over the seeds of each recipe."
     )
-    return Figure("runs", drawing.picture, caption, _runs(records))
+    return PageFigure("runs", drawing.svg, caption, _run_table(records))
 
 
-def _runs(records: Sequence[Record]) -> Table:
+def _run_table(records: Sequence[RunRecord]) -> Table:
     heads = ("run", "set", "seed", "parameters", "epochs", "right", "accuracy", "95 % interval", "training, s")
     rows = [
         (
@@ -148,13 +146,13 @@ def _runs(records: Sequence[Record]) -> Table:
     return Table("Every run", heads, rows, words=2)
 
 
-def statistics(records: Sequence[Record]) -> Table:
-    """Return each recipe's mean, deviation, number and interval over its seeds."""
+def statistics_table(records: Sequence[RunRecord]) -> Table:
+    """Return the number of runs, mean, standard deviation and interval of each recipe."""
     heads = ("runs of one recipe", "n", "mean", "standard deviation", "95 % interval of the mean")
-    return Table("Over seeds, final epoch", heads, [_statistic(group) for group in groups(records)])
+    return Table("Over seeds, final epoch", heads, [_statistic(group) for group in group_repetitions(records)])
 
 
-def _statistic(group: Sequence[Record]) -> Row:
+def _statistic(group: Sequence[RunRecord]) -> Row:
     accuracies = [record.accuracy for record in group]
     mean, deviation = mean_and_deviation(accuracies)
     name = group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1} more"

@@ -1,4 +1,4 @@
-"""What a report measures anew: every image scored, the mistakes, and how true the probabilities are."""
+"""The measurements that a report makes: every image scored, the mistakes, the reliability of probabilities."""
 
 from dataclasses import dataclass
 
@@ -17,21 +17,20 @@ BINS = 15
 
 
 @dataclass(frozen=True)
-class Judged:
-    """An image and what the network thought of it."""
+class ScoredImage:
+    """An image with the network's probabilities for it."""
 
     index: int
     label: int
     predicted: int
-    thoughts: tuple[tuple[int, float], ...]
+    top_classes: tuple[tuple[int, float], ...]
     """The three most probable classes, each with its probability."""
-    of_label: float
-    """The label's probability."""
+    label_probability: float
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The answers whose probability lies between two bounds."""
+    """The answers whose probability lies between two bounds, `low` excluded."""
 
     low: float
     high: float
@@ -42,13 +41,13 @@ class Bin:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the share that is right."""
+        """The 95 % interval of the share of right answers."""
         return wilson_interval(self.correct, self.images)
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Do probabilities mean what they say?"""
+    """How well probabilities agree with the share of right answers."""
 
     bins: tuple[Bin, ...]
     error: float
@@ -56,28 +55,29 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A subject's images, scored."""
+class Measurements:
+    """The scores of a subject's images."""
 
     evaluation: Evaluation
-    worst: tuple[Judged, ...]
+    worst: tuple[ScoredImage, ...]
     """The images whose label had the lowest probability, lowest first."""
-    mistakes: tuple[Judged, ...]
-    """The wrong answers that are not among the worst; only so many."""
+    mistakes: tuple[ScoredImage, ...]
+    """Wrong answers that are not among the worst, at most MOST_MISTAKES."""
     wrong: int
-    """All wrong answers."""
-    calibrated: Reliability
-    raw: Reliability | None
-    """Without the calibration, where there is one."""
-    answer: Judged
-    """What was thought of the image that is looked at closely."""
+    """The number of all wrong answers."""
+    reliability: Reliability
+    """Of the probabilities that the model gives, which are calibrated where it has a calibration."""
+    uncalibrated: Reliability | None
+    """The same without the calibration; None for a model that has none."""
+    closeup: ScoredImage
+    """The image that is looked at closely."""
 
 
-def measure(subject: Subject) -> Measured:
+def measure(subject: Subject) -> Measurements:
     """Score a subject's images.
 
     Raises:
-        KilonetError: the corruptions that it comes with are another model's.
+        KilonetError: the corruptions were measured on another model.
     """
     logits = subject.model.logits(subject.images.pixels)
     labels = subject.images.labels.numpy()
@@ -88,14 +88,14 @@ def measure(subject: Subject) -> Measured:
     others = [index for index in order[WORST:].tolist() if wrong[index]]
     evaluation = evaluation_of(logits, subject.images)
     _check_robustness(subject, evaluation)
-    return Measured(
+    return Measurements(
         evaluation=evaluation,
-        worst=tuple(_judged(index, probabilities, labels) for index in order[:WORST].tolist()),
-        mistakes=tuple(_judged(index, probabilities, labels) for index in others[:MOST_MISTAKES]),
+        worst=tuple(_scored_image(index, probabilities, labels) for index in order[:WORST].tolist()),
+        mistakes=tuple(_scored_image(index, probabilities, labels) for index in others[:MOST_MISTAKES]),
         wrong=int(wrong.sum()),
-        calibrated=reliability(probabilities, labels),
-        raw=reliability(UNFITTED.probabilities(logits.numpy()), labels) if calibration else None,
-        answer=_judged(subject.digit, probabilities, labels),
+        reliability=reliability_of(probabilities, labels),
+        uncalibrated=reliability_of(UNFITTED.probabilities(logits.numpy()), labels) if calibration else None,
+        closeup=_scored_image(subject.image_index, probabilities, labels),
     )
 
 
@@ -103,17 +103,23 @@ def _check_robustness(subject: Subject, evaluation: Evaluation) -> None:
     found = subject.robustness
     if found and round(found.clean * found.images) != evaluation.correct:
         clean, own = (f"{100 * share:.2f} %" for share in (found.clean, evaluation.accuracy))
-        raise KilonetError(f"the corruptions are of a model with {clean} on clean images, but this one has {own}")
+        raise KilonetError(
+            f"the corruptions were measured on a model with {clean} on clean images, but this one has {own}"
+        )
 
 
-def _judged(index: int, probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> Judged:
+def _scored_image(index: int, probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> ScoredImage:
     row, label = probabilities[index], int(labels[index])
     best = np.argsort(-row, kind="stable")[:3].tolist()
-    return Judged(index, label, best[0], tuple((name, float(row[name])) for name in best), float(row[label]))
+    return ScoredImage(index, label, best[0], tuple((name, float(row[name])) for name in best), float(row[label]))
 
 
-def reliability(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> Reliability:
-    """Sort answers into bins by their probability: float32 (N, classes) and int64 (N,).
+def reliability_of(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> Reliability:
+    """Sort answers into bins by their probability.
+
+    Args:
+        probabilities: float32 (N, classes).
+        labels: int64 (N,).
 
     Source: C. Guo et al., "On calibration of modern neural networks", 2017: bins of one width, and the expected
     calibration error.

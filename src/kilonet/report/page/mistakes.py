@@ -1,4 +1,4 @@
-"""Which images are got wrong: the confusion matrix, each class, the worst images."""
+"""Figures of the mistakes: the confusion matrix, the accuracy of each class, the worst images."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,17 @@ from matplotlib.axes import Axes
 
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.report.page.charts import ACCENT, FAINT, INK, PAPER, SECOND, chart
-from kilonet.report.page.figures import Figure, Table, count, percent, span
-from kilonet.report.page.measurements import Judged, Measured
+from kilonet.report.page.figures import PageFigure, Table, count, percent, span
+from kilonet.report.page.measurements import Measurements, ScoredImage
 from kilonet.report.page.pixels import photo
 from kilonet.report.subject import Subject
 
-_MOST_LETTERED = 20
+_MOST_NUMBERED = 20
 """A matrix of more classes has no numbers in its cells."""
 
 
-def confusion(subject: Subject, measured: Measured) -> Figure:
-    """Draw the matrix: labels down, answers across, mistakes the darker the more there are."""
+def confusion_figure(subject: Subject, measured: Measurements) -> PageFigure:
+    """Draw the confusion matrix; a darker cell holds more mistakes."""
     matrix, names = measured.evaluation.confusion, subject.class_names
     wrong = [(row[column], label, column) for label, row in enumerate(matrix) for column in _others(label, row)]
     most = max((entry for entry, _, _ in wrong), default=0)
@@ -35,12 +35,14 @@ def confusion(subject: Subject, measured: Measured) -> Figure:
                     axes.fill_between(
                         [column - 0.5, column + 0.5], row - 0.5, row + 0.5, color=SECOND, alpha=shade, lw=0
                     )
-                if entry and len(names) <= _MOST_LETTERED:
+                if entry and len(names) <= _MOST_NUMBERED:
                     strong = row != column and entry > 0.5 * most
                     axes.text(column, row, f"{entry}", ha="center", va="center", color=PAPER if strong else INK)
         _name_sides(axes, names)
-    caption = "Labels down, answers across; the diagonal is right." + worst
-    return Figure("confusion", drawing.picture, caption, _confusion_table(subject, measured))
+    caption = (
+        "Confusion matrix: a row for each label, a column for each answer. Right answers are on the diagonal." + worst
+    )
+    return PageFigure("confusion", drawing.svg, caption, _confusion_table(subject, measured))
 
 
 def _others(label: int, row: Sequence[int]) -> list[int]:
@@ -62,7 +64,7 @@ def _name_sides(axes: Axes, names: list[str]) -> None:
         side.set_visible(False)
 
 
-def _confusion_table(subject: Subject, measured: Measured) -> Table:
+def _confusion_table(subject: Subject, measured: Measurements) -> Table:
     matrix, names = measured.evaluation.confusion, subject.class_names
     rows = [(name, *map(str, row), f"{sum(row):,}") for name, row in zip(names, matrix, strict=True)]
     columns = [sum(column) for column in zip(*matrix, strict=True)]
@@ -70,14 +72,16 @@ def _confusion_table(subject: Subject, measured: Measured) -> Table:
     return Table("Images by label (rows) and answer (columns)", ("label", *names, "all"), rows, total)
 
 
-def classes(subject: Subject, measured: Measured) -> Figure:
+def class_figure(subject: Subject, measured: Measurements) -> PageFigure:
     """Draw each class's accuracy with its interval."""
     shares = [_share(row, label) for label, row in enumerate(measured.evaluation.confusion)]
     names = subject.class_names
     known = [(right / images, name) for (right, images), name in zip(shares, names, strict=True) if images]
     (least, hardest), (best, easiest) = min(known), max(known)
-    gist = f"hardest is {hardest} with {percent(least)}, easiest {easiest} with {percent(best)}"
-    with chart("classes", 310, 55 + 14 * len(names), f"Accuracy of each class with its interval: {gist}.") as drawing:
+    extremes = f"hardest is {hardest} with {percent(least)}, easiest {easiest} with {percent(best)}"
+    with chart(
+        "classes", 310, 55 + 14 * len(names), f"Accuracy of each class with its interval: {extremes}."
+    ) as drawing:
         axes = drawing.axes()
         for row, (right, images) in enumerate(shares):
             if images:
@@ -90,15 +94,15 @@ def classes(subject: Subject, measured: Measured) -> Figure:
         axes.invert_yaxis()
         axes.set_xlabel("right, %")
         axes.grid(axis="x")
-    caption = f"Each class with its 95 % interval (Wilson); dashed, all images together. The {gist}."
-    return Figure("classes", drawing.picture, caption, _class_table(subject, measured))
+    caption = f"Each class with its 95 % interval (Wilson); dashed, all images together. The {extremes}."
+    return PageFigure("classes", drawing.svg, caption, _class_table(subject, measured))
 
 
 def _share(row: Sequence[int], label: int) -> tuple[int, int]:
     return row[label], sum(row)
 
 
-def _class_table(subject: Subject, measured: Measured) -> Table:
+def _class_table(subject: Subject, measured: Measurements) -> Table:
     rows = []
     for label, (name, row) in enumerate(zip(subject.class_names, measured.evaluation.confusion, strict=True)):
         right, images = _share(row, label)
@@ -109,31 +113,33 @@ def _class_table(subject: Subject, measured: Measured) -> Table:
     return Table("Right answers by class", ("class", "right", "images", "accuracy", "95 % interval"), rows, total)
 
 
-def worst(subject: Subject, measured: Measured) -> Figure:
-    """Show the images whose label was thought least probable, with the three classes that were thought most so."""
-    cards = Markup().join(_card(subject, judged) for judged in measured.worst)
+def worst_figure(subject: Subject, measured: Measurements) -> PageFigure:
+    """Show the images whose label has the lowest probability, each with its three most probable classes."""
+    cards = Markup().join(_card(subject, image) for image in measured.worst)
     caption = (
-        f"The {len(measured.worst)} images whose label the network thought least probable, worst first, with the three "
-        "classes that it thought most so."
+        f"The {len(measured.worst)} images whose label has the lowest probability, the lowest first, each with its "
+        "label, its index and its three most probable classes."
     )
     picture = Markup('<div class="worst">{}</div>').format(cards)
-    return Figure("worst", picture, caption, _judged_table(subject, measured.worst, "The worst images"))
+    return PageFigure("worst", picture, caption, _image_table(subject, measured.worst, "The worst images"))
 
 
-def mistakes(subject: Subject, measured: Measured) -> Figure:
-    """Show the other images that were got wrong, small."""
-    cards = Markup().join(_small_card(subject, judged) for judged in measured.mistakes)
-    shown = f"{len(measured.mistakes)} more of the {measured.wrong:,}" if len(measured.mistakes) else "None of the"
-    caption = f"{shown} images that were got wrong, the surest mistakes first: label \N{RIGHTWARDS ARROW} answer."
+def mistakes_figure(subject: Subject, measured: Measurements) -> PageFigure:
+    """Show the other misclassified images, small."""
+    cards = Markup().join(_small_card(subject, image) for image in measured.mistakes)
+    caption = (
+        f"{len(measured.mistakes)} more of the {measured.wrong:,} misclassified images, each with its label, its "
+        "answer and the answer's probability. Those whose label has the lowest probability come first."
+    )
     picture = Markup('<div class="mistakes">{}</div>').format(cards)
-    return Figure("mistakes", picture, caption, _judged_table(subject, measured.mistakes, "Further mistakes"))
+    return PageFigure("mistakes", picture, caption, _image_table(subject, measured.mistakes, "Further mistakes"))
 
 
-def _card(subject: Subject, judged: Judged) -> Markup:
+def _card(subject: Subject, image: ScoredImage) -> Markup:
     names = subject.class_names
-    bars = Markup().join(_bar(names[label], share, right=label == judged.label) for label, share in judged.thoughts)
-    words = Markup("<p>a <b>{}</b>, № {}</p>").format(names[judged.label], judged.index)
-    return Markup('<div class="card">{}{}<ol>{}</ol></div>').format(_image(subject, judged), words, bars)
+    bars = Markup().join(_bar(names[label], share, right=label == image.label) for label, share in image.top_classes)
+    words = Markup("<p><b>{}</b>, image {}</p>").format(names[image.label], image.index)
+    return Markup('<div class="card">{}{}<ol>{}</ol></div>').format(_picture(subject, image), words, bars)
 
 
 def _bar(name: str, share: float, *, right: bool) -> Markup:
@@ -144,22 +150,22 @@ def _bar(name: str, share: float, *, right: bool) -> Markup:
     return Markup("<li><span>{}</span>{}<span>{}</span></li>").format(name, bar, percent(share, 1))
 
 
-def _small_card(subject: Subject, judged: Judged) -> Markup:
-    label, answer = (subject.class_names[number] for number in (judged.label, judged.predicted))
-    share = percent(judged.thoughts[0][1], 1)
+def _small_card(subject: Subject, image: ScoredImage) -> Markup:
+    label, answer = (subject.class_names[number] for number in (image.label, image.predicted))
+    share = percent(image.top_classes[0][1], 1)
     words = Markup("<p>{} \N{RIGHTWARDS ARROW} <b>{}</b><br>{}</p>").format(label, answer, share)
-    return Markup('<div class="card">{}{}</div>').format(_image(subject, judged), words)
+    return Markup('<div class="card">{}{}</div>').format(_picture(subject, image), words)
 
 
-def _image(subject: Subject, judged: Judged) -> Markup:
-    pixels = subject.images.pixels[judged.index].numpy()
+def _picture(subject: Subject, image: ScoredImage) -> Markup:
+    pixels = subject.images.pixels[image.index].numpy()
     names = subject.class_names
-    words = f"Image {judged.index}, labelled {names[judged.label]}, read as {names[judged.predicted]}"
+    words = f"Image {image.index}, labelled {names[image.label]}, read as {names[image.predicted]}"
     kind = "ink" if len(pixels) != 3 else "photo"
     return Markup('<img class="{} pixels" src="{}" alt="{}">').format(kind, photo(pixels), words)
 
 
-def _judged_table(subject: Subject, judged: Sequence[Judged], caption: str) -> Table:
+def _image_table(subject: Subject, images: Sequence[ScoredImage], caption: str) -> Table:
     names = subject.class_names
     heads = ("index", "label", "answer", "its probability", "probability of the label")
     rows = [
@@ -167,9 +173,9 @@ def _judged_table(subject: Subject, judged: Sequence[Judged], caption: str) -> T
             str(image.index),
             names[image.label],
             names[image.predicted],
-            percent(image.thoughts[0][1]),
-            percent(image.of_label),
+            percent(image.top_classes[0][1]),
+            percent(image.label_probability),
         )
-        for image in judged
+        for image in images
     ]
     return Table(caption, heads, rows, words=0)

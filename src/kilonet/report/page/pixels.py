@@ -1,4 +1,4 @@
-"""Images as PNG data addresses, a pixel a value: the page's style sheet enlarges them."""
+"""Images as PNG in `data:` addresses, one pixel per value; the page's style sheet enlarges them."""
 
 import base64
 import io
@@ -16,27 +16,27 @@ _NEGATIVE = (196, 78, 58)
 
 
 def photo(pixels: NDArray[np.uint8]) -> str:
-    """Return an image, uint8 (channels, rows, columns): grey as ink that the page may turn light, else in colour."""
+    """Return an image, uint8 (channels, rows, columns): three channels as colour, others as `ink` of their mean."""
     if len(pixels) == 3:
         return _address(Image.fromarray(np.ascontiguousarray(np.moveaxis(pixels, 0, -1)), "RGB"))
     return ink(pixels.astype(np.float32).mean(0) / 255)
 
 
 def ink(values: Floats) -> str:
-    """Return black ink of the given strength, 0 to 1, float32 (rows, columns), on nothing."""
+    """Return values from 0 to 1, float32 (rows, columns), as black of that opacity, which dark mode inverts."""
     strength = np.clip(np.round(values * 255), 0, 255).astype(np.uint8)
     return _address(Image.fromarray(np.stack([np.zeros_like(strength), strength], -1), "LA"))
 
 
 def signed(values: Floats) -> str:
-    """Return values from -1 to 1, float32 (rows, columns), as two colours of that strength."""
+    """Return values from -1 to 1, float32 (rows, columns), as blue or red of that opacity."""
     colours = np.where(values[..., None] > 0, _POSITIVE, _NEGATIVE).astype(np.uint8)
     strength = np.clip(np.round(np.abs(values) * 255), 0, 255).astype(np.uint8)
     return _address(Image.fromarray(np.concatenate([colours, strength[..., None]], -1), "RGBA"))
 
 
 def sheet(maps: Floats, columns: int) -> Floats:
-    """Lay maps out row by row, a pixel apart: (N, rows, columns) to one (rows, columns)."""
+    """Arrange maps, float32 (N, rows, columns), row by row in one sheet with a pixel between them."""
     count, height, width = maps.shape
     rows = math.ceil(count / columns)
     whole = np.zeros((rows * (height + 1) - 1, columns * (width + 1) - 1), np.float32)

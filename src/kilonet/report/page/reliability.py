@@ -1,19 +1,19 @@
-"""How far the network may be trusted: true probabilities, and robustness."""
+"""Figures of reliability and robustness: calibration of the probabilities, accuracy under corruptions."""
 
 from matplotlib.ticker import FuncFormatter
 
 from kilonet.report.page.charts import ACCENT, FAINT, INK, SECOND, chart
-from kilonet.report.page.figures import Figure, Table, percent, span
-from kilonet.report.page.measurements import BINS, Measured, Reliability
+from kilonet.report.page.figures import PageFigure, Table, percent, span
+from kilonet.report.page.measurements import BINS, Measurements, Reliability
 from kilonet.report.subject import Robustness
 
 
-def reliability(measured: Measured) -> Figure:
-    """Draw the share that is right over the probability that was given, and how many answers there are of each."""
-    found = measured.calibrated
+def reliability_figure(measured: Measurements) -> PageFigure:
+    """Draw the reliability diagram: the share of right answers over their probability, and the number of answers."""
+    found = measured.reliability
     alternative = (
-        f"Reliability diagram in {BINS} bins: points near the diagonal mean what they say. The expected calibration "
-        f"error is {percent(found.error)}."
+        f"Reliability diagram in {BINS} bins: near the diagonal, probabilities agree with the share of right answers. "
+        f"The expected calibration error is {percent(found.error)}."
     )
     with chart("reliability", 310, 280, alternative) as drawing:
         shares, numbers = drawing.figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -29,20 +29,20 @@ def reliability(measured: Measured) -> Figure:
         numbers.set_ylim(bottom=0.8)
         numbers.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         numbers.minorticks_off()
-        shares.set_title("share that is right")
-        numbers.set_title("answers, logarithmic")
-        numbers.set_xlabel("probability that was given to the answer")
+        shares.set_title("share of right answers")
+        numbers.set_title("number of answers, logarithmic")
+        numbers.set_xlabel("probability of the answer")
         shares.set_xlim(0, 1.01)
         shares.set_ylim(0, 1.02)
         shares.grid()
     caption = (
-        "Do probabilities mean what they say? On the dashed diagonal they would; bars are 95 % intervals (Wilson), "
-        "long where there are few answers."
+        "Reliability diagram: the share of right answers among those of a like probability. On the dashed diagonal "
+        "the two are equal. Bars are 95 % intervals (Wilson), which are long where there are few answers."
     )
-    return Figure("reliability", drawing.picture, caption, _bins(found))
+    return PageFigure("reliability", drawing.svg, caption, _bin_table(found))
 
 
-def _bins(found: Reliability) -> Table:
+def _bin_table(found: Reliability) -> Table:
     rows = [
         (
             f"{100 * part.low:.1f} to {100 * part.high:.1f} %",
@@ -61,14 +61,14 @@ def _bins(found: Reliability) -> Table:
     return Table("Answers by their probability", heads, rows, total)
 
 
-def robustness(found: Robustness) -> Figure:
+def robustness_figure(found: Robustness) -> PageFigure:
     """Draw the accuracy under each corruption, highest first."""
     ranked = sorted(found.accuracies.items(), key=lambda entry: -entry[1])
     spoken = {name: name.replace("_", " ") for name, _ in ranked}
     (easiest, best), (hardest, least) = ranked[0], ranked[-1]
     alternative = (
         f"Bars of the accuracy under {len(ranked)} corruptions, from {percent(best)} ({spoken[easiest]}) down to "
-        f"{percent(least)} ({spoken[hardest]}); their mean is {percent(found.mean)}, without any it is "
+        f"{percent(least)} ({spoken[hardest]}); their mean is {percent(found.mean)}, without corruption it is "
         f"{percent(found.clean)}."
     )
     with chart("robustness", 310, 45 + 14 * len(ranked), alternative) as drawing:
@@ -84,9 +84,9 @@ def robustness(found: Robustness) -> Figure:
         axes.set_xticks(range(0, 101, 20))
         axes.set_xlabel("right, %")
     caption = (
-        "Accuracy under the corruptions of MNIST-C, none of which was trained on; dashed, the same images clean. The "
-        f"mean of the corruptions is {percent(found.mean)}."
+        "Accuracy under the corruptions of MNIST-C, none of which was trained on. The dashed line is the accuracy on "
+        f"the same images without corruption; the mean of the corruptions is {percent(found.mean)}."
     )
     rows = [(spoken[name], percent(share)) for name, share in ranked]
     table = Table("Accuracy by corruption", ("corruption", "accuracy"), rows, ("mean", percent(found.mean)))
-    return Figure("robustness", drawing.picture, caption, table)
+    return PageFigure("robustness", drawing.svg, caption, table)

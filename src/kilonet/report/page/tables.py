@@ -1,4 +1,4 @@
-"""The recipe and the network as tables."""
+"""The recipe, the network and the exported sizes as tables."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from kilonet.report.subject import Subject
 
 
 def recipe_tables(recipe: Recipe) -> list[Table]:
-    """Return a table a section of the recipe, every key with its value; layers have a table of their own."""
+    """Return one table per section of the recipe, every key with its value; `layer_table` shows the layers."""
     return [_section_table(name, getattr(recipe, name)) for name in SECTIONS]
 
 
@@ -30,8 +30,8 @@ def _value(value: Any) -> str:
 
 
 def layer_table(subject: Subject) -> Table:
-    """Return the layers with what each costs."""
-    budget = subject.budget
+    """Return the layers with the cost of each."""
+    total_cost = subject.cost
     heads = ("layer", "output", "parameters", "MACs", "RAM, bytes", "kernel", "field", "jump")
     rows = [
         (
@@ -44,9 +44,15 @@ def layer_table(subject: Subject) -> Table:
             f"{cost.receptive_field}",
             f"{cost.jump}",
         )
-        for cost in budget.layers
+        for cost in total_cost.layers
     ]
-    total = ("total", "", f"{budget.parameters:,}", f"{budget.macs:,}", f"{budget.peak_activation_bytes:,} peak")
+    total = (
+        "total",
+        "",
+        f"{total_cost.parameters:,}",
+        f"{total_cost.macs:,}",
+        f"{total_cost.peak_activation_bytes:,} peak",
+    )
     return Table("The layers", heads, rows, (*total, "", "", ""), words=2)
 
 
@@ -58,15 +64,15 @@ FORM_NAMES = {
 }
 
 
-def shipped_table(subject: Subject) -> Table | None:
-    """Return the size of every form that was exported, and of the model file."""
-    if subject.shipped is None:
+def exported_table(subject: Subject) -> Table | None:
+    """Return the sizes of every exported form; None where nothing was exported."""
+    if subject.exported is None:
         return None
     rows: list[Row] = [
         (FORM_NAMES.get(form, form), _size(figures, "bytes", "flash"), _size(figures, "ram"))
-        for form, figures in subject.shipped.forms.items()
+        for form, figures in subject.exported.forms.items()
     ]
-    return Table("Bytes of every shipped form", ("form", "file, or flash", "RAM"), rows)
+    return Table("Bytes of every exported form", ("form", "file, or flash", "RAM"), rows)
 
 
 def _size(figures: Any, *names: str) -> str:

@@ -1,0 +1,123 @@
+"""Collect what a report or a card needs: the model, its run, the runs beside it, corruptions, exported sizes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from kilonet.data.datasets import Images, load_data
+from kilonet.models.model import MODEL_FILE, load_model, packaged_models
+from kilonet.recipe import RunSection
+from kilonet.report.subject import ExportedSizes, Robustness, Subject, is_result_of
+from kilonet.training.run_folder import Result, is_finished
+from kilonet.training.run_records import RunRecord, read_printed_runs, read_run_folder, run_folders, run_name
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import read_bounded
+from kilonet.utils.schema import first_complaint
+
+CORRUPTIONS_FILE = "corruptions.json"
+EXPORTED_FOLDER = "exported"
+_MAXIMUM_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class ExtraFiles:
+    """Files that are given beside the run folders."""
+
+    results: Path | None = None
+    """The output of `kilonet train --json`."""
+    corruptions: Path | None = None
+    """The output of `kilonet evaluate --corruptions --json`; None for the run folder's corruptions.json."""
+    exported: Path | None = None
+    """A folder that `kilonet export` wrote; None for the run folder's `exported`."""
+
+
+def collect(sources: Sequence[str], extra: ExtraFiles | None = None, image_index: int = 0) -> Subject:
+    """Collect everything known about the first source, and the runs of the others.
+
+    Args:
+        sources: run folders or folders of seeds; the first may also be any model.
+        extra: further files.
+        image_index: the image that is looked at closely.
+
+    Raises:
+        KilonetError: no such run, an unfinished run, or a file that belongs to another model.
+    """
+    if not sources:
+        raise KilonetError("no run given; name at least one run folder")
+    extra = extra or ExtraFiles()
+    first, *others = [place for source in sources for place in _models_and_runs(source)]
+    model = load_model(first)
+    # A packaged model has no folder, even where a folder has its name.
+    home = None if first in packaged_models() else Path(first)
+    own = read_run_folder(Path(first)) if _is_run(first) else None
+    records = [*([own] if own else []), *(read_run_folder(Path(other)) for other in others)]
+    if extra.results is not None:
+        records += read_printed_runs(extra.results)
+    own = own or next((record for record in records if is_result_of(record.result, model)), None)
+    if own is None and extra.results is not None:
+        raise KilonetError(f"{extra.results}: none of its runs is that of {first}")
+    return Subject(
+        name=name_of(first),
+        model=model,
+        images=_scored_images(own),
+        record=own,
+        others=tuple(_distinct(records, [own.result] if own else [])),
+        robustness=_read_robustness(extra.corruptions, home),
+        exported=_read_sizes(extra.exported, home),
+        image_index=image_index,
+    )
+
+
+def _models_and_runs(source: str) -> list[str]:
+    """Return the run folders in a folder, the run folder of a model file in one, or the source itself."""
+    path = Path(source)
+    if path.name == MODEL_FILE and is_finished(path.parent):
+        return [str(path.parent)]
+    return [source] if source in packaged_models() else [str(folder) for folder in run_folders(path)] or [source]
+
+
+def _is_run(source: str) -> bool:
+    return source not in packaged_models() and is_finished(Path(source))
+
+
+def name_of(source: str) -> str:
+    """Return the name of a run or a model: its packaged name, or its folder's or file's name."""
+    path = Path(source).resolve()
+    if path.name == MODEL_FILE:
+        path = path.parent
+    return run_name(path) if _is_run(source) else path.name.removesuffix(".safetensors")
+
+
+def _scored_images(own: RunRecord | None) -> Images:
+    run = own.result.recipe.run if own else RunSection()
+    return load_data(run.data, holdout=run.holdout).test
+
+
+def _distinct(records: Sequence[RunRecord], seen: list[Result]) -> Iterator[RunRecord]:
+    """Yield the records whose result is not among those seen, each once."""
+    for record in records:
+        if record.result not in seen:
+            seen.append(record.result)
+            yield record
+
+
+def _read_robustness(given: Path | None, home: Path | None) -> Robustness | None:
+    path = given or (home / CORRUPTIONS_FILE if home else None)
+    if path is None or (given is None and not path.is_file()):
+        return None
+    try:
+        return Robustness.model_validate_json(read_bounded(path, _MAXIMUM_BYTES, "figures"))
+    except ValidationError as error:
+        raise KilonetError(f"{path}: {first_complaint(error)}") from None
+
+
+def _read_sizes(given: Path | None, home: Path | None) -> ExportedSizes | None:
+    from kilonet.export import manifest  # noqa: PLC0415 - a report without an export does not wait for it
+
+    path = given or (home / EXPORTED_FOLDER if home else None)
+    if path is None or (given is None and not (path / manifest.DESCRIPTION_FILE).is_file()):
+        return None
+    export = manifest.read(path)
+    return ExportedSizes(export.model_sha256, export.forms)
