@@ -1,8 +1,8 @@
-"""Takes the picture of a report: its opening at a desk in light, its worst images on a phone in dark.
+"""Takes the picture of a report: its beginning at a desk in light mode, its confusion matrix on a phone in dark mode.
 
     python benchmarks/report_picture.py report.html [--out docs/pictures/report.png]
 
-It takes Chromium and Python's playwright (the extra `browser`).
+It needs Chromium and Python's playwright (the extra `browser`).
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def photograph(browser: Browser, address: str, options: dict[str, Any]) -> Image.Image:
-    """Return what the report looks like where it opens."""
+    """Return a screenshot of the report at an address."""
     context = browser.new_context(**options)
     page = context.new_page()
     page.goto(address)

@@ -2,9 +2,9 @@
 
     python benchmarks/results.py [--check]
 
-Every file there that `kilonet train ... --seeds N --json` wrote is a row, without being named anywhere; runs with
-`--holdout` are no rows of their own, but say beside the runs of the same recipe what the holdout had predicted. With
-`--check` nothing is written, and a difference is exit status 1.
+Every file there that `kilonet train ... --seeds N --json` printed is a row. Runs with `--holdout` have no row of their
+own; their accuracy stands as a prediction in the row of the same recipe. With `--check` nothing is written, and a
+difference gives exit status 1.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from typing import Any
 from kilonet.evaluation.statistics import mean_and_deviation
 from kilonet.network.cost import network_cost
 from kilonet.recipe import Recipe, load_recipe, packaged_recipes
+from kilonet.training.run_records import training_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -28,16 +29,18 @@ _HEAD = """# Results
 
 Made from the files in [results/](results) by `make results`; nothing here is written by hand.
 
-Accuracies are of the final epoch, mean ± standard deviation over n seeds, all of which are listed; no epoch and no seed
-is picked. Predicted is what runs of the same recipe had on 10,000 training images held out, where such runs are kept.
-Parameters are all that are trained, those of batch norm included. Seconds are of training one run on the machine that
-is named, without its teachers, whose own are given with them. What a command prints is the file its row is named after.
-The rule is that of the course which the first network comes from: 99.4 % in each of the last five of at most 15 epochs;
-the column says how many of the seeds keep it, where every epoch's accuracy is kept.
+Accuracies are those of the final epoch: mean ± standard deviation over n seeds, all of which are listed. No epoch and
+no seed is picked. "Predicted" is the accuracy of the same recipe on 10,000 held-out training images, where such runs
+exist. Parameters include those of batch norm. Seconds are the training time of one run on the named machine, without
+its teachers, whose times stand beside them. A command prints the file after which its row is named. "Course's rule" is
+the goal of the course from which the first network comes: 99.4 % in each of the last five of at most 15 epochs. The
+column counts the seeds that reach it, where the accuracy of every epoch is kept.
 """
 _RULE_EPOCHS, _RULE_LAST, _RULE_SHARE = 15, 5, 0.994
-_FREE = {"seed", "holdout", "engine", "device", "precision", "threads"}
-"""Keys of a run that may differ from its recipe's without a flag of the command."""
+_MAY_DIFFER = {"run.holdout", "run.engine", "run.precision"}
+"""Keys of a recipe in which a row and its prediction may differ."""
+_WITHOUT_FLAG = {"seed", "holdout", "engine", "device", "precision", "threads"}
+"""Keys that may differ from those of the packaged recipe without a flag in the command."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +63,18 @@ class Row:
 
     @property
     def is_prediction(self) -> bool:
-        """Whether the runs were scored on images held out."""
+        """Whether the runs were scored on held-out images."""
         return self.recipe.run.holdout
 
     @property
     def kind(self) -> str:
-        """What runs that predict one another share."""
-        run = self.recipe.run.model_dump(exclude=_FREE)
-        return json.dumps([self.recipe.model_dump(mode="json", exclude={"about", "run"}), run], sort_keys=True)
+        """What a row has in common with the row of runs with --holdout that predicts it."""
+        keys = training_keys(self.recipe)
+        return json.dumps({key: keys[key] for key in keys if key not in _MAY_DIFFER}, sort_keys=True)
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Read the files of runs, MNIST first, by falling parameters; other files of the folder are passed over."""
+    """Read the files of runs, MNIST first, by falling parameters; other files in the folder are skipped."""
     rows = []
     for path in sorted(folder.glob("*.json")):
         runs = json.loads(path.read_text(encoding="utf-8")).get("runs")
@@ -131,7 +134,7 @@ def _line(row: Row, predictions: Mapping[str, Row]) -> str:
 
 
 def _rule(row: Row) -> str:
-    """Say how many runs stand in each of the last epochs where the course wants it; nothing where it does not apply."""
+    """Return how many runs reach the course's rule, or nothing where the rule does not apply."""
     histories = [run.get("history", []) for run in row.runs]
     if row.recipe.train.epochs > _RULE_EPOCHS or row.recipe.run.data != "mnist" or not all(histories):
         return ""
@@ -152,7 +155,7 @@ def _teacher(teacher: Mapping[str, Any]) -> str:
 
 
 def command_of(row: Row) -> str:
-    """Return the command that trains such runs: of the packaged recipe that takes the fewest flags."""
+    """Return the command that trains such runs, from the packaged recipe that takes the fewest flags."""
     options = {name: list(_flags(load_recipe(name), row.recipe)) for name in packaged_recipes()}
     name = min(options, key=lambda name: (len(options[name]), name != row.name, name))
     words = ["kilonet", "train", name, *(word for flag in options[name] for word in flag)]
@@ -161,11 +164,11 @@ def command_of(row: Row) -> str:
 
 
 def _flags(base: Recipe, wanted: Recipe) -> Iterator[list[str]]:
-    """Yield the flags that make one recipe of another, each as its words."""
+    """Yield the flags that turn one recipe into another, each as its words."""
     for section, keys in wanted.model_dump(mode="json", exclude={"about"}).items():
         theirs = base.model_dump(mode="json")[section]
         for key, value in keys.items():
-            if key not in _FREE and value is not None and value != theirs[key]:
+            if key not in _WITHOUT_FLAG and value is not None and value != theirs[key]:
                 flag = key.replace("_", "-")
                 if isinstance(value, bool):
                     yield [f"--{flag}" if value else f"--no-{flag}"]

@@ -37,9 +37,9 @@ def add_flags(parser: Parser) -> None:
 
 
 def run(flags: argparse.Namespace) -> int:
-    from kilonet.report.gathering import Evidence
-    from kilonet.report.writing import card
+    from kilonet.report.sources import ExtraFiles
+    from kilonet.report.writing import write_card
 
-    written = card(flags.model, flags.out, Evidence(flags.results, flags.corruptions), flags.license)
+    written = write_card(flags.model, flags.out, ExtraFiles(flags.results, flags.corruptions), flags.license)
     print(json.dumps(written.as_json()) if flags.json else written)
     return 0

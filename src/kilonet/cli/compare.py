@@ -28,8 +28,8 @@ def run(flags: argparse.Namespace) -> int:
 
     comparison = compare(flags.runs)
     if flags.plot is not None:
-        from kilonet.report.comparison.frontier import draw
+        from kilonet.report.comparison.frontier import draw_frontier
 
-        draw(comparison, flags.plot)
+        draw_frontier(comparison, flags.plot)
     print(json.dumps(comparison.as_json()) if flags.json else comparison)
     return 0

@@ -50,10 +50,10 @@ def add_flags(parser: Parser) -> None:
 
 
 def run(flags: argparse.Namespace) -> int:
-    from kilonet.report.gathering import Evidence
-    from kilonet.report.writing import report
+    from kilonet.report.sources import ExtraFiles
+    from kilonet.report.writing import write_report
 
-    evidence = Evidence(flags.results, flags.corruptions, flags.exported, flags.digit)
-    written = report(flags.runs, flags.out, evidence)
+    extra = ExtraFiles(flags.results, flags.corruptions, flags.exported)
+    written = write_report(flags.runs, flags.out, extra, flags.digit)
     print(json.dumps(written.as_json()) if flags.json else written)
     return 0

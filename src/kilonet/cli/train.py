@@ -43,7 +43,7 @@ def add_flags(parser: Parser) -> None:
 
 def run(flags: argparse.Namespace) -> int:
     from kilonet.training import launch
-    from kilonet.training.results import as_printed
+    from kilonet.training.run_records import run_as_json
 
     changes = recipe_changes(flags)
     if flags.resume is not None:
@@ -52,15 +52,15 @@ def run(flags: argparse.Namespace) -> int:
                 "--resume continues a run with its own recipe: give no recipe, and no flag but --tensorboard or --json"
             )
         run = launch.resume_run(flags.resume, tensorboard=flags.tensorboard)
-        print(json.dumps(as_printed(run)) if flags.json else run_text(run))
+        print(json.dumps(run_as_json(run)) if flags.json else run_text(run))
         return 0
     recipe = flags.recipe if flags.recipe is not None else DEFAULT_RECIPE
     if flags.seeds is None:
         run = launch.train_recipe(recipe, changes, flags.out, tensorboard=flags.tensorboard)
-        print(json.dumps(as_printed(run)) if flags.json else run_text(run))
+        print(json.dumps(run_as_json(run)) if flags.json else run_text(run))
     else:
         runs = launch.train_seeds(recipe, changes, flags.out, flags.seeds, tensorboard=flags.tensorboard)
-        print(json.dumps({"runs": [as_printed(run) for run in runs]}) if flags.json else seeds_text(runs))
+        print(json.dumps({"runs": [run_as_json(run) for run in runs]}) if flags.json else seeds_text(runs))
     return 0
 
 
