@@ -1,6 +1,5 @@
 """The service: one model behind HTTP, with a page to draw on.
 
-A leaf that stands on another, `ship`. The way of a request, each a module: `protocol` (the socket's timers), `gate`
-(limits, counts, a line in the log), `straight` (past the routes, for single images), `app` (routes), `answering`
-(images to answers, in threads), `engine` (logits).
+A request passes through these modules in turn: `protocol` (timeouts of the socket), `gate` (limits, counts, one log
+line), `app` (routes), `answering` (decodes and classifies images in threads), `classifiers` (computes logits).
 """

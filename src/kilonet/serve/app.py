@@ -15,7 +15,6 @@ from kilonet.serve.limits import Limits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal, refused_image
 from kilonet.serve.schema import Answer, Answers, Card, Error, Health, batch_schema, pixels_schema
-from kilonet.serve.straight import Endpoint, Straight
 from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):
@@ -58,15 +57,13 @@ def application(engine: Classifier, card: Card, limits: Limits, metrics: Metrics
         redoc_url=None,
         exception_handlers={Refusal: _refused, HTTPException: _failed, Exception: _broken},
     )
-    predict = _add_prediction(app, Answering(engine, limits, metrics))
+    _add_prediction(app, Answering(engine, limits, metrics))
     _add_knowledge(app, card, metrics)
     _add_pages(app, card)
-    straight = Straight(app, {("POST", "/predict"): predict}, _broken)
-    return Gate(straight, limits, metrics, (route.path for route in app.routes if hasattr(route, "path")))
+    return Gate(app, limits, metrics, (route.path for route in app.routes if hasattr(route, "path")))
 
 
-def _add_prediction(app: FastAPI, answering: Answering) -> Endpoint:
-    """Add the routes that read images, and return what answers the one for a single image."""
+def _add_prediction(app: FastAPI, answering: Answering) -> None:
     limits, shape = answering.limits, answering.engine.section.input_shape
     single, several = pixels_schema(shape), batch_schema(shape, limits.images)
 
@@ -94,8 +91,6 @@ def _add_prediction(app: FastAPI, answering: Answering) -> Endpoint:
             files = [from_file(content, limits, name) for name, content in await _files(request, limits)]
             images = partial(list, files)
         return Response(await answering.json(images, len(content), is_batch=True), media_type=JSON)
-
-    return predict
 
 
 def _add_knowledge(app: FastAPI, card: Card, metrics: Metrics) -> None:

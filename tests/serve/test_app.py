@@ -1,4 +1,4 @@
-"""The service's answers, in this process: those of `kilonet predict`, and one line for whatever it cannot read."""
+"""The application in this process: it answers as `kilonet predict` does, and refuses bad input in one line."""
 
 import json
 import re
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 from starlette.testclient import TestClient
+from torch import Tensor
 
 from found_digits import draw_change, found_digit
 from helpers import BASELINE_LAYERS, refusal
@@ -144,6 +145,23 @@ def test_a_network_of_other_things_takes_images_of_its_size(tmp_path: Path) -> N
         assert np.shape(answer["seen"]) == (3, 6, 5)
         assert opened.post("/predict", json={"pixels": 6 * [5 * [0]]}).json() == answer
         refused(opened.post("/predict", content=png(np.zeros((5, 5), np.uint8)), headers=PNG), 422, "5x5", "5x6")
+
+
+def test_a_failing_model_is_answered_in_one_line_and_raised_to_the_server(seven: bytes) -> None:
+    class Broken(OneAtATime):
+        def logits(self, pixels: Tensor) -> Tensor:
+            raise ZeroDivisionError(pixels.shape)
+
+    model = load_model("best")
+    card = card_of(model, engine_of(model), "best")
+    metrics = Metrics(card.classes)
+    service = application(Broken(model), card, LIMITS, metrics)
+    with TestClient(service, raise_server_exceptions=False) as opened:
+        refused(opened.post("/predict", content=seven, headers=PNG), 500, "ZeroDivisionError")
+        refused(opened.post("/predict/batch", files={"f": ("7.png", seven)}), 500, "ZeroDivisionError")
+    assert metrics.registry.get_sample_value("kilonet_refusals_total", {"reason": "fault"}) == 2
+    with TestClient(service) as opened, pytest.raises(ZeroDivisionError):
+        opened.post("/predict", content=seven, headers=PNG)
 
 
 # What it tells of itself
