@@ -1,4 +1,4 @@
-"""A service under test: the whole application in this process, or as a process of its own; and images to send it."""
+"""The service under test, in this process or as a process of its own, and images to send to it."""
 
 import asyncio
 import contextlib
@@ -22,24 +22,24 @@ from PIL import Image
 from helpers import KILONET
 from kilonet.models.model import load_model
 from kilonet.serve.app import application
-from kilonet.serve.card import card_of
-from kilonet.serve.engine import engine_of
+from kilonet.serve.classifiers import thread_safe
 from kilonet.serve.gate import Gate
-from kilonet.serve.limits import Limits
+from kilonet.serve.limits import RequestLimits
 from kilonet.serve.metrics import Metrics
+from kilonet.serve.model_facts import describe_model
 
 Result = TypeVar("Result")
 
-LIMITS = Limits(bytes=1 << 20, pixels=1_000_000, images=4, requests=16, seconds=5.0)
+LIMITS = RequestLimits(bytes=1 << 20, pixels=1_000_000, images=4, requests=16, seconds=5.0)
 PNG = {"content-type": "image/png"}
 
 
-def service_of(source: str, limits: Limits = LIMITS) -> Gate:
+def service_of(source: str, limits: RequestLimits = LIMITS) -> Gate:
     """Return the application that serves a trained model."""
     model = load_model(source)
-    engine = engine_of(model)
-    card = card_of(model, engine, source)
-    return application(engine, card, limits, Metrics(card.classes))
+    classifier = thread_safe(model)
+    facts = describe_model(model, classifier, source)
+    return application(classifier, facts, limits, Metrics(facts.classes))
 
 
 def png(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:
@@ -50,7 +50,7 @@ def png(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:
 
 
 def in_loop(main: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine in a loop of its own, whatever runs in this thread: see browser.py."""
+    """Run a coroutine in an event loop of its own; Playwright may have one in this thread, see browser.py."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, main).result()
 
@@ -65,15 +65,15 @@ class Process:
 
     @property
     def url(self) -> str:
-        """Where it is, without a slash at the end."""
+        """The address, without a slash at the end."""
         return f"http://127.0.0.1:{self.port}"
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return what it has logged."""
+        """Return the lines of its log."""
         return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """Send a signal and return the exit status with what is left of stdout."""
+        """Send a signal; return the exit status and the rest of stdout."""
         self.popen.send_signal(number)
         out, _ = self.popen.communicate(timeout=30)
         return self.popen.returncode, out
@@ -81,7 +81,7 @@ class Process:
 
 @contextlib.contextmanager
 def running(folder: Path, *flags: str, source: str = "best") -> Iterator[Process]:
-    """Start a service on a free port; it is killed at the end if it still runs."""
+    """Start a service on a free port; kill it at the end if it still runs."""
     log = folder / "log.jsonl"
     with log.open("w", encoding="utf-8") as stream:
         words = [*KILONET, "serve", source, "--port", "0", *flags]
@@ -103,7 +103,7 @@ def head(path: str, *headers: str, method: str = "POST") -> bytes:
 
 
 def exchange(port: int, *parts: bytes, pause: float = 0.0, timeout: float = 20.0) -> bytes:
-    """Send parts, with pauses between, and return all that comes back until the service closes the connection."""
+    """Send parts, with pauses in seconds between them; return all bytes until the service closes the connection."""
     answer = b""
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
         try:
@@ -119,6 +119,6 @@ def exchange(port: int, *parts: bytes, pause: float = 0.0, timeout: float = 20.0
 
 
 def status_and_error(answer: bytes) -> tuple[int, str]:
-    """Return the status and the one line of a refusal as it came from the socket."""
+    """Return the status and the line of a refusal, given the bytes from the socket."""
     first, _, body = answer.partition(b"\r\n\r\n")
     return int(first.split(b" ")[1]), json.loads(body)["error"]

@@ -27,10 +27,10 @@ from kilonet.network.module import initial_network
 from kilonet.network.section import ModelSection
 from kilonet.serve.answering import Answering, from_pixels
 from kilonet.serve.app import application
-from kilonet.serve.card import card_of
-from kilonet.serve.engine import OneAtATime, engine_of
-from kilonet.serve.limits import Limits
+from kilonet.serve.classifiers import LockedClassifier, thread_safe
+from kilonet.serve.limits import RequestLimits
 from kilonet.serve.metrics import Metrics
+from kilonet.serve.model_facts import describe_model
 from kilonet.serve.refusal import Refusal
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
@@ -58,7 +58,7 @@ def predicted(client: TestClient, content: bytes, kind: str = "image/png") -> di
 
 
 def refused(response: Any, status: int, *words: str) -> None:
-    """Make sure that an answer is what bad input gets."""
+    """Check that a response is one line of JSON with the status and the words of a refusal."""
     assert response.status_code == status, response.text
     assert list(response.json()) == ["error"]
     refusal(KilonetError(response.json()["error"]), *words)
@@ -69,7 +69,7 @@ def refused(response: Any, status: int, *words: str) -> None:
 
 
 def test_answers_are_those_of_predict(client: TestClient, mnist: DataSet, tmp_path: Path) -> None:
-    """Images as MNIST has them, found ones that have to be laid out, and such without a digit."""
+    """MNIST images as they are, photos in which the digit must be found, and images without a digit."""
     files = {}
     for number, image in enumerate(mnist.test.pixels[:40, 0].numpy()):
         files[f"plain-{number:03}.png"] = png(image)
@@ -117,23 +117,23 @@ def test_a_batch_is_answered_in_its_order_as_its_images_alone(client: TestClient
 def test_a_trained_model_is_answered_by_its_float_graph(mnist: DataSet) -> None:
     model = load_model("baseline")
     pixels = mnist.test.pixels[:120]
-    np.testing.assert_allclose(engine_of(model).logits(pixels), model.logits(pixels), atol=1e-4)
+    np.testing.assert_allclose(thread_safe(model).logits(pixels), model.logits(pixels), atol=1e-4)
 
 
 def test_an_exported_folder_is_served_by_its_own_c(small: DataSet, tmp_path: Path) -> None:
     export_c(load_model("best"), small.train, tmp_path)
     exported = ExportedModel(tmp_path)
-    engine = engine_of(exported)
-    assert isinstance(engine, OneAtATime)
-    card = card_of(exported, engine, str(tmp_path))
-    assert (card.sha256, card.accuracy) == (load_model("best").sha256, None)
+    classifier = thread_safe(exported)
+    assert isinstance(classifier, LockedClassifier)
+    facts = describe_model(exported, classifier, str(tmp_path))
+    assert (facts.sha256, facts.accuracy) == (load_model("best").sha256, None)
     image = small.test.pixels[0, 0].numpy()
-    with TestClient(application(engine, card, LIMITS, Metrics(card.classes))) as opened:
+    with TestClient(application(classifier, facts, LIMITS, Metrics(facts.classes))) as opened:
         answer = predicted(opened, png(image))
     np.testing.assert_allclose(answer["probabilities"], exported.predict(image[None]).probabilities[0], atol=1e-6)
 
 
-def test_a_network_of_other_things_takes_images_of_its_size(tmp_path: Path) -> None:
+def test_a_network_of_other_classes_takes_images_of_its_size(tmp_path: Path) -> None:
     section = ModelSection(input=(3, 6, 5), layers=("conv 4", "gap", "pointwise 3"))
     model = Model(section, initial_network(section, 0).state(), Metadata(names=("cat", "dog", "hen")))
     model.save(tmp_path / "model.safetensors")
@@ -148,14 +148,14 @@ def test_a_network_of_other_things_takes_images_of_its_size(tmp_path: Path) -> N
 
 
 def test_a_failing_model_is_answered_in_one_line_and_raised_to_the_server(seven: bytes) -> None:
-    class Broken(OneAtATime):
+    class Broken(LockedClassifier):
         def logits(self, pixels: Tensor) -> Tensor:
             raise ZeroDivisionError(pixels.shape)
 
     model = load_model("best")
-    card = card_of(model, engine_of(model), "best")
-    metrics = Metrics(card.classes)
-    service = application(Broken(model), card, LIMITS, metrics)
+    facts = describe_model(model, thread_safe(model), "best")
+    metrics = Metrics(facts.classes)
+    service = application(Broken(model), facts, LIMITS, metrics)
     with TestClient(service, raise_server_exceptions=False) as opened:
         refused(opened.post("/predict", content=seven, headers=PNG), 500, "ZeroDivisionError")
         refused(opened.post("/predict/batch", files={"f": ("7.png", seven)}), 500, "ZeroDivisionError")
@@ -164,19 +164,19 @@ def test_a_failing_model_is_answered_in_one_line_and_raised_to_the_server(seven:
         opened.post("/predict", content=seven, headers=PNG)
 
 
-# What it tells of itself
+# Information about the service
 
 
-def test_the_card_tells_what_is_known(client: TestClient, finished: Run) -> None:
-    card = client.get("/model").json()
+def test_the_model_is_described(client: TestClient, finished: Run) -> None:
+    facts = client.get("/model").json()
     model = load_model("best")
-    assert card["name"] == "best"
-    assert card["parameters"] == 7662
-    assert card["sha256"] == model.sha256
-    assert card["calibration"]["sure_from"] == pytest.approx(0.8650, abs=1e-4)
-    assert card["accuracy"] == {"share": 0.9956, "images": 10000, "of": "MNIST's test images, as served"}
+    assert facts["name"] == "best"
+    assert facts["parameters"] == 7662
+    assert facts["sha256"] == model.sha256
+    assert facts["calibration"]["sure_from"] == pytest.approx(0.8650, abs=1e-4)
+    assert facts["accuracy"] == {"share": 0.9956, "images": 10000, "of": "MNIST's test images, as served"}
     assert finished.folder
-    own = card_of(finished.model, engine_of(finished.model), str(finished.folder))
+    own = describe_model(finished.model, thread_safe(finished.model), str(finished.folder))
     assert own.accuracy
     assert own.accuracy.share == finished.result.final.test_accuracy
     assert own.accuracy.images == 500
@@ -217,7 +217,7 @@ def test_metrics_count_what_was_asked_and_answered(mnist: DataSet) -> None:
     assert "invented" not in text
 
 
-def test_the_interface_s_page_has_all_it_needs_here(client: TestClient) -> None:
+def test_the_api_page_needs_no_other_host(client: TestClient) -> None:
     html = client.get("/docs").text
     addresses = re.findall(r'(?:src|href)="([^"]+)"', html)
     assert sorted(addresses) == ["/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "data:,"]
@@ -226,7 +226,7 @@ def test_the_interface_s_page_has_all_it_needs_here(client: TestClient) -> None:
     assert "://" not in html
 
 
-# What it does not take
+# Bad input
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "image/gif", "application/x-www-form-urlencoded", "image/png2"])
@@ -301,15 +301,13 @@ def test_gigantic_dimensions_are_refused_before_anything_is_decoded(client: Test
 
 
 def test_a_decompression_bomb_is_refused(client: TestClient) -> None:
-    """Ten megabytes of pixels in ten kilobytes: within the limit of bytes, beyond that of pixels."""
+    """Ten megabytes of pixels in ten kilobytes: within the limit of bytes, over that of pixels."""
     content = png(np.zeros((3200, 3200), np.uint8))
     assert len(content) < 20_000
     refused(client.post("/predict", content=content, headers=PNG), 422, "3200x3200", "1,000,000")
 
 
-def test_a_file_that_is_two_things_is_an_image_and_nothing_else(
-    client: TestClient, seven: bytes, mnist: DataSet
-) -> None:
+def test_a_file_of_two_formats_is_read_as_an_image_only(client: TestClient, seven: bytes, mnist: DataSet) -> None:
     answer = predicted(client, seven)
     assert predicted(client, seven + b"PK\x03\x04" + 100 * b"zip") == answer
     jpeg = png(mnist.test.pixels[0, 0].numpy(), "JPEG")
@@ -345,9 +343,9 @@ def test_any_image_is_answered(client: TestClient, rows: int, columns: int, chan
     assert np.shape(answer["seen"]) == (28, 28)
 
 
-def test_what_is_late_is_given_up_between_two_images(mnist: DataSet) -> None:
-    late = Limits(bytes=1 << 20, pixels=1_000_000, images=4, requests=16, seconds=1e-9)
-    answering = Answering(engine_of(load_model("best")), late, Metrics("0123456789"))
+def test_a_late_batch_is_given_up_between_two_images(mnist: DataSet) -> None:
+    limits = RequestLimits(bytes=1 << 20, pixels=1_000_000, images=4, requests=16, seconds=1e-9)
+    answering = Answering(thread_safe(load_model("best")), limits, Metrics("0123456789"))
     images = [from_pixels(image) for image in mnist.test.pixels[:2, 0].tolist()]
     with pytest.raises(Refusal, match="no answer within"):
         in_loop(answering.json(lambda: images, 1, is_batch=True))
@@ -355,15 +353,15 @@ def test_what_is_late_is_given_up_between_two_images(mnist: DataSet) -> None:
 
 def test_limits_are_positive() -> None:
     with pytest.raises(KilonetError) as error:
-        Limits(bytes=1, pixels=1, images=0, requests=1, seconds=1)
+        RequestLimits(bytes=1, pixels=1, images=0, requests=1, seconds=1)
     refusal(error, "--max-images", "0")
     with pytest.raises(KilonetError) as error:
-        Limits(bytes=1, pixels=1, images=1, requests=1, seconds=float("nan"))
+        RequestLimits(bytes=1, pixels=1, images=1, requests=1, seconds=float("nan"))
     refusal(error, "--max-seconds")
 
 
-def test_the_seeds_network_is_served_as_well() -> None:
+def test_a_model_that_was_never_scored_is_served_too() -> None:
     section = ModelSection(layers=BASELINE_LAYERS)
     model = Model(section, initial_network(section, 0).state())
-    card = card_of(model, engine_of(model), "runs/mine/model.safetensors")
-    assert (card.name, card.accuracy, card.calibration) == ("mine", None, None)
+    facts = describe_model(model, thread_safe(model), "runs/mine/model.safetensors")
+    assert (facts.name, facts.accuracy, facts.calibration) == ("mine", None, None)

@@ -1,4 +1,4 @@
-"""Jobs that wait are taken together, each gets its own result, and large ones keep nobody waiting."""
+"""Waiting jobs share a batch, each gets its own result, and no small job waits for a large one."""
 
 import asyncio
 import threading
@@ -6,53 +6,53 @@ from collections.abc import Sequence
 
 import pytest
 
-from kilonet.serve.together import Together
+from kilonet.serve.batching import BatchingPool
 from service import in_loop
 
 FAULT = 13
 
 
 class Doubling:
-    """Doubles numbers once it is let go, all but one; remembers what it was given together."""
+    """Doubles even numbers once `go` is set, fails on FAULT, and remembers the batches."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
-        self.taken: list[list[int]] = []
+        self.batches: list[list[int]] = []
 
     def __call__(self, jobs: Sequence[int]) -> list[int | Exception]:
         assert self.go.wait(10)
-        self.taken.append(list(jobs))
+        self.batches.append(list(jobs))
         if FAULT in jobs:
             raise ZeroDivisionError
         return [ValueError(f"{job} is odd") if job % 2 else 2 * job for job in jobs]
 
 
-def together(work: Doubling, threads: int = 1, most: int = 3) -> Together[int, int]:
-    return Together(work, lambda job: job < 100, threads, most)
+def batching(work: Doubling, threads: int = 1, max_batch: int = 3) -> BatchingPool[int, int]:
+    return BatchingPool(work, lambda job: job < 100, threads, max_batch)
 
 
-async def started(pool: Together[int, int], *jobs: int) -> list["asyncio.Task[int]"]:
-    tasks = [asyncio.create_task(pool.result(job)) for job in jobs]
+async def started(pool: BatchingPool[int, int], *jobs: int) -> list["asyncio.Task[int]"]:
+    tasks = [asyncio.create_task(pool.run(job)) for job in jobs]
     for _ in range(3):
         await asyncio.sleep(0)
     return tasks
 
 
-def test_what_waits_is_taken_together_in_order_but_large_jobs_alone() -> None:
+def test_small_jobs_share_batches_in_order_and_large_jobs_run_alone() -> None:
     async def run() -> None:
-        pool = together(work)
+        pool = batching(work)
         tasks = [*await started(pool, 0), *await started(pool, 2, 4, 6, 8, 200, 10)]
         work.go.set()
         assert await asyncio.gather(*tasks) == [0, 4, 8, 12, 16, 400, 20]
 
     work = Doubling()
     in_loop(run())
-    assert work.taken == [[0], [2, 4, 6], [8], [200], [10]]
+    assert work.batches == [[0], [2, 4, 6], [8], [200], [10]]
 
 
 def test_an_error_is_raised_for_its_own_job() -> None:
     async def run() -> None:
-        pool = together(work)
+        pool = batching(work)
         first, second, third = await started(pool, 2, 3, 4)
         work.go.set()
         assert await first == 4
@@ -64,23 +64,23 @@ def test_an_error_is_raised_for_its_own_job() -> None:
     in_loop(run())
 
 
-def test_a_fault_is_raised_for_all_and_the_thread_goes_on() -> None:
+def test_a_fault_is_raised_for_the_whole_batch_and_the_pool_goes_on() -> None:
     async def run() -> None:
-        pool = together(work)
+        pool = batching(work)
         first, *tasks = await started(pool, 2, FAULT, 4)
         work.go.set()
         for task in (first, *tasks):
             with pytest.raises(ZeroDivisionError):
                 await task
-        assert await pool.result(6) == 12
+        assert await pool.run(6) == 12
 
     work = Doubling()
     in_loop(run())
 
 
-def test_nobody_computes_what_nobody_waits_for() -> None:
+def test_a_cancelled_job_is_not_run() -> None:
     async def run() -> None:
-        pool = together(work)
+        pool = batching(work)
         await started(pool, 2)
         left, stays = await started(pool, 4, 6)
         left.cancel()
@@ -89,4 +89,4 @@ def test_nobody_computes_what_nobody_waits_for() -> None:
 
     work = Doubling()
     in_loop(run())
-    assert work.taken == [[2], [6]]
+    assert work.batches == [[2], [6]]

@@ -1,4 +1,4 @@
-"""The gate alone, around applications made for the purpose."""
+"""The gate alone, around small applications of these tests."""
 
 import asyncio
 import json
@@ -10,11 +10,11 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from kilonet.serve.gate import Gate
-from kilonet.serve.limits import Limits
+from kilonet.serve.limits import RequestLimits
 from kilonet.serve.metrics import Metrics
 from service import in_loop
 
-LIMITS = Limits(bytes=100, pixels=1, images=1, requests=2, seconds=0.3)
+LIMITS = RequestLimits(bytes=100, pixels=1, images=1, requests=2, seconds=0.3)
 
 
 async def echo(_: Scope, receive: Receive, send: Send) -> None:
@@ -26,7 +26,7 @@ async def echo(_: Scope, receive: Receive, send: Send) -> None:
 
 @dataclass
 class Client:
-    """One request, sent in parts, each after a pause in seconds; and what came back."""
+    """One request, sent in parts, each after a pause in seconds, and the messages of its response."""
 
     parts: Iterable[tuple[bytes, float]] = ((b"", 0),)
     length: int | None = None
@@ -89,7 +89,7 @@ def counted(metrics: Metrics, name: str, **labels: str) -> float:
     return metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-def test_a_body_is_handed_on_whole_with_the_guards_on_the_answer() -> None:
+def test_a_body_is_passed_on_whole_and_the_response_has_security_headers() -> None:
     guarded, metrics = gate()
     client = in_loop(Client([(b"abc", 0), (b"", 0), (b"def", 0.01)]).through(guarded))
     assert (client.status, client.body) == (200, b"abcdef")
@@ -115,7 +115,7 @@ def test_a_declared_length_over_the_limit_is_refused_before_the_body_is_asked_fo
 
 
 class _Noting(list[Message]):
-    """A list that tells when something is appended."""
+    """A list that calls a function when something is appended."""
 
     def __init__(self, note: Callable[[], None]) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class _Noting(list[Message]):
         super().append(message)
 
 
-def test_a_body_longer_than_it_should_be_is_cut_off_where_it_passes_the_limit() -> None:
+def test_a_body_longer_than_declared_is_refused_at_the_limit() -> None:
     guarded, _ = gate()
     endless = ((b"x" * 30, 0.0) for _ in range(10))
     client = in_loop(Client(endless, length=3).through(guarded))
@@ -148,7 +148,7 @@ def test_a_slow_body_is_refused() -> None:
     assert counted(metrics, "kilonet_refusals_total", reason="slow") == 1
 
 
-def test_requests_beyond_those_at_once_are_told_to_come_back() -> None:
+def test_too_many_requests_at_once_are_refused_for_now() -> None:
     async def run() -> list[Client]:
         clients = [Client([(b"x", 0.1)]) for _ in range(5)]
         await asyncio.gather(*(client.through(guarded) for client in clients))
@@ -165,7 +165,7 @@ def test_requests_beyond_those_at_once_are_told_to_come_back() -> None:
     assert counted(metrics, "kilonet_refusals_total", reason="busy") == 3
 
 
-def test_bodies_in_memory_are_bounded_together() -> None:
+def test_all_bodies_in_memory_share_a_limit() -> None:
     async def run() -> list[Client]:
         clients = [Client([(b"x" * 100, 0), (b"", 0.1)]) for _ in range(10)]
         await asyncio.gather(*(client.through(guarded) for client in clients))
@@ -176,7 +176,7 @@ def test_bodies_in_memory_are_bounded_together() -> None:
     clients.sort(key=lambda client: client.status)
     assert [client.status for client in clients] == 8 * [200] + 2 * [503]
     clients[-1].refused(503, "800 bytes")
-    assert after.status == 200, "what is answered is given back"
+    assert after.status == 200, "the memory of answered requests is free again"
 
 
 def test_an_answer_that_takes_too_long_is_given_up() -> None:
@@ -188,7 +188,7 @@ def test_an_answer_that_takes_too_long_is_given_up() -> None:
     assert counted(metrics, "kilonet_requests_in_flight") == 0
 
 
-def test_an_answer_that_has_begun_is_not_refused_any_more() -> None:
+def test_a_response_that_has_begun_is_not_refused() -> None:
     async def long(_: Scope, __: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await asyncio.sleep(0.5)
@@ -198,7 +198,7 @@ def test_an_answer_that_has_begun_is_not_refused_any_more() -> None:
     assert (client.status, client.body) == (200, b"at last")
 
 
-def test_a_client_that_leaves_is_counted_and_gets_nothing() -> None:
+def test_a_client_that_leaves_is_counted_and_gets_no_response() -> None:
     guarded, metrics = gate()
     client = in_loop(Client([(b"x", 0)], leaves=True).through(guarded))
     assert client.sent == []
@@ -206,7 +206,7 @@ def test_a_client_that_leaves_is_counted_and_gets_nothing() -> None:
     assert counted(metrics, "kilonet_requests_in_flight") == 0
 
 
-def test_a_fault_is_counted_and_goes_on_to_the_server() -> None:
+def test_a_fault_is_counted_and_raised_to_the_server() -> None:
     async def broken(_: Scope, __: Receive, ___: Send) -> None:
         raise ZeroDivisionError
 
@@ -216,7 +216,7 @@ def test_a_fault_is_counted_and_goes_on_to_the_server() -> None:
     assert counted(metrics, "kilonet_refusals_total", reason="fault") == 1
 
 
-def test_what_clients_invent_makes_no_new_labels(caplog: pytest.LogCaptureFixture) -> None:
+def test_invented_paths_and_methods_make_no_new_labels(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     guarded, metrics = gate()
     for number in range(20):
@@ -227,7 +227,7 @@ def test_what_clients_invent_makes_no_new_labels(caplog: pytest.LogCaptureFixtur
     assert max(len(record.__dict__["path"]) for record in caplog.records) == 200
 
 
-def test_a_request_is_one_line_in_the_log_without_its_body(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_request_is_one_log_line_without_its_body(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     in_loop(Client([(b"secret", 0)]).through(gate()[0]))
     (record,) = (record.__dict__ for record in caplog.records)

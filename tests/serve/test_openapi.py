@@ -1,4 +1,4 @@
-"""schemathesis over the service's own OpenAPI: no server errors, and nothing that the description does not tell."""
+"""schemathesis over the service's OpenAPI document: no server errors, no response that it does not describe."""
 
 from typing import Any
 
@@ -22,15 +22,15 @@ def described() -> Any:
     return schemathesis.openapi.from_asgi("/openapi.json", service_of("best"))
 
 
-_READING = [("POST", "/predict"), ("POST", "/predict/batch")]
-_TELLING = [("GET", "/model"), ("GET", "/health"), ("GET", "/metrics")]
+_PREDICTING = [("POST", "/predict"), ("POST", "/predict/batch")]
+_INFORMING = [("GET", "/model"), ("GET", "/health"), ("GET", "/metrics")]
 _POSITIVE, _NEGATIVE = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
 
 
 @pytest.mark.parametrize(
     ("method", "path", "mode"),
-    # What takes no input cannot be given a wrong one.
-    [*((*one, _POSITIVE) for one in _READING + _TELLING), *((*one, _NEGATIVE) for one in _READING)],
+    # A route without input cannot be given bad input.
+    [*((*one, _POSITIVE) for one in _PREDICTING + _INFORMING), *((*one, _NEGATIVE) for one in _PREDICTING)],
 )
 def test_every_answer_is_as_described(described: Any, method: str, path: str, mode: Any) -> None:
     operation = described[path][method]
@@ -47,4 +47,4 @@ def test_every_answer_is_as_described(described: Any, method: str, path: str, mo
 
 def test_all_operations_are_tried(described: Any) -> None:
     operations = {(one.ok().method.upper(), one.ok().path) for one in described.get_all_operations()}
-    assert operations == {*_READING, *_TELLING}
+    assert operations == {*_PREDICTING, *_INFORMING}

@@ -1,4 +1,4 @@
-"""The served page in real headless Chromium: drawn on, given photos, and watched for what it asks for."""
+"""The served page in headless Chromium: drawing, photos, and no request to any other host."""
 
 import urllib.request
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from drawing_page import DIGITS, NOTHING, said, seen, shows
 from kilonet.data.datasets import DataSet
 from kilonet.export.html.page import part
 from kilonet.serve import pages
-from kilonet.serve.schema import Card
+from kilonet.serve.schema import ModelFacts
 from service import Process, running
 
 FLAT: list[Point] = [(0.2, 0.5), (0.8, 0.5)]
@@ -29,7 +29,7 @@ def service(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def page(chromium: Browser, service: Process) -> Iterator[Page]:
-    """The page at a desk. Every test leaves it cleared."""
+    """The page in a desktop browser. Every test leaves it cleared."""
     with watched(chromium, service.url, **DESKTOP) as opened:
         yield opened
 
@@ -72,10 +72,10 @@ def test_digits_drawn_with_a_finger_on_a_phone_are_read(chromium: Browser, servi
         assert page.evaluate("() => document.documentElement.scrollWidth") == 360
 
 
-# What is read is said once the last drawing is answered, so that no request is on its way any more.
+# The text for screen readers changes once the last drawing is answered, when no request is on its way any more.
 
 
-def test_what_is_shown_is_what_the_service_said(clean: Page) -> None:
+def test_the_page_shows_the_service_s_answer(clean: Page) -> None:
     answers: list[Response] = []
     clean.on("response", lambda answer: answers.append(answer))  # noqa: PLW0108 - Playwright marks it
     draw(clean, "#paper", *DIGITS[3])
@@ -90,7 +90,7 @@ def test_what_is_shown_is_what_the_service_said(clean: Page) -> None:
     np.testing.assert_allclose(heights, answer["probabilities"], atol=1e-3)
 
 
-def test_what_is_no_digit_is_said_to_be_none(clean: Page) -> None:
+def test_a_drawing_without_a_digit_is_reported(clean: Page) -> None:
     draw(clean, "#paper", FLAT)
     expect(clean.locator("#sure")).to_have_text("No digit: much wider than high")
     shows(clean, None)
@@ -100,7 +100,7 @@ def test_what_is_no_digit_is_said_to_be_none(clean: Page) -> None:
 
 
 def test_an_uncertain_answer_is_marked(clean: Page) -> None:
-    """The answer is the service's own, changed on its way: which drawings are doubtful is the model's affair."""
+    """The service's answer is changed on its way, because which drawings are uncertain depends on the model."""
 
     def doubted(route: Route) -> None:
         answer = route.fetch()
@@ -113,7 +113,7 @@ def test_an_uncertain_answer_is_marked(clean: Page) -> None:
     clean.unroute_all(behavior="wait")
 
 
-def test_a_photo_is_read_and_shown_until_something_else_is(clean: Page, mnist: DataSet, tmp_path: Path) -> None:
+def test_a_photo_is_read_and_shown_until_it_is_replaced(clean: Page, mnist: DataSet, tmp_path: Path) -> None:
     photo = photo_of(mnist.test.pixels[0, 0].numpy(), tmp_path / "seven.jpg")
     clean.locator("#photo").set_input_files(photo)
     shows(clean, 7)
@@ -148,9 +148,7 @@ def test_a_photo_can_be_dropped_on_the_page(clean: Page, mnist: DataSet, tmp_pat
     shows(clean, 2)
 
 
-def test_what_cannot_be_read_is_said_in_the_service_s_words(
-    chromium: Browser, service: Process, tmp_path: Path
-) -> None:
+def test_the_page_shows_the_service_s_error(chromium: Browser, service: Process, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     context = chromium.new_context()
     page = context.new_page()
@@ -166,33 +164,33 @@ def test_what_cannot_be_read_is_said_in_the_service_s_words(
     context.close()
 
 
-def test_everything_has_a_name_and_can_be_reached_by_keys(clean: Page) -> None:
+def test_every_control_has_a_name_and_works_by_keyboard(clean: Page) -> None:
     names = {button.inner_text().split()[0] for button in clean.get_by_role("button").all()}
     assert names == {"Undo", "Clear", "Photo"}
     assert clean.get_by_label("Photo of a digit").count() == 1
     with clean.expect_file_chooser() as chooser:
-        # Playwright does not wait until the browser hands choosers over to it; this is answered after it does.
+        # Playwright does not wait until it controls file choosers; this call is answered after it does.
         clean.locator("#choose").focus()
         clean.keyboard.press("Enter")
     assert not chooser.value.is_multiple()
     assert said(clean) == "The paper is empty"
 
 
-def test_the_policy_keeps_out_what_the_service_did_not_send(service: Process, chromium: Browser) -> None:
-    kept_out = [None, ["connect-src", "img-src", "script-src-elem", "style-src-attr"]]
-    assert intruded(chromium, service.url) == kept_out
+def test_the_policy_blocks_everything_that_the_service_did_not_send(service: Process, chromium: Browser) -> None:
+    blocked = [None, ["connect-src", "img-src", "script-src-elem", "style-src-attr"]]
+    assert intruded(chromium, service.url) == blocked
     policy = urllib.request.urlopen(service.url).headers["content-security-policy"]  # noqa: S310
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
 
 
-def test_the_interface_is_shown_without_asking_anyone_else(chromium: Browser, service: Process) -> None:
+def test_the_api_page_asks_no_other_host(chromium: Browser, service: Process) -> None:
     with watched(chromium, f"{service.url}/docs", service.url, **DESKTOP) as page:
         expect(page.locator(".opblock-summary-path").first).to_have_text("/predict")
         assert page.locator(".opblock").count() == 5
 
 
-def test_the_page_tells_the_network_by_name_and_figures(page: Page) -> None:
+def test_the_page_shows_the_network_s_name_and_figures(page: Page) -> None:
     facts = page.locator("footer").inner_text()
     for words in ("best", "7,662", "99.56 %", "OpenAPI"):
         assert words in facts
@@ -200,7 +198,7 @@ def test_the_page_tells_the_network_by_name_and_figures(page: Page) -> None:
 
 def test_names_are_text_and_scripts_are_shared() -> None:
     name = """</title><script>alert(1)</script>"'$policy"""
-    card = Card(
+    facts = ModelFacts(
         name=name,
         parameters=7,
         layers=["gap"],
@@ -212,7 +210,7 @@ def test_names_are_text_and_scripts_are_shared() -> None:
         calibration=None,
         kilonet="0",
     )
-    html = pages.drawing_page(card).html
+    html = pages.drawing_page(facts).html
     assert "<script>alert" not in html
     assert "Test accuracy" not in html
     for script in ("drawing.js", "app.js"):

@@ -1,4 +1,4 @@
-"""A running service on real sockets: slow clients, lying ones, many requests, signals, and its command line."""
+"""The service as a process: slow and lying clients, many requests, signals, and the command line."""
 
 import contextlib
 import itertools
@@ -62,11 +62,11 @@ def counted(service: Process, name: str) -> float:
     return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 
-# Clients that are slow
+# Slow clients
 
 
-def test_slow_clients_are_let_go_in_time_while_others_are_answered(service: Process, seven: bytes) -> None:
-    """Heads and bodies a byte at a time, never complete, shorter than they said, or never begun."""
+def test_slow_clients_are_disconnected_in_time_while_others_are_answered(service: Process, seven: bytes) -> None:
+    """Heads and bodies that arrive a byte at a time, are never complete, or never begin."""
     slowly = [bytes([byte]) for byte in whole(seven)]
     slow_head = ([*slowly[:90]], 0.1)
     slow_body = ([whole(seven)[:-50], *slowly[-50:]], 0.1)
@@ -100,8 +100,8 @@ def test_slow_clients_are_let_go_in_time_while_others_are_answered(service: Proc
             assert answer == b"", name
 
 
-def test_a_client_that_does_not_read_its_answers_is_let_go(service: Process) -> None:
-    """Thirty megabytes of answers, of which the system's buffers take some."""
+def test_a_client_that_does_not_read_is_disconnected(service: Process) -> None:
+    """Thirty megabytes of responses, of which the system's buffers take some."""
     received = 0
     with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
         connection.sendall(20 * head("/docs/swagger-ui-bundle.js", method="GET"))
@@ -119,7 +119,7 @@ def test_a_head_without_end_is_refused(service: Process) -> None:
     refused(exchange(service.port, *many, pause=0.002), 431, "32,768")
 
 
-# Clients that lie
+# Lying clients
 
 
 def test_a_body_that_is_too_long_is_refused_and_the_refusal_can_be_read(service: Process) -> None:
@@ -132,14 +132,14 @@ def test_a_body_that_is_too_long_is_refused_and_the_refusal_can_be_read(service:
     refused(answer, 413)
 
 
-def test_a_chunked_body_is_counted_as_it_comes(service: Process, seven: bytes) -> None:
+def test_a_chunked_body_is_measured_as_it_arrives(service: Process, seven: bytes) -> None:
     parts = [b"%x\r\n%b\r\n" % (len(part), part) for part in (seven[:100], seven[100:])]
     answer = exchange(service.port, CHUNKED, *parts, b"0\r\n\r\n", pause=0.01)
     assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["class"] == 7
     refused(exchange(service.port, CHUNKED, *([b"4000\r\n" + bytes(0x4000) + b"\r\n"] * 20)), 413, "100,000")
 
 
-def test_what_is_beyond_the_length_that_was_given_is_no_request(service: Process, seven: bytes) -> None:
+def test_bytes_beyond_the_declared_length_are_not_a_request(service: Process, seven: bytes) -> None:
     short = head("/predict", "Content-Type: image/png", f"Content-Length: {len(seven) - 100}") + seven
     answer = exchange(service.port, short)
     refused(answer[answer.rindex(b"HTTP/1.1") :], 400)
@@ -157,7 +157,7 @@ def test_what_is_beyond_the_length_that_was_given_is_no_request(service: Process
         head("/predict", "Transfer-Encoding: chunked") + b"zz\r\n",
     ],
 )
-def test_what_is_no_http_is_refused(service: Process, request_: bytes) -> None:
+def test_anything_but_http_is_refused(service: Process, request_: bytes) -> None:
     answer = exchange(service.port, request_)
     refused(answer[answer.rindex(b"HTTP/1.1") :], 400)
 
@@ -175,15 +175,15 @@ def test_a_client_that_leaves_disturbs_nobody(service: Process, seven: bytes) ->
             connection.sendall(whole(seven)[:-10])
     deadline = time.monotonic() + 10
     while counted(service, 'kilonet_refusals_total{reason="client left"}') < before + 20:
-        assert time.monotonic() < deadline, "it has not noticed"
-    assert counted(service, "kilonet_requests_in_flight") == 1, "which is the one that asks for it"
+        assert time.monotonic() < deadline, "the service has not noticed that the clients left"
+    assert counted(service, "kilonet_requests_in_flight") == 1, "the request for the metrics itself"
 
 
-# Many
+# Many requests
 
 
 def test_connections_are_bounded(service: Process) -> None:
-    """Four for each request at once; sixteen of these."""
+    """Four connections for each of 16 requests at once."""
     held = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(64)]
     try:
         time.sleep(0.2)
@@ -194,7 +194,7 @@ def test_connections_are_bounded(service: Process) -> None:
 
 
 def test_memory_stays_flat_over_ten_thousand_requests(service: Process, mnist: DataSet) -> None:
-    """Digits, photos, and what is refused, over connections that stay open and such that do not."""
+    """Digits, photos and bad images, over connections that stay open and connections that do not."""
     photo = np.full((80, 80), 250, np.uint8)
     photo[20:48, 20:48] -= mnist.test.pixels[1, 0].numpy() // 2
     digits = [png(image) for image in mnist.test.pixels[:100, 0].numpy()]
@@ -227,7 +227,7 @@ def test_memory_stays_flat_over_ten_thousand_requests(service: Process, mnist: D
     assert resident() - before < 8 << 20
 
 
-def test_every_request_was_a_line_of_json_without_a_body(service: Process) -> None:
+def test_every_request_was_a_json_log_line_without_its_body(service: Process) -> None:
     """Of all that the tests before have sent."""
     lines = service.lines()
     assert {"status", "ms", "path", "method", "bytes", "client", "time", "level"} <= set(lines[-1])
@@ -236,11 +236,11 @@ def test_every_request_was_a_line_of_json_without_a_body(service: Process) -> No
     assert max(map(len, service.log.read_text(encoding="utf-8").splitlines())) < 500
 
 
-# The end
+# Shutdown
 
 
 @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
-def test_a_signal_ends_it_well_once_requests_are_answered(tmp_path: Path, seven: bytes, number: int) -> None:
+def test_a_signal_ends_the_service_once_requests_are_answered(tmp_path: Path, seven: bytes, number: int) -> None:
     with running(tmp_path, "--max-seconds", "5") as ending:
         with socket.create_connection(("127.0.0.1", ending.port)) as idle, ThreadPoolExecutor(1) as thread:
             begun = threading.Event()

@@ -36,9 +36,9 @@ def add_flags(parser: Parser) -> None:
 
 def run(flags: argparse.Namespace) -> int:
     from kilonet.export.loading import load
-    from kilonet.serve.limits import Limits
+    from kilonet.serve.limits import RequestLimits
     from kilonet.serve.server import serve
 
-    limits = Limits(flags.max_bytes, flags.max_pixels, flags.max_images, flags.max_requests, flags.max_seconds)
+    limits = RequestLimits(flags.max_bytes, flags.max_pixels, flags.max_images, flags.max_requests, flags.max_seconds)
     serve(load(flags.model), flags.model, (flags.host, flags.port), limits, lambda line: print(line, flush=True))
     return 0

@@ -1,4 +1,4 @@
-"""From the content of a request to the JSON of its answer, in threads, as `kilonet predict` answers."""
+"""From the content of a request to the JSON of its response, in threads; the answers are those of `kilonet predict`."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -15,110 +15,114 @@ from kilonet.data.decode import Picture, decode
 from kilonet.data.digits.finder import PreparedImage
 from kilonet.models.model import Classifier
 from kilonet.models.prediction import Prediction, predictions_of, prepare_images
-from kilonet.serve.limits import Limits
+from kilonet.serve.batching import BatchingPool
+from kilonet.serve.limits import RequestLimits
 from kilonet.serve.metrics import Metrics
-from kilonet.serve.refusal import Refusal, late, refused_image
-from kilonet.serve.together import Together
+from kilonet.serve.refusal import Refusal, timed_out, unreadable
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):
     import orjson
 
-Image = Callable[[], Picture]
-"""Decodes when it is called, which is in a thread."""
+LazyImage = Callable[[], Picture]
+"""Decodes an image when it is called, which happens in a thread."""
 _SMALL = 16 << 10
-"""Bytes of a request that may be answered together with others: those wait for it."""
-_MOST_TOGETHER = 16
+"""Requests of at most so many bytes may be computed together: each of them waits for the whole batch."""
+_MAX_BATCH = 16
 
 
-def from_file(content: bytes, limits: Limits, name: str = "the image") -> Image:
-    """Read an image from the bytes of a PNG or JPEG file; messages call it by the name."""
+def from_file(content: bytes, limits: RequestLimits, name: str = "the image") -> LazyImage:
+    """Return an image that will be decoded from the bytes of a PNG or JPEG file; error messages call it by the name."""
     return lambda: decode(content, name, limits.decoding)
 
 
-def from_pixels(rows: Sequence[Sequence[float]]) -> Image:
-    """Read an image from grey levels, 0 to 255, rows of one length."""
+def from_pixels(rows: Sequence[Sequence[float]]) -> LazyImage:
+    """Return an image of grey levels, 0 to 255, in rows of one length."""
     grey = np.array(rows, np.uint8)
     return lambda: Picture(grey.astype(np.float32)[:, :, None], grey)
 
 
 @dataclass(frozen=True)
-class _Request:
-    images: Callable[[], Sequence[Image]]
+class _Job:
+    """The images of one request."""
+
+    images: Callable[[], Sequence[LazyImage]]
     size: int
     is_batch: bool
     deadline: float
 
 
 class Answering:
-    """One model, its threads, and what it counts."""
+    """Answers the requests for predictions with one model, in threads."""
 
-    def __init__(self, engine: Classifier, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, classifier: Classifier, limits: RequestLimits, metrics: Metrics) -> None:
         """Start no thread yet.
 
         Args:
-            engine: what computes logits, from several threads at once.
-            limits: how long an answer may take.
-            metrics: where answers are counted.
+            classifier: computes logits; used by several threads at once.
+            limits: the time that an answer may take.
+            metrics: counts the answers.
         """
-        self.engine, self.limits = engine, limits
+        self.classifier, self.limits = classifier, limits
         self._metrics = metrics
-        self._threads = Together(self._answer, lambda one: one.size <= _SMALL, os.cpu_count() or 1, _MOST_TOGETHER)
+        self._threads = BatchingPool(self._answer, lambda job: job.size <= _SMALL, os.cpu_count() or 1, _MAX_BATCH)
 
-    async def json(self, images: Callable[[], Sequence[Image]], size: int, *, is_batch: bool) -> bytes:
-        """Return the JSON of the answer to one image, or to all images of a batch.
+    async def json(self, images: Callable[[], Sequence[LazyImage]], size: int, *, is_batch: bool) -> bytes:
+        """Return the JSON of the answer to one image, or of the answers to a batch.
 
         Args:
-            images: makes the images of the request's content; called in a thread, as all that takes time is.
-            size: bytes of that content.
-            is_batch: whether the answers are to stand in a list.
+            images: returns the images of the request; called in a thread, because parsing takes time too.
+            size: the bytes of the request's body.
+            is_batch: whether to return a list of answers.
 
         Raises:
-            Refusal: an image cannot be read, or not in time.
+            Refusal: an image cannot be read, or the answer takes too long.
         """
-        return await self._threads.result(_Request(images, size, is_batch, monotonic() + self.limits.seconds))
+        return await self._threads.run(_Job(images, size, is_batch, monotonic() + self.limits.seconds))
 
-    def _answer(self, requests: Sequence[_Request]) -> list[bytes | Exception]:
-        seen = [self._seen(request) for request in requests]
-        said = iter(self._said([sight for sights in seen if isinstance(sights, list) for sight in sights]))
+    def _answer(self, jobs: Sequence[_Job]) -> list[bytes | Exception]:
+        prepared = [self._prepare(job) for job in jobs]
+        readable = [image for images in prepared if isinstance(images, list) for image in images]
+        predictions = iter(self._predict(readable))
         return [
-            sights if isinstance(sights, Exception) else _json(list(islice(said, len(sights))), request.is_batch)
-            for sights, request in zip(seen, requests, strict=True)
+            images if isinstance(images, Exception) else _json(list(islice(predictions, len(images))), job.is_batch)
+            for images, job in zip(prepared, jobs, strict=True)
         ]
 
-    def _seen(self, request: _Request) -> list[PreparedImage] | Refusal:
-        """Return what is shown to the network, or why nothing is."""
-        sights: list[PreparedImage] = []
+    def _prepare(self, job: _Job) -> list[PreparedImage] | Refusal:
+        """Return the network's inputs for a job, or why there are none."""
+        prepared: list[PreparedImage] = []
         try:
-            for image in request.images():
-                # Nobody waits any more for what is late, and a thread cannot be stopped from outside.
-                if monotonic() > request.deadline:
-                    return late(self.limits.seconds)
-                sights += prepare_images(image(), self.engine, "the image")
+            for image in job.images():
+                # The request was refused at its deadline, but a thread cannot be stopped from outside.
+                if monotonic() > job.deadline:
+                    return timed_out(self.limits.seconds)
+                prepared += prepare_images(image(), self.classifier, "the image")
         except ValidationError as error:
-            return refused_image(_first_complaint(error))
+            return unreadable(_first_complaint(error))
         except KilonetError as error:
-            return refused_image(str(error))
-        return sights
+            return unreadable(str(error))
+        return prepared
 
-    def _said(self, sights: Sequence[PreparedImage]) -> list[Prediction]:
-        if not sights:
+    def _predict(self, images: Sequence[PreparedImage]) -> list[Prediction]:
+        if not images:
             return []
-        pixels = np.stack([sight.pixels for sight in sights]).reshape(-1, *self.engine.section.input_shape)
-        logits: NDArray[np.float32] = self.engine.logits(torch.from_numpy(pixels)).numpy()
-        said = predictions_of(logits, sights, self.engine.metadata, digits=self.engine.reads_digits)
-        for answer in said:
-            self._metrics.prediction(answer.name)
-        return said
+        pixels = np.stack([image.pixels for image in images]).reshape(-1, *self.classifier.section.input_shape)
+        logits: NDArray[np.float32] = self.classifier.logits(torch.from_numpy(pixels)).numpy()
+        predictions = predictions_of(logits, images, self.classifier.metadata, digits=self.classifier.reads_digits)
+        for prediction in predictions:
+            self._metrics.prediction(prediction.name)
+        return predictions
 
 
-def _json(said: Sequence[Prediction], is_batch: bool) -> bytes:
-    plain = [answer.as_json() | {"seen": np.ascontiguousarray(answer.pixels)} for answer in said]
+def _json(predictions: Sequence[Prediction], is_batch: bool) -> bytes:
+    plain = [one.as_json() | {"seen": np.ascontiguousarray(one.pixels)} for one in predictions]
     return orjson.dumps({"answers": plain} if is_batch else plain[0], option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _first_complaint(error: ValidationError) -> str:
+    """Return the first error without the value that caused it, which may be as long as the body."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(map(str, first["loc"]))
     return f"{place}: {first['msg']}" if place else first["msg"]

@@ -1,6 +1,7 @@
-"""What every request passes before anything reads it: limits, counts, a line in the log.
+"""The outer ASGI application, which every request passes first: limits, metrics, one log line.
 
-Bodies are read here, whole, under limits of length and time, so that whatever stands behind the gate has them at once.
+It receives the whole body under limits of length and time, so that a slow or endless client never reaches the
+application behind it.
 """
 
 import asyncio
@@ -8,10 +9,10 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from time import perf_counter
 
-from kilonet.serve.limits import Limits
+from kilonet.serve.limits import RequestLimits
 from kilonet.serve.logs import LOGGER
 from kilonet.serve.metrics import OTHER, Metrics
-from kilonet.serve.refusal import Refusal, late
+from kilonet.serve.refusal import Refusal, timed_out
 from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):
@@ -19,15 +20,15 @@ with needed_from("serve"):
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CLIENT_LEFT = 499
-"""What is logged and counted of a client that left before it was answered; nginx has this number for it too."""
+"""The status in logs and metrics for a client that left before it was answered, as in nginx."""
 _POLICY = b"content-security-policy"
-_GUARDS = (
+_SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-_LONGEST_PATH = 200
-_LINGER = 1.0
+_MAX_LOGGED_PATH = 200
+_LINGER_SECONDS = 1.0
 
 
 class ClientLeftError(Exception):
@@ -35,29 +36,29 @@ class ClientLeftError(Exception):
 
 
 class Gate:
-    """An ASGI application around another."""
+    """An ASGI application around another one."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, routes: Iterable[str]) -> None:
-        """Stand before an application.
+    def __init__(self, app: ASGIApp, limits: RequestLimits, metrics: Metrics, routes: Iterable[str]) -> None:
+        """Wrap an application.
 
         Args:
-            app: whatever answers.
-            limits: what a request may cost.
-            metrics: where requests are counted.
-            routes: the paths by which they are counted; all others are one.
+            app: answers the requests that pass.
+            limits: the limits of a request.
+            metrics: counts the requests.
+            routes: the paths that get a label of their own in the metrics; all other paths share one.
         """
         self._app, self._limits, self._metrics = app, limits, metrics
         self._routes = frozenset(routes)
-        self._under_way = 0
-        self._held = 0
+        self._in_flight = 0
+        self._bytes_in_memory = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or refuse it."""
+        """Pass a request on or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started, exchange = perf_counter(), _Exchange(receive, send)
-        self._under_way += 1
+        self._in_flight += 1
         self._metrics.in_flight.inc()
         try:
             await self._answer(scope, exchange)
@@ -66,40 +67,40 @@ class Gate:
         except ClientLeftError:
             exchange.status = CLIENT_LEFT
         finally:
-            self._under_way -= 1
-            self._held -= exchange.held
+            self._in_flight -= 1
+            self._bytes_in_memory -= exchange.body_bytes
             self._metrics.in_flight.dec()
-            self._record(scope, exchange, perf_counter() - started)
+            self._log_and_count(scope, exchange, perf_counter() - started)
 
     async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
-        if self._under_way > self._limits.requests:
+        if self._in_flight > self._limits.requests:
             raise _busy(f"{self._limits.requests} requests are being answered")
         self._check_length(_declared_length(scope))
         seconds = self._limits.seconds
         try:
-            async with asyncio.timeout(seconds) as patience:
-                body = await self._gathered(exchange)
-                patience.reschedule(asyncio.get_running_loop().time() + seconds)
-                exchange.patience = patience
-                await self._app(_as_get(scope), _given(body), exchange.send)
+            async with asyncio.timeout(seconds) as timeout:
+                body = await self._body(exchange)
+                timeout.reschedule(asyncio.get_running_loop().time() + seconds)
+                exchange.timeout = timeout
+                await self._app(_as_get(scope), _receive_once(body), exchange.send)
         except TimeoutError:
             if exchange.complete:
-                raise late(seconds) from None
+                raise timed_out(seconds) from None
             line = f"the body was not complete after {seconds:g} s"
             raise Refusal(HTTPStatus.REQUEST_TIMEOUT, line) from None
         finally:
-            exchange.patience = None
+            exchange.timeout = None
 
-    async def _gathered(self, exchange: "_Exchange") -> bytes:
+    async def _body(self, exchange: "_Exchange") -> bytes:
         parts: list[bytes] = []
         while not exchange.complete:
             part = await exchange.receive()
-            self._check_length(exchange.held + len(part))
-            # Only this request is refused: what is held of the others stays within the limit.
-            if self._held + len(part) > self._limits.held:
-                raise _busy(f"{self._limits.held:,} bytes of bodies are in memory")
-            exchange.held += len(part)
-            self._held += len(part)
+            self._check_length(exchange.body_bytes + len(part))
+            # Only this request is refused: the other bodies are within the limit without it.
+            if self._bytes_in_memory + len(part) > self._limits.bytes_in_memory:
+                raise _busy(f"{self._limits.bytes_in_memory:,} bytes of bodies are in memory")
+            exchange.body_bytes += len(part)
+            self._bytes_in_memory += len(part)
             parts.append(part)
         return b"".join(parts)
 
@@ -108,35 +109,35 @@ class Gate:
             line = f"the body is longer than {self._limits.bytes:,} bytes; send a smaller one"
             raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, line)
 
-    def _record(self, scope: Scope, exchange: "_Exchange", seconds: float) -> None:
+    def _log_and_count(self, scope: Scope, exchange: "_Exchange", seconds: float) -> None:
         method, path, status = scope["method"], scope["path"], exchange.status or HTTPStatus.INTERNAL_SERVER_ERROR
         self._metrics.request(method, path if path in self._routes else OTHER, int(status), seconds)
         LOGGER.info(
             "request",
             extra={
                 "method": method,
-                "path": path[:_LONGEST_PATH],
+                "path": path[:_MAX_LOGGED_PATH],
                 "status": int(status),
                 "ms": round(1000 * seconds, 2),
-                "bytes": exchange.held,
+                "bytes": exchange.body_bytes,
                 "client": (scope.get("client") or ("", 0))[0],
             },
         )
 
 
 class _Exchange:
-    """One request and its answer, as far as they have come."""
+    """The state of one request and its response."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
         self.complete = False
         """Whether the whole body has been received."""
-        self.held = 0
-        """Bytes of the body so far."""
+        self.body_bytes = 0
+        """The bytes of the body that have been received."""
         self.status = 0
-        """Of the answer, once it has begun."""
-        self.patience: asyncio.Timeout | None = None
-        """Until the answer has begun: from then on the protocol times the client that reads it."""
+        """The status of the response; 0 until it begins."""
+        self.timeout: asyncio.Timeout | None = None
+        """The time limit of the answer. None once the response begins: the protocol times the client that reads it."""
 
     async def receive(self) -> bytes:
         """Return the next part of the body."""
@@ -148,36 +149,36 @@ class _Exchange:
         return body
 
     async def send(self, message: Message) -> None:
-        """Pass on a part of the answer, with the headers that all answers have."""
+        """Send a part of the response, with the headers that every response has."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if self.patience:
-                self.patience.reschedule(None)
-            headers = [*message.get("headers", ()), *_GUARDS]
+            if self.timeout:
+                self.timeout.reschedule(None)
+            headers = [*message.get("headers", ()), *_SECURITY_HEADERS]
             if not any(name == _POLICY for name, _ in headers):
                 headers.append((_POLICY, b"default-src 'none'; frame-ancestors 'none'"))
             message["headers"] = headers
         await self._send(message)
 
     async def refuse(self, refusal: Refusal, scope: Scope) -> None:
-        """Answer with a refusal. A client that still sends gets a moment to read it before the connection closes."""
+        """Send a refusal. A client that is still sending gets a moment to read it before the connection closes."""
         headers = refusal.headers if self.complete else refusal.headers | {"connection": "close"}
         response = JSONResponse({"error": refusal.line}, refusal.status, headers)
         lingers = not self.complete and refusal.status is not HTTPStatus.REQUEST_TIMEOUT
-        await response(scope, self._receive, self._send_but_end if lingers else self.send)
+        await response(scope, self._receive, self._send_unfinished if lingers else self.send)
         if lingers:
             await self._drain()
             await self._send({"type": "http.response.body"})
 
-    async def _send_but_end(self, message: Message) -> None:
+    async def _send_unfinished(self, message: Message) -> None:
         if message["type"] == "http.response.body":
             message["more_body"] = True
         await self.send(message)
 
     async def _drain(self) -> None:
-        """Read on for a while: a socket that is closed with bytes unread resets, and the client may miss its answer."""
+        """Read on for a while: closing a socket with unread bytes resets it, and the client may miss its answer."""
         try:
-            async with asyncio.timeout(_LINGER):
+            async with asyncio.timeout(_LINGER_SECONDS):
                 while not self.complete:
                     await self.receive()
         except (TimeoutError, ClientLeftError):
@@ -196,12 +197,12 @@ def _declared_length(scope: Scope) -> int:
 
 
 def _as_get(scope: Scope) -> Scope:
-    """Answer HEAD as GET: the server leaves out the content."""
+    """Turn HEAD into GET: the server leaves out the content."""
     return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
-def _given(body: bytes) -> Receive:
-    """Return what gives a whole body once, and then waits as if for the client to leave."""
+def _receive_once(body: bytes) -> Receive:
+    """Return an ASGI `receive` that gives the whole body once and then waits for ever, as for the client to leave."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> Message:

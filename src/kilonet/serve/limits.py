@@ -1,53 +1,53 @@
-"""What a request may cost. Whatever is over a limit is refused before it is decoded."""
+"""The limits of a request. Whatever exceeds one is refused before it is decoded."""
 
 from dataclasses import dataclass
 
 from kilonet.data import decode
 from kilonet.utils.errors import KilonetError
 
-MOST_HEAD_BYTES = 32 << 10
-"""Bytes of a request's line and headers."""
+MAX_HEAD_BYTES = 32 << 10
+"""The most bytes of a request's first line and headers."""
 _BODIES_HELD = 8
-_CONNECTIONS_EACH = 4
+_CONNECTIONS_PER_REQUEST = 4
 _SCANS = 10
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The dials, every one a flag of `kilonet serve`.
+class RequestLimits:
+    """The flags `--max-...` of `kilonet serve`.
 
     Raises:
-        KilonetError: one of them is not positive; named as its flag is.
+        KilonetError: a value is not positive; names its flag.
     """
 
     bytes: int
-    """Of a request's body."""
+    """The most bytes of a body."""
     pixels: int
-    """Rows times columns of an image."""
+    """The most pixels of an image, rows times columns."""
     images: int
-    """In one batch."""
+    """The most images of a batch."""
     requests: int
-    """At once; more are told to come back."""
+    """The most requests at once; further ones get status 503."""
     seconds: float
-    """For a request's head, for its body, for its answer to be found, and for the client to take it: each so many."""
+    """The longest time, in seconds, to receive a head, to receive a body, to compute an answer, and for the client
+    to take the answer: so long for each of the four."""
 
     def __post_init__(self) -> None:
-        """Check the dials."""
         for name, value in vars(self).items():
             if not value > 0:
                 raise KilonetError(f"--max-{name} is {value}; it must be positive")
 
     @property
-    def held(self) -> int:
-        """Bytes of all bodies that are in memory at once."""
+    def bytes_in_memory(self) -> int:
+        """The most bytes of all bodies that are in memory at once."""
         return _BODIES_HELD * self.bytes
 
     @property
     def connections(self) -> int:
-        """Open connections, idle ones included."""
-        return _CONNECTIONS_EACH * self.requests
+        """The most open connections, idle ones included."""
+        return _CONNECTIONS_PER_REQUEST * self.requests
 
     @property
     def decoding(self) -> decode.Limits:
-        """Of each image."""
+        """The limits for decoding one image."""
         return decode.Limits(content=self.bytes, pixels=self.pixels, scanned=_SCANS * self.pixels)

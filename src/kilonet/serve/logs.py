@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on stderr, Python's warnings and uvicorn's complaints included."""
+"""Logs: one JSON object a line on stderr, including Python's warnings and uvicorn's messages."""
 
 import logging
 
@@ -12,7 +12,7 @@ _FORMAT = "{levelname}{name}{message}"
 
 
 def start_logging() -> None:
-    """Send this process's logs to stderr from now on: every request, and what else goes wrong."""
+    """Send this process's logs to stderr: every request, and the warnings and errors of all libraries."""
     handler = logging.StreamHandler()
     handler.setFormatter(
         OrjsonFormatter(_FORMAT, style="{", timestamp="time", rename_fields={"levelname": "level", "name": "logger"})

@@ -1,4 +1,4 @@
-"""What the service counts, for Prometheus. Every label takes few values, whatever clients send."""
+"""Metrics for Prometheus. Every label has a small fixed set of values, so that clients cannot add any."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -29,14 +29,10 @@ _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
 class Metrics:
-    """One service's counts, in a registry of its own."""
+    """The metrics of one service, in a registry of its own."""
 
-    def __init__(self, answers: Iterable[str]) -> None:
-        """Begin at zero.
-
-        Args:
-            answers: the names of the classes.
-        """
+    def __init__(self, classes: Iterable[str]) -> None:
+        """Begin at zero; `classes` are the names of the model's classes."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = Counter(
@@ -44,22 +40,22 @@ class Metrics:
         )
         self._seconds = Histogram(
             "kilonet_request_seconds",
-            "From a request's head to the end of its answer.",
+            "Seconds from the head of a request to the end of its response.",
             ["route"],
             buckets=_BUCKETS,
             registry=self.registry,
         )
         self.in_flight = Gauge("kilonet_requests_in_flight", "Requests not yet answered.", registry=self.registry)
         self._refusals = Counter("kilonet_refusals", "Requests refused.", ["reason"], registry=self.registry)
-        # Every combination of labels is looked up once: they are few, and each lookup takes a lock.
+        # Each combination of labels is looked up only once: there are few, and each lookup takes a lock.
         self._requests_of, self._seconds_of = cache(self._requests.labels), cache(self._seconds.labels)
         predictions = Counter(
-            "kilonet_predictions", "Images by what they were read as.", ["answer"], registry=self.registry
+            "kilonet_predictions", "Images by the class that was predicted.", ["answer"], registry=self.registry
         )
-        self._predictions = {name: predictions.labels(name) for name in (*answers, NO_DIGIT)}
+        self._predictions = {name: predictions.labels(name) for name in (*classes, NO_DIGIT)}
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count a request that has been answered, or refused."""
+        """Count a request that was answered or refused."""
         self._requests_of(method if method in METHODS else OTHER, route, str(status)).inc()
         self._seconds_of(route).observe(seconds)
         if status >= 400:
@@ -70,10 +66,10 @@ class Metrics:
         self._refusals.labels(REASONS.get(status, OTHER)).inc()
 
     def prediction(self, name: str | None) -> None:
-        """Count an image by its class's name, or None for no digit."""
+        """Count an image by the name of its class; None for no digit."""
         self._predictions[NO_DIGIT if name is None else name].inc()
 
-    def shown(self, accept: str) -> tuple[bytes, str]:
-        """Return all counts in a format that the header Accept allows, and that format's media type."""
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return all metrics in a format that the header Accept allows, and the media type of that format."""
         encode, media_type = choose_encoder(accept)
         return encode(self.registry), media_type

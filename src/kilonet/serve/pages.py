@@ -1,4 +1,4 @@
-"""The pages that the service shows: one to draw on and to give photos to, and the one of its interface."""
+"""The pages of the service: one to draw a digit or upload a photo, and the interactive documentation of the API."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from kilonet.export.html.page import FIELD, Claim, Parts, assemble, facts, part, policy, source_of
-from kilonet.serve.schema import Card
+from kilonet.serve.schema import ModelFacts
 from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):
@@ -14,43 +14,43 @@ with needed_from("serve"):
     from fastapi.openapi.docs import get_swagger_ui_html
 
 SWAGGER = Path(fastapi_offline.__file__).parent / "static"
-"""Swagger UI's script and style, so that no page asks another host for them."""
+"""The folder of Swagger UI's script and style sheet, served from here instead of from another host."""
 SWAGGER_FILES = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
 SCRIPTS = ("drawing.js", "served.js", "app.js")
-_NEVER_FRAMED = "frame-ancestors 'none'"
+_NOT_IN_FRAMES = "frame-ancestors 'none'"
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page, and what it may do."""
+    """A page and its Content-Security-Policy."""
 
     html: str
     policy: str
-    """The value of its header Content-Security-Policy."""
+    """The value of the header Content-Security-Policy."""
 
 
-def drawing_page(card: Card) -> Page:
-    """Return the page to draw on; its reader is this service."""
-    accuracy = None if card.accuracy is None else card.accuracy.share
+def drawing_page(model: ModelFacts) -> Page:
+    """Return the page to draw on, which sends its drawings to this service."""
+    accuracy = None if model.accuracy is None else model.accuracy.share
     parts = Parts(
-        name=card.name,
-        lead=f"Or choose a photo of one. A neural network of {card.parameters:,} parameters reads it.",
-        caption=f"The digit as the service lays it out: {FIELD} grey pixels, like those it learnt from.",
-        facts=[*facts(Claim(card.name, card.parameters, accuracy)), ("Interface", '<a href="docs">OpenAPI</a>')],
+        name=model.name,
+        lead=f"Or choose a photo of one. A neural network of {model.parameters:,} parameters reads it.",
+        caption=f"The digit in {FIELD} grey pixels, scaled and centred like the digits of MNIST.",
+        facts=[*facts(Claim(model.name, model.parameters, accuracy)), ("Interface", '<a href="docs">OpenAPI</a>')],
         scripts=[_own(name) if name == "served.js" else part(name) for name in SCRIPTS],
         style=part("page.css") + _own("served.css"),
         tools=_own("tools.html"),
         requests=True,
     )
-    return Page(assemble(parts), f"{policy(parts)}; {_NEVER_FRAMED}")
+    return Page(assemble(parts), f"{policy(parts)}; {_NOT_IN_FRAMES}")
 
 
 def docs_page(openapi: str, title: str) -> Page:
-    """Return Swagger UI's page of an interface.
+    """Return Swagger UI's page about an API.
 
     Args:
-        openapi: where its description is.
-        title: what the page is called.
+        openapi: the address of the OpenAPI document.
+        title: the title of the page.
     """
     response = get_swagger_ui_html(
         openapi_url=openapi,
@@ -61,9 +61,9 @@ def docs_page(openapi: str, title: str) -> Page:
     )
     html = bytes(response.body).decode()
     scripts = " ".join(map(source_of, re.findall(r"<script>(.*?)</script>", html, re.DOTALL)))
-    # Swagger UI writes styles into its elements.
+    # Swagger UI writes inline styles.
     allowed = f"script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src data:; connect-src 'self'"
-    return Page(html, f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'; {_NEVER_FRAMED}")
+    return Page(html, f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'; {_NOT_IN_FRAMES}")
 
 
 def _own(name: str) -> str:

@@ -1,17 +1,17 @@
-"""Why a request gets no answer: a status, and one line for a person."""
+"""The exception that ends a request with an error status and one line of text."""
 
 from http import HTTPStatus
 
 
 class Refusal(Exception):
-    """Ends a request with `{"error": line}`."""
+    """Ends a request with the JSON `{"error": line}`."""
 
     def __init__(self, status: HTTPStatus, line: str) -> None:
-        """Refuse with a status of 400 or more.
+        """Refuse a request.
 
         Args:
-            status: of the answer.
-            line: names the thing and the mend.
+            status: the status of the response, 400 or more.
+            line: what is wrong and what to do.
         """
         super().__init__(line)
         self.status = status
@@ -19,15 +19,15 @@ class Refusal(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the answer says beside its line."""
+        """The headers of the response beside those that every response has."""
         return {"retry-after": "1"} if self.status is HTTPStatus.SERVICE_UNAVAILABLE else {}
 
 
-def refused_image(line: str) -> Refusal:
-    """Refuse what cannot be read, or not as what it claims to be."""
+def unreadable(line: str) -> Refusal:
+    """Return the refusal of an image that cannot be read."""
     return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, line)
 
 
-def late(seconds: float) -> Refusal:
-    """Refuse what takes too long to answer."""
+def timed_out(seconds: float) -> Refusal:
+    """Return the refusal of a request that takes more than so many seconds to answer."""
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"no answer within {seconds:g} s; try again, or send less")

@@ -1,4 +1,4 @@
-"""What goes in and out, as models of pydantic: they check the JSON that comes in, and are the OpenAPI of both ways."""
+"""The JSON of requests and responses as pydantic models, which check what comes in and make the OpenAPI document."""
 
 from typing import Annotated, Any
 
@@ -8,20 +8,21 @@ from kilonet.models.calibration import Calibration
 from kilonet.network.operations import Shape
 
 Level = Annotated[int, Field(ge=0, le=255)]
-# JSON writes a whole number as 30 or as 30.0, and true or "30" are none.
+# JSON may write a whole number as 30 or as 30.0; true and "30" are refused.
 _GivenLevel = Annotated[float, Field(ge=0, le=255, multiple_of=1, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Answer(BaseModel):
-    """What is said of one image, as `kilonet predict --json` says it, with what the network saw."""
+class PredictionResponse(BaseModel):
+    """The answer to one image, as `kilonet predict --json` gives it, with the pixels that the network saw."""
 
     class_: int | None = Field(alias="class", description="The class, from 0; null for no digit.")
     name: str | None = Field(description="The class's name; null for no digit.")
-    probability: Share | None = Field(description="Of that class; null for no digit.")
-    probabilities: list[Share] = Field(description="Of every class, calibrated if the model is.")
+    probability: Share | None = Field(description="The probability of that class; null for no digit.")
+    probabilities: list[Share] = Field(description="The probability of every class, calibrated if the model is.")
     uncertain: bool = Field(
-        description="Whether the answer is to be doubted: see `sure_from` of the model's calibration."
+        description="True for no digit, for an image unlike those of the training, and where the probability is below "
+        "`sure_from` of the model's calibration."
     )
     no_digit: str | None = Field(description="Why there is no digit; null if there is one.")
     seen: list[list[Level]] | list[list[list[Level]]] = Field(
@@ -29,61 +30,61 @@ class Answer(BaseModel):
     )
 
 
-class Answers(BaseModel):
-    """What is said of several images, in their order."""
+class BatchResponse(BaseModel):
+    """The answers to several images, in their order."""
 
-    answers: list[Answer]
-
-
-class Error(BaseModel):
-    """Why there is no answer."""
-
-    error: str = Field(description="One line for a person.")
+    answers: list[PredictionResponse]
 
 
-class Health(BaseModel):
-    """That the service answers."""
+class ErrorResponse(BaseModel):
+    """The reason why a request was refused or failed."""
+
+    error: str = Field(description="What is wrong and what to do, in one line.")
+
+
+class HealthResponse(BaseModel):
+    """The sign that the service answers."""
 
     status: str
 
 
-class Accuracy(BaseModel):
-    """How many images a model reads right."""
+class ModelAccuracy(BaseModel):
+    """How many images a model classifies correctly."""
 
     share: Share
     images: int
     of: str = Field(description="Which images.")
 
 
-class Card(BaseModel):
-    """What is known of the model."""
+class ModelFacts(BaseModel):
+    """What is known about the model."""
 
     name: str
     parameters: int
     layers: list[str]
     input: Shape = Field(description="Channels, rows and columns.")
-    classes: list[str] = Field(description="Their names, in order.")
+    classes: list[str] = Field(description="The names of the classes, in order.")
     reads_digits: bool = Field(
-        description="Whether photos are searched for a digit; if not, images have the input's size."
+        description="Whether a digit is searched for in a photo; if not, images must have the input's size."
     )
-    sha256: str = Field(description="Of the model's file.")
-    accuracy: Accuracy | None = Field(description="Null where it is not known.")
-    calibration: Calibration | None = Field(description="Null where it was never fitted.")
+    sha256: str = Field(description="SHA-256 of the model's file.")
+    accuracy: ModelAccuracy | None = Field(description="Null if unknown.")
+    calibration: Calibration | None = Field(description="Null if the model was not calibrated.")
     kilonet: str = Field(description="The version of the service.")
 
 
 def pixels_schema(shape: Shape) -> type[BaseModel]:
     """Return the model of one image as JSON, for a network that takes (channels, rows, columns)."""
-    return create_model("Pixels", __config__=ConfigDict(extra="forbid"), pixels=(_rows(shape), _PIXELS))
+    return create_model("PixelsRequest", __config__=ConfigDict(extra="forbid"), pixels=(_rows(shape), _PIXELS))
 
 
-def batch_schema(shape: Shape, most: int) -> type[BaseModel]:
+def batch_schema(shape: Shape, max_images: int) -> type[BaseModel]:
     """Return the model of several images as JSON."""
-    images: Any = Annotated[list[_rows(shape)], Field(min_length=1, max_length=most)]  # type: ignore[misc]
-    return create_model("PixelsOfSeveral", __config__=ConfigDict(extra="forbid"), images=(images, _PIXELS))
+    images: Any = Annotated[list[_rows(shape)], Field(min_length=1, max_length=max_images)]  # type: ignore[misc]
+    return create_model("BatchRequest", __config__=ConfigDict(extra="forbid"), images=(images, _PIXELS))
 
 
-_PIXELS = Field(description="Rows of grey levels, 0 to 255; no polarity is asked for.")
+_PIXELS = Field(description="Rows of grey levels, 0 to 255; dark ink on light paper or the reverse.")
 
 
 def _rows(shape: Shape) -> Any:

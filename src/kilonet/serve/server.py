@@ -1,4 +1,4 @@
-"""Running the service until a signal ends it."""
+"""Runs the service until a signal ends it."""
 
 import gc
 import os
@@ -14,12 +14,12 @@ from typing import Any
 from kilonet.export.exported_model import ExportedModel
 from kilonet.models.model import Model
 from kilonet.serve.app import application
-from kilonet.serve.card import card_of
-from kilonet.serve.engine import engine_of
+from kilonet.serve.classifiers import thread_safe
 from kilonet.serve.gate import Gate
-from kilonet.serve.limits import Limits
+from kilonet.serve.limits import RequestLimits
 from kilonet.serve.logs import start_logging
 from kilonet.serve.metrics import Metrics
+from kilonet.serve.model_facts import describe_model
 from kilonet.serve.protocol import GuardedProtocol
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
@@ -31,41 +31,42 @@ _BACKLOG = 1024
 
 
 def serve(
-    classifier: Model | ExportedModel,
+    model: Model | ExportedModel,
     source: str,
     address: tuple[str, int],
-    limits: Limits,
-    say: Callable[[str], None],
+    limits: RequestLimits,
+    announce: Callable[[str], None],
 ) -> None:
-    """Serve a model until SIGINT or SIGTERM; what is being answered then is finished first.
+    """Serve a model until SIGINT or SIGTERM, then finish the requests that are being answered.
 
     Args:
-        classifier: the model.
-        source: what it was loaded from.
+        model: the model.
+        source: what the model was loaded from.
         address: host and port; port 0 takes a free one.
-        limits: what a request may cost.
-        say: told in one line where the service is, once it is.
+        limits: the limits of a request.
+        announce: called once with a line that gives the address, when the service listens.
 
     Raises:
-        KilonetError: the address cannot be listened on.
+        KilonetError: the service cannot listen on the address.
     """
-    # Threads that set filters for a while, as decoding does, undo one another's; nothing here is to warn on stderr.
+    # Threads that change the warning filters for a while, as decoding does, overwrite each other's changes; so no
+    # warning may be left to print.
     warnings.simplefilter("ignore")
     start_logging()
     with closing(_listening(address)) as listener:
-        engine = engine_of(classifier)
-        card = card_of(classifier, engine, source)
-        metrics = Metrics(card.classes)
-        app = application(engine, card, limits, metrics)
+        classifier = thread_safe(model)
+        facts = describe_model(model, classifier, source)
+        metrics = Metrics(facts.classes)
+        app = application(classifier, facts, limits, metrics)
         host, port = listener.getsockname()[:2]
-        # What is here now stays: no collection need walk through all that torch and its like have brought.
+        # What is loaded now stays for good: the garbage collector need not go through it again and again.
         gc.collect()
         gc.freeze()
-        say(f"Serving {card.name} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
+        announce(f"Serving {facts.name} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
         _Server(_config(app, limits, metrics)).run([listener])
 
 
-def _config(app: Gate, limits: Limits, metrics: Metrics) -> uvicorn.Config:
+def _config(app: Gate, limits: RequestLimits, metrics: Metrics) -> uvicorn.Config:
     protocol: Any = partial(GuardedProtocol, limits=limits, metrics=metrics)
     return uvicorn.Config(
         app,
@@ -77,13 +78,13 @@ def _config(app: Gate, limits: Limits, metrics: Metrics) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=ceil(limits.seconds),
-        # A body and its answer may each take so long, and so may the client to read it.
+        # A request may take this long three times: to send its body, to be answered, and to read the response.
         timeout_graceful_shutdown=ceil(3 * limits.seconds),
     )
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, but a signal that has ended it is not raised once more: it ends well."""
+    """uvicorn's server, but SIGINT and SIGTERM are not raised again after it has stopped: the exit status is 0."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -98,7 +99,7 @@ class _Server(uvicorn.Server):
 def _listening(address: tuple[str, int]) -> socket.socket:
     host, port = address
     if not 0 <= port < 1 << 16:
-        # The system would take the remainder.
+        # The system would take it modulo 65536.
         raise KilonetError(f"--port is {port}; a port is from 0 to 65535")
     try:
         family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -109,7 +110,7 @@ def _listening(address: tuple[str, int]) -> socket.socket:
 
 
 def _reason(error: OSError | UnicodeError) -> str:
-    """Return the system's own words, to which Python adds the address once more; a name has errors that are not its."""
+    """Return the system's text for an error number, without the address that Python adds; else the error's own text."""
     if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
         return os.strerror(error.errno)
     return str(error.args[-1])

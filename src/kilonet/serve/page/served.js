@@ -1,16 +1,16 @@
-// Reads a drawing, or a photo, by asking the service that this page came from.
+// Reads a drawing or a photo by a request to the service that this page came from.
 "use strict";
 
-const MARGIN = 40; // of bare paper around the ink that is sent
-const PAUSE = 60; // milliseconds from an answer to the next question while a stroke is drawn
-const PREVIEW = 1024; // the longest side of a photo as it is shown
+const MARGIN = 40; // pixels of white around the ink in the image that is sent
+const PAUSE = 60; // milliseconds between a response and the next request while a stroke is drawn
+const PREVIEW = 1024; // the longest side, in pixels, of a photo on the page
 
 function makeReader(drawing, settle) {
   const raster = newRaster(RASTER);
   const sheet = newRaster(RASTER + 2 * MARGIN);
   let [waiting, asking] = [null, false];
 
-  /** Ask about the latest drawing, once the question before is answered. */
+  /** Send the latest drawing, once the request before it is answered. */
   async function read(drawn, done) {
     if (drawn.isBlank) done(null);
     waiting = drawn.isBlank ? null : done;
@@ -36,7 +36,7 @@ function makeReader(drawing, settle) {
     }
   }
 
-  /** The photo as it is, or the strokes in black on white, rasterised as the page that needs no service does it. */
+  /** Return the photo's file, or the strokes in black on white, rasterised like on the exported page. */
   async function fileOf({ photo, strokes }) {
     if (photo) return photo.file;
     if (!inkOf(strokes, raster)) return null;
@@ -53,7 +53,7 @@ function makeReader(drawing, settle) {
     settle();
   }
 
-  /** A canvas with the photo, upright; with nothing where the browser cannot show it: the service will say why. */
+  /** Return a canvas with the photo, upright; an empty one if the browser cannot decode it: the service will say why. */
   async function previewOf(file) {
     const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 });
     const bitmap = await createImageBitmap(file).catch(() => null);

@@ -1,4 +1,4 @@
-"""Threads that take together what waits together: handing work to a thread costs more than reading a small image."""
+"""A thread pool that batches small jobs: handing a job to a thread costs more than reading a small image."""
 
 import asyncio
 from collections import deque
@@ -11,58 +11,58 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-class Together(Generic[Job, Result]):
-    """Hands jobs from one event loop to threads."""
+class BatchingPool(Generic[Job, Result]):
+    """Runs the jobs of one event loop in threads, waiting small jobs together."""
 
     def __init__(
         self,
         work: Callable[[Sequence[Job]], Sequence[Result | Exception]],
         is_small: Callable[[Job], bool],
         threads: int,
-        most: int,
+        max_batch: int,
     ) -> None:
         """Start no thread yet.
 
         Args:
-            work: gives the result of each of several jobs, or what is raised for it.
-            is_small: whether a job may be taken with others; all others are taken alone.
-            threads: how many may work at once.
-            most: jobs that are taken together.
+            work: returns for each job of a batch its result, or the exception to raise for it.
+            is_small: whether a job may share a batch; every other job is a batch of its own.
+            threads: how many batches run at once.
+            max_batch: the most jobs in a batch.
         """
-        self._work, self._is_small, self._most = work, is_small, most
+        self._work, self._is_small, self._max_batch = work, is_small, max_batch
         self._pool = ThreadPoolExecutor(threads, "kilonet")
         self._free = threads
         self._waiting: deque[tuple[Job, asyncio.Future[Result]]] = deque()
 
-    async def result(self, job: Job) -> Result:
-        """Have a job done."""
+    async def run(self, job: Job) -> Result:
+        """Return the result of a job once a thread has done it, or raise its exception."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((job, future))
-        # Not at once: what else has come by now goes with it.
+        # Not at once, so that jobs that arrive in the same turn of the loop share a batch.
         loop.call_soon(self._start)
         return await future
 
     def _start(self) -> None:
-        while self._free and (taken := self._taken()):
+        while self._free and (batch := self._next_batch()):
             self._free -= 1
-            done = asyncio.get_running_loop().run_in_executor(self._pool, self._work, [job for job, _ in taken])
-            done.add_done_callback(partial(self._finish, [future for _, future in taken]))
+            done = asyncio.get_running_loop().run_in_executor(self._pool, self._work, [job for job, _ in batch])
+            done.add_done_callback(partial(self._finish, [future for _, future in batch]))
 
-    def _taken(self) -> list[tuple[Job, asyncio.Future[Result]]]:
-        taken: list[tuple[Job, asyncio.Future[Result]]] = []
-        while self._waiting and len(taken) < self._most:
+    def _next_batch(self) -> list[tuple[Job, asyncio.Future[Result]]]:
+        batch: list[tuple[Job, asyncio.Future[Result]]] = []
+        while self._waiting and len(batch) < self._max_batch:
             job, future = self._waiting[0]
-            if taken and not self._is_small(job):
+            if batch and not self._is_small(job):
                 break
             self._waiting.popleft()
             if future.done():
-                # Nobody waits for it any more.
+                # Its request was cancelled.
                 continue
-            taken.append((job, future))
+            batch.append((job, future))
             if not self._is_small(job):
                 break
-        return taken
+        return batch
 
     def _finish(
         self, futures: list[asyncio.Future[Result]], done: asyncio.Future[Sequence[Result | Exception]]
