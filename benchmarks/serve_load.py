@@ -1,10 +1,10 @@
-"""How `kilonet serve` stands up to load: wrk posts a digit over and over through many connections.
+"""Measures `kilonet serve` under load: wrk posts the same image again and again through many connections.
 
     python benchmarks/serve_load.py --image digit photo > docs/results/serve-load.md
 
-Needs wrk (Debian: apt-get install wrk) and the extra `serve`. Server and wrk share the machine's cores. The digit is
-the first test image as a PNG file, laid out like MNIST already; the photo is the same digit drawn large on grey paper,
-a JPEG file that goes the whole way of preprocessing. The command fails if any answer was an error.
+Needs wrk (Debian: apt-get install wrk) and the extra `serve`. Server and wrk share the machine's cores. `digit` is the
+first test image of MNIST as a PNG file; `photo` is the same digit, large on grey paper, as a JPEG file that needs all
+of the preprocessing. The command fails if any response was an error.
 """
 
 import argparse
@@ -40,8 +40,8 @@ end
 """
 
 
-def picture(kind: str) -> tuple[bytes, str]:
-    """Return the bytes of an image file and their media type."""
+def image_file(kind: str) -> tuple[bytes, str]:
+    """Return the bytes of an image file and its media type."""
     digit = load_data("mnist").test.pixels[0, 0].numpy()
     file = io.BytesIO()
     if kind == "digit":
@@ -56,7 +56,7 @@ def picture(kind: str) -> tuple[bytes, str]:
 
 @contextmanager
 def service(model: str) -> Iterator[str]:
-    """Serve a model at a free port; gives the address."""
+    """Serve a model at a free port and yield the address."""
     command = [sys.executable, "-m", "kilonet", "serve", model, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout  # noqa: S101
@@ -70,8 +70,8 @@ def service(model: str) -> Iterator[str]:
 
 
 def load(address: str, kind: str, connections: int, seconds: int) -> dict[str, int]:
-    """Return what wrk counted."""
-    content, media_type = picture(kind)
+    """Return the counts and times of wrk: microseconds, but for requests and errors."""
+    content, media_type = image_file(kind)
     with tempfile.TemporaryDirectory() as folder:
         image, script = Path(folder, "image"), Path(folder, "post.lua")
         image.write_bytes(content)
@@ -84,7 +84,7 @@ def load(address: str, kind: str, connections: int, seconds: int) -> dict[str, i
 
 
 def main() -> None:
-    """Load the service and print a table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=int, default=30)

@@ -1,11 +1,11 @@
-"""What a trial of a sweep costs beside the same training by hand.
+"""Measures what `kilonet sweep` costs beyond training the same recipes by `kilonet train`.
 
     python benchmarks/sweep_overhead.py [--trials 8] [--epochs 4] [--rounds 5]
 
-The candidates are drawn and their kernels compiled first. Then, round by round, `kilonet sweep` trains them all and
-`kilonet train` does, a command a candidate, as many side by side as there are cores; which of both comes first changes
-with every round. Both are timed as whole commands, from starting Python to its end. What a sweep costs is the median of
-the rounds' ratios. Prints a table for docs/results/sweep_overhead.md.
+The candidates are drawn and their kernels compiled first. Then, in every round, `kilonet sweep` trains all of them, and
+so does `kilonet train`, one command a candidate and as many at once as there are cores; the two take turns at being the
+first. Both are timed as whole commands, including the start of Python. The cost of a sweep is the median of the rounds'
+ratios. Prints a table for docs/results/sweep_overhead.md.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from kilonet.engines.selection import resolve_run
 from kilonet.recipe import parse_recipe
 from kilonet.sweep.plan import load_plan
-from kilonet.sweep.sampler import Candidates
+from kilonet.sweep.sampler import CandidateSampler
 from kilonet.sweep.trials import Trials
 from kilonet.utils.environment import cores, processor_name
 
@@ -39,14 +39,14 @@ max_parameters = 2000
 """
 
 
-def draw(plan: Path, folder: Path) -> list[Path]:
-    """Draw a sweep's candidates, compile their kernels, and write each as a recipe; returns the recipes' paths."""
-    read = load_plan(str(plan))
-    trials = Trials(read)
+def draw(plan_file: Path, folder: Path) -> list[Path]:
+    """Draw a sweep's candidates, compile their kernels, write each as a recipe, and return the recipes' paths."""
+    plan = load_plan(str(plan_file))
+    trials = Trials(plan)
     trials.begin()
-    candidates, paths = Candidates(read, trials), []
-    for number in range(read.search.trials):
-        configuration = candidates.suggest(str(number))
+    sampler, paths = CandidateSampler(plan, trials), []
+    for number in range(plan.search.trials):
+        configuration = sampler.suggest(str(number))
         recipe = parse_recipe(json.loads(configuration["recipe"]), "candidate", {})
         resolve_run(recipe)
         paths.append(folder / f"{number}.toml")
@@ -55,7 +55,7 @@ def draw(plan: Path, folder: Path) -> list[Path]:
 
 
 def seconds_of(commands: Sequence[Sequence[str | Path]], at_once: int) -> float:
-    """Return the seconds that kilonet commands take, so many side by side."""
+    """Return the seconds that kilonet commands take, `at_once` of them in parallel."""
 
     def run(words: Sequence[str | Path]) -> None:
         subprocess.run([sys.executable, "-m", "kilonet", *map(str, words)], check=True, capture_output=True)
@@ -67,7 +67,7 @@ def seconds_of(commands: Sequence[Sequence[str | Path]], at_once: int) -> float:
 
 
 def write_plan(folder: Path, trials: int, epochs: int) -> Path:
-    """Write the plan of a sweep in a new folder, which it works in; returns its path."""
+    """Write the plan of a sweep into a new folder, which the sweep uses too, and return the plan's path."""
     folder.mkdir()
     plan = folder / "sweep.toml"
     plan.write_text(_PLAN.format(out=folder / "out", trials=trials, epochs=epochs), encoding="utf-8")
@@ -75,7 +75,7 @@ def write_plan(folder: Path, trials: int, epochs: int) -> Path:
 
 
 def timed_round(plan: Path, recipes: Sequence[Path], *, sweep_first: bool) -> tuple[float, float]:
-    """Train all candidates by hand and by a sweep, in the plan's folder; returns the seconds of each."""
+    """Train all candidates by hand and by a sweep, in the plan's folder; return the seconds of both."""
     by_hand = [("train", recipe, "--out", plan.parent / recipe.stem) for recipe in recipes]
     if sweep_first:
         swept = seconds_of([("sweep", plan)], 1)
@@ -84,7 +84,7 @@ def timed_round(plan: Path, recipes: Sequence[Path], *, sweep_first: bool) -> tu
 
 
 def main() -> None:
-    """Time both ways and print the table."""
+    """Time both and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=4)
@@ -103,12 +103,12 @@ def main() -> None:
     print(f"{processor_name()}, {cores()} cores, {work}\n")
     print("| | seconds (min to max) | seconds a trial and core | beside by hand (min to max) |")
     print("|---|---:|---:|---:|")
-    for words, seconds in (("`kilonet train`, a command a trial", by_hand), ("`kilonet sweep`", by_sweep)):
+    for command, seconds in (("`kilonet train`, a command a trial", by_hand), ("`kilonet sweep`", by_sweep)):
         middle = statistics.median(seconds)
         more = sorted(100 * (own / other - 1) for own, other in zip(seconds, by_hand, strict=True))
         beside = f"{statistics.median(more):+.1f} % ({more[0]:+.1f} to {more[-1]:+.1f})"
         spread = f"{middle:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
-        print(f"| {words} | {spread} | {middle * cores() / options.trials:.1f} | {beside} |")
+        print(f"| {command} | {spread} | {middle * cores() / options.trials:.1f} | {beside} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""SWEEP.toml: what is refused, what a candidate is, and that none is over a budget."""
+"""SWEEP.toml: wrong input, candidates, and that no candidate is over a budget."""
 
 import tomllib
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_search_space import Dice
+from test_search_space import RandomSuggester
 
 from helpers import command, process, refusal
 from kilonet.network.cost import network_cost
 from kilonet.network.layers import parse_layer
 from kilonet.recipe import load_recipe
 from kilonet.sweep.plan import Plan, load_plan, packaged_plans
-from kilonet.sweep.search_space import Line, Numbers, Option
+from kilonet.sweep.search_space import IntegerHole, LayerTemplate, SpaceLine
 from kilonet.utils.errors import KilonetError
 
 PLAN = """
@@ -54,9 +54,9 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 @given(seed=st.integers(0, 10_000))
 def test_a_candidate_is_a_recipe_within_every_budget_or_is_refused(plan: Plan, seed: int) -> None:
-    dice = Dice(seed)
+    suggester = RandomSuggester(seed)
     try:
-        recipe = plan.candidate(dice)
+        recipe = plan.candidate(suggester)
     except KilonetError as error:
         refusal(error)
         return
@@ -69,7 +69,7 @@ def test_a_candidate_is_a_recipe_within_every_budget_or_is_refused(plan: Plan, s
     assert recipe.run.threads == 1
     assert recipe.train.epochs == 6
     assert 0.01 <= recipe.train.learning_rate <= 0.3
-    assert recipe.train.batch_size == dice.asked["batch_size"]
+    assert recipe.train.batch_size == suggester.drawn["batch_size"]
     assert recipe.train.schedule in ("cosine", "linear")
 
 
@@ -80,7 +80,7 @@ def test_a_candidate_is_a_recipe_within_every_budget_or_is_refused(plan: Plan, s
 def test_each_budget_refuses(plan: Plan, budget: str, words: str) -> None:
     table = plan.model_dump(mode="json", exclude_none=True) | {"budget": {budget: 1}}
     with pytest.raises(KilonetError) as error:
-        Plan.model_validate(table).candidate(Dice(0))
+        Plan.model_validate(table).candidate(RandomSuggester(0))
     refusal(error, words)
 
 
@@ -139,7 +139,7 @@ def test_packaged_plans_find_candidates(name: str) -> None:
     found = []
     for seed in range(300):
         try:
-            found.append(plan.candidate(Dice(seed)))
+            found.append(plan.candidate(RandomSuggester(seed)))
         except KilonetError as error:
             refusal(error)
     assert len(found) >= 15
@@ -153,27 +153,28 @@ def test_a_packaged_plan_can_draw_the_recipe_of_its_name(name: str) -> None:
     assert not can_draw(lines, [*layers[:-1], "pointwise 11"], 1)
 
 
-def can_draw(lines: Sequence[Line], layers: Sequence[str], channels: int) -> bool:
-    """Tell whether a space has a list of layers, by trying all fillings."""
+def can_draw(lines: Sequence[SpaceLine], layers: Sequence[str], channels: int) -> bool:
+    """Return whether a search space contains a list of layers, by trying all draws."""
     if not lines:
         return not layers
     line, *others = lines
-    if line.low == 0 and can_draw(others, layers, channels):
+    if line.min_repeats == 0 and can_draw(others, layers, channels):
         return True
-    if not layers or not any(can_be(option, layers[0], channels) for option in line.options):
+    if not layers or not any(can_be(template, layers[0], channels) for template in line.alternatives):
         return False
-    left = [replace(line, low=max(line.low - 1, 0), high=line.high - 1)] if line.high > 1 else []
-    return can_draw([*left, *others], layers[1:], getattr(parse_layer(layers[0]), "channels", channels))
+    one_less = replace(line, min_repeats=max(line.min_repeats - 1, 0), max_repeats=line.max_repeats - 1)
+    rest = [one_less, *others] if line.max_repeats > 1 else others
+    return can_draw(rest, layers[1:], getattr(parse_layer(layers[0]), "channels", channels))
 
 
-def can_be(option: Option, layer: str, channels: int) -> bool:
+def can_be(template: LayerTemplate, layer: str, channels: int) -> bool:
     values = [
         [str(number) for number in range(hole.low, hole.high + 1, hole.step)]
-        if isinstance(hole, Numbers)
+        if isinstance(hole, IntegerHole)
         else hole.examples
-        for hole in option.holes
+        for hole in template.holes
     ]
-    return any(parse_layer(option.filled(fillings, channels)) == parse_layer(layer) for fillings in product(*values))
+    return any(parse_layer(template.filled(texts, channels)) == parse_layer(layer) for texts in product(*values))
 
 
 def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Candidates as Tune gets them, early stopping by size, and what is read off a sweep's folder; without a cluster."""
+"""Sampler, scheduler, the folder of a sweep and the Pareto front, without a cluster."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,11 @@ from ray.tune.search import Searcher
 from helpers import command, refusal
 from kilonet.recipe import Recipe, parse_recipe
 from kilonet.sweep.driver import _resources
+from kilonet.sweep.pareto import pareto_optimal
 from kilonet.sweep.plan import Plan, SearchSection
-from kilonet.sweep.sampler import Candidates
-from kilonet.sweep.scheduler import HalvingBySize
-from kilonet.sweep.trials import Trials, pareto
+from kilonet.sweep.sampler import CandidateSampler
+from kilonet.sweep.scheduler import SizeGroupedASHA
+from kilonet.sweep.trials import Trials
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
 
@@ -42,74 +43,74 @@ def result(error: float, diverged: bool = False) -> dict[str, Any]:
     return {"error": error, "diverged": diverged, "epoch": 1, "failure": ""}
 
 
-def test_what_is_over_the_budget_is_never_a_trial(tmp_path: Path) -> None:
+def test_a_candidate_over_the_budget_is_never_a_trial(tmp_path: Path) -> None:
     """Most of this space is over the budget."""
     trials = begun(plan_in(tmp_path))
-    candidates = Candidates(trials.plan, trials)
+    sampler = CandidateSampler(trials.plan, trials)
     for number in range(1, 16):
-        configuration = candidates.suggest(f"id {number}")
+        configuration = sampler.suggest(f"id {number}")
         assert configuration["number"] == number == len(trials.records)
         assert recipe_of(configuration).model.parameters == configuration["parameters"] <= 1200
-        candidates.on_trial_complete(f"id {number}", result(0.5 / number))
-    assert not candidates.exhausted
+        sampler.on_trial_complete(f"id {number}", result(0.5 / number))
+    assert not sampler.exhausted
     assert len(list(trials.folder.glob("*.json"))) == 15
-    assert not [path for path in trials.folder.iterdir() if path.is_dir()], "drawing trains nothing"
+    assert not [path for path in trials.folder.iterdir() if path.is_dir()], "drawing must train nothing"
 
 
 def test_a_small_space_is_drawn_once_each_and_ends(tmp_path: Path) -> None:
     trials = begun(plan_in(tmp_path, layers=("conv {4..8}", "gap", "pointwise 10")))
-    candidates = Candidates(trials.plan, trials)
-    drawn = {recipe_of(candidates.suggest(str(number))) for number in range(5)}
+    sampler = CandidateSampler(trials.plan, trials)
+    drawn = {recipe_of(sampler.suggest(str(number))) for number in range(5)}
     assert len(drawn) == 5
-    assert candidates.suggest("sixth") == Searcher.FINISHED
-    assert "drawn before" in candidates.exhausted
+    assert sampler.suggest("sixth") == Searcher.FINISHED
+    assert "drawn before" in sampler.exhausted
 
 
 def test_a_space_without_candidates_says_why(tmp_path: Path) -> None:
     trials = begun(plan_in(tmp_path, budget={"max_parameters": 10}))
-    candidates = Candidates(trials.plan, trials)
-    assert candidates.suggest("first") == Searcher.FINISHED
-    assert "over max_parameters = 10" in candidates.exhausted
+    sampler = CandidateSampler(trials.plan, trials)
+    assert sampler.suggest("first") == Searcher.FINISHED
+    assert "over max_parameters = 10" in sampler.exhausted
 
 
-def test_a_new_driver_goes_on_with_what_is_unfinished(tmp_path: Path) -> None:
+def test_a_new_driver_continues_unfinished_trials(tmp_path: Path) -> None:
     trials = begun(plan_in(tmp_path))
-    candidates = Candidates(trials.plan, trials)
-    first = [candidates.suggest(str(number)) for number in range(4)]
-    candidates.on_trial_complete("0", result(0.1))
-    candidates.on_trial_complete("1", result(1.0, diverged=True))
-    candidates.on_trial_complete("2", error=True)
-    candidates.on_trial_complete("3", {**result(1.0), "failure": "no disk"})
-    assert candidates.failures == ["trial 3: it keeps losing its worker", "trial 4: no disk"]
+    sampler = CandidateSampler(trials.plan, trials)
+    first = [sampler.suggest(str(number)) for number in range(4)]
+    sampler.on_trial_complete("0", result(0.1))
+    sampler.on_trial_complete("1", result(1.0, diverged=True))
+    sampler.on_trial_complete("2", error=True)
+    sampler.on_trial_complete("3", {**result(1.0), "failure": "no disk"})
+    assert sampler.failures == ["trial 3: it keeps losing its worker", "trial 4: no disk"]
     assert [record.end for record in trials.records.values()] == ["stopped", "diverged", None, None]
 
     again = Trials(trials.plan)
-    later = Candidates(trials.plan, again)
-    assert [later.suggest("a"), later.suggest("b")] == first[2:], "what failed or never ended is tried again"
+    later = CandidateSampler(trials.plan, again)
+    assert [later.suggest("a"), later.suggest("b")] == first[2:], "failed and unfinished trials are tried again"
     fresh = later.suggest("c")
     assert fresh["number"] == 5
-    assert recipe_of(fresh) not in map(recipe_of, first), "and the first draws are not repeated"
+    assert recipe_of(fresh) not in map(recipe_of, first), "the first draws must not be repeated"
 
 
 def fake_trial(name: str, parameters: int) -> Any:
     return SimpleNamespace(trial_id=name, config={"parameters": parameters})
 
 
-def decision(halving: HalvingBySize, trial: Any, error: float) -> str:
-    halving.on_trial_add(None, trial)
-    return halving.on_trial_result(None, trial, {"training_iteration": 1, "error": error})
+def decision(scheduler: SizeGroupedASHA, trial: Any, error: float) -> str:
+    scheduler.on_trial_add(None, trial)
+    return scheduler.on_trial_result(None, trial, {"training_iteration": 1, "error": error})
 
 
 def test_a_small_network_is_compared_with_small_ones_only() -> None:
-    halving = HalvingBySize(SearchSection(trials=9, epochs=8, grace=1, reduction=2.0))
+    scheduler = SizeGroupedASHA(SearchSection(trials=9, epochs=8, grace=1, reduction=2.0))
     for number in range(4):
-        decision(halving, fake_trial(f"large {number}", 1000 + number), 0.01 + number / 1000)
-    assert decision(halving, fake_trial("weak and large", 1023), 0.2) == TrialScheduler.STOP
-    assert decision(halving, fake_trial("weak and small", 511), 0.2) == TrialScheduler.CONTINUE
-    assert decision(halving, fake_trial("weaker and small", 300), 0.3) == TrialScheduler.STOP
+        decision(scheduler, fake_trial(f"large {number}", 1000 + number), 0.01 + number / 1000)
+    assert decision(scheduler, fake_trial("weak and large", 1023), 0.2) == TrialScheduler.STOP
+    assert decision(scheduler, fake_trial("weak and small", 511), 0.2) == TrialScheduler.CONTINUE
+    assert decision(scheduler, fake_trial("weaker and small", 300), 0.3) == TrialScheduler.STOP
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_sweep_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("dear diary")
     with pytest.raises(KilonetError) as error:
@@ -138,11 +139,11 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     trials = begun(plan_in(tmp_path))
     (trials.folder / "0001.json").write_text("{")
     with pytest.raises(KilonetError) as error:
-        Candidates(trials.plan, trials)
+        CandidateSampler(trials.plan, trials)
     refusal(error, "0001.json")
 
 
-def test_gpus_go_to_those_who_can_use_them(tmp_path: Path) -> None:
+def test_only_trials_that_can_use_a_gpu_get_one(tmp_path: Path) -> None:
     cluster = {"CPU": 8.0, "GPU": 1.0}
     assert _resources(plan_in(tmp_path), cluster) == {"cpu": 1, "gpu": 1.0}
     assert _resources(plan_in(tmp_path), {"CPU": 8.0}) == {"cpu": 1, "gpu": 0}
@@ -152,13 +153,13 @@ def test_gpus_go_to_those_who_can_use_them(tmp_path: Path) -> None:
     assert _resources(plan_in(tmp_path, recipe=str(native)), cluster) == {"cpu": 2, "gpu": 0}
 
 
-def outcome(number: int, parameters: int, errors: int) -> Any:
+def finished_trial(number: int, parameters: int, errors: int) -> Any:
     return SimpleNamespace(number=number, costs={"parameters": parameters}, errors=errors)
 
 
-def test_the_front_is_what_nothing_else_beats() -> None:
+def test_the_front_holds_the_trials_that_no_other_beats() -> None:
     points = [(1, 500, 90), (2, 400, 95), (3, 500, 80), (4, 900, 80), (5, 300, 99), (6, 950, 10), (7, 300, 99)]
-    front = pareto([outcome(*point) for point in points])
+    front = pareto_optimal([finished_trial(*point) for point in points])
     assert [one.number for one in front] == [5, 2, 3, 6]
 
 

@@ -1,4 +1,4 @@
-"""Spaces of layer lists: whatever is drawn is a list of layers, and what can never be one is refused at once."""
+"""The search space: every draw is a list of layers, and a line that can never be a layer is refused."""
 
 import random
 from collections.abc import Sequence
@@ -14,31 +14,31 @@ from kilonet.sweep.search_space import draw_layers, parse_line
 from kilonet.utils.errors import KilonetError
 
 
-class Dice:
-    """Draws evenly, and remembers what it was asked for."""
+class RandomSuggester:
+    """Draws uniformly, and remembers the values by their names."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)  # noqa: S311
-        self.asked: dict[str, Any] = {}
+        self.drawn: dict[str, Any] = {}
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:  # noqa: ARG002
         assert (high - low) % step == 0, "Optuna would warn"
-        return int(self._keep(name, self._random.randrange(low, high + 1, step)))
+        return int(self._remember(name, self._random.randrange(low, high + 1, step)))
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:  # noqa: ARG002
-        return float(self._keep(name, self._random.uniform(low, high)))
+        return float(self._remember(name, self._random.uniform(low, high)))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._keep(name, self._random.choice(list(choices)))
+        return self._remember(name, self._random.choice(list(choices)))
 
-    def _keep(self, name: str, value: Any) -> Any:
-        assert name not in self.asked, "two draws under one name would be one draw to Optuna"
-        self.asked[name] = value
+    def _remember(self, name: str, value: Any) -> Any:
+        assert name not in self.drawn, "Optuna would return the first value of that name again"
+        self.drawn[name] = value
         return value
 
 
 def drawn(*lines: str, seed: int = 0, channels: int = 1) -> tuple[str, ...]:
-    return draw_layers([parse_line(line) for line in lines], Dice(seed), channels)
+    return draw_layers([parse_line(line) for line in lines], RandomSuggester(seed), channels)
 
 
 NUMBERS = st.tuples(st.integers(1, 40), st.integers(0, 40), st.integers(1, 9)).map(
@@ -93,7 +93,7 @@ def test_each_part_of_the_grammar() -> None:
         ("", "empty"),
     ],
 )
-def test_what_can_never_be_a_layer_is_refused(line: str, words: str) -> None:
+def test_a_line_that_can_never_be_a_layer_is_refused(line: str, words: str) -> None:
     with pytest.raises(KilonetError) as error:
         parse_line(line)
     refusal(error, f"line '{line}'", words)

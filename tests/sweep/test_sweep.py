@@ -1,4 +1,4 @@
-"""Whole sweeps on local Ray clusters: workers, nodes and drivers are killed, and the same command goes on."""
+"""Whole sweeps on local Ray clusters: the same command continues after workers, nodes and drivers are killed."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": Fal
 
 @pytest.fixture(scope="module")
 def base(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A recipe in which everything that a checkpoint has to keep is switched on."""
+    """A recipe that uses everything that a checkpoint stores."""
     path = tmp_path_factory.mktemp("base") / "tiny.toml"
     path.write_text(
         f"""
@@ -48,7 +48,7 @@ def base(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_plan(folder: Path, base: Path, trials: int = 1, **search: Any) -> Path:
-    """A plan of candidates that differ in size and batch, none of which is stopped early unless told so."""
+    """A plan whose candidates differ in size and batch size; by default none is stopped early."""
     path = folder / "sweep.toml"
     keys = {"epochs": EPOCHS, "grace": EPOCHS, **search}
     path.write_text(
@@ -89,7 +89,7 @@ def epochs_of(folder: Path) -> list[str]:
 
 
 def children(parent: int, name: bytes) -> list[int]:
-    """Return the processes below another one whose command line has a name in it."""
+    """Return the child processes whose command line contains a name."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -100,7 +100,7 @@ def children(parent: int, name: bytes) -> list[int]:
 
 
 def at_work_in(folder: Path) -> list[int]:
-    """Return the processes that hold a file of a folder open, as whoever trains in it holds the lock."""
+    """Return the processes that hold a file of a run folder open, such as the lock of the training process."""
     found = []
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
@@ -119,7 +119,7 @@ def processes_that_name(word: str) -> list[int]:
 
 
 def proved(out: Path, trials: int) -> None:
-    """Every trial is an ordinary finished run on the holdout, with the weights of the same recipe trained by hand."""
+    """Check that every trial is a finished run on the holdout, with the weights of its recipe trained by hand."""
     folders = sorted(folder for folder in out.iterdir() if folder.is_dir())
     assert [folder.name for folder in folders] == [f"{number:04}" for number in range(1, trials + 1)]
     for folder in folders:
@@ -177,7 +177,7 @@ def test_a_worker_is_killed_and_a_node_is_lost(cluster: Cluster, base: Path, tmp
 
 @pytest.fixture
 def short_tmp(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A place for what a killed driver leaves; sockets need a short path, shorter than pytest's."""
+    """A folder for what a killed driver leaves; the paths of sockets must be shorter than pytest's."""
     with tempfile.TemporaryDirectory(prefix="k-", ignore_cleanup_errors=True) as folder:
         monkeypatch.setenv("TMPDIR", folder)
         yield
@@ -202,13 +202,13 @@ def test_a_killed_driver_loses_nothing_and_leaves_no_process(base: Path, tmp_pat
 
 
 def session_of(driver: int) -> str:
-    """Return the folder that all processes of a driver's own Ray name."""
+    """Return the session folder of a driver's own Ray, which all of its processes name."""
     (server,) = children(driver, b"gcs_server")
     words = Path(f"/proc/{server}/cmdline").read_bytes().decode().split("\0")
     return next(word.partition("=")[2] for word in words if word.startswith("--session-dir="))
 
 
-def test_ctrl_c_says_how_to_go_on(cluster: Cluster, base: Path, tmp_path: Path) -> None:
+def test_ctrl_c_says_how_to_continue(cluster: Cluster, base: Path, tmp_path: Path) -> None:
     plan, out = write_plan(tmp_path, base), tmp_path / "out"
     with start(plan, "--address", cluster.address) as driver:
         wait_until(lambda: len(epochs_of(out / "0001")) >= 2, driver)
@@ -224,7 +224,7 @@ def test_ctrl_c_says_how_to_go_on(cluster: Cluster, base: Path, tmp_path: Path) 
 def test_weak_trials_are_stopped_early_and_stay_run_folders(
     cluster: Cluster, base: Path, small_folder: Path, tmp_path: Path
 ) -> None:
-    """The data are named as from where the sweep is started, which workers are not."""
+    """The path of the data is relative to where the sweep is started; workers start elsewhere."""
     near = tmp_path / "near.toml"
     near.write_text(base.read_text().replace(f"{small_folder}", small_folder.name))
     plan, out = write_plan(tmp_path, near, trials=4, epochs=2, grace=1, reduction=2), tmp_path / "out"
@@ -242,5 +242,5 @@ def test_weak_trials_are_stopped_early_and_stay_run_folders(
     assert resumed.status == 0, resumed.err
 
 
-def test_there_is_no_such_cluster(base: Path, tmp_path: Path) -> None:
+def test_a_missing_cluster_is_one_line(base: Path, tmp_path: Path) -> None:
     process("sweep", write_plan(tmp_path, base), "--address", "127.0.0.1:1").refused("no Ray cluster", "127.0.0.1:1")

@@ -9,7 +9,7 @@ from kilonet.cli.flags import Parser, add_json_flag
 from kilonet.utils.extras import needed_from
 
 if TYPE_CHECKING:
-    from kilonet.sweep.pareto import Front
+    from kilonet.sweep.pareto import ParetoFront
 
 
 def add_flags(parser: Parser) -> None:
@@ -29,7 +29,7 @@ def run(flags: argparse.Namespace) -> int:
     return 0
 
 
-def _search(plan: str, address: str | None) -> "Front":
+def _search(plan: str, address: str | None) -> "ParetoFront":
     """Run a sweep, or continue it, and draw its Pareto front.
 
     Raises:
@@ -49,17 +49,17 @@ def _search(plan: str, address: str | None) -> "Front":
     return front
 
 
-def _stored_front(plan: str) -> "Front":
+def _stored_front(plan: str) -> "ParetoFront":
     """Read the Pareto front that a sweep has found so far, and draw it.
 
     Raises:
         KilonetError: no such plan, nothing finished yet, or the extra `sweep` is not installed.
     """
-    from kilonet.sweep.pareto import Front
+    from kilonet.sweep.pareto import ParetoFront
     from kilonet.sweep.plan import load_plan
     from kilonet.sweep.trials import Trials
 
-    front = Front.of(Trials(load_plan(plan)))
+    front = ParetoFront.of(Trials(load_plan(plan)))
     with needed_from("sweep", "--show"):
         front.draw()
     return front

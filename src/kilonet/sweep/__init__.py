@@ -1,15 +1,15 @@
-"""A leaf: search under a budget, by Ray Tune and Optuna. Trials are ordinary run folders."""
+"""Architecture search under a budget, by Ray Tune and Optuna. Every trial is an ordinary run folder."""
 
 import os
 
-# Read when Ray is imported: no reports home, none of its own tables, files or handling of Ctrl-C.
+# Ray reads these when it is imported: no usage reports, and no tables, log files or Ctrl-C handler of its own.
 os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     RAY_AIR_NEW_OUTPUT="0",
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
     TUNE_DISABLE_SIGINT_HANDLER="1",
-    # Trials compute as they would by hand; Ray would give way to everybody else.
+    # Workers get the same priority as `kilonet train`; by default Ray lowers it.
     RAY_worker_niceness="0",
-    # A node without GPUs hides them from its workers, as it always has.
+    # Hide GPUs from trials that take none; newer versions of Ray no longer do so by default.
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="1",
 )

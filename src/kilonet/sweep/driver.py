@@ -1,4 +1,4 @@
-"""Running a sweep: Ray started or joined, Tune told what to do, and everything put away afterwards."""
+"""Runs a sweep: starts or joins Ray, runs Tune, and cleans up."""
 
 import contextlib
 import logging
@@ -15,29 +15,30 @@ from ray import tune
 
 from kilonet.sweep import worker
 from kilonet.sweep.live_table import LiveTable
-from kilonet.sweep.pareto import Front
+from kilonet.sweep.pareto import ParetoFront
 from kilonet.sweep.plan import Plan
-from kilonet.sweep.sampler import Candidates
-from kilonet.sweep.scheduler import HalvingBySize
+from kilonet.sweep.sampler import CandidateSampler
+from kilonet.sweep.scheduler import SizeGroupedASHA
 from kilonet.sweep.trials import Trials
 from kilonet.training.run_folder import locked
 from kilonet.utils.environment import cores
 from kilonet.utils.errors import KilonetError
 
 _OBJECT_STORE_BYTES = 100 << 20
-_FAILURES = 5
-"""Times that a trial may lose its worker."""
+_MAX_FAILURES = 5
+"""How often a trial may lose its worker."""
 
 
-def run(plan: Plan, address: str | None) -> Front:
-    """Run a sweep, or go on with it, to its last trial; returns the front.
+def run(plan: Plan, address: str | None) -> ParetoFront:
+    """Start or continue a sweep, run it to its last trial, and return its Pareto front.
 
     Args:
-        plan: what to search.
-        address: of the Ray cluster to join; a local one is started without it.
+        plan: the search.
+        address: the address of a Ray cluster to join; None starts a local one.
 
     Raises:
-        KilonetError: the sweep's folder is another's or in use, there is no such cluster, or trials failed.
+        KilonetError: the sweep's folder belongs to another plan or is in use, there is no such cluster, or trials
+            failed.
     """
     trials = Trials(plan)
     trials.begin()
@@ -48,15 +49,15 @@ def run(plan: Plan, address: str | None) -> Front:
             _search(plan, trials, address, missing)
     finally:
         lock.release()
-    return Front.of(trials)
+    return ParetoFront.of(trials)
 
 
 def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> None:
-    candidates = Candidates(plan, trials)
-    halving = HalvingBySize(plan.search)
-    halving.remember(trials, candidates.parameters)
+    sampler = CandidateSampler(plan, trials)
+    scheduler = SizeGroupedASHA(plan.search)
+    scheduler.replay(trials, sampler.parameters)
     with (
-        # Of a node that is lost Ray prints its whole log; the table says in a line which trials go on elsewhere.
+        # Ray prints the whole log of a lost node to stdout; LiveTable has a line for each trial that goes on elsewhere.
         Path(os.devnull).open("w") as nowhere,
         contextlib.redirect_stdout(nowhere),
         _ray(address, plan.base.run.threads),
@@ -67,25 +68,25 @@ def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> No
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=candidates, scheduler=halving, num_samples=missing, reuse_actors=True
+                search_alg=sampler, scheduler=scheduler, num_samples=missing, reuse_actors=True
             ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=scratch,
                 callbacks=[table],
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=_FAILURES),
+                failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
             ),
         )
         _run_all(tuner)
     if not trials.records:
-        raise KilonetError(candidates.exhausted)
-    if candidates.exhausted:
-        print(f"the search ends here: {candidates.exhausted}", file=sys.stderr)
-    if candidates.failures:
-        count = len(candidates.failures)
+        raise KilonetError(sampler.exhausted)
+    if sampler.exhausted:
+        print(f"the search ends here: {sampler.exhausted}", file=sys.stderr)
+    if sampler.failures:
+        count = len(sampler.failures)
         raise KilonetError(
-            f"could not be trained: {count}, first {candidates.failures[0]}; the same command tries again"
+            f"trials that could not be trained: {count}, first {sampler.failures[0]}; the same command tries again"
         )
 
 
@@ -94,11 +95,11 @@ def _run_all(tuner: tune.Tuner) -> None:
         tuner.fit()
     except (tune.TuneError, ray.exceptions.RayError) as error:
         last = str(error).strip().splitlines()[-1]
-        raise KilonetError(f"Ray has given up: {last}; the same command goes on") from None
+        raise KilonetError(f"Ray failed: {last}; the same command continues the sweep") from None
 
 
 def _resources(plan: Plan, cluster: dict[str, float]) -> dict[str, float]:
-    """Return what a trial takes: a core for each of its threads, and its share of a GPU where there are any."""
+    """Return the resources of a trial: a core for each of its threads, and its share of a GPU if there are any."""
     run = plan.base.run
     computes_on_gpu = run.device == "cuda" or (run.device == "auto" and run.engine != "native")
     gpus = plan.search.gpus if computes_on_gpu and cluster.get("GPU") else 0
@@ -107,7 +108,7 @@ def _resources(plan: Plan, cluster: dict[str, float]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[str]:
-    """Yield a place for Tune's own files, which all machines must see and nobody needs afterwards."""
+    """Yield an empty folder for Tune's own files, visible to all machines, and delete it afterwards."""
     shutil.rmtree(folder, ignore_errors=True)
     try:
         yield str(folder)
@@ -117,7 +118,7 @@ def _scratch(folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _ray(address: str | None, threads: int) -> Iterator[None]:
-    """Start or join a cluster, and stop or leave it afterwards."""
+    """Start or join a Ray cluster, and stop or leave it afterwards."""
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
     with tempfile.TemporaryDirectory(prefix="kilonet-", ignore_cleanup_errors=True) as folder:
@@ -143,11 +144,11 @@ def _ray(address: str | None, threads: int) -> Iterator[None]:
 
 
 def _check_address(address: str) -> None:
-    """Knock at a cluster's door: Ray itself would try for minutes.
+    """Check that a cluster's address can be connected to; Ray itself would retry for minutes.
 
     Raises:
-        ConnectionError: nobody answers.
-        ValueError: it is no address.
+        ConnectionError: the connection fails.
+        ValueError: the text is not an address.
     """
     if address == "auto":
         return

@@ -1,10 +1,11 @@
-"""The Pareto front of a sweep, by holdout errors and parameters: as a table, as JSON, as a picture."""
+"""The Pareto front of a sweep, by holdout errors and parameters, as a table, as JSON and as a picture."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kilonet.sweep.trials import Outcome, Trials, pareto
+from kilonet.sweep.trials import FinishedTrial, Trials
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.text_tables import aligned
 
@@ -12,57 +13,57 @@ PICTURE_FILE = "front.svg"
 
 
 @dataclass(frozen=True)
-class Front:
-    """What a sweep has found. `str()` gives the table."""
+class ParetoFront:
+    """The finished trials of a sweep and the best of them. `str()` gives the table."""
 
     folder: Path
-    outcomes: tuple[Outcome, ...]
+    finished: tuple[FinishedTrial, ...]
     """The trials that had all their epochs."""
-    drawn: int
-    """All trials, those that were stopped early among them."""
+    trials: int
+    """The number of all trials, including those that were stopped early."""
 
     @classmethod
-    def of(cls, trials: Trials) -> "Front":
+    def of(cls, trials: Trials) -> "ParetoFront":
         """Read a sweep's folder.
 
         Raises:
-            KilonetError: a file of it is damaged.
+            KilonetError: a file in it is damaged.
         """
-        return cls(trials.folder, tuple(trials.outcomes()), len(trials.records))
+        return cls(trials.folder, tuple(trials.finished()), len(trials.records))
 
     @property
-    def best(self) -> list[Outcome]:
-        """The front, by rising parameters."""
-        return pareto(list(self.outcomes))
+    def best(self) -> list[FinishedTrial]:
+        """The trials on the front, by increasing parameters."""
+        return pareto_optimal(self.finished)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the front, and the counts of trials, as plain lists and numbers."""
-        counts = {"trials": self.drawn, "finished": len(self.outcomes)}
-        return {"folder": str(self.folder), **counts, "front": [outcome.as_json() for outcome in self.best]}
+        """Return the front and the counts of trials as plain values."""
+        counts = {"trials": self.trials, "finished": len(self.finished)}
+        return {"folder": str(self.folder), **counts, "front": [trial.as_json() for trial in self.best]}
 
     def __str__(self) -> str:
-        """Return the table, a line a network."""
+        """Return the table, one line a network."""
         heads = ("parameters", "MACs", "RAM bytes", "errors", "accuracy", "run", "layers")
         rows = [heads, *map(_cells, self.best)]
-        counts = f"{self.drawn} trials, {len(self.outcomes)} with all their epochs; the front, in {self.folder}"
+        counts = f"{self.trials} trials, {len(self.finished)} with all their epochs; the front, in {self.folder}"
         return "\n".join([f"{counts}, errors and accuracy on the holdout:", *aligned(rows, (len(heads) - 1,))])
 
     def draw(self) -> Path:
-        """Draw all finished trials and the front; returns the picture's path.
+        """Draw all finished trials and the front into `front.svg`, and return its path.
 
         Raises:
-            KilonetError: nothing is finished yet.
+            KilonetError: no trial is finished yet.
         """
-        # Half a second that only whoever draws should wait.
+        # Importing matplotlib takes half a second, which only drawing should cost.
         from matplotlib.figure import Figure  # noqa: PLC0415
 
-        if not self.outcomes:
+        if not self.finished:
             raise KilonetError(f"{self.folder}: no trial has had all its epochs yet; there is nothing to draw")
         figure = Figure(figsize=(8, 5), layout="constrained")
         axes = figure.subplots()
-        axes.scatter(*_points(self.outcomes), s=14, color="0.6", label="trials with all their epochs")
-        axes.plot(*_points(self.best), "o-", color="C0", drawstyle="steps-post", label="the front")
-        axes.set(xlabel="parameters", ylabel="wrong of the holdout, %", xscale="log", yscale="log")
+        axes.scatter(*_points(self.finished), s=14, color="0.6", label="trials with all their epochs")
+        axes.plot(*_points(self.best), "o-", color="C0", drawstyle="steps-post", label="Pareto front")
+        axes.set(xlabel="parameters", ylabel="holdout error, %", xscale="log", yscale="log")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter("{x:,g}")
             axis.set_minor_formatter("{x:,g}")
@@ -73,13 +74,26 @@ class Front:
         return path
 
 
-def _points(outcomes: Any) -> tuple[list[int], list[float]]:
-    parameters = [outcome.costs["parameters"] for outcome in outcomes]
-    return parameters, [100 * outcome.errors / outcome.result.scored_images for outcome in outcomes]
+def pareto_optimal(trials: Iterable[FinishedTrial]) -> list[FinishedTrial]:
+    """Return the trials that no other one beats in both parameters and holdout errors, by increasing parameters.
+
+    Of trials that are equal in both, the first one stays.
+    """
+    front: list[FinishedTrial] = []
+    for trial in sorted(trials, key=lambda one: (one.costs["parameters"], one.errors, one.number)):
+        if not front or trial.errors < front[-1].errors:
+            front.append(trial)
+    return front
 
 
-def _cells(outcome: Outcome) -> tuple[str, ...]:
-    costs = (f"{cost:,}" for cost in outcome.costs.values())
-    share = f"{100 * outcome.result.final.test_accuracy:.2f} %"
-    layers = ", ".join(outcome.result.recipe.model.layers)
-    return (*costs, f"{outcome.errors:,}", share, outcome.folder.name, layers)
+def _points(trials: Sequence[FinishedTrial]) -> tuple[list[int], list[float]]:
+    """Return the coordinates for drawing: parameters, and holdout errors in percent."""
+    parameters = [trial.costs["parameters"] for trial in trials]
+    return parameters, [100 * trial.errors / trial.result.scored_images for trial in trials]
+
+
+def _cells(trial: FinishedTrial) -> tuple[str, ...]:
+    costs = (f"{cost:,}" for cost in trial.costs.values())
+    accuracy = f"{100 * trial.result.final.test_accuracy:.2f} %"
+    layers = ", ".join(trial.result.recipe.model.layers)
+    return (*costs, f"{trial.errors:,}", accuracy, trial.folder.name, layers)

@@ -1,4 +1,4 @@
-"""Candidates as Tune asks for them: drawn by Optuna, refused before they are trials if they will not do."""
+"""Draws candidates for Ray Tune by Optuna, and rejects those over the budget before they become trials."""
 
 import json
 import warnings
@@ -16,35 +16,35 @@ from kilonet.utils.errors import KilonetError
 
 _TRIES = 2000
 _TRIES_BY_MODEL = 30
-"""So many refusals in a row, and candidates are drawn evenly: where the model's own lie, nothing is left to find."""
+"""After so many rejections in a row candidates are drawn uniformly: the model's region has no new ones left."""
 
 
-class Candidates(Searcher):  # type: ignore[misc]
-    """Optuna's TPE sampler over holdout error and parameters, both to be small.
+class CandidateSampler(Searcher):  # type: ignore[misc]
+    """Optuna's TPE sampler, which minimises holdout error and parameters.
 
-    Trials in the sweep's folder that need no more training are told to the sampler; the others are suggested first.
+    It learns from the done trials in the sweep's folder, and suggests the unfinished ones before it draws new ones.
     """
 
     def __init__(self, plan: Plan, trials: Trials) -> None:
         super().__init__(metric="error", mode="min")
         self._plan, self._trials = plan, trials
         seed = plan.search.seed + len(trials.records)
-        self._model, self._evenly = _sampler(seed), optuna.samplers.RandomSampler(seed)
+        self._model, self._uniform = _sampler(seed), optuna.samplers.RandomSampler(seed)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(directions=["minimize", "minimize"], sampler=self._model)
         self._drawn: set[Recipe] = set()
         self._waiting: list[tuple[int, Recipe, optuna.Trial]] = []
         self._running: dict[str, tuple[int, Recipe, optuna.Trial]] = {}
         self.parameters: dict[int, int] = {}
-        """Of the trials of earlier sessions, by number."""
+        """The parameter counts of the trials of earlier sessions, by the trial's number."""
         self.exhausted = ""
-        """Why the last one drawn would not do, once no candidate is left to draw."""
+        """Why the last draw was rejected, once no new candidate can be found; empty before."""
         self.failures: list[str] = []
-        """Why trials could not be trained."""
+        """Why trials could not be trained, a line each."""
         for number in trials.records:
-            self._adopt(number)
+            self._restore_trial(number)
 
-    def _adopt(self, number: int) -> None:
+    def _restore_trial(self, number: int) -> None:
         self._study.enqueue_trial(self._trials.records[number].draws)
         draws = self._study.ask()
         recipe = self._plan.candidate(draws)
@@ -56,7 +56,7 @@ class Candidates(Searcher):  # type: ignore[misc]
             self._waiting.append((number, recipe, draws))
 
     def suggest(self, trial_id: str) -> Any:
-        """Return what `worker.train` needs for the next trial, or that there is none."""
+        """Return the configuration of the next trial for `worker.train`, or `Searcher.FINISHED` if there is none."""
         suggestion = self._waiting.pop(0) if self._waiting else self._draw()
         if suggestion is None:
             return Searcher.FINISHED
@@ -65,25 +65,25 @@ class Candidates(Searcher):  # type: ignore[misc]
         return configuration(self._trials, number, recipe)
 
     def _draw(self) -> tuple[int, Recipe, optuna.Trial] | None:
-        refusal = ""
+        reason = ""
         for attempt in range(_TRIES):
-            self._study.sampler = self._model if attempt < _TRIES_BY_MODEL else self._evenly
+            self._study.sampler = self._model if attempt < _TRIES_BY_MODEL else self._uniform
             draws = self._study.ask()
             try:
                 recipe = self._plan.candidate(draws)
                 if recipe in self._drawn:
                     raise KilonetError("drawn before")
             except KilonetError as error:
-                refusal = str(error)
+                reason = str(error)
                 self._study.tell(draws, state=TrialState.FAIL)
                 continue
             self._drawn.add(recipe)
             return self._trials.add(draws.params).number, recipe, draws
-        self.exhausted = f"no candidate in {_TRIES:,} draws, the last one refused as {refusal}"
+        self.exhausted = f"no candidate in {_TRIES:,} draws, the last one rejected: {reason}"
         return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna what a trial came to, and keep how it was ended."""
+        """Pass the result of a trial to Optuna, and record how the trial ended."""
         number, recipe, draws = self._running.pop(trial_id)
         if error or not result or result["failure"]:
             self._study.tell(draws, state=TrialState.FAIL)
@@ -96,14 +96,14 @@ class Candidates(Searcher):  # type: ignore[misc]
         self._study.tell(draws, [result["error"], recipe.model.parameters])
 
     def save(self, checkpoint_path: str) -> None:
-        """Keep nothing: the sweep's folder has everything."""
+        """Save nothing: the sweep's folder has everything."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Read nothing."""
+        """Restore nothing."""
 
 
 def configuration(trials: Trials, number: int, recipe: Recipe) -> dict[str, Any]:
-    """Return what is sent to a trial's worker."""
+    """Return the configuration that is sent to a trial's worker."""
     return {
         "number": number,
         "folder": str(trials.path(number)),
@@ -114,8 +114,8 @@ def configuration(trials: Trials, number: int, recipe: Recipe) -> dict[str, Any]
 
 
 def _sampler(seed: int) -> optuna.samplers.BaseSampler:
-    """Return TPE over the draws together, in groups that occur together; `constant_liar` minds the trials at work."""
+    """Return a TPE sampler: multivariate, in groups of values that occur together, aware of running trials."""
     with warnings.catch_warnings():
-        # Both ways are called experimental, for years now.
+        # Optuna still calls `multivariate` and `group` experimental.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)

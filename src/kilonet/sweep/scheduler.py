@@ -10,8 +10,11 @@ from kilonet.sweep.plan import SearchSection
 from kilonet.sweep.trials import Trials
 
 
-class HalvingBySize(FIFOScheduler):  # type: ignore[misc]
-    """An ASHA scheduler for each octave of parameters: a small network is not stopped for not being a large one.
+class SizeGroupedASHA(FIFOScheduler):  # type: ignore[misc]
+    """Asynchronous successive halving (ASHA) within groups of trials of similar size.
+
+    A group holds the networks of one octave of parameters, so that no small network is stopped because large ones are
+    more accurate.
 
     Source: L. Li, K. Jamieson and others, "A system for massively parallel hyperparameter tuning", 2020.
     """
@@ -25,7 +28,7 @@ class HalvingBySize(FIFOScheduler):  # type: ignore[misc]
                 max_t=search.epochs,
                 grace_period=search.grace,
                 reduction_factor=search.reduction,
-                # What one trial is told again after its worker's death must not stop it anew.
+                # A trial that lost its worker reports its epochs again; these reports must not stop it.
                 stop_last_trials=False,
             )
         )
@@ -34,20 +37,20 @@ class HalvingBySize(FIFOScheduler):  # type: ignore[misc]
         return self._octaves[trial.config["parameters"].bit_length()]
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Put a trial among its like."""
+        """Add a trial to its group."""
         self._octave(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Decide whether a trial goes on after an epoch."""
+        """Return whether a trial goes on or stops after an epoch."""
         decision: str = self._octave(trial).on_trial_result(tune_controller, trial, result)
         return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Count a trial's last epoch."""
+        """Count the last epoch of a trial."""
         self._octave(trial).on_trial_complete(tune_controller, trial, result)
 
-    def remember(self, trials: Trials, parameters: dict[int, int]) -> None:
-        """Tell the trials of earlier sessions that need no more training; parameters by number."""
+    def replay(self, trials: Trials, parameters: dict[int, int]) -> None:
+        """Replay the done trials of earlier sessions; `parameters` maps a trial's number to its parameter count."""
         for number in filter(trials.is_done, trials.records):
             stand_in = SimpleNamespace(trial_id=f"earlier {number}", config={"parameters": parameters[number]})
             self.on_trial_add(None, stand_in)

@@ -1,10 +1,12 @@
-"""Spaces of layer lists: lines in the text form of layers, with repetitions, alternatives and holes.
+"""The search space of architectures: lines in the text form of layers, with repetitions, alternatives and holes.
 
     1..3 * conv {4..16} {|same} | conv = {3x3|5x5} same residual
 
-`N *` or `N..M *` repeats the line, drawing anew each time; `|` separates alternatives of the line; a hole in braces is
-a whole number, `{4..16}` or `{4..16 by 4}`, or one of several texts, of which one may be empty; `=` in the place of a
-layer's channels stands for as many as its input has.
+`N *` or `N..M *` repeats the line, and each repetition is drawn anew. `|` separates the alternatives of a line. A hole
+in braces is filled with an integer, `{4..16}` or `{4..16 by 4}`, or with one of several texts, of which one may be
+empty. `=` in place of a layer's channels stands for the number of its input channels.
+
+The names under which values are drawn ("line 1.1.1 hole 1") are stored in the files of a sweep's trials.
 """
 
 import re
@@ -24,22 +26,22 @@ _HOLE = re.compile(r"\{([^{}]*)\}")
 _BAR_OUTSIDE_BRACES = re.compile(r"\|(?![^{]*\})")
 
 
-class Draws(Protocol):
-    """Whatever decides: the interface of Optuna's trials."""
+class Suggester(Protocol):
+    """The part of `optuna.Trial` that draws the values of a candidate."""
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """Decide on a whole number."""
+        """Draw an integer."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """Decide on a number."""
+        """Draw a number."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Decide on one of the choices."""
+        """Draw one of the choices."""
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """A hole for a whole number."""
+class IntegerHole:
+    """A hole for an integer from `low` to `high`, both included, in steps."""
 
     low: int
     high: int
@@ -47,45 +49,45 @@ class Numbers:
 
     @property
     def examples(self) -> tuple[str, ...]:
-        """The texts at the ends."""
+        """The smallest and the largest integer, as texts."""
         return str(self.low), str(self.high)
 
-    def draw(self, draws: Draws, name: str) -> str:
-        """Fill the hole."""
-        return str(draws.suggest_int(name, self.low, self.high, step=self.step))
+    def draw(self, suggester: Suggester, name: str) -> str:
+        """Return the text that fills the hole."""
+        return str(suggester.suggest_int(name, self.low, self.high, step=self.step))
 
 
 @dataclass(frozen=True)
-class Texts:
+class TextHole:
     """A hole for one of several texts."""
 
     examples: tuple[str, ...]
 
-    def draw(self, draws: Draws, name: str) -> str:
-        """Fill the hole."""
-        return str(draws.suggest_categorical(name, self.examples))
+    def draw(self, suggester: Suggester, name: str) -> str:
+        """Return the text that fills the hole."""
+        return str(suggester.suggest_categorical(name, self.examples))
 
 
 @dataclass(frozen=True)
-class Option:
-    """One alternative of a line: literal pieces with a hole between each two."""
+class LayerTemplate:
+    """One alternative of a line: literal pieces of text with a hole between each two of them."""
 
     pieces: tuple[str, ...]
-    holes: tuple[Numbers | Texts, ...]
+    holes: tuple[IntegerHole | TextHole, ...]
 
-    def filled(self, fillings: Sequence[str], channels: int) -> str:
-        """Return the text of a layer, given what goes into the holes and the channels of its input."""
-        text = self.pieces[0] + "".join(f"{fill}{piece}" for fill, piece in zip(fillings, self.pieces[1:], strict=True))
+    def filled(self, texts: Sequence[str], channels: int) -> str:
+        """Return the text of a layer, given a text for each hole and the number of input channels."""
+        text = "".join(piece + filled for piece, filled in zip(self.pieces, [*texts, ""], strict=True))
         kind, *words = text.split() or [""]
         if words and words[0] == "=":
             words[0] = str(channels)
         return " ".join([kind, *words])
 
     def check(self) -> None:
-        """Make sure that each filling of each hole makes a layer, the others being filled with their first.
+        """Check that every example of every hole makes a layer, with the first example in all other holes.
 
         Raises:
-            KilonetError: one does not.
+            KilonetError: a text is not a layer.
         """
         first = [hole.examples[0] for hole in self.holes]
         parse_layer(self.filled(first, 1))
@@ -95,83 +97,91 @@ class Option:
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of the space."""
+class SpaceLine:
+    """A line of the search space: zero or more layers."""
 
     text: str
-    low: int
-    high: int
-    options: tuple[Option, ...]
+    min_repeats: int
+    max_repeats: int
+    alternatives: tuple[LayerTemplate, ...]
 
-    def draw(self, draws: Draws, name: str, channels: int) -> Iterator[Entry]:
-        """Yield the layers of one draw, after an input of so many channels; `name` tells this line's draws apart.
+    def draw(self, suggester: Suggester, name: str, channels: int) -> Iterator[Entry]:
+        """Yield the layers of one draw.
+
+        Args:
+            suggester: draws the values.
+            name: the first part of the names of this line's values.
+            channels: the number of channels before the first layer.
 
         Raises:
-            KilonetError: a combination of fillings that is no layer.
+            KilonetError: the drawn texts together are not a layer.
         """
-        times = self.low if self.low == self.high else draws.suggest_int(f"{name} times", self.low, self.high)
-        for turn in range(1, times + 1):
+        repeats = self.min_repeats
+        if self.min_repeats < self.max_repeats:
+            repeats = suggester.suggest_int(f"{name} times", self.min_repeats, self.max_repeats)
+        for repeat in range(1, repeats + 1):
             chosen = 0
-            if len(self.options) > 1:
-                chosen = self._texts.index(draws.suggest_categorical(f"{name}.{turn} option", self._texts))
-            here = f"{name}.{turn}.{chosen + 1}"
-            option = self.options[chosen]
-            fillings = [hole.draw(draws, f"{here} hole {place}") for place, hole in enumerate(option.holes, 1)]
-            layer = parse_layer(option.filled(fillings, channels))
+            if len(self.alternatives) > 1:
+                chosen = self._numbers.index(suggester.suggest_categorical(f"{name}.{repeat} option", self._numbers))
+            prefix = f"{name}.{repeat}.{chosen + 1}"
+            template = self.alternatives[chosen]
+            texts = [hole.draw(suggester, f"{prefix} hole {place}") for place, hole in enumerate(template.holes, 1)]
+            layer = parse_layer(template.filled(texts, channels))
             channels = getattr(layer, "channels", channels)
             yield layer
 
     @cached_property
-    def _texts(self) -> tuple[str, ...]:
-        return tuple(str(number) for number in range(1, len(self.options) + 1))
+    def _numbers(self) -> tuple[str, ...]:
+        """The numbers of the alternatives, from 1, as texts: the choices that are stored."""
+        return tuple(str(number) for number in range(1, len(self.alternatives) + 1))
 
 
-def parse_line(text: str) -> Line:
-    """Read a line of the space.
+def parse_line(text: str) -> SpaceLine:
+    """Parse a line of the search space.
 
     Raises:
-        KilonetError: it is none, or a filling of it is no layer; names the line.
+        KilonetError: the line is malformed, or a text drawn from it is not a layer; names the line.
     """
     match = _REPEATS.fullmatch(text)
-    low, high = (int(match["low"]), int(match["high"] or match["low"])) if match else (1, 1)
+    fewest, most = (int(match["low"]), int(match["high"] or match["low"])) if match else (1, 1)
     try:
-        if not 0 <= low <= high <= MAXIMUM_REPEATS or high == 0:
-            raise KilonetError(f"a line is repeated 1 to {MAXIMUM_REPEATS} times, from few to many")
-        options = tuple(map(_parse_option, _BAR_OUTSIDE_BRACES.split(match["rest"] if match else text)))
-        for option in options:
-            option.check()
+        if not 0 <= fewest <= most <= MAXIMUM_REPEATS or most == 0:
+            raise KilonetError(f"a line is repeated N or N..M times, with N <= M and M from 1 to {MAXIMUM_REPEATS}")
+        alternatives = tuple(map(_parse_template, _BAR_OUTSIDE_BRACES.split(match["rest"] if match else text)))
+        for template in alternatives:
+            template.check()
     except KilonetError as error:
         raise KilonetError(f"line '{text}': {error}") from None
-    return Line(text, low, high, options)
+    return SpaceLine(text, fewest, most, alternatives)
 
 
-def _parse_option(text: str) -> Option:
+def _parse_template(text: str) -> LayerTemplate:
     pieces = _HOLE.split(text)
     if any(brace in piece for piece in pieces[::2] for brace in "{}"):
-        raise KilonetError("a brace without its other half")
-    return Option(tuple(pieces[::2]), tuple(map(_parse_hole, pieces[1::2])))
+        raise KilonetError("a brace is not closed or not opened")
+    return LayerTemplate(tuple(pieces[::2]), tuple(map(_parse_hole, pieces[1::2])))
 
 
-def _parse_hole(text: str) -> Numbers | Texts:
+def _parse_hole(text: str) -> IntegerHole | TextHole:
     match = _RANGE.fullmatch(text.strip())
     if match is None:
-        return Texts(tuple(dict.fromkeys(choice.strip() for choice in text.split("|"))))
+        return TextHole(tuple(dict.fromkeys(choice.strip() for choice in text.split("|"))))
     low, high, step = int(match["low"]), int(match["high"]), int(match["step"] or 1)
     if low > high:
-        raise KilonetError(f"the range {text} runs backwards")
-    # Optuna leaves out, with a warning, what the last step does not reach.
-    return Numbers(low, high - (high - low) % step, step)
+        raise KilonetError(f"the range {text} runs backwards; give the smaller number first")
+    # End at the last step within the range: Optuna would do so with a warning.
+    return IntegerHole(low, high - (high - low) % step, step)
 
 
-def draw_layers(lines: Sequence[Line], draws: Draws, channels: int) -> tuple[str, ...]:
-    """Draw a list of layers for images of so many channels.
+def draw_layers(lines: Sequence[SpaceLine], suggester: Suggester, channels: int) -> tuple[str, ...]:
+    """Return the texts of the layers of one draw, for images of so many channels.
 
     Raises:
-        KilonetError: a combination of fillings that is no layer.
+        KilonetError: the drawn texts of a line together are not a layer.
     """
     layers: list[str] = []
     for number, line in enumerate(lines, 1):
-        for layer in line.draw(draws, f"line {number}", channels):
+        for layer in line.draw(suggester, f"line {number}", channels):
             layers.append(str(layer))
             channels = getattr(layer, "channels", channels)
     return tuple(layers)

@@ -1,9 +1,9 @@
-"""The folder of a sweep, which is all that is known of it.
+"""The folder of a sweep, which holds all of its state.
 
-    sweep.toml   the plan it was begun with
-    base.toml    the base recipe it was begun with
+    sweep.toml   the plan as the sweep was started
+    base.toml    the base recipe as the sweep was started
     0001/        a trial: an ordinary run folder
-    0001.json    what was drawn for it, and how it was ended if not by its last epoch
+    0001.json    the values drawn for the trial, and whether it was stopped early or diverged
 
 Every file is replaced atomically.
 """
@@ -27,19 +27,19 @@ from kilonet.utils.schema import Schema
 PLAN_FILE = "sweep.toml"
 BASE_FILE = "base.toml"
 WORST_ERROR = 1.0
-"""What a trial that diverged is told to have come to."""
+"""The holdout error that is reported of a trial that diverged."""
 
 _MAXIMUM_RECORD_BYTES = 1 << 20
 
 
-class Record(Schema):
-    """What lies beside a trial's run folder."""
+class TrialRecord(Schema):
+    """The file beside a trial's run folder."""
 
     number: int
     draws: dict[str, Value]
-    """Optuna's names and what they were decided to be."""
+    """Optuna's names of the drawn values, and the values."""
     end: Literal["stopped", "diverged"] | None = None
-    """None for a trial that is finished, or is to go on."""
+    """None for a trial that had all its epochs or is unfinished."""
 
 
 class Trials:
@@ -50,41 +50,41 @@ class Trials:
         self.folder = Path(plan.out).resolve()
 
     def begin(self) -> None:
-        """Make the folder, or make sure that it is this plan's.
+        """Create the folder, or check that it belongs to this plan.
 
         Raises:
-            KilonetError: it is another plan's, is no folder of a sweep, or cannot be made.
+            KilonetError: it belongs to another plan, is not a folder of a sweep, or cannot be created.
         """
         path = self.folder / PLAN_FILE
         if path.is_file() and not self.plan.same_search(load_plan(str(path))):
-            raise KilonetError(f"{self.folder} is of a sweep with other settings; only search.trials may change")
+            raise KilonetError(f"{self.folder} holds a sweep with other settings; only search.trials may change")
         if not path.is_file() and self.folder.is_dir() and any(self.folder.glob("[!.]*")):
-            raise KilonetError(f"{self.folder} is not empty, and is no folder of a sweep")
+            raise KilonetError(f"{self.folder} is not empty, and is no folder of a sweep; choose another 'out'")
         make_folder(self.folder)
         base = self.folder / BASE_FILE
         if base.is_file() and load_recipe(str(base)) != self.plan.base:
             raise KilonetError(
-                f"{self.folder} is of a sweep around another recipe: {self.plan.recipe} has changed since"
+                f"{self.folder} holds a sweep around another recipe: {self.plan.recipe} has changed since"
             )
         write_atomically(base, self.plan.base.to_toml().encode())
         write_atomically(path, self.plan.to_toml().encode())
 
     @cached_property
-    def records(self) -> dict[int, Record]:
-        """The records by their numbers."""
+    def records(self) -> dict[int, TrialRecord]:
+        """The records of all trials, by number."""
         return {record.number: record for record in map(_read_record, sorted(self.folder.glob("[0-9]*.json")))}
 
-    def add(self, draws: dict[str, Any]) -> Record:
-        """Record a candidate before anything is done with it."""
-        record = Record(number=max(self.records, default=0) + 1, draws=draws)
+    def add(self, draws: dict[str, Any]) -> TrialRecord:
+        """Write the record of a new trial."""
+        record = TrialRecord(number=max(self.records, default=0) + 1, draws=draws)
         self._write(record)
         return record
 
     def end(self, number: int, how: Literal["stopped", "diverged"]) -> None:
-        """Record that a trial has ended before its last epoch."""
+        """Record that a trial ended before its last epoch."""
         self._write(self.records[number].model_copy(update={"end": how}))
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: TrialRecord) -> None:
         self.records[record.number] = record
         write_atomically(self.folder / f"{record.number:04}.json", record.model_dump_json().encode())
 
@@ -93,37 +93,37 @@ class Trials:
         return self.folder / f"{number:04}"
 
     def is_done(self, number: int) -> bool:
-        """Tell whether a trial needs no more training."""
+        """Return whether a trial needs no more training."""
         return self.records[number].end is not None or is_finished(self.path(number))
 
     def history(self, number: int) -> tuple[EpochMetrics, ...]:
-        """Return a trial's epochs so far."""
+        """Return the metrics of a trial's epochs so far."""
         folder = self.path(number)
         return read_history(folder) if (folder / METRICS_FILE).is_file() else ()
 
     def error(self, number: int) -> float:
-        """Return the holdout error, a fraction, that a trial has come to."""
+        """Return the holdout error of a trial after its last epoch, a fraction."""
         history = self.history(number)
         diverged = self.records[number].end == "diverged" or not history
         return WORST_ERROR if diverged else 1 - history[-1].test_accuracy
 
-    def outcomes(self) -> Iterator["Outcome"]:
-        """Yield what the trials with all their epochs came to."""
+    def finished(self) -> Iterator["FinishedTrial"]:
+        """Yield the trials that had all their epochs."""
         for number in self.records:
             folder = self.path(number)
             if is_finished(folder):
-                yield Outcome(number, folder, read_result(folder))
+                yield FinishedTrial(number, folder, read_result(folder))
 
 
-def _read_record(path: Path) -> Record:
+def _read_record(path: Path) -> TrialRecord:
     try:
-        return Record.model_validate_json(read_bounded(path, _MAXIMUM_RECORD_BYTES, "a trial's record"))
+        return TrialRecord.model_validate_json(read_bounded(path, _MAXIMUM_RECORD_BYTES, "a trial's record"))
     except ValidationError:
-        raise KilonetError(f"{path}: not a trial's record; remove it to do without the trial") from None
+        raise KilonetError(f"{path}: not a trial's record; remove the file to drop the trial") from None
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FinishedTrial:
     """A trial that had all its epochs."""
 
     number: int
@@ -132,26 +132,17 @@ class Outcome:
 
     @property
     def errors(self) -> int:
-        """Wrong answers on the holdout after the final epoch."""
+        """The number of wrong answers on the holdout after the final epoch."""
         return self.result.scored_images - self.result.correct
 
     @cached_property
     def costs(self) -> dict[str, int]:
-        """Parameters, MACs and peak bytes of activations."""
-        budget = network_cost(self.result.recipe.model)
-        return {"parameters": budget.parameters, "macs": budget.macs, "ram_bytes": budget.peak_activation_bytes}
+        """Parameters, multiply-accumulates an image, and peak bytes of activations."""
+        cost = network_cost(self.result.recipe.model)
+        return {"parameters": cost.parameters, "macs": cost.macs, "ram_bytes": cost.peak_activation_bytes}
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as plain lists and numbers."""
+        """Return the trial as plain values."""
         layers = list(self.result.recipe.model.layers)
         found = {"errors": self.errors, "images": self.result.scored_images, "layers": layers}
         return {"trial": self.number, **self.costs, **found, "folder": str(self.folder)}
-
-
-def pareto(outcomes: list[Outcome]) -> list[Outcome]:
-    """Return those that no other one beats in parameters and holdout errors at once, by rising parameters."""
-    front: list[Outcome] = []
-    for outcome in sorted(outcomes, key=lambda one: (one.costs["parameters"], one.errors, one.number)):
-        if not front or outcome.errors < front[-1].errors:
-            front.append(outcome)
-    return front

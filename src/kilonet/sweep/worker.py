@@ -1,4 +1,4 @@
-"""A trial as a worker of the cluster trains it: an ordinary run in its folder, whose epochs are reported."""
+"""The training of a trial in a Ray worker: an ordinary run in the trial's folder that reports its epochs to Tune."""
 
 import contextlib
 import json
@@ -17,20 +17,19 @@ from kilonet.training.run_folder import RECIPE_FILE, is_finished, read_history
 from kilonet.training.train import fit, resume
 from kilonet.utils.errors import InUse, KilonetError, TrainingDiverged
 
-_SECONDS_TO_DIE = 60
-"""So long a predecessor that was given up for dead may still hold the run folder."""
+_LOCK_WAIT_SECONDS = 60
+"""The longest that a lost worker may still hold the lock on the run folder."""
 
 
 def train(configuration: dict[str, Any]) -> None:
-    """Train a trial, or go on with it, and report each epoch that is on the disk.
+    """Train or resume a trial, and report each epoch once its checkpoint is on the disk.
 
-    A trial that was begun before is reported from its first epoch on: Tune counts reports, and they are to be epochs.
-
-    What another worker would not mend is reported too: training that diverges, and errors of Kilonet's own.
+    A resumed trial is reported from its first epoch on, because Tune counts the reports as epochs. Divergence and
+    Kilonet's own errors are reported as results too, because they would come again in any other worker.
     """
     folder = Path(configuration["folder"])
     with contextlib.suppress(OSError):
-        # Names of data in recipes are relative to where the sweep was started.
+        # Paths of data in recipes are relative to the folder in which the sweep was started.
         os.chdir(configuration["started_in"])
     reports = _Reports(folder)
     try:
@@ -44,14 +43,14 @@ def train(configuration: dict[str, Any]) -> None:
 
 
 def _report(error: float, epoch: int = 0, *, diverged: bool = False, failure: str = "") -> dict[str, Any]:
-    """Return what is told of a trial; `error` is a fraction, `failure` says why it cannot be trained."""
+    """Return a report to Tune: `error` is the holdout error, a fraction; `failure` is why training is impossible."""
     return {"error": error, "epoch": epoch, "diverged": diverged, "failure": failure}
 
 
 def _train_in(folder: Path, recipe: Recipe, reports: "_Reports") -> None:
     if not (folder.parent / PLAN_FILE).is_file():
         raise KilonetError(f"{platform.node()} does not see {folder.parent}: all machines must share that folder")
-    patience = time.monotonic() + _SECONDS_TO_DIE
+    deadline = time.monotonic() + _LOCK_WAIT_SECONDS
     while True:
         try:
             if (folder / RECIPE_FILE).is_file():
@@ -59,7 +58,7 @@ def _train_in(folder: Path, recipe: Recipe, reports: "_Reports") -> None:
             else:
                 fit(recipe, out=folder, progress=reports)
         except InUse:
-            if time.monotonic() > patience:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
         else:
@@ -67,7 +66,7 @@ def _train_in(folder: Path, recipe: Recipe, reports: "_Reports") -> None:
 
 
 class _Reports(Silence):
-    """Reports epochs once they are on the disk: as the next one begins, and at the end."""
+    """Reports an epoch once it is on the disk: when the next one begins, and at the end."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -79,7 +78,7 @@ class _Reports(Silence):
             self.catch_up()
 
     def catch_up(self) -> None:
-        """Report what is on the disk and was not reported yet."""
+        """Report all epochs on the disk that were not reported yet."""
         for metrics in read_history(self._folder)[self._reported :]:
             self._reported += 1
             tune.report(_report(1 - metrics.test_accuracy, metrics.epoch + 1))

@@ -53,7 +53,7 @@ function makeReader(drawing, settle) {
     settle();
   }
 
-  /** Return a canvas with the photo, upright; an empty one if the browser cannot decode it: the service will say why. */
+  /** Return a canvas with the upright photo, empty if the browser cannot decode it: the service will say why. */
   async function previewOf(file) {
     const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 });
     const bitmap = await createImageBitmap(file).catch(() => null);
