@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from kilonet.data.datasets import Images, load_data
 from kilonet.engines.selection import make_engine, resolve_run
-from kilonet.export import manifest
 from kilonet.export.c.bindings import CompiledC
 from kilonet.export.exporter import export_c, export_onnx
+from kilonet.export.manifest import read_manifest
 from kilonet.models.model import Model, load_model
 from kilonet.recipe import load_recipe
 from kilonet.utils.environment import processor_name
@@ -46,7 +46,7 @@ def open_contenders(model: Model, folder: Path, images: Images) -> dict[str, Cla
         folder: its C and ONNX forms.
         images: any, which the native engine must be given.
     """
-    export = manifest.read(folder)
+    export = read_manifest(folder)
     return {
         "exported C": CompiledC(folder, export.section.input_shape, export.section.classes).logits,
         "onnxruntime, float": _onnx(folder / "model.onnx"),

@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from kilonet.data.datasets import load_data
-from kilonet.export.exporter import display_name, export_html
+from kilonet.export.exporter import export_html, model_name
 from kilonet.export.html.browser import browser_path
 from kilonet.export.html.page import PAGE_FILE
 from kilonet.models.model import load_model
@@ -46,7 +46,7 @@ def main() -> int:
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=browser_path()) as browser,
     ):
-        export_html(load_model(options.model), load_data("mnist"), Path(folder), display_name(options.model))
+        export_html(load_model(options.model), load_data("mnist"), Path(folder), model_name(options.model))
         exported = (Path(folder) / PAGE_FILE).as_uri()
         photo = photo_of_a_digit(options.out / "photo.jpg")
         drawn = [photograph(browser, address, DESK, THREE) for address in (exported, served)]

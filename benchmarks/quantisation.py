@@ -11,7 +11,7 @@ import torch
 
 from kilonet.data.datasets import Images, load_data
 from kilonet.evaluation.statistics import mean_and_deviation
-from kilonet.export.integer import logits
+from kilonet.export.integer import integer_logits
 from kilonet.export.quantisation import quantise
 from kilonet.models.model import load_model
 
@@ -31,7 +31,7 @@ def main() -> None:
         model = load_model(name)
         quantised = quantise(model, data.train)
         real = model.logits(data.test.pixels)
-        whole = torch.from_numpy(logits(quantised.network, data.test.pixels.numpy()))
+        whole = torch.from_numpy(integer_logits(quantised.network, data.test.pixels.numpy()))
         before, after = accuracy(real, data.test), accuracy(whole, data.test)
         others = int((real.argmax(1) != whole.argmax(1)).sum())
         tuned = "no" if quantised.finetuned_accuracy is None else "yes"

@@ -17,9 +17,9 @@ from kilonet.data.datasets import DataSet, Images
 from kilonet.export.c import codegen
 from kilonet.export.c.bindings import CompiledC
 from kilonet.export.c.footprint import footprint_of
-from kilonet.export.integer import IntegerNetwork, logits
-from kilonet.export.integer_steps import to_integers
-from kilonet.export.quantisation import prepare
+from kilonet.export.integer import IntegerNetwork, integer_logits
+from kilonet.export.quantisation import choose_scales
+from kilonet.export.unrounded_steps import to_integer_network
 from kilonet.models.model import Model, load_model
 from strategies import images_for, model_of, models
 
@@ -36,7 +36,7 @@ needs_emulator = pytest.mark.skipif(not shutil.which("qemu-system-arm"), reason=
 
 def integers(model: Model, pixels: torch.Tensor) -> IntegerNetwork:
     labels = torch.zeros(len(pixels), dtype=torch.int64)
-    return to_integers(model.section, prepare(model, Images(pixels, labels)))
+    return to_integer_network(model.section, choose_scales(model, Images(pixels, labels)))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def pgm(image: NDArray[np.uint8], head: bytes | None = None) -> bytes:
 def test_all_test_images_give_the_reference_s_logits(mcu: IntegerNetwork, mnist: DataSet, tmp_path: Path) -> None:
     pixels = mnist.test.pixels.numpy()
     compiled = CompiledC(write(mcu, tmp_path), mcu.input_shape, mcu.classes)
-    assert int((compiled.logits(pixels) != logits(mcu, pixels)).sum()) == 0
+    assert int((compiled.logits(pixels) != integer_logits(mcu, pixels)).sum()) == 0
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -91,7 +91,7 @@ def test_random_networks_give_the_reference_s_logits_under_sanitizers(
     network = integers(model, pixels)
     folder = write(network, tmp_path)
     found = sanitized_logits(folder, runtimes, target, network, pixels.numpy())
-    assert np.array_equal(found, logits(network, pixels.numpy()))
+    assert np.array_equal(found, integer_logits(network, pixels.numpy()))
 
 
 def sanitized_logits(
@@ -119,7 +119,7 @@ def test_real_images_are_clean_under_sanitizers(
 ) -> None:
     pixels = mnist.test.pixels[:100].numpy()
     found = sanitized_logits(write(mcu, tmp_path), runtimes, target, mcu, pixels)
-    assert np.array_equal(found, logits(mcu, pixels))
+    assert np.array_equal(found, integer_logits(mcu, pixels))
 
 
 def wide_images() -> NDArray[np.uint8]:
@@ -150,7 +150,7 @@ def test_a_wide_network_is_clean_under_sanitizers(target: str, runtimes: dict[st
     network = wide_network()
     pixels = wide_images()
     found = sanitized_logits(write(network, tmp_path), runtimes, target, network, pixels)
-    assert np.array_equal(found, logits(network, pixels))
+    assert np.array_equal(found, integer_logits(network, pixels))
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -171,7 +171,7 @@ def test_compilers_agree_and_have_no_complaint(compiler: str, level: str, target
     found = np.zeros((len(pixels), network.classes), np.int32)
     for image, row in zip(pixels, found, strict=True):
         library.kilonet_classify(ctypes.c_void_p(image.ctypes.data), ctypes.c_void_p(row.ctypes.data))
-    assert np.array_equal(found, logits(network, pixels))
+    assert np.array_equal(found, integer_logits(network, pixels))
 
 
 def test_no_heap_no_float_no_library_no_recursion(mcu: IntegerNetwork, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_the_example_classifies_a_pgm_image(mcu: IntegerNetwork, mnist: DataSet,
     for number in range(5):
         image = mnist.test.pixels[number, 0].numpy()
         (folder / "digit.pgm").write_bytes(pgm(image, b"P5 # drawn\n28\t28 255\n" if number else None))
-        expected = logits(mcu, image[None, None])[0]
+        expected = integer_logits(mcu, image[None, None])[0]
         lines = run(folder / "classify", "digit.pgm", folder=folder).splitlines()
         assert lines == [str(expected.argmax()), *(f"{label}: {logit}" for label, logit in enumerate(expected))]
     whole = pgm(mnist.test.pixels[0, 0].numpy())
@@ -266,7 +266,7 @@ def test_a_cortex_gives_the_reference_s_logits(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder, pixels = write(mcu, tmp_path), mnist.test.pixels[:20].numpy()
-    expected = logits(mcu, pixels)
+    expected = integer_logits(mcu, pixels)
     *lines, stack, instructions = emulated(folder, pixels, *board)
     assert [list(map(int, line.split())) for line in lines] == expected.tolist()
     with capsys.disabled():

@@ -22,13 +22,19 @@ from helpers import Answer, command, refusal
 from integer_networks import integer_networks, random_pixels
 from kilonet.cli import main
 from kilonet.data.datasets import DataSet
-from kilonet.export import manifest
-from kilonet.export.exporter import display_name
+from kilonet.export.exporter import model_name
 from kilonet.export.html import browser as running
 from kilonet.export.html import page as page_module
-from kilonet.export.html.browser import ExportedPage, batches_of
-from kilonet.export.html.page import PAGE_FILE, Claim, describe, page_html, part
-from kilonet.export.integer import IntegerAveragePooling, IntegerConvolution, IntegerNetwork, Requantisation, logits
+from kilonet.export.html.browser import PageRunner, encode_batches
+from kilonet.export.html.page import PAGE_FILE, PageFacts, network_as_json, page_html, page_source
+from kilonet.export.integer import (
+    IntegerAveragePooling,
+    IntegerConvolution,
+    IntegerNetwork,
+    Requantisation,
+    integer_logits,
+)
+from kilonet.export.manifest import read_manifest
 from kilonet.models.model import Model
 from kilonet.network.module import initial_network
 from kilonet.network.operations import Convolution
@@ -51,7 +57,7 @@ def file(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def best(folder: Path) -> IntegerNetwork:
-    return manifest.read(folder).network
+    return read_manifest(folder).network
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +78,7 @@ def clean(page: Page) -> Iterator[Page]:
 def interpreter(chromium: Browser) -> Iterator[Page]:
     """A bare page with nothing but `integer.js`."""
     with watched(chromium, "about:blank") as opened:
-        opened.add_script_tag(content=part("integer.js"))
+        opened.add_script_tag(content=page_source("integer.js"))
         yield opened
 
 
@@ -92,9 +98,9 @@ def test_any_network_gives_the_logits_of_the_specification(interpreter: Page, ne
           const logits = integerNetwork(network);
           return images.map((image) => Array.from(logits(Uint8Array.from(image))));
         }""",
-        [json.loads(json.dumps(describe(network))), pixels.reshape(len(pixels), -1).tolist()],
+        [json.loads(json.dumps(network_as_json(network))), pixels.reshape(len(pixels), -1).tolist()],
     )
-    np.testing.assert_array_equal(found, logits(network, pixels))
+    np.testing.assert_array_equal(found, integer_logits(network, pixels))
 
 
 def test_other_pixels_than_the_networks_are_refused(page: Page) -> None:
@@ -106,8 +112,8 @@ def test_other_pixels_than_the_networks_are_refused(page: Page) -> None:
 
 def test_the_page_gives_the_logits_of_the_specification(page: Page, best: IntegerNetwork, mnist: DataSet) -> None:
     pixels = mnist.test.pixels[:1000].numpy()
-    found = [row for batch in batches_of(pixels) for row in page.evaluate(running.IN_CHROMIUM, batch)]
-    assert np.count_nonzero(np.array(found) != logits(best, pixels)) == 0
+    found = [row for batch in encode_batches(pixels) for row in page.evaluate(running.CHROMIUM_SCRIPT, batch)]
+    assert np.count_nonzero(np.array(found) != integer_logits(best, pixels)) == 0
 
 
 @pytest.mark.parametrize("place", ["Chromium", "Node"])
@@ -116,7 +122,7 @@ def test_verify_runs_the_pages_own_javascript(
 ) -> None:
     _only(place, monkeypatch)
     pixels = mnist.test.pixels[:501].numpy()
-    np.testing.assert_array_equal(ExportedPage(file).logits(pixels), logits(best, pixels))
+    np.testing.assert_array_equal(PageRunner(file).logits(pixels), integer_logits(best, pixels))
 
 
 @pytest.mark.parametrize("place", ["Chromium", "Node"])
@@ -130,7 +136,7 @@ def test_a_page_that_computes_otherwise_is_found_out(
         re.sub(r'"bias":\[(-?\d+)', lambda match: f'"bias":[{int(match[1]) + 1}', text), encoding="utf-8"
     )
     pixels = mnist.test.pixels[:100].numpy()
-    assert (ExportedPage(changed).logits(pixels) != logits(manifest.read(folder).network, pixels)).any()
+    assert (PageRunner(changed).logits(pixels) != integer_logits(read_manifest(folder).network, pixels)).any()
 
 
 @pytest.mark.parametrize("place", ["Chromium", "Node"])
@@ -145,10 +151,10 @@ def test_a_damaged_page_is_refused_in_one_line(
     for content in ("", "<p>another page</p>", text[:2000], text[:cut] + text[cut + 100 :]):
         damaged.write_text(content, encoding="utf-8")
         with pytest.raises(KilonetError) as error:
-            ExportedPage(damaged).logits(pixels)
+            PageRunner(damaged).logits(pixels)
         refusal(error, damaged)
     with pytest.raises(KilonetError) as error:
-        ExportedPage(tmp_path / "missing.html")
+        PageRunner(tmp_path / "missing.html")
     refusal(error, "missing.html")
 
 
@@ -173,11 +179,14 @@ def test_verify_says_where_it_cannot_run_a_page(
 
 
 def _only(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = {"Chromium": (running.browser_path(), running.in_chromium), "Node": (shutil.which("node"), running.in_node)}
+    runs = {
+        "Chromium": (running.browser_path(), running.run_in_chromium),
+        "Node": (shutil.which("node"), running.run_in_node),
+    }
     there, run = runs[place]
     if not there:
         pytest.skip(f"needs {place}")
-    monkeypatch.setattr(running, "_runner", lambda: run)
+    monkeypatch.setattr(running, "_choose_runner", lambda: run)
 
 
 # From ink to pixels
@@ -321,7 +330,7 @@ def test_what_is_seen_is_what_is_recognised(clean: Page, best: IntegerNetwork) -
     pixels = seen(clean)
     recognised = clean.evaluate("() => Array.from(kilonet.recognise().pixels)")
     np.testing.assert_array_equal(pixels.flatten(), recognised)
-    scores = logits(best, pixels[None, None])[0] / 2**best.fraction_bits
+    scores = integer_logits(best, pixels[None, None])[0] / 2**best.fraction_bits
     expected = np.exp(scores - scores.max())
     shares = clean.evaluate("() => kilonet.recognise().shares")
     np.testing.assert_allclose(shares, expected / expected.sum(), atol=1e-12)
@@ -498,13 +507,13 @@ def test_the_page_tells_the_network_by_name_and_figures(page: Page) -> None:
 
 
 def test_an_unknown_accuracy_is_not_claimed(best: IntegerNetwork) -> None:
-    assert "accuracy" not in page_html(best, Claim("mine", 7662)).split("<footer>")[1].split("</footer>")[0]
+    assert "accuracy" not in page_html(best, PageFacts("mine", 7662)).split("<footer>")[1].split("</footer>")[0]
 
 
 def test_a_name_is_text_and_nothing_else(chromium: Browser, best: IntegerNetwork, tmp_path: Path) -> None:
     name = """</title><script>alert(1)</script>"'$policy ${x} <b>"""
     path = tmp_path / PAGE_FILE
-    path.write_text(page_html(best, Claim(name, 7662)), encoding="utf-8")
+    path.write_text(page_html(best, PageFacts(name, 7662)), encoding="utf-8")
     with watched(chromium, path.as_uri()) as page:
         assert name in page.title()
         assert name in page.locator("footer").inner_text()
@@ -512,10 +521,10 @@ def test_a_name_is_text_and_nothing_else(chromium: Browser, best: IntegerNetwork
 
 def test_parts_can_stand_in_a_page(best: IntegerNetwork) -> None:
     for name in page_module.SCRIPTS:
-        assert "</script" not in part(name).lower()
-        assert "<!--" not in part(name)
-    assert "<" not in part("page.css")
-    assert page_html(best, Claim("best", 7662)) == page_html(best, Claim("best", 7662))
+        assert "</script" not in page_source(name).lower()
+        assert "<!--" not in page_source(name)
+    assert "<" not in page_source("page.css")
+    assert page_html(best, PageFacts("best", 7662)) == page_html(best, PageFacts("best", 7662))
 
 
 def test_other_networks_than_of_digits_are_refused_in_one_line() -> None:
@@ -525,7 +534,7 @@ def test_other_networks_than_of_digits_are_refused_in_one_line() -> None:
         weights, pad = np.zeros((classes, shape[0], 1, 1), np.int8), np.zeros(shape[0], np.uint8)
         mix = IntegerConvolution(Convolution(shape[0], classes, 1), weights, zeros, pad, relu=False, output=output)
         with pytest.raises(KilonetError) as error:
-            page_html(IntegerNetwork(shape, (mix, IntegerAveragePooling(output)), 0), Claim("other", 1))
+            page_html(IntegerNetwork(shape, (mix, IntegerAveragePooling(output)), 0), PageFacts("other", 1))
         refusal(error, "1x28x28", f"{classes} classes")
 
 
@@ -552,4 +561,4 @@ def test_bad_input_to_the_exporter_is_refused_in_one_line(
 
 def test_a_page_calls_its_model_what_the_user_calls_it() -> None:
     names = {"best": "best", "runs/mine": "mine", "runs/mine/model.safetensors": "mine", "a/tiny.safetensors": "tiny"}
-    assert {source: display_name(source) for source in names} == names
+    assert {source: model_name(source) for source in names} == names

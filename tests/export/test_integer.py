@@ -15,8 +15,8 @@ from kilonet.export.integer import (
     IntegerNetwork,
     IntegerOperation,
     Requantisation,
-    execute,
-    logits,
+    execute_operation,
+    integer_logits,
 )
 from kilonet.network.operations import Convolution, MaxPooling
 from kilonet.utils.errors import KilonetError
@@ -108,7 +108,7 @@ def test_every_operation_is_the_specification(number: int) -> None:
     random = np.random.default_rng(number)
     operation, shape = list(everything(random).placed)[number]
     maps = random.integers(0, 256, (3, *shape), dtype=np.uint8)
-    found = execute(operation, maps.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    found = execute_operation(operation, maps.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     for result, before in zip(found, maps, strict=True):
         values = {index: int(before[index]) for index in np.ndindex(shape)}
         expected = [_output(operation, values, shape, place, clamp=True) for place in np.ndindex(result.shape)]
@@ -122,7 +122,7 @@ def test_the_reference_is_the_specification(seed: int) -> None:
     random = np.random.default_rng(seed)
     network = everything(random)
     images = random.integers(0, 256, (3, 2, 9, 7), dtype=np.uint8)
-    assert logits(network, images).tolist() == [by_hand(network, image) for image in images]
+    assert integer_logits(network, images).tolist() == [by_hand(network, image) for image in images]
 
 
 def test_sums_beyond_float32_are_exact() -> None:
@@ -136,7 +136,7 @@ def test_sums_beyond_float32_are_exact() -> None:
         operation.operation, operation.weights, np.zeros(3, np.int32), np.zeros(1, np.uint8), False, plain
     )
     images = np.full((1, 1, 49, 49), 255, np.uint8)
-    assert logits(IntegerNetwork((1, 49, 49), (exact,), 0), images).tolist() == [
+    assert integer_logits(IntegerNetwork((1, 49, 49), (exact,), 0), images).tolist() == [
         [255 * (127 * 2400 + number) for number in (1, 2, 3)]
     ]
 
@@ -145,10 +145,10 @@ def test_a_large_batch_is_as_many_small_ones() -> None:
     random = np.random.default_rng(1)
     network = everything(random)
     images = random.integers(0, 256, (120, 2, 9, 7), dtype=np.uint8)
-    whole = logits(network, images)
+    whole = integer_logits(network, images)
     assert whole.shape == (120, 3)
     assert whole.dtype == np.int32
-    assert np.array_equal(whole, np.concatenate([logits(network, image[None]) for image in images]))
+    assert np.array_equal(whole, np.concatenate([integer_logits(network, image[None]) for image in images]))
 
 
 def _with(operation: IntegerConvolution, **changes: Any) -> IntegerConvolution:
@@ -201,5 +201,5 @@ def test_a_network_must_not_end_in_a_pool() -> None:
 @pytest.mark.parametrize("images", [np.zeros((1, 2, 9, 8), np.uint8), np.zeros((1, 2, 9, 7), np.int16)])
 def test_other_pixels_are_refused(images: np.ndarray[Any, Any]) -> None:
     with pytest.raises(KilonetError) as error:
-        logits(everything(np.random.default_rng(0)), images)
+        integer_logits(everything(np.random.default_rng(0)), images)
     refusal(error, "uint8")

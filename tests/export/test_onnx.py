@@ -20,21 +20,21 @@ from onnx.reference import ReferenceEvaluator
 
 from helpers import command, model_section, python, refusal, some_pixels
 from kilonet.data.datasets import DataSet, Images
-from kilonet.export import manifest
 from kilonet.export.exporter import export_c, export_onnx
 from kilonet.export.integer import (
     IntegerAveragePooling,
     IntegerConvolution,
     IntegerNetwork,
     Requantisation,
-    execute,
-    logits,
+    execute_operation,
+    integer_logits,
     rounding_half,
 )
-from kilonet.export.integer_steps import to_integers
+from kilonet.export.manifest import read_manifest
 from kilonet.export.onnx.float32 import float_graph, int8_graph
 from kilonet.export.onnx.session import OnnxSession
-from kilonet.export.quantisation import Quantised, prepare
+from kilonet.export.quantisation import QuantisationResult, choose_scales
+from kilonet.export.unrounded_steps import to_integer_network
 from kilonet.export.verify import verify
 from kilonet.models.model import Model, load_model
 from kilonet.network.operations import Convolution
@@ -59,7 +59,7 @@ EVERY_KIND = (
 
 def integers(model: Model, pixels: torch.Tensor) -> IntegerNetwork:
     labels = torch.zeros(len(pixels), dtype=torch.int64)
-    return to_integers(model.section, prepare(model, Images(pixels, labels)))
+    return to_integer_network(model.section, choose_scales(model, Images(pixels, labels)))
 
 
 def run(
@@ -76,7 +76,7 @@ def run(
 
 
 def wanted(network: IntegerNetwork, pixels: torch.Tensor | NDArray[np.uint8]) -> NDArray[np.float64]:
-    scaled: NDArray[np.float64] = logits(network, np.asarray(pixels)) / 2.0**network.fraction_bits
+    scaled: NDArray[np.float64] = integer_logits(network, np.asarray(pixels)) / 2.0**network.fraction_bits
     return scaled
 
 
@@ -107,7 +107,7 @@ def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def _quantised_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Choosing scales takes seconds and is not what the test is about."""
-    ready = Quantised(manifest.read(exported).network, 0.99, 0.99, None)
+    ready = QuantisationResult(read_manifest(exported).network, 0.99, 0.99, None)
     monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: ready)
 
 
@@ -153,7 +153,7 @@ def test_residuals_are_those_of_the_specification_to_the_bit(mnist: DataSet) -> 
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     maps = session.run(names, {"pixels": mnist.test.pixels[:200].numpy()})
     for number, given, found in zip(numbers, maps[::2], maps[1::2], strict=True):
-        expected = execute(network.operations[number - 1], given.transpose(0, 2, 3, 1))
+        expected = execute_operation(network.operations[number - 1], given.transpose(0, 2, 3, 1))
         assert np.array_equal(found.transpose(0, 2, 3, 1), expected), number
 
 

@@ -14,8 +14,8 @@ from kilonet.data.datasets import DataSet, Images
 from kilonet.export import folding
 from kilonet.export import quantisation as quantise
 from kilonet.export.finetuning import finetune
-from kilonet.export.integer import IntegerConvolution, IntegerNetwork, logits
-from kilonet.export.integer_steps import PreparedConvolution, to_integers
+from kilonet.export.integer import IntegerConvolution, IntegerNetwork, integer_logits
+from kilonet.export.unrounded_steps import UnroundedConvolution, to_integer_network
 from kilonet.models.model import Model, load_model
 from kilonet.utils.errors import KilonetError
 from strategies import images_for, model_of, models
@@ -26,7 +26,7 @@ def unlabelled(pixels: torch.Tensor) -> Images:
 
 
 def integers(model: Model, pixels: torch.Tensor) -> IntegerNetwork:
-    return to_integers(model.section, quantise.prepare(model, unlabelled(pixels)))
+    return to_integer_network(model.section, quantise.choose_scales(model, unlabelled(pixels)))
 
 
 def accuracy(scores: NDArray[Any], images: Images) -> float:
@@ -37,7 +37,7 @@ def accuracy(scores: NDArray[Any], images: Images) -> float:
 @hypothesis.given(models)
 def test_folding_changes_nothing(model: Model) -> None:
     pixels = images_for(model.section, 1, 20)
-    *_, found = folding.forward(folding.fold(model), pixels.double())
+    *_, found = folding.execute_steps(folding.fold(model), pixels.double())
     expected = model.logits(pixels)
     torch.testing.assert_close(found.flatten(1).float(), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
@@ -48,7 +48,7 @@ def test_the_integers_are_close_to_the_floats(model: Model) -> None:
     pixels = images_for(model.section, 1, 100)
     network = integers(model, pixels)
     expected = model.logits(pixels).numpy()
-    found = logits(network, pixels.numpy()) / 2.0**network.fraction_bits
+    found = integer_logits(network, pixels.numpy()) / 2.0**network.fraction_bits
     error = np.sqrt(((found - expected) ** 2).mean())
     # Over 400 such networks the median was 0.003 and the largest 0.098.
     assert error <= 0.12 * np.sqrt((expected**2).mean()) + 1e-6
@@ -59,7 +59,7 @@ def test_packaged_models_lose_at_most_a_twentieth_of_a_point(name: str, mnist: D
     model = load_model(name)
     quantised = quantise.quantise(model, mnist.train)
     before = accuracy(model.logits(mnist.test.pixels).numpy(), mnist.test)
-    after = accuracy(logits(quantised.network, mnist.test.pixels.numpy()), mnist.test)
+    after = accuracy(integer_logits(quantised.network, mnist.test.pixels.numpy()), mnist.test)
     assert after >= before - 0.0005
     assert after >= 0.994
 
@@ -75,7 +75,7 @@ def test_batch_norm_costs_the_reference_network_nothing() -> None:
             module.weight.data.abs_()
     network = integers(model, images_for(section, 0, 100))
     outputs = [operation.output for operation in network.operations if hasattr(operation, "output")]
-    assert all(output.plain for output in outputs)
+    assert all(output.offset_is_rounding_half for output in outputs)
 
 
 def test_padding_stands_for_zero_in_every_channel() -> None:
@@ -118,15 +118,15 @@ def first(images: Images, count: int) -> Images:
 def test_finetuning_mends_bad_biases_and_repeats_to_the_bit(small: DataSet) -> None:
     """A calibration that went wrong: every bias of two convolutions is off by a seventh of its channel's range."""
     model, images = load_model("mcu"), first(small.train, 640)
-    steps = list(quantise.prepare(model, images))
+    steps = list(quantise.choose_scales(model, images))
     for number in (1, 2):
         step = steps[number]
-        assert isinstance(step, PreparedConvolution)
+        assert isinstance(step, UnroundedConvolution)
         steps[number] = dataclasses.replace(step, bias=step.bias + 255 / 7 / step.output.multiplier)
     pixels = small.test.pixels.numpy()
-    before = accuracy(logits(to_integers(model.section, steps), pixels), small.test)
-    tuned = [to_integers(model.section, finetune(model, steps, images)) for _ in range(2)]
-    after = [logits(network, pixels) for network in tuned]
+    before = accuracy(integer_logits(to_integer_network(model.section, steps), pixels), small.test)
+    tuned = [to_integer_network(model.section, finetune(model, steps, images)) for _ in range(2)]
+    after = [integer_logits(network, pixels) for network in tuned]
     assert np.array_equal(after[0], after[1])
     assert accuracy(after[0], small.test) > before + 0.05
     assert accuracy(after[0], small.test) > 0.97

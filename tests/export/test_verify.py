@@ -12,11 +12,11 @@ import pytest
 import kilonet
 from helpers import command, python, refusal
 from kilonet.data.datasets import DataSet
-from kilonet.export import manifest
 from kilonet.export.c import codegen
 from kilonet.export.exporter import export_c
-from kilonet.export.integer import IntegerConvolution, logits
-from kilonet.export.quantisation import Quantised
+from kilonet.export.integer import IntegerConvolution, integer_logits
+from kilonet.export.manifest import read_manifest
+from kilonet.export.quantisation import QuantisationResult
 from kilonet.export.verify import verify
 from kilonet.models.model import load_model
 from kilonet.utils.errors import CheckFailed, KilonetError
@@ -33,7 +33,7 @@ def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def _quantised_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Choosing scales takes seconds and is not what the test is about."""
-    ready = Quantised(manifest.read(exported).network, 0.99, 0.99, None)
+    ready = QuantisationResult(read_manifest(exported).network, 0.99, 0.99, None)
     monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: ready)
 
 
@@ -53,13 +53,13 @@ def test_the_folder_holds_what_a_project_needs(exported: Path) -> None:
 
 
 def test_the_description_brings_the_network_back(exported: Path, small: DataSet) -> None:
-    export = manifest.read(exported)
+    export = read_manifest(exported)
     assert export.section == load_model("mcu").section
     assert export.model_sha256 == load_model("mcu").sha256
     assert len(export.pixels) == 12
-    assert np.array_equal(logits(export.network, export.pixels), export.logits)
+    assert np.array_equal(integer_logits(export.network, export.pixels), export.logits)
     wanted = load_model("mcu").logits(small.test.pixels).numpy()
-    found = logits(export.network, small.test.pixels.numpy()) / 2.0**export.network.fraction_bits
+    found = integer_logits(export.network, small.test.pixels.numpy()) / 2.0**export.network.fraction_bits
     assert np.abs(found - wanted).mean() < 0.1
 
 
@@ -102,8 +102,8 @@ def test_verify_sees_a_changed_vector(copied: Path, small: DataSet) -> None:
 def test_an_exported_folder_is_a_model(exported: Path, small: DataSet) -> None:
     model = kilonet.load(exported)
     found = model.predict(small.test.pixels)
-    export = manifest.read(exported)
-    expected = logits(export.network, small.test.pixels.numpy())
+    export = read_manifest(exported)
+    expected = integer_logits(export.network, small.test.pixels.numpy())
     assert np.array_equal(found.classes, expected.argmax(1))
     np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-5)
     assert kilonet.evaluate(model, small.test).accuracy == (expected.argmax(1) == small.test.labels.numpy()).mean()
@@ -136,7 +136,7 @@ def test_flash_is_not_promised_without_a_cross_compiler(
 ) -> None:
     monkeypatch.setattr("kilonet.export.c.footprint.CROSS_COMPILER", "no-such-compiler")
     exported = export_c(load_model("mcu"), small.train, tmp_path)
-    assert exported.footprint.code is None
+    assert exported.figures["code"] is None
     assert "no-such-compiler" in str(exported)
     with pytest.raises(CheckFailed) as error:
         export_c(load_model("mcu"), small.train, tmp_path, max_flash=20_000)
@@ -203,7 +203,7 @@ def test_a_damaged_description_is_refused(damage: Callable[[dict[str, Any]], Non
     damage(table)
     (copied / "model.json").write_text(json.dumps(table))
     with pytest.raises(KilonetError) as error:
-        manifest.read(copied)
+        read_manifest(copied)
     refusal(error, "model.json", word)
 
 
@@ -211,7 +211,7 @@ def test_a_damaged_description_is_refused(damage: Callable[[dict[str, Any]], Non
 def test_what_is_no_json_is_refused(content: bytes, copied: Path) -> None:
     (copied / "model.json").write_bytes(content)
     with pytest.raises(KilonetError) as error:
-        manifest.read(copied)
+        read_manifest(copied)
     refusal(error, "model.json")
 
 
@@ -242,5 +242,9 @@ print(any("ship" in name for name in sys.modules))
 
 
 def test_the_reference_network_needs_no_affine_step(exported: Path) -> None:
-    operations = manifest.read(exported).network.operations
-    assert all(operation.output.plain for operation in operations if isinstance(operation, IntegerConvolution))
+    operations = read_manifest(exported).network.operations
+    assert all(
+        operation.output.offset_is_rounding_half
+        for operation in operations
+        if isinstance(operation, IntegerConvolution)
+    )

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Response, Route, expect
 from browser import DESKTOP, PHONE, Point, draw, intruded, touch, watched
 from drawing_page import DIGITS, NOTHING, said, seen, shows
 from kilonet.data.datasets import DataSet
-from kilonet.export.html.page import part
+from kilonet.export.html.page import page_source
 from kilonet.serve import pages
 from kilonet.serve.schema import ModelFacts
 from service import Process, running
@@ -214,5 +214,5 @@ def test_names_are_text_and_scripts_are_shared() -> None:
     assert "<script>alert" not in html
     assert "Test accuracy" not in html
     for script in ("drawing.js", "app.js"):
-        assert part(script) in html
+        assert page_source(script) in html
     assert "integerNetwork(" not in html

@@ -37,11 +37,11 @@ def add_flags(parser: Parser) -> None:
 
 def run(flags: argparse.Namespace) -> int:
     from kilonet.data.datasets import load_data
-    from kilonet.export.exporter import export_as
+    from kilonet.export.exporter import export_model
     from kilonet.models.model import load_model
 
     model, data = load_model(flags.model), load_data(flags.data)
-    exported = export_as(
+    exported = export_model(
         flags.to, model, data, flags.out, flags.model, max_flash=flags.max_flash, max_ram=flags.max_ram
     )
     print(json.dumps(exported.as_json()) if flags.json else exported)

@@ -1,4 +1,1 @@
-"""Shipping: a trained network as integers, as C99 and in further forms, all proved equal.
-
-A leaf: it reads trained models, and nothing in the core knows of it.
-"""
+"""Export a trained network: as integers, C99, ONNX and an HTML page, and verify that all forms agree."""

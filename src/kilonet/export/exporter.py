@@ -1,6 +1,7 @@
-"""`kilonet export`: from a trained model to a folder with one of its forms and its description."""
+"""`kilonet export`: write a trained model to a folder in one of its forms, with a manifest that describes it."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,13 +10,12 @@ import numpy as np
 import torch
 
 from kilonet.data.datasets import DataSet, Images
-from kilonet.export import manifest
 from kilonet.export.c import codegen
-from kilonet.export.c.footprint import Footprint, footprint_of
-from kilonet.export.html.page import PAGE_FILE, Claim, check_draws_digits, page_html
-from kilonet.export.integer import IntegerNetwork, Pixels, logits
-from kilonet.export.manifest import Export
-from kilonet.export.quantisation import Quantised, quantise
+from kilonet.export.c.footprint import footprint_of
+from kilonet.export.html.page import PAGE_FILE, PageFacts, check_draws_digits, page_html
+from kilonet.export.integer import IntegerNetwork, Pixels, integer_logits
+from kilonet.export.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
+from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.models.model import MODEL_FILE, Model
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import write_atomically
@@ -24,55 +24,31 @@ STORED_IMAGES = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Exported:
-    """What was written where. `str()` gives the lines that `kilonet export` prints."""
+class ExportResult:
+    """What an export has written and measured. `str()` gives the text that `kilonet export` prints."""
 
     folder: Path
     files: tuple[str, ...]
-    quantised: Quantised
+    """Names of the files in the folder, those of other forms not included."""
+    figures: Mapping[str, object]
+    """Accuracies (fractions) and sizes (bytes) by the names that `--json` prints."""
+    summary: tuple[str, ...]
+    """The same figures as lines of text."""
+    is_page: bool = False
+    """Whether a browser opens the form."""
 
     def as_json(self) -> dict[str, object]:
-        """Return the figures by name."""
-        return {
-            "folder": str(self.folder),
-            "files": list(self.files),
-            "holdout_float_accuracy": self.quantised.float_accuracy,
-            "holdout_integer_accuracy": self.quantised.accuracy,
-            "finetuned": self.quantised.finetuned_accuracy is not None,
-        }
+        """Return the folder, the files and the figures by name."""
+        return {"folder": str(self.folder), "files": list(self.files), **self.figures}
 
     def __str__(self) -> str:
-        """Return the report."""
-        before, after = (100 * value for value in (self.quantised.float_accuracy, self.quantised.accuracy))
-        return "\n".join(
-            [
-                f"Integers: {after:.2f}% of the held-out training images, {before:.2f}% as floats",
-                *self._figures(),
-                f"Wrote {', '.join(self.files)} to {self.folder}",
-                f"Next: kilonet verify {self.folder}",
-            ]
-        )
-
-    def _figures(self) -> tuple[str, ...]:
-        """Return lines of what is particular to the form."""
-        return ()
+        """Return the summary, what was written and which command comes next."""
+        look = f"open {self.folder / PAGE_FILE}, or " if self.is_page else ""
+        written = f"Wrote {', '.join(self.files)} to {self.folder}"
+        return "\n".join([*self.summary, written, f"Next: {look}kilonet verify {self.folder}"])
 
 
-@dataclass(frozen=True, eq=False)
-class ExportedC(Exported):
-    """The C form with what it takes on a microcontroller."""
-
-    footprint: Footprint
-
-    def as_json(self) -> dict[str, object]:
-        """Return the figures by name."""
-        return {**super().as_json(), **self.footprint.as_json()}
-
-    def _figures(self) -> tuple[str, ...]:
-        return (str(self.footprint),)
-
-
-def export_as(
+def export_model(
     form: Literal["c", "html", "onnx"],
     model: Model,
     data: DataSet,
@@ -81,12 +57,22 @@ def export_as(
     *,
     max_flash: int | None = None,
     max_ram: int | None = None,
-) -> "Exported | ExportedHtml":
-    """Write one form of a model; `source` is what the user called it, the limits are for C alone.
+) -> ExportResult:
+    """Write a model in one form.
+
+    Args:
+        form: which form.
+        model: the trained network.
+        data: the data set that it was trained on.
+        folder: where to; made if it is missing.
+        source: the model's name or path as the user gave it; the page takes its name from it.
+        max_flash: limit of the C form's flash in bytes.
+        max_ram: limit of the C form's RAM in bytes.
 
     Raises:
         CheckFailed: a limit is exceeded; nothing is written.
-        KilonetError: limits for another form, or as the form's own function says.
+        KilonetError: a limit is given for another form than C, or an error of `export_c`, `export_onnx` or
+            `export_html`.
     """
     if form == "c":
         return export_c(model, data.train, folder, max_flash, max_ram)
@@ -94,23 +80,23 @@ def export_as(
         raise KilonetError("--max-flash and --max-ram are limits of microcontrollers: give them with --to c")
     if form == "onnx":
         return export_onnx(model, data, folder)
-    return export_html(model, data, folder, display_name(source))
+    return export_html(model, data, folder, model_name(source))
 
 
-def display_name(source: str) -> str:
-    """Return what to call a model on a page: its packaged name, or its folder's or its file's."""
+def model_name(source: str) -> str:
+    """Return a short name for a model: its packaged name, or the name of its folder or file."""
     path = Path(source).resolve()
     return path.parent.name if path.name == MODEL_FILE else path.name.removesuffix(".safetensors")
 
 
 def export_c(
     model: Model, images: Images, folder: Path, max_flash: int | None = None, max_ram: int | None = None
-) -> ExportedC:
+) -> ExportResult:
     """Write the C form of a model.
 
     Args:
         model: the trained network.
-        images: its training images, to choose scales on.
+        images: its training images, on which scales are chosen.
         folder: where to; made if it is missing.
         max_flash: the most bytes of flash it may take on a Cortex-M0.
         max_ram: the most bytes of RAM.
@@ -119,101 +105,81 @@ def export_c(
         CheckFailed: a limit is exceeded; nothing is written.
         KilonetError: images of another size, or a folder that cannot be written or holds another model.
     """
-    check_folder(folder, model)
+    prepare_folder(folder, model)
     quantised = quantise(model, images)
     sources = codegen.sources(quantised.network)
     footprint = footprint_of(quantised.network, sources)
     footprint.check(max_flash, max_ram)
     for name, content in sources.items():
         write_atomically(folder / name, content.encode())
-    add_form(folder, "c", footprint.as_json(), of_model(model, images, quantised.network))
-    return ExportedC(folder, (*sources, manifest.DESCRIPTION_FILE), quantised, footprint)
+    _add_form(folder, "c", footprint.as_json(), _new_manifest(model, images, quantised.network))
+    figures = {**_holdout_figures(quantised), **footprint.as_json()}
+    return ExportResult(folder, (*sources, MANIFEST_FILE), figures, (_holdout_line(quantised), str(footprint)))
 
 
-def export_onnx(model: Model, data: DataSet, folder: Path) -> Exported:
-    """Write the ONNX forms of a model, float and int8, and its model file, which `verify` holds the floats against.
+def export_onnx(model: Model, data: DataSet, folder: Path) -> ExportResult:
+    """Write the float32 and int8 ONNX forms of a model, and the model file, which `verify` compares the floats with.
 
     Args:
         model: the trained network.
-        data: what it was trained on: scales are chosen on the training images, the files tell the test accuracy.
+        data: the data set that it was trained on. Scales are chosen on the training images; the accuracy on the test
+            images is written into the files.
         folder: where to; made if it is missing.
 
     Raises:
         KilonetError: a library of the extra `onnx` is missing, images of another size, or a folder
             that cannot be written or holds another model.
     """
-    # Only here, so that the other forms need none of its libraries.
+    # Imported only here, so that the other forms do not need the libraries of the extra `onnx`.
     from kilonet.export.onnx.float32 import write_onnx  # noqa: PLC0415
 
-    check_folder(folder, model)
+    prepare_folder(folder, model)
     quantised = quantise(model, data.train)
     sizes = write_onnx(model, quantised.network, folder, data.test)
     model.save(folder / MODEL_FILE)
-    export = of_model(model, data.train, quantised.network)
+    manifest = _new_manifest(model, data.train, quantised.network)
     for form, size in zip(("onnx", "onnx-int8"), sizes.values(), strict=True):
-        add_form(folder, form, {"bytes": size}, export)
-    return Exported(folder, (*sizes, MODEL_FILE, manifest.DESCRIPTION_FILE), quantised)
+        _add_form(folder, form, {"bytes": size}, manifest)
+    files = (*sizes, MODEL_FILE, MANIFEST_FILE)
+    return ExportResult(folder, files, _holdout_figures(quantised), (_holdout_line(quantised),))
 
 
-@dataclass(frozen=True, eq=False)
-class ExportedHtml:
-    """The page that was written where. `str()` gives the lines that `kilonet export` prints."""
-
-    folder: Path
-    size: int
-    """Bytes."""
-    accuracy: float
-    """Of the integers on the test images, a fraction; the page says so."""
-    quantised: Quantised
-
-    def as_json(self) -> dict[str, object]:
-        """Return the figures by name."""
-        return {
-            "folder": str(self.folder),
-            "files": [PAGE_FILE, manifest.DESCRIPTION_FILE],
-            "bytes": self.size,
-            "test_integer_accuracy": self.accuracy,
-            "finetuned": self.quantised.finetuned_accuracy is not None,
-        }
-
-    def __str__(self) -> str:
-        """Return the report."""
-        return "\n".join(
-            [
-                f"Integers: {100 * self.accuracy:.2f}% of the test images",
-                f"Page: {self.size:,} bytes in one file, to be opened in any browser, offline too",
-                f"Wrote {PAGE_FILE}, {manifest.DESCRIPTION_FILE} to {self.folder}",
-                f"Next: open {self.folder / PAGE_FILE}, or kilonet verify {self.folder}",
-            ]
-        )
-
-
-def export_html(model: Model, data: DataSet, folder: Path, name: str) -> ExportedHtml:
+def export_html(model: Model, data: DataSet, folder: Path, name: str) -> ExportResult:
     """Write a model as one HTML page.
 
     Args:
         model: the trained network.
-        data: training images, to choose scales on, and test images, for the accuracy that the page tells.
+        data: the data set that it was trained on. Scales are chosen on the training images; the page states the
+            accuracy on the test images.
         folder: where to; made if it is missing.
-        name: what the page calls the model.
+        name: the model's name on the page.
 
     Raises:
-        KilonetError: no network of digits, images of another size, or a folder that cannot be written or holds another
-            model.
+        KilonetError: the network does not read digits, images of another size, or a folder that cannot be written or
+            holds another model.
     """
     check_draws_digits(model.section.input_shape, model.section.classes)
-    check_folder(folder, model)
+    prepare_folder(folder, model)
     quantised = quantise(model, data.train)
-    scores = logits(quantised.network, data.test.pixels.numpy())
+    scores = integer_logits(quantised.network, data.test.pixels.numpy())
     accuracy = float((scores.argmax(1) == data.test.labels.numpy()).mean())
-    content = page_html(quantised.network, Claim(name, model.section.parameters, accuracy)).encode()
+    content = page_html(quantised.network, PageFacts(name, model.section.parameters, accuracy)).encode()
     write_atomically(folder / PAGE_FILE, content)
-    add_form(folder, "html", {"bytes": len(content)}, of_model(model, data.train, quantised.network))
-    return ExportedHtml(folder, len(content), accuracy, quantised)
+    _add_form(folder, "html", {"bytes": len(content)}, _new_manifest(model, data.train, quantised.network))
+    figures = {
+        "bytes": len(content),
+        "test_integer_accuracy": accuracy,
+        "finetuned": quantised.finetuned_accuracy is not None,
+    }
+    summary = (
+        f"Integers: {100 * accuracy:.2f}% of the test images",
+        f"Page: {len(content):,} bytes in one file, to be opened in any browser, offline too",
+    )
+    return ExportResult(folder, (PAGE_FILE, MANIFEST_FILE), figures, summary, is_page=True)
 
 
-def check_folder(folder: Path, model: Model) -> None:
-    """Make the folder of an export, or see that it can take another form of the same model.
+def prepare_folder(folder: Path, model: Model) -> None:
+    """Make the folder of an export if it is missing, and check that it is empty or holds the same model.
 
     Raises:
         KilonetError: it cannot be made, holds something else, or holds another model.
@@ -223,24 +189,37 @@ def check_folder(folder: Path, model: Model) -> None:
         is_empty = not any(folder.iterdir())
     except OSError as error:
         raise KilonetError(f"{folder} cannot be made: {error.strerror}") from None
-    if not is_empty and manifest.read(folder).model_sha256 != model.sha256:
+    if not is_empty and read_manifest(folder).model_sha256 != model.sha256:
         raise KilonetError(f"{folder} holds another model's export; choose another folder or empty it")
 
 
-def of_model(model: Model, images: Images, network: IntegerNetwork) -> Export:
-    """Describe a model's export, with vectors stored and no form yet."""
-    pixels = _vectors(images)
-    return Export(model.section, model.sha256, network, pixels, logits(network, pixels), {})
+def _holdout_figures(quantised: QuantisationResult) -> dict[str, object]:
+    return {
+        "holdout_float_accuracy": quantised.float_accuracy,
+        "holdout_integer_accuracy": quantised.accuracy,
+        "finetuned": quantised.finetuned_accuracy is not None,
+    }
 
 
-def add_form(folder: Path, form: str, figures: dict[str, int | None], export: Export) -> None:
-    """Write the folder's description: the forms that it has, and this one with its figures."""
-    forms = manifest.read(folder).forms if (folder / manifest.DESCRIPTION_FILE).exists() else {}
-    manifest.write(folder, dataclasses.replace(export, forms={**forms, form: figures}))
+def _holdout_line(quantised: QuantisationResult) -> str:
+    before, after = (100 * accuracy for accuracy in (quantised.float_accuracy, quantised.accuracy))
+    return f"Integers: {after:.2f}% of the held-out training images, {before:.2f}% as floats"
 
 
-def _vectors(images: Images) -> Pixels:
-    """Return a few training images, and what tries the ends of the range: black, white and noise."""
+def _new_manifest(model: Model, images: Images, network: IntegerNetwork) -> Manifest:
+    """Return the manifest of a model's export with test vectors and no form yet."""
+    pixels = _test_vectors(images)
+    return Manifest(model.section, model.sha256, network, pixels, integer_logits(network, pixels), {})
+
+
+def _add_form(folder: Path, form: str, figures: dict[str, int | None], manifest: Manifest) -> None:
+    """Write the folder's manifest with the forms that it lists already and this one."""
+    forms = read_manifest(folder).forms if (folder / MANIFEST_FILE).exists() else {}
+    write_manifest(folder, dataclasses.replace(manifest, forms={**forms, form: figures}))
+
+
+def _test_vectors(images: Images) -> Pixels:
+    """Return eight training images, a black one, a white one and two of noise: uint8 (12, channels, rows, columns)."""
     few: Pixels = images.pixels[:STORED_IMAGES].numpy()
     extremes = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, *few.shape[1:]).numpy()
     noise = np.random.RandomState(0).randint(0, 256, (2, *few.shape[1:]), dtype=np.uint8)

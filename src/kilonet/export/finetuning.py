@@ -1,8 +1,8 @@
-"""Quantisation-aware fine-tuning: the rounded network learns to say what the float network says.
+"""Quantisation-aware fine-tuning: the rounded network is trained to give the float network's probabilities.
 
-The straight-through estimator trains weights and biases counted in integer steps, by Adam, towards the probabilities of
-the float network on augmented training images (distillation: G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge
-in a neural network", 2015). Scales stay as calibration chose them. The same seed gives the same result.
+Adam trains the weights and biases of the unrounded steps through the straight-through estimator. The targets are the
+probabilities of the float network on augmented training images (distillation: G. Hinton, O. Vinyals, J. Dean,
+"Distilling the knowledge in a neural network", 2015). Scales do not change. The same seed gives the same result.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from torch.nn import functional
 from kilonet.data.augment import apply_transforms, draw_transforms
 from kilonet.data.datasets import Images
 from kilonet.data.section import AugmentSection
-from kilonet.export.integer_steps import PreparedConvolution, PreparedStep, execute
+from kilonet.export.unrounded_steps import UnroundedConvolution, UnroundedStep, execute_step
 from kilonet.models.model import Model
 
 EPOCHS = 2
@@ -25,13 +25,13 @@ _BATCH = 128
 _WEIGHT_STEP = 0.05
 """Learning rate of weights, in steps of int8."""
 _BIAS_STEP = 5.0
-"""Of biases: one step of a weight moves a sum by about a hundred, the value of a bright input."""
+"""Learning rate of biases: a step of a weight changes a sum by about a hundred, the value of a bright input."""
 
 
-def finetune(model: Model, steps: Sequence[PreparedStep], images: Images, seed: int = 0) -> tuple[PreparedStep, ...]:
+def finetune(model: Model, steps: Sequence[UnroundedStep], images: Images, seed: int = 0) -> tuple[UnroundedStep, ...]:
     """Return the steps after two epochs over the training images, uint8 (N, C, H, W)."""
     trained = tuple(_trainable(step) for step in steps)
-    convolutions = [step for step in trained if isinstance(step, PreparedConvolution)]
+    convolutions = [step for step in trained if isinstance(step, UnroundedConvolution)]
     groups = [
         {"params": [step.weights for step in convolutions], "base": _WEIGHT_STEP},
         {"params": [step.bias for step in convolutions], "base": _BIAS_STEP},
@@ -51,30 +51,30 @@ def finetune(model: Model, steps: Sequence[PreparedStep], images: Images, seed: 
 
 
 def _batches(images: Images, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield augmented images as whole grey levels, float32 (B, C, H, W): the integers see no others."""
+    """Yield augmented images, rounded to whole grey levels as the integers need them: float32 (B, C, H, W)."""
     for _ in range(EPOCHS):
         for indices in torch.randperm(len(images), generator=generator).split(_BATCH):
             transforms = draw_transforms(_AUGMENT, len(indices), generator)
             yield apply_transforms(images.pixels[indices], transforms).round()
 
 
-def _loss(model: Model, steps: Sequence[PreparedStep], pixels: Tensor) -> Tensor:
+def _loss(model: Model, steps: Sequence[UnroundedStep], pixels: Tensor) -> Tensor:
     with torch.no_grad():
         wanted = model.network(pixels).softmax(1)
     values = pixels
     for step in steps:
-        values = execute(step, values, is_last=step is steps[-1])
+        values = execute_step(step, values, is_last=step is steps[-1])
     return functional.cross_entropy(values.flatten(1), wanted)
 
 
-def _trainable(step: PreparedStep) -> PreparedStep:
-    if not isinstance(step, PreparedConvolution):
+def _trainable(step: UnroundedStep) -> UnroundedStep:
+    if not isinstance(step, UnroundedConvolution):
         return step
     weights, bias = (tensor.detach().clone().float().requires_grad_() for tensor in (step.weights, step.bias))
     return dataclasses.replace(step, weights=weights, bias=bias)
 
 
-def _frozen(step: PreparedStep) -> PreparedStep:
-    if not isinstance(step, PreparedConvolution):
+def _frozen(step: UnroundedStep) -> UnroundedStep:
+    if not isinstance(step, UnroundedConvolution):
         return step
     return dataclasses.replace(step, weights=step.weights.detach().double(), bias=step.bias.detach().double())

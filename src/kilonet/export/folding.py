@@ -1,9 +1,9 @@
-"""A trained network as few steps over real numbers: normalisation and batch norm folded away.
+"""Fold a trained network into a few steps over real numbers, without normalisation and batch norm.
 
-Along the way a tensor is kept as `r` with value = a * r + b per channel. The input starts as pixels (a and b are the
-normalisation), and a batch norm after a ReLU sets a and b anew instead of touching the values. The next convolution
-takes a into its weights and b into its bias, which is exact while it pads nothing and is no residual layer. A max-pool
-may stand between where no a is negative, and so may a mean. Everywhere else the step that made r applies a and b.
+Each tensor is kept as `r` with value = a * r + b per channel. The input is the pixels, with the normalisation as a and
+b. A batch norm after a ReLU sets a new a and b and leaves r as it is. The next convolution multiplies its weights by a
+and adds b to its bias, which is exact if it has no padding and no residual sum. A mean may lie in between, and so may
+a max-pool if no a is negative. In all other cases the step that computes r applies a and b itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,20 +18,20 @@ from kilonet.network.graph import PlacedLayer
 from kilonet.network.operations import BatchNorm, Convolution, GlobalAveragePooling, MaxPooling
 
 BATCH_NORM_EPSILON = 1e-5
-"""Of torch's batch norm."""
+"""The epsilon of torch's batch norm."""
 
 
 @dataclass(frozen=True, eq=False)
 class FoldedConvolution:
-    """y = scale * relu(convolution(r) + bias) + skip * r + shift, without what is absent. Tensors are float64."""
+    """y = scale * relu(convolution(r) + bias) + skip * r + shift, `relu` and `skip` being optional; float64."""
 
     operation: Convolution
     weights: Tensor
     """(channels out, channels in / groups, kernel, kernel)."""
     bias: Tensor
-    """(channels out,), for a map that is padded with `pad`."""
+    """(channels out,), valid if the map is padded with `pad`."""
     pad: Tensor
-    """(channels in,): the r whose value is zero."""
+    """(channels in,): the r that stands for zero."""
     relu: bool
     scale: Tensor
     """(channels out,)."""
@@ -42,14 +42,14 @@ class FoldedConvolution:
 
 
 @dataclass(frozen=True, eq=False)
-class FoldedAverage:
+class FoldedAveragePooling:
     """y = scale * mean(r) + shift, float64 (channels,)."""
 
     scale: Tensor
     shift: Tensor
 
 
-FoldedStep = FoldedConvolution | FoldedAverage | MaxPooling
+FoldedStep = FoldedConvolution | FoldedAveragePooling | MaxPooling
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def fold(model: Model) -> tuple[FoldedStep, ...]:
         step, affine = _fold_layer(placed, state, affine, section.placed[placed.number + 1 :])
         steps.append(step)
     if isinstance(steps[-1], MaxPooling):
-        steps.append(_as_convolution(affine))
+        steps.append(_affine_convolution(affine))
     return tuple(steps)
 
 
@@ -82,8 +82,8 @@ def _fold_layer(
         case Convolution() as operation:
             return _fold_convolution(operation, placed, state, before, rest)
         case GlobalAveragePooling():
-            kept, own = _divided(before, rest)
-            return FoldedAverage(own.a, own.b), kept
+            kept, own = _split_affine(before, rest)
+            return FoldedAveragePooling(own.a, own.b), kept
         case MaxPooling() as operation:
             return operation, before
         case other:
@@ -101,7 +101,7 @@ def _fold_convolution(
     a, b = (per_weight(values, operation) for values in (before.a, before.b))
     normalised = any(isinstance(other, BatchNorm) for other in placed.operations)
     after = _batch_norm(placed, state) if normalised else _identity(operation.channels_out)
-    kept, own = _divided(after, [] if placed.layer.residual else rest)
+    kept, own = _split_affine(after, [] if placed.layer.residual else rest)
     step = FoldedConvolution(
         operation,
         weights * a,
@@ -115,13 +115,13 @@ def _fold_convolution(
     return step, kept
 
 
-def _divided(affine: _Affine, rest: Sequence[PlacedLayer]) -> tuple[_Affine, _Affine]:
-    """Return what the coming layers take over and what the step at hand must apply itself."""
+def _split_affine(affine: _Affine, rest: Sequence[PlacedLayer]) -> tuple[_Affine, _Affine]:
+    """Return the part of an affine map that later layers absorb and the part that this step must apply itself."""
     identity = _identity(len(affine.a))
-    return (affine, identity) if _taken_over(affine, rest) else (identity, affine)
+    return (affine, identity) if _is_absorbed(affine, rest) else (identity, affine)
 
 
-def _taken_over(affine: _Affine, rest: Sequence[PlacedLayer]) -> bool:
+def _is_absorbed(affine: _Affine, rest: Sequence[PlacedLayer]) -> bool:
     pools = 0
     for placed in rest:
         match placed.operations[0]:
@@ -133,7 +133,7 @@ def _taken_over(affine: _Affine, rest: Sequence[PlacedLayer]) -> bool:
                 return padding == 0 and not placed.layer.residual
             case _:
                 return True
-    # A network that ends in a max-pool gets a convolution of its own, see `fold`.
+    # For a network that ends in a max-pool, `fold` appends a convolution.
     return pools > 0
 
 
@@ -148,7 +148,7 @@ def _identity(channels: int) -> _Affine:
     return _Affine(torch.ones(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64))
 
 
-def _as_convolution(affine: _Affine) -> FoldedConvolution:
+def _affine_convolution(affine: _Affine) -> FoldedConvolution:
     channels = len(affine.a)
     operation = Convolution(channels, channels, 1, groups=channels)
     identity = _identity(channels)
@@ -165,7 +165,7 @@ def per_weight(values: Tensor, operation: Convolution) -> Tensor:
 
 
 def convolve(step: FoldedConvolution, weights: Tensor, bias: Tensor, pad: Tensor, values: Tensor) -> Tensor:
-    """Convolve values (N, in, rows, columns), padded with `pad` (in,), by the step's kind of convolution."""
+    """Convolve values (N, in, rows, columns), padded with `pad` (in,), with the groups and padding of the step."""
     operation = step.operation
     if operation.padding:
         margin = [operation.padding] * 4
@@ -173,38 +173,38 @@ def convolve(step: FoldedConvolution, weights: Tensor, bias: Tensor, pad: Tensor
     return functional.conv2d(values, weights, bias, groups=operation.groups)
 
 
-def sums(step: FoldedConvolution, values: Tensor) -> Tensor:
-    """Return what the step's convolution gives before ReLU and scale."""
+def convolution_sums(step: FoldedConvolution, values: Tensor) -> Tensor:
+    """Return the sums of the step's convolution with bias, before ReLU and scale: (N, channels out, rows, columns)."""
     dtype = values.dtype
     return convolve(step, step.weights.to(dtype), step.bias.to(dtype), step.pad.to(dtype), values)
 
 
-def forward(steps: Sequence[FoldedStep], pixels: Tensor) -> Iterator[Tensor]:
-    """Execute the steps on real values, (N, channels, rows, columns); yields each step's result."""
+def execute_steps(steps: Sequence[FoldedStep], pixels: Tensor) -> Iterator[Tensor]:
+    """Execute the steps on real values (N, channels, rows, columns) and yield the result of each."""
     values = pixels
     for step in steps:
-        values = _forward_step(step, values)
+        values = _execute_step(step, values)
         yield values
 
 
-def _forward_step(step: FoldedStep, values: Tensor) -> Tensor:
+def _execute_step(step: FoldedStep, values: Tensor) -> Tensor:
     match step:
         case MaxPooling(size):
             return functional.max_pool2d(values, size)
-        case FoldedAverage(scale, shift):
-            return _affine(values.mean(dim=(2, 3), keepdim=True), scale, shift)
+        case FoldedAveragePooling(scale, shift):
+            return _apply_affine(values.mean(dim=(2, 3), keepdim=True), scale, shift)
         case FoldedConvolution():
-            return finish(step, sums(step, values), values)
+            return _finish(step, convolution_sums(step, values), values)
 
 
-def finish(step: FoldedConvolution, summed: Tensor, values: Tensor) -> Tensor:
-    """Apply what follows a step's convolution: ReLU, scale, residual input, shift."""
+def _finish(step: FoldedConvolution, summed: Tensor, values: Tensor) -> Tensor:
+    """Apply the step's ReLU, scale, residual input and shift to the sums of its convolution."""
     if step.relu:
         summed = summed.relu()
-    result = _affine(summed, step.scale, step.shift)
-    return result if step.skip is None else result + _affine(values, step.skip, torch.zeros_like(step.skip))
+    result = _apply_affine(summed, step.scale, step.shift)
+    return result if step.skip is None else result + _apply_affine(values, step.skip, torch.zeros_like(step.skip))
 
 
-def _affine(values: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def _apply_affine(values: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     spread = (1, -1, 1, 1)
     return values * scale.to(values.dtype).view(spread) + shift.to(values.dtype).view(spread)

@@ -1,7 +1,7 @@
 """The integer network, and the reference that executes docs/INTEGER.md to the bit.
 
-Every form that is shipped (C99, JavaScript, ...) is written from an `IntegerNetwork` and must give the same logits as
-`logits` here. NumPy alone: whoever reads this file has read the specification's arithmetic.
+Every exported integer form (C99, JavaScript, ...) is written from an `IntegerNetwork` and must give the same logits as
+`integer_logits`. This module uses NumPy only and follows the specification's arithmetic line by line.
 """
 
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ SPECIFICATION = 1
 
 MAXIMUM_MULTIPLIER = (1 << 15) - 1
 MAXIMUM_SHIFT = 40
-# Doubles hold every integer up to here, so that JavaScript's numbers will do.
 EXACT = 1 << 53
+"""Doubles, JavaScript's numbers among them, hold every integer up to here."""
 EXACT_FLOAT32 = 1 << 24
-"""The same of float32."""
+"""float32 holds every integer up to here."""
 _INT32 = (1 << 31) - 1
 _PIXEL = 255
 _BATCH = 50
@@ -34,10 +34,10 @@ Sums = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Requantisation:
-    """From a channel's sum `v` to its output: floor((v * multiplier + offset) / 2**shift).
+    """The output of a channel with the sum `v` is floor((v * multiplier + offset) / 2**shift).
 
-    The result is clamped to 0 to 255, except in a network's last operation, whose results are the logits. `offset`
-    holds the rounding half, 2**(shift - 1), and whatever the affine step adds.
+    It is clamped to 0 to 255, except in a network's last operation, whose results are the logits. `offset` is the
+    rounding half, 2**(shift - 1), plus the shift of an affine step.
     """
 
     multiplier: NDArray[np.int32]
@@ -48,14 +48,14 @@ class Requantisation:
     """int64 (channels,)."""
 
     @property
-    def plain(self) -> bool:
-        """Whether every offset is the rounding half and nothing else."""
+    def offset_is_rounding_half(self) -> bool:
+        """Whether every offset is only the rounding half."""
         return bool(np.array_equal(self.offset, rounding_half(self.shift)))
 
 
 @dataclass(frozen=True, eq=False)
 class IntegerConvolution:
-    """A convolution with what follows it up to the next uint8: bias, ReLU, affine step, residual sum."""
+    """A convolution with bias, optional ReLU, requantisation and optional residual sum."""
 
     operation: Convolution
     """Kernel, padding, groups and channels."""
@@ -64,12 +64,12 @@ class IntegerConvolution:
     bias: NDArray[np.int32]
     """int32 (channels out,), added to the sum of products."""
     pad: NDArray[np.uint8]
-    """uint8 (channels in,): what stands outside the map when the operation pads."""
+    """uint8 (channels in,): the value of padding, which stands for zero."""
     relu: bool
     """Whether a negative sum becomes zero before it is multiplied."""
     output: Requantisation
     skip: NDArray[np.int32] | None = None
-    """int32 (channels out,): multiplier of the residual input, before the offset is added and shifted; or None."""
+    """int32 (channels out,): multiplier of the residual input before the shift; None without a residual sum."""
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape after this operation."""
@@ -78,7 +78,7 @@ class IntegerConvolution:
 
 @dataclass(frozen=True)
 class IntegerMaxPooling:
-    """The maximum over windows that do not overlap; rows and columns left over are dropped."""
+    """The maximum over windows that do not overlap; remaining rows and columns are dropped."""
 
     operation: MaxPooling
 
@@ -103,10 +103,10 @@ IntegerOperation = IntegerConvolution | IntegerMaxPooling | IntegerAveragePoolin
 
 @dataclass(frozen=True, eq=False)
 class IntegerNetwork:
-    """A whole network. Its last operation, never a max-pool, gives int32 logits; all others give uint8.
+    """A network of integer operations. The last one, never a max-pool, gives int32 logits; all others give uint8.
 
     Raises:
-        KilonetError: it could overflow what the specification promises to fit.
+        KilonetError: a sum, product or logit could exceed its width in the specification.
     """
 
     input_shape: Shape
@@ -116,7 +116,7 @@ class IntegerNetwork:
     """A logit of the float network is about the integer logit / 2**fraction_bits."""
 
     def __post_init__(self) -> None:
-        """Prove by its worst case that no accumulator, product or logit leaves its width."""
+        """Check in the worst case of every operation that no sum, product or logit exceeds its width."""
         if isinstance(self.operations[-1], IntegerMaxPooling):
             raise KilonetError("an integer network must end in a convolution or an average pool")
         for number, (operation, shape) in enumerate(self.placed, 1):
@@ -139,11 +139,11 @@ class IntegerNetwork:
 
 
 def rounding_half(shift: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return what makes floor(v / 2**shift) round to nearest, halves upwards: int (C,) to int64 (C,)."""
+    """Return the number to add to v so that floor(v / 2**shift) rounds to nearest, halves upwards: int64 (C,)."""
     return (np.int64(1) << shift.astype(np.int64)) >> 1
 
 
-def logits(network: IntegerNetwork, pixels: Pixels) -> NDArray[np.int32]:
+def integer_logits(network: IntegerNetwork, pixels: Pixels) -> NDArray[np.int32]:
     """Execute the network: uint8 (N, channels, rows, columns) to int32 (N, classes).
 
     Raises:
@@ -156,13 +156,13 @@ def logits(network: IntegerNetwork, pixels: Pixels) -> NDArray[np.int32]:
     for start in range(0, len(pixels), _BATCH):
         values = pixels[start : start + _BATCH].transpose(0, 2, 3, 1)
         for operation in hidden:
-            values = execute(operation, values)
-        result[start : start + _BATCH] = results(last, values).reshape(len(values), -1)
+            values = execute_operation(operation, values)
+        result[start : start + _BATCH] = unclamped_results(last, values).reshape(len(values), -1)
     return result
 
 
-def execute(operation: IntegerOperation, values: Pixels) -> Pixels:
-    """Execute one operation but the last: uint8 (N, rows, columns, channels) to the like."""
+def execute_operation(operation: IntegerOperation, values: Pixels) -> Pixels:
+    """Execute an operation that is not the last: uint8 (N, rows, columns, channels) to uint8 of the same order."""
     if isinstance(operation, IntegerMaxPooling):
         size = operation.operation.size
         count, rows, columns, channels = values.shape
@@ -173,20 +173,20 @@ def execute(operation: IntegerOperation, values: Pixels) -> Pixels:
     return found.clip(0, _PIXEL, out=found).astype(np.uint8)
 
 
-def results(operation: IntegerOperation, values: Pixels) -> Sums:
-    """Return what an operation requantises to, before it is clamped: int64 (N, rows, columns, channels).
+def unclamped_results(operation: IntegerOperation, values: Pixels) -> Sums:
+    """Return the requantised results before clamping: int64 (N, rows, columns, channels).
 
     Raises:
-        TypeError: a max-pool requantises nothing.
+        TypeError: the operation is a max-pool, which does not requantise.
     """
     return _requantised(operation, values).astype(np.int64)
 
 
 def _requantised(operation: IntegerOperation, values: Pixels) -> NDArray[np.float64]:
-    """Return the results as float64, which are exact below 2**53 and quicker than int64."""
+    """Return the unclamped results as float64, which is exact below 2**53 and faster than int64."""
     match operation:
         case IntegerConvolution():
-            found = _sums(operation, values).astype(np.float64, copy=False)
+            found = _convolution_sums(operation, values).astype(np.float64, copy=False)
             found += operation.bias
             if operation.relu:
                 np.maximum(found, 0, out=found)
@@ -196,21 +196,16 @@ def _requantised(operation: IntegerOperation, values: Pixels) -> NDArray[np.floa
         case IntegerAveragePooling():
             found = values.sum(axis=(1, 2), keepdims=True, dtype=np.float64) * operation.output.multiplier
         case IntegerMaxPooling():
-            raise TypeError("a max-pool requantises nothing")
+            raise TypeError("a max-pool does not requantise")
     found += operation.output.offset
     found *= np.ldexp(1.0, -operation.output.shift)
     return np.floor(found, out=found)
 
 
-def convolution_sums(operation: IntegerConvolution, values: Pixels) -> Sums:
-    """Return the sums of products without bias: uint8 (N, rows, columns, in) to int64 (N, rows, columns, out)."""
-    return _sums(operation, values).astype(np.int64)
-
-
-def _sums(operation: IntegerConvolution, values: Pixels) -> NDArray[Any]:
-    """Return the same as float32 or float64."""
-    # A product is at most 255 * 127 and an accumulator stays within 2**31, so that float64 sums are exact in any order
-    # of summation, and float32 sums are exact where no partial sum can pass 2**24. Floats reach the BLAS, ints do not.
+def _convolution_sums(operation: IntegerConvolution, values: Pixels) -> NDArray[Any]:
+    """Return the sums of products without bias as float32 or float64."""
+    # Sums stay within 2**31, so float64 is exact in any order of summation, and float32 is exact where no partial sum
+    # can exceed 2**24. NumPy multiplies float matrices by BLAS, integer matrices by a slow loop.
     exact = np.float32 if largest_sum(operation) < EXACT_FLOAT32 else np.float64
     weights: NDArray[Any] = operation.weights.astype(exact)
     if operation.operation.groups == 1:
@@ -223,14 +218,14 @@ def _sums(operation: IntegerConvolution, values: Pixels) -> NDArray[Any]:
 
 
 def _grouped_sums(operation: IntegerConvolution, padded: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
-    """Sum tap by tap, as each output sees too few inputs for a matrix product: (N, rows, columns, in) to (..., out)."""
+    """Sum tap by tap, as each output has too few inputs for a matrix product: (N, rows, columns, in) to (..., out)."""
     kernel, (outputs, inputs) = operation.operation.kernel, weights.shape[:2]
     rows, columns = (extent - kernel + 1 for extent in padded.shape[1:3])
     sums = np.zeros((len(padded), rows, columns * outputs), padded.dtype)
     products = np.empty_like(sums)
     for channel in range(inputs):
         seen = padded[..., channel::inputs].repeat(outputs // operation.operation.groups, axis=-1)
-        # Columns and channels are one axis, long enough for numpy to be quick.
+        # Columns and channels form one axis, which is long enough for NumPy to be fast.
         flat = seen.reshape(*seen.shape[:2], -1)
         for row, column in np.ndindex(kernel, kernel):
             window = flat[:, row : row + rows, column * outputs : (column + columns) * outputs]
@@ -239,14 +234,14 @@ def _grouped_sums(operation: IntegerConvolution, padded: NDArray[Any], weights: 
 
 
 def _patches(operation: IntegerConvolution, values: NDArray[Any]) -> NDArray[Any]:
-    """Return what each output sees: (N, rows, columns, in) to (N, rows out, columns out, kernel squared x in)."""
+    """Return the window of each output: (N, rows, columns, in) to (N, rows out, columns out, kernel squared x in)."""
     kernel = operation.operation.kernel
     windows = np.lib.stride_tricks.sliding_window_view(_padded(operation, values), (kernel, kernel), axis=(1, 2))
     return windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
 
 
 def _padded(operation: IntegerConvolution, values: NDArray[Any]) -> NDArray[Any]:
-    """Return the values with what stands for zero around them."""
+    """Return the values with the operation's padding around them."""
     margin = operation.operation.padding
     count, rows, columns, channels = values.shape
     padded = np.empty((count, rows + 2 * margin, columns + 2 * margin, channels), values.dtype)
@@ -256,13 +251,13 @@ def _padded(operation: IntegerConvolution, values: NDArray[Any]) -> NDArray[Any]
 
 
 def largest_sum(operation: IntegerConvolution) -> int:
-    """Return the largest magnitude that a partial sum can have, bias included."""
+    """Return the largest magnitude of any partial sum, bias included."""
     magnitudes = np.abs(operation.weights.astype(np.int64)).sum(axis=(1, 2, 3)) * _PIXEL
     return int((magnitudes + np.abs(operation.bias.astype(np.int64))).max())
 
 
 def _objection(operation: IntegerOperation, shape: Shape, *, is_last: bool) -> str | None:
-    """Say what the operation could overflow, or return None."""
+    """Return what the operation could overflow, or None."""
     if isinstance(operation, IntegerMaxPooling):
         return None
     largest, skip = _PIXEL * prod(shape[1:]), 0
@@ -271,7 +266,7 @@ def _objection(operation: IntegerOperation, shape: Shape, *, is_last: bool) -> s
         skip = 0 if operation.skip is None else int(np.abs(operation.skip.astype(np.int64)).max()) * _PIXEL
     output = operation.output
     if largest > _INT32:
-        return "a sum could pass 32 bits"
+        return "a sum could exceed 32 bits"
     if (
         np.abs(output.multiplier).max() > MAXIMUM_MULTIPLIER
         or not 0 <= output.shift.min() <= output.shift.max() <= MAXIMUM_SHIFT
@@ -279,7 +274,7 @@ def _objection(operation: IntegerOperation, shape: Shape, *, is_last: bool) -> s
         return f"a multiplier is over {MAXIMUM_MULTIPLIER} or a shift is not from 0 to {MAXIMUM_SHIFT}"
     products = largest * np.abs(output.multiplier.astype(np.int64)) + skip + np.abs(output.offset)
     if products.max() >= EXACT:
-        return "a product could pass 53 bits"
+        return "a product could exceed 53 bits"
     if is_last and (products >> output.shift).max() > _INT32:
-        return "a logit could pass 32 bits"
+        return "a logit could exceed 32 bits"
     return None

@@ -25,6 +25,6 @@ def load(source: str | Path) -> "model.Model | ExportedModel":
         return model.load_model(source)
     # Only a folder needs the leaf: whoever loads a trained model by name does not wait for it.
     from kilonet.export.exported_model import ExportedModel  # noqa: PLC0415
-    from kilonet.export.manifest import DESCRIPTION_FILE  # noqa: PLC0415
+    from kilonet.export.manifest import MANIFEST_FILE  # noqa: PLC0415
 
-    return ExportedModel(folder) if (folder / DESCRIPTION_FILE).is_file() else model.load_model(source)
+    return ExportedModel(folder) if (folder / MANIFEST_FILE).is_file() else model.load_model(source)

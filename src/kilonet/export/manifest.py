@@ -1,4 +1,4 @@
-"""`model.json` of an exported folder: the integer network, where it comes from, and vectors to try every form with."""
+"""The manifest of an exported folder, `model.json`: the integer network, its source and test vectors for every form."""
 
 import base64
 import binascii
@@ -29,7 +29,7 @@ from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded, write_atomically
 from kilonet.utils.schema import Schema
 
-DESCRIPTION_FILE = "model.json"
+MANIFEST_FILE = "model.json"
 _MAXIMUM_BYTES = 64 << 20
 
 Int8 = Annotated[int, Field(ge=-127, le=127)]
@@ -38,13 +38,13 @@ Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 UInt8 = Annotated[int, Field(ge=0, le=255)]
 
 
-class _Numbers(Schema, strict=False):
+class _RequantisationSchema(Schema, strict=False):
     multiplier: tuple[Int32, ...]
     shift: tuple[UInt8, ...]
     offset: tuple[Int64, ...]
 
 
-class _Operation(Schema, strict=False):
+class _OperationSchema(Schema, strict=False):
     kind: Literal["convolution", "max-pool", "average-pool"]
     channels_in: Annotated[int, Field(ge=1)] = 1
     channels_out: Annotated[int, Field(ge=1)] = 1
@@ -56,89 +56,89 @@ class _Operation(Schema, strict=False):
     bias: tuple[Int32, ...] = ()
     pad: tuple[UInt8, ...] = ()
     skip: tuple[Int32, ...] | None = None
-    output: _Numbers | None = None
+    output: _RequantisationSchema | None = None
     size: Annotated[int, Field(ge=1)] = 1
 
 
-class _Vector(Schema, strict=False):
+class _VectorSchema(Schema, strict=False):
     pixels: str
     logits: tuple[Int32, ...]
 
 
-class _Description(Schema, strict=False):
+class _ManifestSchema(Schema, strict=False):
     format: Literal["kilonet export"] = "kilonet export"
     specification: Literal[1] = 1
     model: ModelSection
     model_sha256: str
     fraction_bits: Annotated[int, Field(ge=0, le=16)]
-    operations: tuple[_Operation, ...]
-    vectors: tuple[_Vector, ...]
+    operations: tuple[_OperationSchema, ...]
+    vectors: tuple[_VectorSchema, ...]
     forms: dict[str, dict[str, int | None]]
 
 
 @dataclass(frozen=True, eq=False)
-class Export:
-    """What an exported folder holds."""
+class Manifest:
+    """The content of an exported folder's `model.json`."""
 
     section: ModelSection
     model_sha256: str
-    """SHA-256 of the model file that it was made from."""
+    """SHA-256 of the exported model file."""
     network: IntegerNetwork
     pixels: Pixels
-    """Stored vectors, uint8 (N, channels, rows, columns)."""
+    """Images of the test vectors, uint8 (N, channels, rows, columns)."""
     logits: NDArray[np.int32]
-    """What the reference says of them, int32 (N, classes)."""
+    """Logits of the integer reference for these images, int32 (N, classes)."""
     forms: dict[str, dict[str, int | None]]
-    """Each form's figures, such as its bytes of flash and RAM."""
+    """Figures of each form in the folder, such as bytes of flash and RAM, by the form's name."""
 
 
-def write(folder: Path, export: Export) -> None:
-    """Write an export's `model.json`, atomically."""
-    entries = [entry(operation) for operation in export.network.operations]
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `model.json` into a folder, atomically."""
+    entries = [operation_as_json(operation) for operation in manifest.network.operations]
     vectors = [
         {"pixels": base64.b64encode(image.tobytes()).decode("ascii"), "logits": row.tolist()}
-        for image, row in zip(export.pixels, export.logits, strict=True)
+        for image, row in zip(manifest.pixels, manifest.logits, strict=True)
     ]
     table = {
         "format": "kilonet export",
         "specification": SPECIFICATION,
-        "model": export.section.model_dump(mode="json", exclude_none=True),
-        "model_sha256": export.model_sha256,
-        "fraction_bits": export.network.fraction_bits,
-        "forms": export.forms,
+        "model": manifest.section.model_dump(mode="json", exclude_none=True),
+        "model_sha256": manifest.model_sha256,
+        "fraction_bits": manifest.network.fraction_bits,
+        "forms": manifest.forms,
         "operations": entries,
         "vectors": vectors,
     }
-    write_atomically(folder / DESCRIPTION_FILE, (json.dumps(table) + "\n").encode())
+    write_atomically(folder / MANIFEST_FILE, (json.dumps(table) + "\n").encode())
 
 
-def read(folder: Path) -> Export:
+def read_manifest(folder: Path) -> Manifest:
     """Read an exported folder's `model.json`.
 
     Raises:
-        KilonetError: there is none, or it is damaged; one line.
+        KilonetError: it is missing or damaged.
     """
-    path = folder / DESCRIPTION_FILE
+    path = folder / MANIFEST_FILE
     if not path.is_file():
-        raise KilonetError(f"{folder}: no {DESCRIPTION_FILE} in this folder; is it one that 'kilonet export' wrote?")
-    content = read_bounded(path, _MAXIMUM_BYTES, "an export's description")
+        raise KilonetError(f"{folder}: no {MANIFEST_FILE} in this folder; is it one that 'kilonet export' wrote?")
+    content = read_bounded(path, _MAXIMUM_BYTES, "a manifest")
     try:
-        return _export(_Description.model_validate_json(content))
+        return _manifest_of(_ManifestSchema.model_validate_json(content))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except (KilonetError, ValueError, OverflowError) as error:
         reason = str(error)
-    raise KilonetError(f"{path}: not a usable description: {reason}")
+    raise KilonetError(f"{path}: not a usable manifest: {reason}")
 
 
-def entry(operation: IntegerOperation) -> dict[str, Any]:
-    """Return an operation as JSON holds it, its weights row after row."""
+def operation_as_json(operation: IntegerOperation) -> dict[str, Any]:
+    """Return the JSON object of an operation; its tables are flat lists in row-major order."""
     match operation:
         case IntegerMaxPooling(MaxPooling(size)):
             return {"kind": "max-pool", "size": size}
         case IntegerAveragePooling(output):
-            return {"kind": "average-pool", "output": _numbers(output)}
+            return {"kind": "average-pool", "output": _requantisation_as_json(output)}
         case IntegerConvolution():
             shape = operation.operation
             names = ("channels_in", "channels_out", "kernel", "padding", "groups")
@@ -150,15 +150,15 @@ def entry(operation: IntegerOperation) -> dict[str, Any]:
                 "bias": operation.bias.tolist(),
                 "pad": operation.pad.tolist(),
                 "skip": None if operation.skip is None else operation.skip.tolist(),
-                "output": _numbers(operation.output),
+                "output": _requantisation_as_json(operation.output),
             }
 
 
-def _numbers(output: Requantisation) -> dict[str, list[int]]:
+def _requantisation_as_json(output: Requantisation) -> dict[str, list[int]]:
     return {name: getattr(output, name).tolist() for name in ("multiplier", "shift", "offset")}
 
 
-def _export(table: _Description) -> Export:
+def _manifest_of(table: _ManifestSchema) -> Manifest:
     shape = table.model.input_shape
     operations: list[IntegerOperation] = []
     for entry in table.operations:
@@ -170,13 +170,13 @@ def _export(table: _Description) -> Export:
     if not operations or shape != (table.model.classes, 1, 1):
         raise KilonetError("its operations do not end in one value a class")
     network = IntegerNetwork(table.model.input_shape, tuple(operations), table.fraction_bits)
-    pixels = [_image(vector.pixels, table.model.input_shape) for vector in table.vectors]
+    pixels = [_decoded_pixels(vector.pixels, table.model.input_shape) for vector in table.vectors]
     scores = np.array([vector.logits for vector in table.vectors], np.int32).reshape(len(pixels), network.classes)
     images = np.array(pixels, np.uint8).reshape(-1, *table.model.input_shape)
-    return Export(table.model, table.model_sha256, network, images, scores, table.forms)
+    return Manifest(table.model, table.model_sha256, network, images, scores, table.forms)
 
 
-def _operation(entry: _Operation, shape: Shape) -> IntegerOperation:
+def _operation(entry: _OperationSchema, shape: Shape) -> IntegerOperation:
     if entry.kind == "max-pool":
         return IntegerMaxPooling(MaxPooling(entry.size))
     if entry.output is None:
@@ -200,7 +200,7 @@ def _operation(entry: _Operation, shape: Shape) -> IntegerOperation:
     )
 
 
-def _requantisation(numbers: _Numbers, channels: int) -> Requantisation:
+def _requantisation(numbers: _RequantisationSchema, channels: int) -> Requantisation:
     offset: Sums = _array(numbers.offset, np.int64, channels)
     return Requantisation(
         _array(numbers.multiplier, np.int32, channels), _array(numbers.shift, np.int32, channels), offset
@@ -213,7 +213,7 @@ def _array(values: tuple[int, ...], dtype: type[Any], count: int) -> NDArray[Any
     return np.array(values, dtype)
 
 
-def _image(text: str, shape: Shape) -> Pixels:
+def _decoded_pixels(text: str, shape: Shape) -> Pixels:
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

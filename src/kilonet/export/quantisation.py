@@ -1,10 +1,12 @@
-"""From a trained model to its integer network: ranges and steps chosen on training images.
+"""Quantise a trained model: choose scales on training images and return its integer network.
 
-Three choices are made, one step of the network after another, each on the activations of the integers chosen so far:
-the int8 step of every output channel's weights (least squared error, each weight's counted by its input's mean square),
-the bias (so that the channel's mean is the float network's) and the range of every channel's uint8 (least squared error
-of rounding and clamping). Source of the bias correction: M. Nagel, M. van Baalen, T. Blankevoort, M. Welling,
-"Data-free quantization through weight equalization and bias correction", 2019.
+The steps of the network are quantised in order, on the activations of the integer steps before them. For each step are
+chosen: the int8 scale of every output channel's weights (least squared error, weighted by the mean square of each
+input), the bias (so that the channel's mean equals the float network's) and the range of every channel's uint8 (least
+squared error of rounding and clamping).
+
+Source of the bias correction: M. Nagel, M. van Baalen, T. Blankevoort, M. Welling, "Data-free quantization through
+weight equalization and bias correction", 2019.
 """
 
 from collections.abc import Sequence
@@ -18,17 +20,17 @@ from torch import Tensor
 from kilonet.data.datasets import DataSet, Images
 from kilonet.export import folding
 from kilonet.export.finetuning import finetune
-from kilonet.export.folding import FoldedAverage, FoldedConvolution, FoldedStep
-from kilonet.export.integer import IntegerNetwork, logits
-from kilonet.export.integer_steps import (
+from kilonet.export.folding import FoldedAveragePooling, FoldedConvolution, FoldedStep
+from kilonet.export.integer import IntegerNetwork, integer_logits
+from kilonet.export.unrounded_steps import (
     MAXIMUM_WEIGHT,
-    Output,
-    PreparedAverage,
-    PreparedConvolution,
-    PreparedStep,
-    execute,
-    integer_sums,
-    to_integers,
+    UnroundedAveragePooling,
+    UnroundedConvolution,
+    UnroundedRequantisation,
+    UnroundedStep,
+    execute_step,
+    rounded_convolution_sums,
+    to_integer_network,
 )
 from kilonet.models.model import Model
 from kilonet.network.operations import Convolution, MaxPooling
@@ -38,43 +40,44 @@ CALIBRATION_IMAGES = 1000
 TOLERATED_DROP = 0.0005
 _PIXEL = 255
 _LARGEST_SUM = 1 << 29
-_NOTHING = Output(torch.zeros(0), torch.zeros(0))
+_NO_OUTPUT = UnroundedRequantisation(torch.zeros(0), torch.zeros(0))
 _SAMPLED_EVERY = 4
-_SHARES = torch.linspace(1.0, 0.5, 11)
-"""Of the largest magnitude: the candidates for a weight's or an activation's range."""
+_RANGE_FRACTIONS = torch.linspace(1.0, 0.5, 11)
+"""Candidates for the range of weights and activations, as fractions of the largest magnitude."""
 
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
-    """A tensor's uint8 q stands for scale * (q - zero); float64 (channels,)."""
+    """How uint8 encodes real values: q stands for scale * (q - zero); float64 (channels,)."""
 
     scale: Tensor
     zero: Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Quantised:
-    """An integer network and how it was come by. Accuracies are fractions, of the training images held out."""
+class QuantisationResult:
+    """An integer network and its accuracy: fractions of the held-out training images."""
 
     network: IntegerNetwork
     float_accuracy: float
     calibrated_accuracy: float
-    """Of the integers as calibration leaves them."""
+    """Accuracy of the integers before fine-tuning."""
     finetuned_accuracy: float | None
-    """Of the integers after fine-tuning; None where calibration was good enough."""
+    """Accuracy of the integers after fine-tuning; None if fine-tuning was not needed."""
 
     @property
     def accuracy(self) -> float:
-        """Of the network: the better of the two."""
+        """Accuracy of `network`, which is the better of the two."""
         return max(self.calibrated_accuracy, self.finetuned_accuracy or 0.0)
 
 
-def quantise(model: Model, images: Images) -> Quantised:
-    """Return the integer network of a model: calibrated, and fine-tuned if that loses over 0.05 points.
+def quantise(model: Model, images: Images) -> QuantisationResult:
+    """Return the integer network of a model, fine-tuned if rounding alone loses over 0.05 points of accuracy.
 
     Args:
         model: the trained network.
-        images: its training images; a sixth of them only score, the rest calibrate and fine-tune.
+        images: its training images; a sixth of them are held out to measure accuracy, the rest choose scales and
+            fine-tune.
 
     Raises:
         KilonetError: the images are of another size than the network's or too few, or a sum could pass 32 bits.
@@ -82,18 +85,18 @@ def quantise(model: Model, images: Images) -> Quantised:
     _check_size(model, images)
     data = DataSet(images, images).hold_out()
     wanted = _accuracy(model.logits(data.test.pixels).numpy(), data.test)
-    steps = prepare(model, data.train)
-    network = to_integers(model.section, steps)
+    steps = choose_scales(model, data.train)
+    network = to_integer_network(model.section, steps)
     calibrated = _integer_accuracy(network, data.test)
     if wanted - calibrated <= TOLERATED_DROP:
-        return Quantised(network, wanted, calibrated, None)
-    tuned = to_integers(model.section, finetune(model, steps, data.train))
+        return QuantisationResult(network, wanted, calibrated, None)
+    tuned = to_integer_network(model.section, finetune(model, steps, data.train))
     found = _integer_accuracy(tuned, data.test)
-    return Quantised(tuned if found > calibrated else network, wanted, calibrated, found)
+    return QuantisationResult(tuned if found > calibrated else network, wanted, calibrated, found)
 
 
 def _integer_accuracy(network: IntegerNetwork, images: Images) -> float:
-    return _accuracy(logits(network, images.pixels.numpy()), images)
+    return _accuracy(integer_logits(network, images.pixels.numpy()), images)
 
 
 def _accuracy(scores: NDArray[Any], images: Images) -> float:
@@ -106,38 +109,38 @@ def _check_size(model: Model, images: Images) -> None:
         raise KilonetError(f"the images are {found}, but the model takes {model.section.input_shape}")
 
 
-def prepare(model: Model, images: Images) -> tuple[PreparedStep, ...]:
-    """Choose every scale on at most 1,000 of the images, evenly spread; nothing is rounded yet."""
+def choose_scales(model: Model, images: Images) -> tuple[UnroundedStep, ...]:
+    """Choose all scales on about 1,000 of the images, evenly spaced, and return the steps before rounding."""
     real = images.pixels[:: max(1, len(images) // CALIBRATION_IMAGES)].float()
-    whole, encoding = real, _units(model.section.input_shape[0])
-    steps: list[PreparedStep] = []
+    whole, encoding = real, _identity_encoding(model.section.input_shape[0])
+    steps: list[UnroundedStep] = []
     folded = folding.fold(model)
     with torch.inference_mode():
         for number, step in enumerate(folded):
-            result = next(folding.forward([step], real))
+            result = next(folding.execute_steps([step], real))
             rest = folded[number + 1 :]
-            after = encoding if isinstance(step, MaxPooling) else _range(result, rest)
-            prepared = _prepare_step(step, encoding, after, real, whole)
-            whole, real, encoding = execute(prepared, whole, is_last=not rest), result, after
-            steps.append(prepared)
+            after = encoding if isinstance(step, MaxPooling) else _choose_encoding(result, rest)
+            unrounded = _scale_step(step, encoding, after, real, whole)
+            whole, real, encoding = execute_step(unrounded, whole, is_last=not rest), result, after
+            steps.append(unrounded)
     return tuple(steps)
 
 
-def _prepare_step(step: FoldedStep, before: Encoding, after: Encoding, real: Tensor, whole: Tensor) -> PreparedStep:
+def _scale_step(step: FoldedStep, before: Encoding, after: Encoding, real: Tensor, whole: Tensor) -> UnroundedStep:
     match step:
         case MaxPooling():
             return step
         case FoldedConvolution():
-            return _prepare_convolution(step, before, after, real, whole)
-        case FoldedAverage(scale, shift):
+            return _scale_convolution(step, before, after, real, whole)
+        case FoldedAveragePooling(scale, shift):
             multiplier = scale * before.scale / after.scale / (whole.shape[2] * whole.shape[3])
             offset = (shift - scale * before.scale * before.zero) / after.scale + after.zero
-            return PreparedAverage(Output(multiplier, offset))
+            return UnroundedAveragePooling(UnroundedRequantisation(multiplier, offset))
 
 
-def _prepare_convolution(
+def _scale_convolution(
     step: FoldedConvolution, before: Encoding, after: Encoding, real: Tensor, whole: Tensor
-) -> PreparedConvolution:
+) -> UnroundedConvolution:
     scaled = step.weights * folding.per_weight(before.scale, step.operation)
     bias = step.bias - (step.weights * folding.per_weight(before.scale * before.zero, step.operation)).sum((1, 2, 3))
     unit = _weight_unit(scaled, bias, (whole.double() ** 2).mean((0, 2, 3)), step.operation)
@@ -145,33 +148,33 @@ def _prepare_convolution(
     offset = step.shift / after.scale + after.zero - (0 if skip is None else skip * before.zero)
     pad = (before.zero + step.pad / before.scale).round().clamp(0, _PIXEL)
     weights = scaled / unit.view(-1, 1, 1, 1)
-    sums = integer_sums(PreparedConvolution(step, weights, bias / unit, pad, _NOTHING), whole)
-    bias += (folding.sums(step, real) - sums * unit.float().view(1, -1, 1, 1)).double().mean((0, 2, 3))
+    sums = rounded_convolution_sums(UnroundedConvolution(step, weights, bias / unit, pad, _NO_OUTPUT), whole)
+    bias += (folding.convolution_sums(step, real) - sums * unit.float().view(1, -1, 1, 1)).double().mean((0, 2, 3))
     if not step.relu and skip is None:
-        # Nothing stands between the bias and the multiplier: the bias, finer than a uint8's step, takes the offset.
+        # Without ReLU and residual sum the offset can go into the bias, which is finer than a step of the uint8.
         bias, offset = bias + offset * after.scale, torch.zeros_like(offset)
-    output = Output(step.scale * unit / after.scale, offset, skip)
-    return PreparedConvolution(step, weights, bias / unit, pad, output)
+    output = UnroundedRequantisation(step.scale * unit / after.scale, offset, skip)
+    return UnroundedConvolution(step, weights, bias / unit, pad, output)
 
 
 def _weight_unit(weights: Tensor, bias: Tensor, power: Tensor, operation: Convolution) -> Tensor:
-    """Choose what one step of int8 stands for: (channels out,) for weights counted in steps of their inputs.
+    """Return the value of one step of int8 in each output channel, float64 (channels out,).
 
     Args:
-        weights: float64 (channels out, channels in / groups, kernel, kernel).
+        weights: in steps of their inputs, float64 (channels out, channels in / groups, kernel, kernel).
         bias: float64 (channels out,).
         power: mean square of each input channel, float64 (channels in,).
-        operation: says how weights and inputs meet.
+        operation: the groups of the convolution.
     """
     largest = weights.abs().amax((1, 2, 3))
-    candidates = _SHARES.double().view(-1, 1) * largest / MAXIMUM_WEIGHT
-    # A channel without weights may have any step; sums must stay within 32 bits, with room to spare.
+    candidates = _RANGE_FRACTIONS.double().view(-1, 1) * largest / MAXIMUM_WEIGHT
+    # Sums must stay within 32 bits, with room to spare. A channel of zero weights may have any step.
     least = torch.maximum(weights.abs().sum((1, 2, 3)) * _PIXEL, bias.abs()) / _LARGEST_SUM
     candidates = torch.maximum(candidates, least)
     candidates[:, largest == 0] = torch.where(least > 0, least, 1.0)[largest == 0]
     importance = folding.per_weight(power, operation)
     losses = [_rounding_loss(weights, unit.view(-1, 1, 1, 1), importance) for unit in candidates]
-    return _best(candidates, torch.stack(losses))
+    return _least_loss(candidates, torch.stack(losses))
 
 
 def _rounding_loss(weights: Tensor, unit: Tensor, importance: Tensor) -> Tensor:
@@ -179,19 +182,20 @@ def _rounding_loss(weights: Tensor, unit: Tensor, importance: Tensor) -> Tensor:
     return ((kept - weights) ** 2 * importance).sum((1, 2, 3))
 
 
-def _range(result: Tensor, rest: Sequence[FoldedStep]) -> Encoding:
+def _choose_encoding(result: Tensor, rest: Sequence[FoldedStep]) -> Encoding:
     """Choose the scale and zero of a step's output (N, channels, rows, columns), given the steps that follow."""
     if not rest:
-        return _units(result.shape[1])
-    # Zero is in every range, so that what padding and ReLU produce is not far outside.
+        return _identity_encoding(result.shape[1])
+    # Every range includes zero, because padding and ReLU produce it.
     low, high = (limit.double() for limit in (result.amin((0, 2, 3)).clamp(max=0), result.amax((0, 2, 3)).clamp(min=0)))
     span = torch.where(high > low, high - low, 1.0) / _PIXEL
     zero = -low / span
     if _is_padded_next(rest):
         zero = zero.round()
-    candidates = _SHARES.double().view(-1, 1) * span
+    candidates = _RANGE_FRACTIONS.double().view(-1, 1) * span
     sample = result[::_SAMPLED_EVERY]
-    return Encoding(_best(candidates, torch.stack([_clamping_loss(sample, scale, zero) for scale in candidates])), zero)
+    losses = [_clamping_loss(sample, scale, zero) for scale in candidates]
+    return Encoding(_least_loss(candidates, torch.stack(losses)), zero)
 
 
 def _clamping_loss(values: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
@@ -200,8 +204,8 @@ def _clamping_loss(values: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     return ((kept - values) ** 2).sum((0, 2, 3))
 
 
-def _best(candidates: Tensor, losses: Tensor) -> Tensor:
-    """Return each channel's candidate of least loss: both (candidates, channels) to (channels,)."""
+def _least_loss(candidates: Tensor, losses: Tensor) -> Tensor:
+    """Return the candidate with the least loss for each channel: both (candidates, channels) to (channels,)."""
     return candidates.gather(0, losses.argmin(0, keepdim=True))[0]
 
 
@@ -210,6 +214,6 @@ def _is_padded_next(rest: Sequence[FoldedStep]) -> bool:
     return isinstance(following, FoldedConvolution) and following.operation.padding > 0
 
 
-def _units(channels: int) -> Encoding:
-    """Return the encoding of pixels and of logits, which both count in units of their own."""
+def _identity_encoding(channels: int) -> Encoding:
+    """Return the encoding of scale 1 and zero 0, which pixels and logits have."""
     return Encoding(torch.ones(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""`kilonet verify`: every exported form against the reference, on the stored vectors and the whole test set."""
+"""`kilonet verify`: compare every exported form with the reference on the test vectors and the whole test set."""
 
 import math
 import time
@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from kilonet.data.datasets import Images
-from kilonet.export import manifest
-from kilonet.export.forms import FORMS, TOLERANCE, Allowance, Form, trained_model
-from kilonet.export.integer import Pixels, logits
-from kilonet.export.manifest import Export
+from kilonet.export.forms import FORMS, TOLERANCE, Allowance, FormRunner, trained_model
+from kilonet.export.integer import Pixels, integer_logits
+from kilonet.export.manifest import Manifest, read_manifest
 from kilonet.utils.errors import CannotRunHere, KilonetError
 from kilonet.utils.text_tables import aligned
 
@@ -23,35 +22,35 @@ _MICROSECONDS = 1e6
 
 
 @dataclass(frozen=True)
-class Row:
-    """What a form showed."""
+class FormResult:
+    """The measurements of one form."""
 
     form: str
     accuracy: float
-    """A fraction of the test images."""
+    """Fraction of the test images."""
     differing_logits: int
-    """Of the test images and the stored vectors together, against the reference; where a form computes in floats, those
-    that are off by `TOLERANCE` or more."""
+    """How many logits differ, of the test images and the test vectors together; in a form that computes in floats, by
+    `TOLERANCE` or more."""
     differing_predictions: int
-    """Of the test images."""
+    """How many of the test images are classified differently."""
     flash: int | None
-    """Bytes; None where it does not apply."""
+    """Bytes; None for a form that is not for microcontrollers."""
     ram: int | None
     """Bytes."""
     microseconds: float
-    """An image, one after another, on this machine."""
+    """Mean time of an image on this machine."""
     passed: bool
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What all forms showed. `str()` gives the table."""
+    """The measurements of all forms. `str()` gives the table."""
 
     images: int
     vectors: int
-    rows: tuple[Row, ...]
+    rows: tuple[FormResult, ...]
     not_run: dict[str, str]
-    """Why a form could not be run on this machine, by its name."""
+    """Why a form could not run on this machine, by its name."""
 
     @property
     def passed(self) -> bool:
@@ -59,11 +58,11 @@ class Verification:
         return all(row.passed for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as plain lists and numbers."""
+        """Return all fields as plain lists and numbers."""
         return {**asdict(self), "passed": self.passed}
 
     def __str__(self) -> str:
-        """Return the table, a line a form."""
+        """Return the table with one line for each form."""
         heads = ("form", "accuracy", "logits", "predictions", "flash", "RAM", "us/image", "")
         rows = [heads, *(_cells(row) for row in self.rows)]
         lines = aligned(rows, (0,))
@@ -73,42 +72,42 @@ class Verification:
 
 
 @dataclass(frozen=True, eq=False)
-class _Scores:
-    """Logits of the test images and of the stored vectors, (N, classes) each."""
+class _Logits:
+    """Logits of the test images and of the test vectors, (N, classes) each."""
 
     images: NDArray[Any]
     vectors: NDArray[Any]
     microseconds: float = 0.0
-    """An image of the test set."""
+    """Mean time of a test image."""
 
 
 def verify(folder: Path, images: Images) -> Verification:
-    """Replay an exported folder.
+    """Run every form in an exported folder and compare it with the reference.
 
     Args:
         folder: what `kilonet export` wrote.
         images: the test set.
 
     Raises:
-        KilonetError: no such folder, a damaged description or form, images of another size, or no form at all that can
-            be run here.
+        KilonetError: no such folder, a damaged manifest or form, images of another size, or no form that can run on
+            this machine.
     """
-    export = manifest.read(folder)
-    if tuple(images.pixels.shape[1:]) != export.section.input_shape:
-        raise KilonetError(f"the images are {tuple(images.pixels.shape[1:])}, not {export.section.input_shape}")
-    forms, not_run = _open_forms(folder, export)
-    rows = tuple(_rows(folder, export, forms, images))
-    return Verification(len(images), len(export.pixels), rows, not_run)
+    manifest = read_manifest(folder)
+    if tuple(images.pixels.shape[1:]) != manifest.section.input_shape:
+        raise KilonetError(f"the images are {tuple(images.pixels.shape[1:])}, not {manifest.section.input_shape}")
+    forms, not_run = _open_forms(folder, manifest)
+    rows = tuple(_rows(folder, manifest, forms, images))
+    return Verification(len(images), len(manifest.pixels), rows, not_run)
 
 
-def _open_forms(folder: Path, export: Export) -> tuple[dict[str, Form], dict[str, str]]:
-    forms: dict[str, Form] = {}
+def _open_forms(folder: Path, manifest: Manifest) -> tuple[dict[str, FormRunner], dict[str, str]]:
+    forms: dict[str, FormRunner] = {}
     not_run: dict[str, str] = {}
-    for name in export.forms:
+    for name in manifest.forms:
         if name not in FORMS:
-            raise KilonetError(f"{folder}: its form '{name}' is none that this Kilonet knows")
+            raise KilonetError(f"{folder}: its form '{name}' is unknown to this version of Kilonet")
         try:
-            forms[name] = FORMS[name].open(folder, export)
+            forms[name] = FORMS[name].open(folder, manifest)
         except CannotRunHere as error:
             not_run[name] = str(error)
     if not_run and not forms:
@@ -116,53 +115,55 @@ def _open_forms(folder: Path, export: Export) -> tuple[dict[str, Form], dict[str
     return forms, not_run
 
 
-def _rows(folder: Path, export: Export, forms: dict[str, Form], images: Images) -> Iterator[Row]:
-    reference = _score(lambda pixels: logits(export.network, pixels), export, images)
-    stored = int((reference.vectors != export.logits).sum())
+def _rows(folder: Path, manifest: Manifest, forms: dict[str, FormRunner], images: Images) -> Iterator[FormResult]:
+    reference = _classify(lambda pixels: integer_logits(manifest.network, pixels), manifest, images)
+    stored = int((reference.vectors != manifest.logits).sum())
     seconds = reference.microseconds
-    yield Row("reference", _accuracy(reference, images), stored, 0, None, None, seconds, passed=stored == 0)
+    yield FormResult("reference", _accuracy(reference, images), stored, 0, None, None, seconds, passed=stored == 0)
     for name, form in forms.items():
         allowance = FORMS[name].allowance
-        found = _score(form.logits, export, images)
-        wanted = _wanted(folder, export, images, reference, allowance)
+        found = _classify(form.logits, manifest, images)
+        wanted = _expected_logits(folder, manifest, images, reference, allowance)
         differing, predictions = _differing_logits(found, wanted, allowance), _differing_predictions(found, wanted)
         passed = _is_allowed(differing, predictions, found, allowance)
-        bytes_of = (export.forms[name].get("flash"), export.forms[name].get("ram"))
+        bytes_of = (manifest.forms[name].get("flash"), manifest.forms[name].get("ram"))
         accuracy = _accuracy(found, images)
-        yield Row(name, accuracy, differing, predictions, *bytes_of, found.microseconds, passed)
+        yield FormResult(name, accuracy, differing, predictions, *bytes_of, found.microseconds, passed)
 
 
-def _score(classify: Callable[[Pixels], NDArray[Any]], export: Export, images: Images) -> _Scores:
+def _classify(classify: Callable[[Pixels], NDArray[Any]], manifest: Manifest, images: Images) -> _Logits:
     start = time.perf_counter()
     found = classify(images.pixels.numpy())
     seconds = time.perf_counter() - start
-    return _Scores(found, classify(export.pixels), seconds * _MICROSECONDS / len(images))
+    return _Logits(found, classify(manifest.pixels), seconds * _MICROSECONDS / len(images))
 
 
-def _wanted(folder: Path, export: Export, images: Images, reference: _Scores, allowance: Allowance | None) -> _Scores:
-    """Return what a form must give, in its own unit."""
+def _expected_logits(
+    folder: Path, manifest: Manifest, images: Images, reference: _Logits, allowance: Allowance | None
+) -> _Logits:
+    """Return the logits that a form must give, in the form's unit."""
     if allowance is None:
         return reference
-    if allowance.trained:
-        model = trained_model(folder, export)
-        return _score(lambda pixels: model.logits(torch.tensor(pixels)).numpy(), export, images)
-    unit = 2.0**-export.network.fraction_bits
-    return _Scores(reference.images * unit, reference.vectors * unit)
+    if allowance.with_trained:
+        model = trained_model(folder, manifest)
+        return _classify(lambda pixels: model.logits(torch.tensor(pixels)).numpy(), manifest, images)
+    unit = 2.0**-manifest.network.fraction_bits
+    return _Logits(reference.images * unit, reference.vectors * unit)
 
 
-def _differing_logits(found: _Scores, wanted: _Scores, allowance: Allowance | None) -> int:
+def _differing_logits(found: _Logits, wanted: _Logits, allowance: Allowance | None) -> int:
     if allowance is None:
         return int((found.images != wanted.images).sum() + (found.vectors != wanted.vectors).sum())
     pairs = ((found.images, wanted.images), (found.vectors, wanted.vectors))
-    # Written so that what is not a number differs.
+    # Written as a negation, so that NaN counts as different.
     return sum(int((~(np.abs(one - other) < TOLERANCE)).sum()) for one, other in pairs)
 
 
-def _differing_predictions(found: _Scores, wanted: _Scores) -> int:
+def _differing_predictions(found: _Logits, wanted: _Logits) -> int:
     return int((found.images.argmax(1) != wanted.images.argmax(1)).sum())
 
 
-def _is_allowed(differing: int, predictions: int, found: _Scores, allowance: Allowance | None) -> bool:
+def _is_allowed(differing: int, predictions: int, found: _Logits, allowance: Allowance | None) -> bool:
     if allowance is None:
         return differing == 0
     logits_of_all = found.images.size + found.vectors.size
@@ -171,11 +172,11 @@ def _is_allowed(differing: int, predictions: int, found: _Scores, allowance: All
     )
 
 
-def _accuracy(scores: _Scores, images: Images) -> float:
+def _accuracy(scores: _Logits, images: Images) -> float:
     return float((scores.images.argmax(1) == images.labels.numpy()).mean())
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: FormResult) -> tuple[str, ...]:
     sizes = ("" if size is None else f"{size:,}" for size in (row.flash, row.ram))
     differing = (f"{row.differing_logits:,}", f"{row.differing_predictions:,}")
     verdict = "" if row.passed else "DIFFERS"

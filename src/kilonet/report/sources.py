@@ -114,10 +114,11 @@ def _read_robustness(given: Path | None, home: Path | None) -> Robustness | None
 
 
 def _read_sizes(given: Path | None, home: Path | None) -> ExportedSizes | None:
-    from kilonet.export import manifest  # noqa: PLC0415 - a report without an export does not wait for it
+    # A report without an export does not wait for it.
+    from kilonet.export.manifest import MANIFEST_FILE, read_manifest  # noqa: PLC0415
 
     path = given or (home / EXPORTED_FOLDER if home else None)
-    if path is None or (given is None and not (path / manifest.DESCRIPTION_FILE).is_file()):
+    if path is None or (given is None and not (path / MANIFEST_FILE).is_file()):
         return None
-    export = manifest.read(path)
+    export = read_manifest(path)
     return ExportedSizes(export.model_sha256, export.forms)

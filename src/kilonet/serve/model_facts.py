@@ -6,7 +6,7 @@ import kilonet
 from kilonet.data.datasets import load_data
 from kilonet.evaluation.scoring import evaluate
 from kilonet.export.exported_model import ExportedModel
-from kilonet.export.exporter import display_name
+from kilonet.export.exporter import model_name
 from kilonet.models.model import Classifier, Model, packaged_models
 from kilonet.serve.schema import ModelAccuracy, ModelFacts
 from kilonet.training.run_folder import RESULT_FILE, read_result
@@ -22,7 +22,7 @@ def describe_model(model: Model | ExportedModel, classifier: Classifier, source:
     """
     section, metadata = model.section, model.metadata
     return ModelFacts(
-        name=display_name(source),
+        name=model_name(source),
         parameters=section.parameters,
         layers=[str(placed.layer) for placed in section.placed],
         input=section.input_shape,

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from kilonet.export.html.page import FIELD, Claim, Parts, assemble, facts, part, policy, source_of
+from kilonet.export.html.page import (
+    FIELD_SIZE,
+    PageFacts,
+    PageContent,
+    assemble_page,
+    content_security_policy,
+    footer_facts,
+    hash_source,
+    page_source,
+)
 from kilonet.serve.schema import ModelFacts
 from kilonet.utils.extras import needed_from
 
@@ -32,17 +41,20 @@ class Page:
 def drawing_page(model: ModelFacts) -> Page:
     """Return the page to draw on, which sends its drawings to this service."""
     accuracy = None if model.accuracy is None else model.accuracy.share
-    parts = Parts(
+    content = PageContent(
         name=model.name,
         lead=f"Or choose a photo of one. A neural network of {model.parameters:,} parameters reads it.",
-        caption=f"The digit in {FIELD} grey pixels, scaled and centred like the digits of MNIST.",
-        facts=[*facts(Claim(model.name, model.parameters, accuracy)), ("Interface", '<a href="docs">OpenAPI</a>')],
-        scripts=[_own(name) if name == "served.js" else part(name) for name in SCRIPTS],
-        style=part("page.css") + _own("served.css"),
+        caption=f"The digit in {FIELD_SIZE} grey pixels, scaled and centred like the digits of MNIST.",
+        facts=[
+            *footer_facts(PageFacts(model.name, model.parameters, accuracy)),
+            ("Interface", '<a href="docs">OpenAPI</a>'),
+        ],
+        scripts=[_own(name) if name == "served.js" else page_source(name) for name in SCRIPTS],
+        style=page_source("page.css") + _own("served.css"),
         tools=_own("tools.html"),
         requests=True,
     )
-    return Page(assemble(parts), f"{policy(parts)}; {_NOT_IN_FRAMES}")
+    return Page(assemble_page(content), f"{content_security_policy(content)}; {_NOT_IN_FRAMES}")
 
 
 def docs_page(openapi: str, title: str) -> Page:
@@ -60,7 +72,7 @@ def docs_page(openapi: str, title: str) -> Page:
         swagger_favicon_url="data:,",
     )
     html = bytes(response.body).decode()
-    scripts = " ".join(map(source_of, re.findall(r"<script>(.*?)</script>", html, re.DOTALL)))
+    scripts = " ".join(map(hash_source, re.findall(r"<script>(.*?)</script>", html, re.DOTALL)))
     # Swagger UI writes inline styles.
     allowed = f"script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src data:; connect-src 'self'"
     return Page(html, f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'; {_NOT_IN_FRAMES}")

@@ -140,7 +140,7 @@ def _tables(operation: IntegerOperation) -> Iterator[_Table]:
 def _requantisation_tables(output: Requantisation) -> Iterator[_Table]:
     yield _Table("multiplier", "int16_t", output.multiplier)
     yield _Table("shift", "uint8_t", output.shift)
-    if not output.plain:
+    if not output.offset_is_rounding_half:
         yield _Table("offset", "int64_t", output.offset - rounding_half(output.shift))
 
 

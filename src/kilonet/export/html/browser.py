@@ -1,7 +1,7 @@
-"""Running the JavaScript of an exported page: the whole page in Chromium, or its network alone in Node.
+"""Run the JavaScript of an exported page: the whole page in Chromium, or only its network in Node.
 
-Chromium is the real thing, Content-Security-Policy included. Node gets the network and its interpreter, the same text,
-taken out of the page.
+Chromium opens the page as a user does, with its Content-Security-Policy. Node runs two parts of the page's text: the
+network's JSON and `integer.js`.
 """
 
 import base64
@@ -26,107 +26,107 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _MAXIMUM_BYTES = 16 << 20
 _LONGEST_RUN = 600
 _IMAGES = 500
-_OF_MANY = """([encoded, size], logits) => {
+_LOGITS_OF_BATCH = """([encoded, size], logits) => {
   const pixels = Uint8Array.from(atob(encoded), (character) => character.charCodeAt(0));
   const rows = [];
   for (let start = 0; start < pixels.length; start += size) rows.push(logits(pixels.subarray(start, start + size)));
   return rows.map((row) => Array.from(row));
 }"""
-IN_CHROMIUM = f"(batch) => ({_OF_MANY})(batch, window.kilonet.logits)"
-"""From a batch to its rows of logits, in an open page."""
-_IN_NODE = f"""
+CHROMIUM_SCRIPT = f"(batch) => ({_LOGITS_OF_BATCH})(batch, window.kilonet.logits)"
+"""JavaScript function from a batch to its rows of logits, to be evaluated in an open page."""
+_NODE_SCRIPT = f"""
 const [network, ...batches] = JSON.parse(require("fs").readFileSync(0, "utf8"));
 const logits = integerNetwork(network);
-console.log(JSON.stringify(batches.flatMap((batch) => ({_OF_MANY})(batch, logits))));
+console.log(JSON.stringify(batches.flatMap((batch) => ({_LOGITS_OF_BATCH})(batch, logits))));
 """
 
 Batch = tuple[str, int]
-"""The pixels of several images in base64, and how many one image has."""
+"""The pixels of several images in base64, and the number of pixels of one image."""
 _Rows = list[list[int]]
 
 
-class ExportedPage:
-    """The page of an exported folder, run where this machine can."""
+class PageRunner:
+    """Runs the page of an exported folder in Chromium or, without it, in Node."""
 
     def __init__(self, path: Path) -> None:
-        """Find out where to run it.
+        """Check the page and choose the program that runs it.
 
         Raises:
-            KilonetError: the file is unreadable or no page of ours.
-            CannotRunHere: there is nothing on this machine to run it.
+            KilonetError: the file is unreadable or not an exported page.
+            CannotRunHere: this machine has neither Chromium with Playwright nor Node.
         """
         network_and_interpreter(path)
         self._path = path
-        self._run = _runner()
+        self._run = _choose_runner()
 
     def logits(self, pixels: Pixels) -> NDArray[np.int32]:
-        """Return what the page's own JavaScript gives: uint8 (N, channels, rows, columns) to int32 (N, classes).
+        """Return the logits of the page's JavaScript: uint8 (N, channels, rows, columns) to int32 (N, classes).
 
         Raises:
-            KilonetError: it is damaged.
+            KilonetError: the page is damaged.
         """
-        # Playwright refuses a thread in which an asyncio loop runs, as in a notebook; a new one has none.
+        # Playwright refuses a thread with a running asyncio loop, such as a notebook's; a new thread has none.
         with ThreadPoolExecutor(1) as thread:
-            rows = thread.submit(self._run, self._path, batches_of(pixels)).result()
+            rows = thread.submit(self._run, self._path, encode_batches(pixels)).result()
         try:
             return np.array(rows, np.int32).reshape(len(pixels), -1)
         except (OverflowError, TypeError, ValueError):
-            raise KilonetError(f"{self._path}: what it gives are no logits") from None
+            raise KilonetError(f"{self._path}: its JavaScript does not return logits") from None
 
 
-def batches_of(pixels: Pixels) -> list[Batch]:
-    """Cut images into batches."""
+def encode_batches(pixels: Pixels) -> list[Batch]:
+    """Split images into batches and encode them."""
     parts = (pixels[start : start + _IMAGES] for start in range(0, len(pixels), _IMAGES))
     return [(base64.b64encode(part.tobytes()).decode(), part[0].size) for part in parts]
 
 
 def browser_path() -> str | None:
-    """Return the path of an installed Chromium, or of a browser made from it."""
+    """Return the path of an installed Chromium or Chrome, or None."""
     return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
 def network_and_interpreter(path: Path) -> tuple[str, str]:
-    """Return the two parts of a page that need no document: the network's JSON and `integer.js`.
+    """Return the two parts of a page that Node runs: the network's JSON and `integer.js`.
 
     Raises:
-        KilonetError: the file is unreadable or no page of ours.
+        KilonetError: the file is unreadable or not an exported page.
     """
     text = read_bounded(path, _MAXIMUM_BYTES, "a page").decode(errors="replace")
     network = re.search(r'<script id="network" type="application/json">(.*?)</script>', text, re.DOTALL)
     interpreter = re.search(r"<script>(// The integer network.*?)</script>", text, re.DOTALL)
     if not network or not interpreter:
-        raise KilonetError(f"{path}: no page that kilonet has written")
+        raise KilonetError(f"{path}: not a page that kilonet has written")
     return network[1], interpreter[1]
 
 
-def _runner() -> Callable[[Path, list[Batch]], _Rows]:
+def _choose_runner() -> Callable[[Path, list[Batch]], _Rows]:
     if browser_path() and importlib.util.find_spec("playwright"):
-        return in_chromium
+        return run_in_chromium
     if shutil.which("node"):
-        return in_node
+        return run_in_node
     raise CannotRunHere(
         "a page runs in Chromium with Python's playwright (in a checkout: pip install '.[browser]'), or in Node"
     )
 
 
-def in_chromium(path: Path, batches: list[Batch]) -> _Rows:
-    """Open the page in a headless browser and ask it for every batch's logits."""
-    from playwright.sync_api import Error, sync_playwright  # noqa: PLC0415 - an extra of its own
+def run_in_chromium(path: Path, batches: list[Batch]) -> _Rows:
+    """Return the rows of logits of all batches from the page in headless Chromium."""
+    from playwright.sync_api import Error, sync_playwright  # noqa: PLC0415 - of the extra `browser`
 
     try:
         with sync_playwright() as playwright, playwright.chromium.launch(executable_path=browser_path()) as browser:
             tab = browser.new_page()
             tab.goto(path.resolve().as_uri())
-            return [row for batch in batches for row in tab.evaluate(IN_CHROMIUM, batch)]
+            return [row for batch in batches for row in tab.evaluate(CHROMIUM_SCRIPT, batch)]
     except Error as error:
         raise KilonetError(f"{path}: Chromium could not run it: {error.message.splitlines()[0]}") from None
 
 
-def in_node(path: Path, batches: list[Batch]) -> _Rows:
-    """Give Node the page's network and interpreter, and every batch."""
+def run_in_node(path: Path, batches: list[Batch]) -> _Rows:
+    """Return the rows of logits of all batches from the page's network in Node."""
     network, interpreter = network_and_interpreter(path)
     done = subprocess.run(  # noqa: S603 - the page's own code, which a browser would run too
-        ["node", "-e", interpreter + _IN_NODE],  # noqa: S607 - found on the caller's path
+        ["node", "-e", interpreter + _NODE_SCRIPT],  # noqa: S607 - found on the caller's path
         input=f"[{','.join([network, *map(json.dumps, batches)])}]",
         capture_output=True,
         text=True,

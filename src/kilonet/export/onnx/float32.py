@@ -14,7 +14,7 @@ from torch import Tensor
 from kilonet.data.datasets import Images
 from kilonet.evaluation.scoring import evaluate
 from kilonet.export.folding import BATCH_NORM_EPSILON
-from kilonet.export.integer import SPECIFICATION, IntegerNetwork, logits
+from kilonet.export.integer import SPECIFICATION, IntegerNetwork, integer_logits
 from kilonet.export.onnx.graph import LOGITS, OPSET, PIXELS, Graph
 from kilonet.export.onnx.int8 import add_operation
 from kilonet.models.model import Model
@@ -53,7 +53,7 @@ def write_onnx(model: Model, network: IntegerNetwork, folder: Path, test: Images
         KilonetError: the test images are not the model's, or a file cannot be written.
     """
     trained = evaluate(model, test).accuracy
-    integers = float((logits(network, test.pixels.numpy()).argmax(1) == test.labels.numpy()).mean())
+    integers = float((integer_logits(network, test.pixels.numpy()).argmax(1) == test.labels.numpy()).mean())
     files = {
         FLOAT_FILE: float_graph(model, trained).SerializeToString(deterministic=True),
         INT8_FILE: int8_graph(model, network, integers).SerializeToString(deterministic=True),

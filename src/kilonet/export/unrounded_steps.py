@@ -1,8 +1,8 @@
-"""Steps in the units of the integers, before they are rounded: what fine-tuning trains and what becomes integers.
+"""The steps of a network in units of the integers, before rounding. Fine-tuning trains them; then they become integers.
 
-A tensor's uint8 q stands for scale * (q - zero) per channel. A prepared convolution's weights and bias are counted in
-steps of its int8, but are real numbers still; rounding them, and writing its multipliers in fixed point, is all that
-separates it from the integer operation.
+A uint8 q stands for scale * (q - zero), with scale and zero per channel. The weights and bias of an unrounded
+convolution count steps of its int8, but are real numbers. An integer operation differs from its unrounded step only by
+rounded weights and bias and by multipliers in fixed point.
 """
 
 from collections.abc import Sequence
@@ -36,77 +36,79 @@ _LARGEST_LOGIT = 2.0**30
 
 
 @dataclass(frozen=True, eq=False)
-class Output:
-    """From a sum to the next q: multiplier * sum + skip * q + offset; all float64 (channels,)."""
+class UnroundedRequantisation:
+    """The next q is multiplier * sum + skip * q + offset, rounded and clamped; all float64 (channels,)."""
 
     multiplier: Tensor
     offset: Tensor
     skip: Tensor | None = None
 
     def apply(self, sums: Tensor, values: Tensor) -> Tensor:
-        """Return the real result before it is rounded and clamped: (N, channels, rows, columns)."""
+        """Return the result before rounding and clamping: (N, channels, rows, columns)."""
         result = sums * _spread(self.multiplier, sums) + _spread(self.offset, sums)
         return result if self.skip is None else result + values * _spread(self.skip, sums)
 
 
 @dataclass(frozen=True, eq=False)
-class PreparedConvolution:
-    """A convolution counted in integer steps, float64."""
+class UnroundedConvolution:
+    """A convolution whose weights and bias count integer steps; tensors are float64."""
 
     folded: FoldedConvolution
     weights: Tensor
-    """(channels out, channels in / groups, kernel, kernel), to be rounded to -127 to 127."""
+    """(channels out, channels in / groups, kernel, kernel), within -127 to 127 after rounding."""
     bias: Tensor
-    """(channels out,), to be rounded."""
+    """(channels out,), not yet rounded."""
     pad: Tensor
     """(channels in,), whole numbers from 0 to 255."""
-    output: Output
+    output: UnroundedRequantisation
 
 
 @dataclass(frozen=True, eq=False)
-class PreparedAverage:
-    """A sum over each channel's map and what follows it."""
+class UnroundedAveragePooling:
+    """The sum of each channel's map, scaled to the mean by the multiplier of `output`."""
 
-    output: Output
-
-
-PreparedStep = PreparedConvolution | PreparedAverage | MaxPooling
+    output: UnroundedRequantisation
 
 
-def rounded(values: Tensor) -> Tensor:
-    """Round to nearest, halves upwards, as the integers do; the gradient passes as if nothing had happened.
+UnroundedStep = UnroundedConvolution | UnroundedAveragePooling | MaxPooling
 
-    Source of the straight-through estimator: Y. Bengio, N. Leonard, A. Courville, "Estimating or propagating gradients
+
+def round_straight_through(values: Tensor) -> Tensor:
+    """Round to nearest, halves upwards, as the integers do; the gradient is that of the identity.
+
+    Source of this straight-through estimator: Y. Bengio, N. Leonard, A. Courville, "Estimating or propagating gradients
     through stochastic neurons", 2013.
     """
     whole: Tensor = values + (torch.floor(values + 0.5) - values).detach()
     return whole
 
 
-def execute(step: PreparedStep, values: Tensor, *, is_last: bool) -> Tensor:
-    """Execute a step on whole numbers held as floats, as the integers will but for the fixed point of multipliers.
+def execute_step(step: UnroundedStep, values: Tensor, *, is_last: bool) -> Tensor:
+    """Execute a step on whole numbers held as floats, like the integer operation but with real multipliers.
 
-    Takes and returns (N, channels, rows, columns); the last step's results, the logits, stay real.
+    Takes and returns (N, channels, rows, columns). The last step's results, the logits, are not rounded.
     """
     match step:
         case MaxPooling(size):
             return functional.max_pool2d(values, size)
-        case PreparedAverage(output):
+        case UnroundedAveragePooling(output):
             result = output.apply(values.sum(dim=(2, 3), keepdim=True), values)
-        case PreparedConvolution():
-            sums = integer_sums(step, values)
+        case UnroundedConvolution():
+            sums = rounded_convolution_sums(step, values)
             result = step.output.apply(sums.relu() if step.folded.relu else sums, values)
-    return result if is_last else rounded(result.clamp(0, _PIXEL))
+    return result if is_last else round_straight_through(result.clamp(0, _PIXEL))
 
 
-def integer_sums(step: PreparedConvolution, values: Tensor) -> Tensor:
-    """Return the sums of a convolution with rounded weights and bias."""
-    weights = rounded(step.weights.clamp(-MAXIMUM_WEIGHT, MAXIMUM_WEIGHT)).to(values.dtype)
-    return convolve(step.folded, weights, rounded(step.bias).to(values.dtype), step.pad.to(values.dtype), values)
+def rounded_convolution_sums(step: UnroundedConvolution, values: Tensor) -> Tensor:
+    """Return the sums of a convolution with its weights and bias rounded: (N, channels out, rows, columns)."""
+    weights = round_straight_through(step.weights.clamp(-MAXIMUM_WEIGHT, MAXIMUM_WEIGHT)).to(values.dtype)
+    return convolve(
+        step.folded, weights, round_straight_through(step.bias).to(values.dtype), step.pad.to(values.dtype), values
+    )
 
 
-def to_integers(section: ModelSection, steps: Sequence[PreparedStep]) -> IntegerNetwork:
-    """Round the steps to an integer network.
+def to_integer_network(section: ModelSection, steps: Sequence[UnroundedStep]) -> IntegerNetwork:
+    """Return the integer network that the steps round to.
 
     Raises:
         KilonetError: a sum, product or logit could pass the width that the specification gives it.
@@ -116,19 +118,19 @@ def to_integers(section: ModelSection, steps: Sequence[PreparedStep]) -> Integer
     return IntegerNetwork(section.input_shape, operations, bits)
 
 
-def _operation(step: PreparedStep, bits: int) -> IntegerOperation:
+def _operation(step: UnroundedStep, bits: int) -> IntegerOperation:
     match step:
         case MaxPooling():
             return IntegerMaxPooling(step)
-        case PreparedAverage(output):
+        case UnroundedAveragePooling(output):
             return IntegerAveragePooling(_fixed_point(output, bits)[0])
-        case PreparedConvolution():
+        case UnroundedConvolution():
             requantisation, skip = _fixed_point(step.output, bits)
-            weights = rounded(step.weights.clamp(-MAXIMUM_WEIGHT, MAXIMUM_WEIGHT))
+            weights = round_straight_through(step.weights.clamp(-MAXIMUM_WEIGHT, MAXIMUM_WEIGHT))
             return IntegerConvolution(
                 step.folded.operation,
                 _array(weights).astype(np.int8),
-                _array(rounded(step.bias)).clip(-(2**31), 2**31 - 1).astype(np.int32),
+                _array(round_straight_through(step.bias)).clip(-(2**31), 2**31 - 1).astype(np.int32),
                 _array(step.pad).astype(np.uint8),
                 step.folded.relu,
                 requantisation,
@@ -136,8 +138,8 @@ def _operation(step: PreparedStep, bits: int) -> IntegerOperation:
             )
 
 
-def _fixed_point(output: Output, bits: int) -> tuple[Requantisation, NDArray[np.int32] | None]:
-    """Write the multipliers with 15 bits and the largest shift at which nothing passes its width."""
+def _fixed_point(output: UnroundedRequantisation, bits: int) -> tuple[Requantisation, NDArray[np.int32] | None]:
+    """Return the multipliers with 15 bits at the largest shift that keeps every number within its width."""
     multiplier = _array(output.multiplier) * 2.0**bits
     offset = _array(output.offset) * 2.0**bits
     # |multiplier| = mantissa * 2**exponent, mantissa from 0.5 to 1 exclusive: 15 bits shifted by 15 - exponent.
@@ -151,12 +153,12 @@ def _fixed_point(output: Output, bits: int) -> tuple[Requantisation, NDArray[np.
     return fixed, None if output.skip is None else np.rint(skip * 2.0**shift).astype(np.int32)
 
 
-def _fraction_bits(last: PreparedStep, shape: Shape) -> int:
-    """Return how many bits behind the point the logits can have, by the worst case of the last step."""
-    if isinstance(last, PreparedConvolution):
+def _fraction_bits(last: UnroundedStep, shape: Shape) -> int:
+    """Return how many fraction bits the logits can have in the worst case of the last step."""
+    if isinstance(last, UnroundedConvolution):
         largest = last.weights.abs().sum(dim=(1, 2, 3)) * _PIXEL + last.bias.abs()
         skipped = 0.0 if last.output.skip is None else _PIXEL * last.output.skip.abs()
-    elif isinstance(last, PreparedAverage):
+    elif isinstance(last, UnroundedAveragePooling):
         largest, skipped = torch.full_like(last.output.multiplier, _PIXEL * shape[1] * shape[2]), 0.0
     else:
         raise TypeError(last)
@@ -164,14 +166,14 @@ def _fraction_bits(last: PreparedStep, shape: Shape) -> int:
     return int(np.clip(np.floor(np.log2(_LARGEST_LOGIT / max(logit, 1e-300))), 0, _MAXIMUM_FRACTION_BITS))
 
 
-def _shape_before_last(shape: Shape, steps: Sequence[PreparedStep]) -> Shape:
+def _shape_before_last(shape: Shape, steps: Sequence[UnroundedStep]) -> Shape:
     for step in steps[:-1]:
         match step:
             case MaxPooling():
                 shape = step.output_shape(shape)
-            case PreparedAverage():
+            case UnroundedAveragePooling():
                 shape = (shape[0], 1, 1)
-            case PreparedConvolution():
+            case UnroundedConvolution():
                 shape = step.folded.operation.output_shape(shape)
     return shape
 
