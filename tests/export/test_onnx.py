@@ -31,7 +31,8 @@ from kilonet.export.integer import (
     rounding_half,
 )
 from kilonet.export.manifest import read_manifest
-from kilonet.export.onnx.float32 import float_graph, int8_graph
+from kilonet.export.onnx.float32 import float_graph
+from kilonet.export.onnx.int8 import int8_graph
 from kilonet.export.onnx.session import OnnxSession
 from kilonet.export.quantisation import QuantisationResult, choose_scales
 from kilonet.export.unrounded_steps import to_integer_network

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from kilonet.data.datasets import DataSet, Images
+from kilonet.evaluation.scoring import evaluate
 from kilonet.export.c import codegen
 from kilonet.export.c.footprint import footprint_of
 from kilonet.export.html.page import PAGE_FILE, PageFacts, check_draws_digits, page_html
 from kilonet.export.integer import IntegerNetwork, Pixels, integer_logits
 from kilonet.export.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
+from kilonet.export.onnx import FLOAT_FILE, INT8_FILE
 from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.models.model import MODEL_FILE, Model
 from kilonet.utils.errors import KilonetError
@@ -131,16 +133,23 @@ def export_onnx(model: Model, data: DataSet, folder: Path) -> ExportResult:
             that cannot be written or holds another model.
     """
     # Imported only here, so that the other forms do not need the libraries of the extra `onnx`.
-    from kilonet.export.onnx.float32 import write_onnx  # noqa: PLC0415
+    from kilonet.export.onnx.float32 import float_graph  # noqa: PLC0415
+    from kilonet.export.onnx.int8 import int8_graph  # noqa: PLC0415
 
     prepare_folder(folder, model)
     quantised = quantise(model, data.train)
-    sizes = write_onnx(model, quantised.network, folder, data.test)
+    network = quantised.network
+    graphs = {
+        ("onnx", FLOAT_FILE): float_graph(model, evaluate(model, data.test).accuracy),
+        ("onnx-int8", INT8_FILE): int8_graph(model, network, _integer_accuracy(network, data.test)),
+    }
     model.save(folder / MODEL_FILE)
-    manifest = _new_manifest(model, data.train, quantised.network)
-    for form, size in zip(("onnx", "onnx-int8"), sizes.values(), strict=True):
-        _add_form(folder, form, {"bytes": size}, manifest)
-    files = (*sizes, MODEL_FILE, MANIFEST_FILE)
+    manifest = _new_manifest(model, data.train, network)
+    for (form, name), graph in graphs.items():
+        content = graph.SerializeToString(deterministic=True)
+        write_atomically(folder / name, content)
+        _add_form(folder, form, {"bytes": len(content)}, manifest)
+    files = (FLOAT_FILE, INT8_FILE, MODEL_FILE, MANIFEST_FILE)
     return ExportResult(folder, files, _holdout_figures(quantised), (_holdout_line(quantised),))
 
 
@@ -161,8 +170,7 @@ def export_html(model: Model, data: DataSet, folder: Path, name: str) -> ExportR
     check_draws_digits(model.section.input_shape, model.section.classes)
     prepare_folder(folder, model)
     quantised = quantise(model, data.train)
-    scores = integer_logits(quantised.network, data.test.pixels.numpy())
-    accuracy = float((scores.argmax(1) == data.test.labels.numpy()).mean())
+    accuracy = _integer_accuracy(quantised.network, data.test)
     content = page_html(quantised.network, PageFacts(name, model.section.parameters, accuracy)).encode()
     write_atomically(folder / PAGE_FILE, content)
     _add_form(folder, "html", {"bytes": len(content)}, _new_manifest(model, data.train, quantised.network))
@@ -191,6 +199,11 @@ def prepare_folder(folder: Path, model: Model) -> None:
         raise KilonetError(f"{folder} cannot be made: {error.strerror}") from None
     if not is_empty and read_manifest(folder).model_sha256 != model.sha256:
         raise KilonetError(f"{folder} holds another model's export; choose another folder or empty it")
+
+
+def _integer_accuracy(network: IntegerNetwork, images: Images) -> float:
+    scores = integer_logits(network, images.pixels.numpy())
+    return float((scores.argmax(1) == images.labels.numpy()).mean())
 
 
 def _holdout_figures(quantised: QuantisationResult) -> dict[str, object]:

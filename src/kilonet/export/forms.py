@@ -12,6 +12,7 @@ from kilonet.export.html.browser import PageRunner
 from kilonet.export.html.page import PAGE_FILE
 from kilonet.export.integer import Pixels
 from kilonet.export.manifest import Manifest
+from kilonet.export.onnx import FLOAT_FILE, INT8_FILE
 from kilonet.models.model import MODEL_FILE, Model, load_model
 from kilonet.utils.errors import KilonetError
 
@@ -85,7 +86,7 @@ def _open_html(folder: Path, _: Manifest) -> FormRunner:
 FORMS: Mapping[str, Form] = {
     "c": Form(_open_c),
     "html": Form(_open_html),
-    "onnx": Form(_open_onnx("model.onnx"), Allowance(with_trained=True, logits=0.0, predictions=0.0)),
-    "onnx-int8": Form(_open_onnx("model-int8.onnx"), Allowance(with_trained=False, logits=0.05, predictions=5e-4)),
+    "onnx": Form(_open_onnx(FLOAT_FILE), Allowance(with_trained=True, logits=0.0, predictions=0.0)),
+    "onnx-int8": Form(_open_onnx(INT8_FILE), Allowance(with_trained=False, logits=0.05, predictions=5e-4)),
 }
 """All forms by their names in the manifest; docs/ONNX.md explains the allowances."""

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kilonet.export.onnx.float32 import FLOAT_FILE, float_graph
+from kilonet.export.onnx import FLOAT_FILE
+from kilonet.export.onnx.float32 import float_graph
 from kilonet.export.onnx.session import OnnxSession
 from kilonet.models.model import Classifier, Model
 from kilonet.utils.files import write_atomically

@@ -1,5 +1,6 @@
-"""Writing an ONNX file node by node, with names that a person can follow in a viewer."""
+"""Build an ONNX file node by node, with node names that are readable in a viewer."""
 
+import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kilonet.models.model import Model
 from kilonet.network.operations import Shape
 from kilonet.utils.extras import needed_from
 
@@ -15,41 +17,44 @@ with needed_from("onnx"):
     from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 19
-"""Of 2023, so that what reads ONNX today knows it; ONNX's own reference runs every node used here from this one on."""
+"""Published in 2023 and widely supported; ONNX's reference evaluator runs every node used here from this opset on."""
 IR_VERSION = 9
-"""The file format that came with this opset."""
+"""The version of the file format that was published with this opset."""
 PIXELS = "pixels"
 LOGITS = "logits"
 
+USAGE = f"Feed uint8 images to '{PIXELS}'; they are normalised inside. The class is the argmax of '{LOGITS}'."
+"""For the description in the file."""
 
-class Graph:
-    """A graph under construction: nodes in order, and the constants they refer to."""
+
+class GraphBuilder:
+    """Collects the nodes of a graph in order and the constants that they refer to."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
 
     def constant(self, name: str, values: NDArray[Any] | np.generic) -> str:
-        """Keep an array of any dtype and shape in the file and return its name."""
+        """Add an array of any dtype and shape and return its name."""
         self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(values).reshape(np.shape(values)), name)
         return name
 
     def node(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Add a node that is named after its one output, and return that name."""
+        """Add a node, named after its only output, and return that name."""
         self._nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
         return output
 
-    def finish(
-        self, name: str, shape: Shape, classes: int, *, about: str, properties: Mapping[str, str]
+    def build(
+        self, name: str, shape: Shape, classes: int, *, about: str, metadata: Mapping[str, str]
     ) -> onnx.ModelProto:
-        """Return the model, checked: uint8 (batch, *shape) `pixels` in, float32 (batch, classes) `logits` out.
+        """Return the checked model: input `pixels`, uint8 (batch, *shape); output `logits`, float32 (batch, classes).
 
         Args:
-            name: of the graph.
-            shape: of one image: channels, rows, columns.
+            name: name of the graph.
+            shape: channels, rows and columns of an image.
             classes: the number of logits.
-            about: what the graph is and how to use it, for a person.
-            properties: metadata by key, for a program.
+            about: description for people.
+            metadata: further information for programs, by key.
         """
         graph = helper.make_graph(
             self._nodes,
@@ -66,6 +71,18 @@ class Graph:
             ir_version=IR_VERSION,
             opset_imports=[helper.make_operatorsetid("", OPSET)],
         )
-        helper.set_model_props(model, dict(properties))
+        helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=True)
         return model
+
+
+def metadata_of(model: Model, accuracy: float | None) -> dict[str, str]:
+    """Return the metadata of an ONNX file of the model by key, with the accuracy on the test images if it is known."""
+    known = {} if accuracy is None else {"kilonet.test_accuracy": f"{accuracy:.6g}"}
+    return {
+        "kilonet.network.layers": json.dumps(model.section.layers),
+        "kilonet.input": json.dumps(model.section.input_shape),
+        "kilonet.parameters": str(model.section.parameters),
+        "kilonet.model_sha256": model.sha256,
+        **known,
+    }

@@ -1,9 +1,9 @@
-"""The operations of the integer network in ONNX, as pairs of QuantizeLinear and DequantizeLinear.
+"""The integer network as an ONNX graph with pairs of QuantizeLinear and DequantizeLinear.
 
-An activation's uint8 counts in steps of one (scale 1), as it does in docs/INTEGER.md: a channel's multiplier
-m / 2^shift is the scale of its weights and bias, both integers that are kept as they are. So what a runtime that fuses
-the pairs computes is the integer sum times m / 2^shift, rounded, which is the specification but for floats. No runtime
-fuses a convolution with its own input added; that is written as the specification says it, in doubles, which are exact.
+Activations have scale 1, as in docs/INTEGER.md. Weights and bias are stored as they are, with a channel's multiplier
+m / 2^shift as their scale. A runtime that fuses the pairs computes the integer sum times m / 2^shift and rounds it,
+which is the specification except that floats are rounded. No runtime fuses a residual sum; that is in exact doubles.
+See docs/ONNX.md.
 """
 
 from typing import Any
@@ -13,37 +13,65 @@ from numpy.typing import NDArray
 
 from kilonet.export.integer import (
     EXACT_FLOAT32,
+    SPECIFICATION,
     IntegerAveragePooling,
     IntegerConvolution,
     IntegerMaxPooling,
+    IntegerNetwork,
     IntegerOperation,
     Requantisation,
     largest_sum,
     rounding_half,
 )
-from kilonet.export.onnx.graph import Graph
+from kilonet.export.onnx.graph import LOGITS, OPSET, PIXELS, USAGE, GraphBuilder, metadata_of
+from kilonet.models.model import Model
 from kilonet.utils.extras import needed_from
 
 with needed_from("onnx"):
-    from onnx import TensorProto
+    from onnx import ModelProto, TensorProto
 
 WEIGHT_ZERO = 128
-"""Weights are stored as uint8, moved by this: onnxruntime multiplies uint8 by uint8 exactly on every processor, but
-uint8 by int8 with sums that saturate at 16 bits on x86 processors without VNNI."""
+"""Added to weights, which are stored as uint8. onnxruntime multiplies uint8 by uint8 exactly on every processor, but
+sums of uint8 by int8 saturate at 16 bits on x86 processors without VNNI."""
 
 Reals = NDArray[np.float64]
 
 
-def add_operation(graph: Graph, operation: IntegerOperation, number: str, values: str, bits: int | None) -> str:
+def int8_graph(model: Model, network: IntegerNetwork, accuracy: float | None = None) -> ModelProto:
+    """Return the integer network as an ONNX model; its logits are in the unit of the float network.
+
+    Args:
+        model: the trained network, for the metadata.
+        network: its integer network.
+        accuracy: fraction of the test images, for the metadata; None if it is not known.
+    """
+    graph = GraphBuilder()
+    values = PIXELS
+    last = len(network.operations)
+    for number, operation in enumerate(network.operations, 1):
+        values = _add_operation(
+            graph, operation, str(number), values, network.fraction_bits if number == last else None
+        )
+    graph.node("Flatten", [values], LOGITS, axis=1)
+    about = f"Integer network (8-bit weights and activations) with QDQ pairs, ONNX opset {OPSET}. {USAGE}"
+    metadata = {
+        **metadata_of(model, accuracy),
+        "kilonet.integer_specification": str(SPECIFICATION),
+        "kilonet.fraction_bits": str(network.fraction_bits),
+    }
+    return graph.build("int8", network.input_shape, network.classes, about=about, metadata=metadata)
+
+
+def _add_operation(graph: GraphBuilder, operation: IntegerOperation, number: str, values: str, bits: int | None) -> str:
     """Add an operation to a graph and return the name of its result.
 
     Args:
         graph: the graph.
-        operation: of the integer network.
-        number: what its nodes' names start with.
+        operation: an operation of the integer network.
+        number: the start of its nodes' names.
         values: the name of its input, uint8 (batch, channels, rows, columns).
-        bits: for the last operation, whose result is float32, the fraction bits of its logits; for all others, whose
-            result is uint8, None.
+        bits: fraction bits of the logits for the last operation, whose result is float32; None for all others, whose
+            result is uint8.
     """
     match operation:
         case IntegerMaxPooling():
@@ -51,7 +79,7 @@ def add_operation(graph: Graph, operation: IntegerOperation, number: str, values
             return graph.node("MaxPool", [values], f"{number} maximum", kernel_shape=size, strides=size)
         case IntegerAveragePooling():
             result = _add_average(graph, operation, number, values, 0 if bits is None else bits)
-        # A zero taken off the inputs can double a sum.
+        # Subtracting a zero from the inputs can double a sum.
         case IntegerConvolution(skip=skip) if (
             skip is not None and bits is None and 2 * largest_sum(operation) < EXACT_FLOAT32
         ):
@@ -64,7 +92,7 @@ def add_operation(graph: Graph, operation: IntegerOperation, number: str, values
     return graph.node("QuantizeLinear", [result, step, zero], f"{number} quantised")
 
 
-def _add_average(graph: Graph, operation: IntegerAveragePooling, number: str, values: str, bits: int) -> str:
+def _add_average(graph: GraphBuilder, operation: IntegerAveragePooling, number: str, values: str, bits: int) -> str:
     real = _dequantise(graph, number, values, np.zeros(len(operation.output.shift), np.uint8))
     axes = graph.constant("rows and columns", np.array([2, 3], np.int64))
     summed = graph.node("ReduceSum", [real, axes], f"{number} sum", keepdims=1)
@@ -73,13 +101,13 @@ def _add_average(graph: Graph, operation: IntegerAveragePooling, number: str, va
     return _add_offset(graph, number, scaled, _offset(operation.output, bits))
 
 
-def _add_convolution(graph: Graph, operation: IntegerConvolution, number: str, values: str, bits: int) -> str:
+def _add_convolution(graph: GraphBuilder, operation: IntegerConvolution, number: str, values: str, bits: int) -> str:
     output, zero = operation.output, _zero(operation)
     real = _dequantise(graph, number, values, zero)
-    # A sum that counts for nothing may have any scale but zero, which divides in some runtimes.
+    # A channel with multiplier 0 may have any scale but 0, because some runtimes divide by it.
     used, unit = output.multiplier != 0, _unit(output, bits)
     scale = np.where(used, np.abs(output.multiplier), 1) * unit
-    # Only ReLU tells a sum from its negative; without it the sign of the multiplier goes to the weights.
+    # Without ReLU the sign of the multiplier can go into the weights.
     sign = used if operation.relu else _signs(output)
     result = _add_sums(graph, operation, number, real, scale=scale, sign=sign)
     if operation.relu and (output.multiplier < 0).any():
@@ -94,9 +122,9 @@ def _add_convolution(graph: Graph, operation: IntegerConvolution, number: str, v
 
 
 def _add_exactly(
-    graph: Graph, operation: IntegerConvolution, skip: NDArray[np.integer[Any]], number: str, values: str
+    graph: GraphBuilder, operation: IntegerConvolution, skip: NDArray[np.integer[Any]], number: str, values: str
 ) -> str:
-    """Add a residual convolution as the specification has it, in float32 sums and doubles that never round: uint8."""
+    """Add a residual convolution with uint8 result, in float32 sums and doubles that are exact."""
     output = operation.output
     real = _dequantise(graph, number, values, _zero(operation))
     ones = np.ones(operation.operation.channels_out)
@@ -118,12 +146,12 @@ def _add_exactly(
 
 
 def _add_sums(
-    graph: Graph, operation: IntegerConvolution, number: str, real: str, *, scale: Reals, sign: NDArray[Any]
+    graph: GraphBuilder, operation: IntegerConvolution, number: str, real: str, *, scale: Reals, sign: NDArray[Any]
 ) -> str:
-    """Add the convolution of `real`, whose values are q - zero, times sign and scale per channel, and its ReLU."""
+    """Add the convolution of `real` (q - zero), times sign and scale of each channel, and its ReLU if it has one."""
     shape = operation.operation
     weights = operation.weights * sign.reshape(-1, 1, 1, 1).astype(np.int16)
-    bias = (operation.bias + _moved(operation, _zero(operation))) * sign
+    bias = (operation.bias + _zero_contribution(operation, _zero(operation))) * sign
     scales = graph.constant(f"{number} scale", scale.astype(np.float32))
     factors = [
         _dequantise_constant(graph, f"{number} weights", (weights + WEIGHT_ZERO).astype(np.uint8), WEIGHT_ZERO, scales),
@@ -135,23 +163,23 @@ def _add_sums(
 
 
 def _zero(operation: IntegerConvolution) -> NDArray[np.uint8]:
-    """Return what is taken off a channel's q, so that what is padded is 0: uint8 (channels in,)."""
+    """Return the number to subtract from each channel's q so that padding is 0: uint8 (channels in,)."""
     return operation.pad if operation.operation.padding else np.zeros_like(operation.pad)
 
 
-def _moved(operation: IntegerConvolution, zero: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return what a convolution of q has more than one of q - zero: int64 (channels out,)."""
+def _zero_contribution(operation: IntegerConvolution, zero: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the convolution of q minus the convolution of q - zero: int64 (channels out,)."""
     groups = operation.operation.groups
     sums = operation.weights.astype(np.int64).sum(axis=(2, 3)).reshape(groups, -1, operation.weights.shape[1])
-    moved: NDArray[np.int64] = (sums @ zero.astype(np.int64).reshape(groups, -1, 1)).reshape(-1)
-    return moved
+    contribution: NDArray[np.int64] = (sums @ zero.astype(np.int64).reshape(groups, -1, 1)).reshape(-1)
+    return contribution
 
 
-def _dequantise(graph: Graph, number: str, values: str, zero: NDArray[np.uint8]) -> str:
-    """Add what turns uint8 q into float q - zero, given zero per channel."""
+def _dequantise(graph: GraphBuilder, number: str, values: str, zero: NDArray[np.uint8]) -> str:
+    """Add the node from uint8 q to float q - zero, with `zero` per channel."""
     name = f"{number} input"
     if (zero == zero[0]).all():
-        # One zero for all is what runtimes fuse into integer kernels.
+        # Runtimes fuse only a zero that all channels share into integer kernels.
         inputs = [graph.constant("one step", np.float32(1)), graph.constant(f"zero {zero[0]}", zero[0])]
         return graph.node("DequantizeLinear", [values, *inputs], name)
     ones = np.ones(len(zero), np.float32)
@@ -159,14 +187,14 @@ def _dequantise(graph: Graph, number: str, values: str, zero: NDArray[np.uint8])
     return graph.node("DequantizeLinear", [values, *inputs], name, axis=1)
 
 
-def _dequantise_constant(graph: Graph, name: str, values: NDArray[Any], zero: int, scales: str) -> str:
-    """Add what turns stored integers into floats, given their zero and the name of the scales along the first axis."""
+def _dequantise_constant(graph: GraphBuilder, name: str, values: NDArray[Any], zero: int, scales: str) -> str:
+    """Add stored integers and the node that makes them floats; `scales` names the scales along the first axis."""
     zeros = graph.constant(f"{len(values)} zeros of {values.dtype}", np.full(len(values), zero, values.dtype))
     return graph.node("DequantizeLinear", [graph.constant(name, values), scales, zeros], f"{name} as float", axis=0)
 
 
 def _unit(output: Requantisation, bits: int) -> Reals:
-    """Return what one unit before the shift counts for in the result: 2^-(shift + bits), float64 (channels,)."""
+    """Return the value in the result of one unit before the shift: 2^-(shift + bits), float64 (channels,)."""
     return np.ldexp(1.0, -(output.shift + bits))
 
 
@@ -175,15 +203,15 @@ def _signs(output: Requantisation) -> NDArray[np.int64]:
 
 
 def _offset(output: Requantisation, bits: int) -> Reals:
-    """Return the offset without its rounding half, which QuantizeLinear has of itself: float64 (channels,)."""
+    """Return the offset without the rounding half, because QuantizeLinear rounds itself: float64 (channels,)."""
     return (output.offset - rounding_half(output.shift)) * _unit(output, bits)
 
 
-def _add_offset(graph: Graph, number: str, values: str, offset: Reals) -> str:
+def _add_offset(graph: GraphBuilder, number: str, values: str, offset: Reals) -> str:
     if not offset.any():
         return values
     return graph.node("Add", [values, _per_channel(graph, f"{number} offset", offset)], f"{number} shifted")
 
 
-def _per_channel(graph: Graph, name: str, values: NDArray[Any]) -> str:
+def _per_channel(graph: GraphBuilder, name: str, values: NDArray[Any]) -> str:
     return graph.constant(name, values.astype(np.float32).reshape(1, -1, 1, 1))

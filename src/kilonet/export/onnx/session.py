@@ -1,4 +1,4 @@
-"""Running an exported ONNX file in onnxruntime, having made sure that it is one of ours and needs nothing else."""
+"""Run an exported ONNX file in onnxruntime, after checking that it is one of Kilonet's and refers to no other file."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ with needed_from("onnx"):
 
 MAXIMUM_BYTES = 64 << 20
 _BATCH = 1000
-_NOTHING = 4
-"""Of what onnxruntime would write to the terminal: its errors are raised as well."""
+_LOG_FATAL_ONLY = 4
+"""onnxruntime's level of logging; it raises its errors as well, so they need not appear on the terminal."""
 _ONNXRUNTIME_ERRORS = (
     states.Fail,
     states.InvalidArgument,
@@ -32,23 +32,23 @@ _ONNXRUNTIME_ERRORS = (
 
 
 class OnnxSession:
-    """An exported file, loaded and run by one thread of the CPU."""
+    """An exported ONNX file that runs in one thread of the CPU."""
 
     def __init__(self, path: Path, input_shape: Shape, classes: int) -> None:
-        """Load a file.
+        """Check and load a file.
 
         Args:
             path: the file.
-            input_shape: what it must take: channels, rows, columns.
-            classes: how many logits it must give.
+            input_shape: channels, rows and columns of the input it must have.
+            classes: number of logits it must give.
 
         Raises:
-            KilonetError: it is missing, damaged, takes or gives something else, or refers to data outside itself.
+            KilonetError: it is missing or damaged, has another input or output, or refers to data outside the file.
         """
         self._path, self._shape, self._classes = path, input_shape, classes
         model = _read(path)
-        if objection := _objection(model.graph, input_shape, classes):
-            raise KilonetError(f"{path}: not the ONNX file of this model: {objection}")
+        if mismatch := _mismatch(model.graph, input_shape, classes):
+            raise KilonetError(f"{path}: not the ONNX file of this model: {mismatch}")
         self._session = _start(path, model)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -84,7 +84,7 @@ def _read(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _objection(graph: onnx.GraphProto, input_shape: Shape, classes: int) -> str | None:
+def _mismatch(graph: onnx.GraphProto, input_shape: Shape, classes: int) -> str | None:
     if [value.name for value in graph.input] != [PIXELS] or [value.name for value in graph.output] != [LOGITS]:
         return f"its input and output are not '{PIXELS}' and '{LOGITS}'"
     pixels, logits = graph.input[0].type.tensor_type, graph.output[0].type.tensor_type
@@ -105,7 +105,7 @@ def _dimensions(tensor: onnx.TypeProto.Tensor) -> list[int]:
 def _start(path: Path, model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = _NOTHING
+    options.log_severity_level = _LOG_FATAL_ONLY
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except _ONNXRUNTIME_ERRORS as error:
