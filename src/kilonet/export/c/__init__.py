@@ -1,1 +1,1 @@
-"""The C99 form: tables beside a runtime that executes any of them."""
+"""The C99 form: the tables of a network and a runtime that executes them."""

@@ -1,4 +1,4 @@
-"""The C form as this machine runs it: compiled to a library and called from Python."""
+"""Compile the C form to a shared library for this machine and call it from Python."""
 
 import ctypes
 import os
@@ -20,18 +20,18 @@ _LONGEST_COMPILATION = 300
 
 
 class CompiledC:
-    """The library of an exported folder. It keeps its working memory in static variables: one call at a time."""
+    """The compiled C of an exported folder. Its working memory is static, so only one thread may call it at a time."""
 
     def __init__(self, folder: Path, input_shape: Shape, classes: int) -> None:
-        """Compile the folder's C and load it: this runs code from that folder.
+        """Compile the folder's C and load it. This runs code from that folder.
 
         Raises:
-            KilonetError: no compiler, or one that fails; one line.
+            KilonetError: there is no compiler, or it fails.
         """
         self._input_shape = input_shape
         self._classes = classes
         compiler = find_compiler()
-        # A loaded library needs its file no more.
+        # The library stays loaded after its file is deleted.
         with tempfile.TemporaryDirectory(prefix="kilonet-") as name:
             library = Path(name) / "model.so"
             run([compiler, *FLAGS, *_processor_flags(compiler), "-o", str(library), *LIBRARY_FILES], folder)
@@ -40,7 +40,7 @@ class CompiledC:
         self._classify.restype = None
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Classify images one after another: uint8 (N, channels, rows, columns) to int32 (N, classes)."""
+        """Return logits: uint8 (N, channels, rows, columns) to int32 (N, classes)."""
         images = np.ascontiguousarray(pixels, np.uint8)
         if images.shape[1:] != self._input_shape:
             raise KilonetError(f"pixels must be uint8 (N, *{self._input_shape}), not {pixels.dtype} {pixels.shape}")
@@ -67,7 +67,7 @@ def find_compiler() -> str:
 
 
 def _processor_flags(compiler: str) -> list[str]:
-    """Let the compiler use all of this processor, where it knows how to."""
+    """Return the flag for this processor's instructions, if the compiler knows it."""
     try:
         run([compiler, "-march=native", "-E", "-x", "c", os.devnull], Path())
     except KilonetError:

@@ -1,8 +1,8 @@
-"""The C99 form: tables written from an integer network, beside a runtime that executes any of them.
+"""Generate the C99 form: the tables of an integer network, beside a runtime that executes them.
 
-A pixel's channels lie side by side in memory, so weights are stored [output][row][column][input], and once more in
-blocks for processors whose vectors multiply those; a microcontroller's compiler sees the first only. What the tables
-take there is known exactly and counted here.
+A pixel's channels lie side by side in memory, so weights are stored [output][row][column][input]. A second table has
+them in blocks for processors with suitable vector instructions; the preprocessor keeps one of the two. The bytes that
+the tables take on a microcontroller are counted here exactly.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,50 +27,53 @@ from kilonet.network.operations import MaxPooling, Shape
 
 RUNTIME_FILES = ("kilonet_runtime.h", "kilonet_runtime.c", "kilonet_vectors.c", "main.c", "Makefile")
 LIBRARY_FILES = ("model.c", "kilonet_runtime.c", "kilonet_vectors.c")
-"""What is compiled to classify from other code."""
+"""The files to compile in order to classify from other code."""
 _STATE_BYTES = 12
+"""Size of a kilonet_state."""
 _BLOCK = 16
+"""KILONET_BLOCK of kilonet_runtime.h where vectors execute the network."""
 _BEYOND = 4
-"""KILONET_BEYOND of the runtime."""
+"""KILONET_BEYOND of kilonet_runtime.h."""
 _OPERATION_BYTES = 68
-"""Of the runtime's structures, where pointers take four bytes."""
+"""Size of a kilonet_operation where pointers take four bytes."""
 
 
 @dataclass(frozen=True)
-class Memory:
-    """The bytes that one operation keeps while an image runs."""
+class OperationMemory:
+    """The working memory of one operation, in bytes where nothing else is said."""
 
     pixel: int
-    """One pixel of its input, all channels."""
+    """One pixel of its input with all channels."""
     window: int
     """A convolution's ring, or a max-pool's row of results."""
     sums: int
-    """How many int32 an average pool adds up in."""
+    """Number of int32 that an average pool sums in."""
     scratch: int
-    """A convolution's gathered window; shared by all operations."""
+    """A convolution's gathered window; all operations share the memory for it."""
     results: int
-    """How many int32 a convolution's results are; shared by all operations."""
+    """Number of int32 that a convolution sums in; all operations share the memory for them."""
     map: int
-    """Its input with padding; kept, twice over for all operations, only where vectors execute it."""
+    """Its input with padding. Where vectors execute the network, all operations share memory for two such maps."""
 
 
-def memory_of(operation: IntegerOperation, shape: Shape) -> Memory:
-    """Return what an operation on an input of `shape` keeps."""
+def memory_of(operation: IntegerOperation, shape: Shape) -> OperationMemory:
+    """Return the working memory of an operation on an input of `shape`."""
     channels, rows, columns = shape
     match operation:
         case IntegerConvolution():
             kernel, around = operation.operation.kernel, 2 * operation.operation.padding
             ring = ((kernel - 1) * (columns + around) + kernel) * channels if kernel > 1 else 0
             whole = (rows + around) * (columns + around) * channels
-            return Memory(channels, ring, 0, kernel * kernel * channels, operation.operation.channels_out, whole)
+            outputs = operation.operation.channels_out
+            return OperationMemory(channels, ring, 0, kernel * kernel * channels, outputs, whole)
         case IntegerMaxPooling(MaxPooling(size)):
-            return Memory(channels, columns // size * channels, 0, 0, 0, prod(shape))
+            return OperationMemory(channels, columns // size * channels, 0, 0, 0, prod(shape))
         case IntegerAveragePooling():
-            return Memory(channels, 0, channels, 0, 0, prod(shape))
+            return OperationMemory(channels, 0, channels, 0, 0, prod(shape))
 
 
 def memory_bytes(network: IntegerNetwork) -> int:
-    """Return all bytes that classifying takes: pixels, logits, and what the operations keep. The stack is not in it."""
+    """Return the bytes of RAM for pixels, logits and working memory, without the stack."""
     kept = [memory_of(operation, shape) for operation, shape in network.placed]
     bytes_kept = sum(memory.pixel + memory.window for memory in kept)
     scratch = _scratch_bytes(kept)
@@ -79,8 +82,8 @@ def memory_bytes(network: IntegerNetwork) -> int:
     return prod(network.input_shape) + 4 * network.classes + arrays
 
 
-def _scratch_bytes(kept: list[Memory]) -> int:
-    # C has no array of nothing.
+def _scratch_bytes(kept: list[OperationMemory]) -> int:
+    # C has no arrays of length 0.
     return max(1, *(memory.scratch for memory in kept))
 
 
@@ -103,7 +106,7 @@ def table_bytes(network: IntegerNetwork) -> int:
 
 
 def sources(network: IntegerNetwork) -> dict[str, str]:
-    """Return the form's files, name to content."""
+    """Return the content of the form's files by name."""
     runtime = {
         name: (files("kilonet.export.c") / "runtime" / name).read_text(encoding="utf-8") for name in RUNTIME_FILES
     }
@@ -111,37 +114,37 @@ def sources(network: IntegerNetwork) -> dict[str, str]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Table:
+class _CTable:
     name: str
     c_type: str
     values: NDArray[Any]
     in_blocks: NDArray[Any] | None = None
-    """The same where KILONET_BLOCK is 16, if it differs."""
+    """The values in the order for KILONET_BLOCK 16, if it differs."""
 
     @property
     def bytes(self) -> int:
-        """Of one entry."""
+        """Size of one value."""
         return int(self.c_type.removeprefix("u").removeprefix("int").removesuffix("_t")) // 8
 
 
-def _tables(operation: IntegerOperation) -> Iterator[_Table]:
-    """Yield the tables that an operation needs; the runtime takes a missing one as a null pointer."""
+def _tables(operation: IntegerOperation) -> Iterator[_CTable]:
+    """Yield the tables of an operation; the runtime gets a null pointer for any other."""
     if isinstance(operation, IntegerConvolution):
-        yield _Table("weights", "int8_t", operation.weights.transpose(0, 2, 3, 1), _in_blocks(operation))
-        yield _Table("bias", "int32_t", operation.bias)
+        yield _CTable("weights", "int8_t", operation.weights.transpose(0, 2, 3, 1), _in_blocks(operation))
+        yield _CTable("bias", "int32_t", operation.bias)
         if operation.skip is not None:
-            yield _Table("skip", "int32_t", operation.skip)
+            yield _CTable("skip", "int32_t", operation.skip)
         if operation.operation.padding:
-            yield _Table("pad", "uint8_t", operation.pad)
+            yield _CTable("pad", "uint8_t", operation.pad)
     if not isinstance(operation, IntegerMaxPooling):
         yield from _requantisation_tables(operation.output)
 
 
-def _requantisation_tables(output: Requantisation) -> Iterator[_Table]:
-    yield _Table("multiplier", "int16_t", output.multiplier)
-    yield _Table("shift", "uint8_t", output.shift)
+def _requantisation_tables(output: Requantisation) -> Iterator[_CTable]:
+    yield _CTable("multiplier", "int16_t", output.multiplier)
+    yield _CTable("shift", "uint8_t", output.shift)
     if not output.offset_is_rounding_half:
-        yield _Table("offset", "int64_t", output.offset - rounding_half(output.shift))
+        yield _CTable("offset", "int64_t", output.offset - rounding_half(output.shift))
 
 
 def _header(network: IntegerNetwork) -> str:
@@ -157,11 +160,11 @@ def _header(network: IntegerNetwork) -> str:
 #define KILONET_COLUMNS {columns}
 #define KILONET_PIXELS {channels * rows * columns}
 #define KILONET_CLASSES {network.classes}
-/* A logit divided by two to this power is about the float network's. */
+/* A logit divided by two to this power is approximately the logit of the float network. */
 #define KILONET_FRACTION_BITS {network.fraction_bits}
 
-/* Classifies one image: pixels [channel][row][column] to one logit a class, the largest for the class that is seen.
- * Working memory is static: one call at a time. */
+/* Classifies one image: pixels [channel][row][column] to one logit for each class; the largest is that of the predicted
+ * class. Working memory is static, so calls must not overlap. */
 void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILONET_CLASSES]);
 
 #endif
@@ -181,7 +184,7 @@ def _tables_file(network: IntegerNetwork) -> str:
         f"static int32_t sums[{sums}];",
         f"static uint8_t scratch[{scratch}];",
         f"\nstatic const kilonet_operation operations[{len(kept)}] = {{",
-        *_entries(network, kept, results),
+        *_operation_initialisers(network, kept, results),
         "};\n",
         "void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILONET_CLASSES])\n{",
         f"    kilonet_run(operations, {len(kept)}, pixels, scratch, sums, logits);\n}}\n",
@@ -189,26 +192,26 @@ def _tables_file(network: IntegerNetwork) -> str:
     return "\n".join(parts)
 
 
-def _numbered_tables(network: IntegerNetwork) -> Iterator[tuple[int, _Table]]:
+def _numbered_tables(network: IntegerNetwork) -> Iterator[tuple[int, _CTable]]:
     for number, operation in enumerate(network.operations, 1):
         for table in _tables(operation):
             yield number, table
 
 
-def _definition(table: _Table, number: int) -> str:
+def _definition(table: _CTable, number: int) -> str:
     plain = _array(table, number, table.values)
     if table.in_blocks is None:
         return plain
     return f"#if KILONET_BLOCK == {_BLOCK}\n{_array(table, number, table.in_blocks)}#else\n{plain}#endif\n"
 
 
-def _array(table: _Table, number: int, values: NDArray[Any]) -> str:
+def _array(table: _CTable, number: int, values: NDArray[Any]) -> str:
     literals = [_literal(int(value), table.bytes) for value in values.flatten()]
-    return f"static const {table.c_type} {table.name}_{number}[{len(literals)}] = {{\n{_wrapped(literals)}\n}};\n"
+    return f"static const {table.c_type} {table.name}_{number}[{len(literals)}] = {{\n{_wrapped_lines(literals)}\n}};\n"
 
 
 def _in_blocks(operation: IntegerConvolution) -> NDArray[np.int8]:
-    """Order weights as kilonet_runtime.h says; a depthwise convolution becomes a dense one, mostly of zeros."""
+    """Return weights in the order of blocks in kilonet_runtime.h, in groups as a dense convolution with zeros."""
     weights = _dense(operation).transpose(0, 2, 3, 1)
     outputs, kernel, *_ = weights.shape
     rows = weights.reshape(outputs, kernel, -1)
@@ -228,13 +231,13 @@ def _dense(operation: IntegerConvolution) -> NDArray[np.int8]:
 
 
 def _literal(value: int, size: int) -> str:
-    # C has no literal for the smallest negative number: -2147483648 is the negative of what does not fit.
+    # C has no literal for the smallest int32: in -2147483648 the literal 2147483648 does not fit.
     if size == 4 and value == -(1 << 31):
         return "-2147483647 - 1"
     return f"{value}LL" if size == 8 else str(value)
 
 
-def _wrapped(values: Iterable[str]) -> str:
+def _wrapped_lines(values: Iterable[str]) -> str:
     lines, line = [], "   "
     for value in values:
         if len(line) + len(value) + 2 > 118:
@@ -244,7 +247,7 @@ def _wrapped(values: Iterable[str]) -> str:
     return "\n".join([*lines, line])
 
 
-def _entries(network: IntegerNetwork, kept: list[Memory], sums: int) -> Iterator[str]:
+def _operation_initialisers(network: IntegerNetwork, kept: list[OperationMemory], sums: int) -> Iterator[str]:
     place = 0
     for number, ((operation, shape), memory) in enumerate(zip(network.placed, kept, strict=True), 1):
         fields = {table.name: f"{table.name}_{number}" for table in _tables(operation)}
@@ -253,13 +256,13 @@ def _entries(network: IntegerNetwork, kept: list[Memory], sums: int) -> Iterator
             fields |= {"memory": f"memory + {place + memory.pixel}", "memory_size": str(memory.window)}
         if memory.sums:
             fields["sums"] = f"sums + {sums}"
-        fields |= _numbers(operation, shape)
+        fields |= _numeric_fields(operation, shape)
         yield "    {" + ", ".join(f".{name} = {value}" for name, value in fields.items()) + "},"
         place += memory.pixel + memory.window
         sums += memory.sums
 
 
-def _numbers(operation: IntegerOperation, shape: Shape) -> dict[str, str]:
+def _numeric_fields(operation: IntegerOperation, shape: Shape) -> dict[str, str]:
     channels, rows, columns = shape
     outputs = operation.output_shape(shape)[0]
     fields: dict[str, Any] = {"inputs": channels, "outputs": outputs, "rows": rows, "columns": columns}

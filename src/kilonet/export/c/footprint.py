@@ -1,4 +1,4 @@
-"""What the C form takes on a microcontroller: bytes of data and RAM, and of code where a cross compiler is there."""
+"""The size of the C form on a microcontroller: bytes of flash and RAM, with code if a cross compiler is installed."""
 
 import shutil
 import tempfile
@@ -17,19 +17,19 @@ CROSS_FLAGS = ("-mcpu=cortex-m0", "-mthumb", "-Os", "-std=c99")
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes on a machine with pointers of four bytes. `str()` gives the lines that `kilonet export` prints."""
+    """Sizes in bytes where pointers take four bytes. `str()` gives the lines that `kilonet export` prints."""
 
     weights: int
     tables: int
     """Biases, multipliers, shifts and the list of operations."""
     code: int | None
-    """Of runtime and compiler's helpers on a Cortex-M0 at -Os; None without a cross compiler."""
+    """Runtime and compiler's helper functions on a Cortex-M0 at -Os; None without a cross compiler."""
     ram: int
-    """Pixels and logits included, the stack not."""
+    """Includes pixels and logits, but not the stack."""
 
     @property
     def flash(self) -> int:
-        """Weights, tables and, if it is known, code."""
+        """Weights, tables and code, if its size is known."""
         return self.weights + self.tables + (self.code or 0)
 
     def as_json(self) -> dict[str, int | None]:
@@ -37,7 +37,7 @@ class Footprint:
         return {name: getattr(self, name) for name in ("weights", "tables", "code", "flash", "ram")}
 
     def __str__(self) -> str:
-        """Return two lines."""
+        """Return the sizes in two lines."""
         code = f"code {self.code:,} (Cortex-M0, -Os)" if self.code is not None else f"code unknown: no {CROSS_COMPILER}"
         return (
             f"Flash: {self.flash:,} bytes: weights {self.weights:,}, tables {self.tables:,}, {code}\n"
@@ -45,20 +45,20 @@ class Footprint:
         )
 
     def check(self, max_flash: int | None, max_ram: int | None) -> None:
-        """Hold the footprint to its limits, in bytes.
+        """Check the footprint against limits in bytes.
 
         Raises:
-            CheckFailed: a limit is exceeded, or flash cannot be told without a cross compiler.
+            CheckFailed: a limit is exceeded, or there is no cross compiler to measure flash with.
         """
         if max_flash is not None and self.code is None:
-            raise CheckFailed(f"--max-flash cannot be held without {CROSS_COMPILER}, which tells the bytes of code")
+            raise CheckFailed(f"--max-flash needs {CROSS_COMPILER}, which measures the bytes of code; install it")
         for name, found, limit in (("flash", self.flash, max_flash), ("ram", self.ram, max_ram)):
             if limit is not None and found > limit:
                 raise CheckFailed(f"the network takes {found:,} bytes of {name}, over --max-{name} {limit:,}")
 
 
 def footprint_of(network: IntegerNetwork, sources: Mapping[str, str]) -> Footprint:
-    """Return what the C form of a network takes."""
+    """Return the footprint of a network's C form."""
     weights, tables = codegen.weight_bytes(network), codegen.table_bytes(network)
     linked = _linked_bytes(sources)
     return Footprint(
@@ -67,7 +67,7 @@ def footprint_of(network: IntegerNetwork, sources: Mapping[str, str]) -> Footpri
 
 
 def _linked_bytes(sources: Mapping[str, str]) -> int | None:
-    """Link the form for a Cortex-M0 with nothing but the compiler's helpers, and return its bytes of flash."""
+    """Return the bytes of flash of the form linked for a Cortex-M0, or None without a cross compiler."""
     compiler, size = shutil.which(CROSS_COMPILER), shutil.which("arm-none-eabi-size")
     if not compiler or not size:
         return None

@@ -1,6 +1,6 @@
-/* Pixels flow through the operations one at a time, as deep as they get, and memory holds only what windows still need.
- * A convolution keeps a ring of exactly the pixels from its window's first to its last: kernel - 1 rows and kernel
- * pixels. So the oldest pixel in the ring is always the window's top left one. */
+/* Each pixel of the image goes through as many operations as possible before the next one is read, so that memory holds
+ * only the pixels that windows still need. A convolution keeps a ring of exactly the pixels from its window's first to
+ * its last: kernel - 1 rows and kernel pixels. The oldest pixel in the ring is always the window's top left one. */
 #include "kilonet_runtime.h"
 
 #if KILONET_BLOCK == 1
@@ -11,14 +11,14 @@ static void copy(uint8_t *to, const uint8_t *from, uint32_t count)
         *to++ = *from++;
 }
 
-/* floor(value / 2**shift), where C leaves to the compiler what >> does to negative numbers. */
+/* floor(value / 2**shift). The result of >> on a negative number depends on the compiler. */
 static int64_t floor_shift(int64_t value, uint8_t shift)
 {
     const int64_t sign = -(int64_t)(value < 0);
     return ((value ^ sign) >> shift) ^ sign;
 }
 
-/* Turns the sums of all channels into the next operation's pixel or, in the last one, into logits. */
+/* Requantises the sums of all channels to the next operation's pixel or, in the last operation, to logits. */
 static void requantise(const kilonet_operation *operation, const int32_t *restrict sums, const uint8_t *skipped,
                        uint8_t *restrict pixel, int32_t *restrict logits)
 {
@@ -53,7 +53,7 @@ static void sum_products(const uint8_t *values, const int8_t *weights, uint32_t 
     }
 }
 
-/* Each output sees one input channel; the window's pixels lie `inputs` apart. */
+/* Each output uses one input channel; the window's pixels lie `inputs` bytes apart. */
 static void sum_products_depthwise(const kilonet_operation *operation, const uint8_t *values, int32_t *sums)
 {
     const uint32_t places = (uint32_t)operation->window * operation->window;
@@ -90,7 +90,7 @@ static void convolve(const kilonet_operation *operation, const uint8_t *values, 
     }
 }
 
-/* Copies the window out of the ring, row after row, so that its values lie side by side. */
+/* Copies the window from the ring row by row, so that its values lie side by side. */
 static void gather(const kilonet_operation *operation, uint8_t *values)
 {
     const uint32_t width = (uint32_t)operation->window * operation->inputs;
@@ -107,7 +107,7 @@ static void gather(const kilonet_operation *operation, uint8_t *values)
     }
 }
 
-/* Moves to the next place of the input map; tells whether a row has ended. */
+/* Moves to the next place of the input map. Returns whether a row has ended. */
 static int advance(kilonet_state *state, uint32_t columns)
 {
     if (++state->column < columns)
@@ -190,7 +190,7 @@ static int take_into_average_pool(const kilonet_operation *operation, uint8_t *p
     return is_complete;
 }
 
-/* Lets an operation take a pixel of its input, or of its padding; tells whether it has given one of its output. */
+/* Gives an operation a pixel of its input or padding. Returns whether it has written a pixel of its output. */
 static int take(const kilonet_operation *operation, const uint8_t *taken, uint8_t *scratch, int32_t *sums,
                 uint8_t *pixel, int32_t *logits)
 {

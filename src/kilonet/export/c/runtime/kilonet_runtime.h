@@ -1,30 +1,30 @@
-/* Executes an integer network (docs/INTEGER.md of Kilonet) pixel after pixel, in little memory. C99, no libc. */
+/* Executes an integer network (docs/INTEGER.md of Kilonet) pixel by pixel in little memory. C99 without libc. */
 #ifndef KILONET_RUNTIME_H
 #define KILONET_RUNTIME_H
 
 #include <stdint.h>
 
-/* A processor whose vectors sum four products of bytes for 16 outputs at once gets weights in that order, and
- * kilonet_vectors.c executes them; elsewhere kilonet_runtime.c does. */
+/* A processor with vector instructions that sum four products of bytes for 16 outputs at once gets weights in that
+ * order, and kilonet_vectors.c executes the network. On any other processor kilonet_runtime.c does. */
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__) && !defined(KILONET_PLAIN)
 #define KILONET_BLOCK 16
 #else
 #define KILONET_BLOCK 1
 #endif
 
-/* Bytes that vectors read beyond a map. */
+/* Number of bytes that vectors may read beyond the end of a map. */
 #define KILONET_BEYOND 4
 
 enum { KILONET_CONVOLUTION, KILONET_MAX_POOL, KILONET_AVERAGE_POOL };
 
-/* Where an operation stands in its input map. Padding counts as input here. */
+/* The position of an operation in its input map, padding included. */
 typedef struct {
-    uint32_t head; /* byte of `memory` that comes next */
+    uint32_t head; /* index of the next byte of `memory` */
     uint16_t row;
     uint16_t column;
     uint8_t row_in_window; /* of a max-pool */
     uint8_t column_in_window;
-    uint8_t waiting; /* whether `pixel` holds one that is not taken yet */
+    uint8_t waiting; /* whether `pixel` holds one that is not used yet */
 } kilonet_state;
 
 typedef struct {
@@ -34,11 +34,11 @@ typedef struct {
     const int32_t *bias; /* [output] */
     const int16_t *multiplier; /* [output] */
     const uint8_t *shift; /* [output] */
-    const int64_t *offset; /* [output], rounding half not included; null where that is all */
-    const int32_t *skip; /* [output]; null where there is no residual sum */
-    const uint8_t *pad; /* [input]; null where nothing is padded */
+    const int64_t *offset; /* [output], without the rounding half; null if all are 0 */
+    const int32_t *skip; /* [output]; null without a residual sum */
+    const uint8_t *pad; /* [input]; null without padding */
     kilonet_state *state;
-    uint8_t *pixel; /* [input]: the next pixel of the input map, all its channels */
+    uint8_t *pixel; /* [input]: all channels of the next pixel of the input map */
     uint8_t *memory; /* a convolution's window and the pixels between its rows; a max-pool's row of results */
     int32_t *sums; /* [input], of an average pool */
     uint32_t memory_size; /* bytes */
@@ -54,9 +54,9 @@ typedef struct {
     uint8_t relu;
 } kilonet_operation;
 
-/* Classifies one image. `pixels` is [channel][row][column]; `logits` gets one value a class. `scratch` holds the largest
- * window of a convolution, and `sums` as many values as the widest has outputs; in blocks `scratch` holds twice the
- * largest map, its padding and KILONET_BEYOND. */
+/* Classifies one image. `pixels` is [channel][row][column]; `logits` receives one value for each class. `sums` has room
+ * for the outputs of the widest convolution. `scratch` has room for the largest window of a convolution or, with
+ * weights in blocks, for two maps of the largest size, each with padding and KILONET_BEYOND bytes. */
 void kilonet_run(const kilonet_operation *operations, unsigned count, const uint8_t *pixels, uint8_t *scratch,
                  int32_t *sums, int32_t *logits);
 

@@ -1,6 +1,6 @@
-/* The same network where a processor's vectors sum four products of bytes for 16 outputs at once: operation after
- * operation over whole maps, as memory is no object there. A map's pixels lie side by side, padding included, so a
- * kernel's row is one run of bytes, and what its last four reach beyond it meets weights of zero. */
+/* Executes the network with vector instructions that sum four products of bytes for 16 outputs at once. Processors with
+ * these have enough memory to execute the operations one by one on whole maps. A map's pixels lie side by side, padding
+ * included, so a kernel's row is one run of bytes. It is read in fours; weights beyond its end are zero. */
 #include "kilonet_runtime.h"
 
 #if KILONET_BLOCK > 1
@@ -8,18 +8,18 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* So many pixels are summed at once that each sum's next addend need not wait for its last. */
+/* Enough pixels are summed at once that an addition need not wait for the previous one of the same sum. */
 enum { TILE = 4, HALF = KILONET_BLOCK / 2 };
 
 typedef struct {
-    uint8_t *first; /* of the padding's */
-    uint8_t *inside; /* of the map's own */
+    uint8_t *first; /* first byte, padding included */
+    uint8_t *inside; /* first byte inside the padding */
     uint32_t row_size; /* bytes, padding included */
     uint32_t pixel_size; /* bytes */
 } kilonet_map;
 
-/* What stands for 16 outputs. Their sums alternate between the two halves, so that both are ready to be multiplied to
- * 64 bits; everything else is kept as 64 bits, half by half. */
+/* The numbers of 16 outputs. Their sums alternate between the two halves of outputs, as the instruction that multiplies
+ * to 64 bits takes every second value. Multipliers, shifts, offsets and skips are kept as 64 bits, half by half. */
 typedef struct {
     __m512i bias, multiplier[2], shift[2], offset[2], skip[2];
     __mmask16 mask;
@@ -50,7 +50,7 @@ static void load_half(const kilonet_operation *operation, uint32_t first, int ha
         block->skip[half] = _mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(mask, operation->skip + at));
 }
 
-/* Lays the sums of both halves out in turns. */
+/* Alternates the sums of the two halves. */
 static __m512i alternate(__m512i low, __m512i high)
 {
     return _mm512_mask_blend_epi32(0xAAAA, low, _mm512_slli_epi64(high, 32));
@@ -87,7 +87,7 @@ INLINE __m128i clamp(__m512i values)
     return _mm512_cvtusepi64_epi8(_mm512_max_epi64(values, _mm512_setzero_si512()));
 }
 
-/* Turns the sums of a block into bytes of a pixel or, where there are any, into logits. */
+/* Requantises the sums of a block to bytes of a pixel or, if `logits` is given, to logits. */
 INLINE void requantise(const kilonet_block *block, __m512i sums, const uint8_t *skipped, uint8_t *pixel,
                        int32_t *logits)
 {
@@ -102,7 +102,7 @@ INLINE void requantise(const kilonet_block *block, __m512i sums, const uint8_t *
     }
 }
 
-/* Sums for `pixels` places in a row and `count` blocks; the compiler sees both as constants. */
+/* Sums products for `pixels` places in a row and `count` blocks, which are constants after inlining. */
 INLINE void sum_products(const kilonet_operation *operation, uint32_t row_size, const uint8_t *values,
                          const int8_t *weights, int pixels, int count, __m512i *sums)
 {
@@ -152,7 +152,7 @@ INLINE void convolve_tile(const kilonet_operation *operation, const kilonet_bloc
     }
 }
 
-/* Convolves a row for `count` blocks of outputs. A last tile that would reach beyond it begins earlier. */
+/* Convolves a row for `count` blocks of outputs. The last tile begins earlier if it would reach beyond the row. */
 INLINE void convolve_row(const kilonet_operation *operation, const kilonet_block *blocks, uint32_t first, int count,
                          uint32_t columns, uint32_t row_size, const uint8_t *values, uint8_t *to, int32_t *logits)
 {
@@ -227,7 +227,7 @@ static void pool_average(const kilonet_operation *operation, const kilonet_map *
     }
 }
 
-/* Lays out the input map of an operation, with the padding around it. */
+/* Returns the layout of an operation's input map at `first` and writes its padding. */
 static kilonet_map map_of(const kilonet_operation *operation, uint8_t *first)
 {
     const uint32_t padding = operation->padding, inputs = operation->inputs;

@@ -1,12 +1,12 @@
-/* Classifies a binary PGM image (P5, 255 grey levels, light ink on dark) of the network's size and prints the class and
- * its logits. The channels of an image of several stand one below the other. */
+/* Classifies a binary PGM image (P5, grey levels up to 255, light ink on dark) of the network's size and prints its
+ * class and all logits. Several channels stand one below the other in the image. */
 #include "model.h"
 
 #include <stdio.h>
 
 #define HEIGHT (KILONET_CHANNELS * KILONET_ROWS)
 
-/* Reads a number of the header and the one character that must follow it; comments run from # to the line's end. */
+/* Reads a number of the header and one whitespace character after it. Comments run from # to the end of the line. */
 static long header_number(FILE *file)
 {
     long number = 0;
