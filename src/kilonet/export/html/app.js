@@ -1,8 +1,9 @@
-// The page: what is drawn is shown, given to the reader, and what the reader finds is shown and said. `makeReader` comes
-// from the script before this one; what it gets lets it change the drawing itself, and then have it settled. The reader's
-// `read(drawing, done)` calls `done` with null where there is nothing to read, or with
-// {pixels, shares, uncertain, objection}: what the network sees, how likely each digit is, whether to doubt it, and why it
-// is no digit, if it is none; or with {problem}, a sentence. It may call late, and need not call for every drawing.
+// The page: shows the drawing, passes it to the reader, and shows and announces the result. The script before this one
+// defines `makeReader(drawing, settle)`; a reader may change the drawing and then call `settle`. The reader's
+// `read(drawing, done)` calls `done` with null if there is nothing to read, with {problem}, a sentence, or with
+// {pixels, shares, uncertain, objection}: the pixels that the network sees, the probability of each digit, whether the
+// result is doubtful, and why the drawing is no digit, if it is none. It may call `done` late, and need not call it for
+// every drawing.
 "use strict";
 
 (() => {
@@ -11,13 +12,13 @@
   const reader = makeReader(drawing, settle);
   const [paper, seen] = [byId("paper"), byId("seen").getContext("2d", { willReadFrequently: true })];
   const bars = [...byId("bars").children];
-  let pointer = null; // the one that is drawing
-  let due = 0; // the frame that will show what has changed
-  let [asked, answered] = [0, 0]; // how many drawings the reader was given, and the latest that it has read
-  let silent = true; // unless a stroke or a button is done, and its result is to be said
+  let pointer = null; // id of the pointer that is drawing
+  let frame = 0; // id of the requested animation frame; 0 if none is requested
+  let [asked, answered] = [0, 0]; // numbers of the latest drawing given to the reader and of the latest result
+  let silent = true; // false from the end of a stroke or an action until its result is announced
 
   function show() {
-    due = 0;
+    frame = 0;
     showPaper();
     for (const [id, can] of [["undo", drawing.canUndo], ["clear", !drawing.isBlank]]) {
       byId(id).setAttribute("aria-disabled", String(!can));
@@ -38,7 +39,7 @@
     document.body.classList.toggle("uncertain", Boolean(isDigit && found.uncertain));
     bars.forEach((bar, digit) => showBar(bar, shares[digit] ?? 0, order[0] === digit));
     showSeen(found?.pixels);
-    if (number === asked && !silent) say(isDigit, found);
+    if (number === asked && !silent) announce(isDigit, found);
   }
 
   function showBar(bar, share, isBest) {
@@ -80,12 +81,12 @@
     document.body.classList.toggle("drawn", !drawing.isBlank);
   }
 
-  function changed() {
-    due ||= requestAnimationFrame(show);
+  function requestShow() {
+    frame ||= requestAnimationFrame(show);
   }
 
-  /** Say the result to a screen reader, once a stroke or a button is done. */
-  function say(isDigit, found) {
+  /** Announce the result to screen readers, after a stroke or an action. */
+  function announce(isDigit, found) {
     silent = true;
     const nothing = drawing.isBlank ? "The paper is empty" : "The paper shows no digit yet";
     const sure = byId("sure").textContent;
@@ -93,7 +94,7 @@
   }
 
   function settle() {
-    cancelAnimationFrame(due);
+    cancelAnimationFrame(frame);
     silent = false;
     show();
   }
@@ -121,15 +122,15 @@
     pointer = event.pointerId;
     paper.setPointerCapture(pointer);
     drawing.begin(pointOf(event));
-    changed();
+    requestShow();
   });
   paper.addEventListener("pointermove", (event) => {
     if (event.pointerId !== pointer) return;
     const passed = event.getCoalescedEvents?.() ?? [];
     for (const each of passed.length ? passed : [event]) drawing.extend(pointOf(each));
-    changed();
+    requestShow();
   });
-  // A touch that draws is no gesture: otherwise its end can swallow the tap that follows.
+  // Without this a browser may take a drawing touch for a gesture and swallow the next tap.
   paper.addEventListener("touchstart", (event) => event.preventDefault(), { passive: false });
   for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) paper.addEventListener(end, lift);
 
@@ -141,10 +142,10 @@
     event.preventDefault();
     act(isUndo ? "undo" : "clear");
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
-  new ResizeObserver(changed).observe(paper);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", requestShow);
+  new ResizeObserver(requestShow).observe(paper);
   settle();
 
-  /** For tests and for `kilonet verify`. */
+  /** `kilonet verify` and tests use this. */
   window.kilonet = Object.freeze({ ...reader, recognise: () => reader.recognise(drawing) });
 })();

@@ -1,12 +1,12 @@
-// From ink to what the network sees, as the digits of MNIST were made: the ink's bounding box is scaled until its
-// longer side is 20, by the mean over each new pixel's area, and put into 28 x 28 with its centre of mass in the middle.
-// All in whole numbers.
+// Prepares ink for the network as the digits of MNIST were prepared: the ink's bounding box is scaled to a longer side
+// of 20 pixels, each the mean over its area, and placed in 28 x 28 pixels with the centre of mass in the middle. All
+// arithmetic is in whole numbers.
 "use strict";
 
 const FIELD = 28;
 const BOX = 20;
 
-/** Centre ink, a Uint8Array (0 is bare paper) of rows x columns; null where there is none, or too faint. */
+/** Return ink, a Uint8Array of rows x columns with 0 for paper, as 28 x 28 pixels; null without ink or if too faint. */
 function centred(ink, rows, columns) {
   const bounds = boundsOf(ink, rows, columns);
   return bounds && placed(scaled(ink, columns, bounds));
@@ -24,9 +24,9 @@ function boundsOf(ink, rows, columns) {
   return bottom < 0 ? null : { top, left, height: bottom - top + 1, width: right - left + 1 };
 }
 
-/** Scale the ink within the bounds to {rows, columns, values}, the longer side 20. */
+/** Scale the ink within the bounds to {rows, columns, values} with a longer side of 20. */
 function scaled(ink, columns, { top, left, height, width }) {
-  // Lengths are counted in twentieths of a pixel of the ink: there such a pixel is 20 long and a new one `side` long.
+  // Lengths are in twentieths of a pixel of the ink: such a pixel is 20 long and a new one `side` long.
   const side = Math.max(height, width);
   const [newRows, newColumns] = [height, width].map((length) => Math.ceil((length * BOX) / side));
   const [rowsOver, columnsOver] = [height, width].map((length) => Array.from({ length }, (_, at) => overlaps(at, side)));
@@ -46,7 +46,7 @@ function scaled(ink, columns, { top, left, height, width }) {
   return { rows: newRows, columns: newColumns, values };
 }
 
-/** Which new pixels a pixel of the ink lies over along one side, each with the length over it. */
+/** Return the numbers of the new pixels that overlap a pixel of the ink along one side, with the overlapping length. */
 function overlaps(place, side) {
   const [start, end] = [place * BOX, (place + 1) * BOX];
   const found = [];
@@ -64,7 +64,7 @@ function placed({ rows, columns, values }) {
     across += value * (place % columns);
   });
   if (!mass) return null;
-  const [top, left] = [firstOf(down, mass, rows), firstOf(across, mass, columns)];
+  const [top, left] = [startOf(down, mass, rows), startOf(across, mass, columns)];
   const field = new Uint8Array(FIELD * FIELD);
   for (let row = 0; row < rows; row++) {
     field.set(values.subarray(row * columns, (row + 1) * columns), (top + row) * FIELD + left);
@@ -72,8 +72,8 @@ function placed({ rows, columns, values }) {
   return field;
 }
 
-/** Where a side begins in the field so that the centre of mass, moment / mass, comes nearest to pixel 14. */
-function firstOf(moment, mass, length) {
+/** Return the start of a side in the field that brings the centre of mass, moment / mass, nearest to pixel 14. */
+function startOf(moment, mass, length) {
   const first = Math.floor((FIELD * mass - 2 * moment + mass) / (2 * mass));
   return Math.min(Math.max(first, 0), FIELD - length);
 }

@@ -1,16 +1,15 @@
-// What is drawn: strokes of pen, finger or mouse, each a list of points, whose coordinates run from 0 to 1.
+// The drawing: strokes of pen, finger or mouse. A stroke is a list of points with coordinates from 0 to 1.
 "use strict";
 
 const PEN = 0.08; // the pen's width on the paper
 const RASTER = 160; // rows and columns of the ink that is centred
-const RASTER_PEN = 19; // the pen's width there: redrawn with it, MNIST's digits have as much ink as before
-const LEAST = 0.06; // a drawing smaller than this is no digit yet
-const NEAR = 0.003; // a point nearer than this to the one before adds nothing
+const RASTER_PEN = 19; // the pen's width in the raster; MNIST's digits redrawn with it keep their amount of ink
+const SMALLEST_DIGIT = 0.06; // a smaller drawing is not read
+const SHORTEST_STEP = 0.003; // a point nearer to the previous one is left out
 
 const BLANK = Object.freeze({ strokes: [], photo: null });
 
-/** Strokes or a photo, {image, file}, with every state there has been, so that undo takes back a stroke, a photo and a
-    clearing alike. */
+/** Strokes or a photo, {image, file}, with all earlier states, so that undo reverts a stroke, a photo or a clearing. */
 class Drawing {
   #states = [BLANK];
 
@@ -37,7 +36,7 @@ class Drawing {
   extend([x, y]) {
     const stroke = this.strokes.at(-1);
     const [lastX, lastY] = stroke.at(-1);
-    if (Math.hypot(x - lastX, y - lastY) >= NEAR) stroke.push([x, y]);
+    if (Math.hypot(x - lastX, y - lastY) >= SHORTEST_STEP) stroke.push([x, y]);
   }
 
   place(photo) {
@@ -58,14 +57,14 @@ function newRaster(side) {
   return canvas.getContext("2d", { willReadFrequently: true });
 }
 
-/** Lay an image on a square of a context, whole and in its middle. */
+/** Draw a whole image in the middle of a square of a context. */
 function lay(context, image, side) {
   const scale = side / Math.max(image.width, image.height);
   const [width, height] = [image.width * scale, image.height * scale];
   context.drawImage(image, (side - width) / 2, (side - height) / 2, width, height);
 }
 
-/** Draw strokes on a context, as smooth lines: a point's place is its coordinate times scale, plus an offset. */
+/** Draw strokes on a context as smooth lines. Coordinates are multiplied by scale and moved by [left, top]. */
 function trace(context, strokes, pen, scale, [left, top] = [0, 0]) {
   context.lineCap = context.lineJoin = "round";
   context.lineWidth = pen;
@@ -83,8 +82,8 @@ function trace(context, strokes, pen, scale, [left, top] = [0, 0]) {
   }
 }
 
-/** Rasterise strokes for `centred`, so large that they fill the raster; the pen is as wide for small digits as for
-    large ones. Uint8Array of RASTER x RASTER; null where nothing is drawn, or too little. */
+/** Rasterise strokes for `centred`, scaled to fill the raster, with the same pen for small digits and large ones.
+    Return a Uint8Array of RASTER x RASTER; null if the drawing is empty or too small. */
 function inkOf(strokes, context) {
   let [left, right, top, bottom] = [1, 0, 1, 0];
   for (const [x, y] of strokes.flat()) {
@@ -92,7 +91,7 @@ function inkOf(strokes, context) {
     [top, bottom] = [Math.min(top, y), Math.max(bottom, y)];
   }
   const side = Math.max(right - left, bottom - top);
-  if (side < LEAST) return null;
+  if (side < SMALLEST_DIGIT) return null;
   const scale = (RASTER - RASTER_PEN - 2) / side;
   const margin = RASTER_PEN / 2 + 1;
   context.clearRect(0, 0, RASTER, RASTER);

@@ -1,10 +1,10 @@
 // The integer network, specification 1: docs/INTEGER.md of Kilonet, to the bit.
 //
-// Every number is a whole one below 2 ** 53, which a double holds exactly; the exporter has proved it of this network.
-// A map is {channels, rows, columns, values}, its values channel after channel, row after row.
+// Every number is an integer below 2 ** 53, which a double holds exactly; the exporter has checked this.
+// A map is {channels, rows, columns, values} with values in the order [channel][row][column].
 "use strict";
 
-/** Read a network as the exporter writes it, and return logits(pixels): Uint8Array to Int32Array. */
+/** Return the function logits(pixels) of a network as the exporter writes it: Uint8Array to Int32Array. */
 function integerNetwork({ input: [channels, rows, columns], operations }) {
   const steps = operations.map((operation) => ({ ...operation, weights: signedBytes(operation.weights ?? "") }));
   return function logits(pixels) {
@@ -42,11 +42,11 @@ function convolve(step, map, isLast) {
   return result;
 }
 
-/** Add to every sum the weight times the value that it meets at this channel, row and column of the kernel. */
+/** Add to every sum the product of a weight and the value at its channel, row and column of the kernel. */
 function addProducts(sums, weight, { values, rows: high, columns: wide }, channel, firstRow, firstColumn, rows, columns) {
   for (let row = 0, place = 0; row < rows; row++) {
     let from = (channel * high + firstRow + row) * wide + firstColumn;
-    // imul and "| 0" change nothing, as no sum passes 32 bits; they tell the engine that it may count in such integers.
+    // No sum exceeds 32 bits, so imul and "| 0" change nothing; they let the engine use 32-bit integers.
     for (const end = place + columns; place < end; place++, from++) {
       sums[place] = (sums[place] + Math.imul(weight, values[from])) | 0;
     }
@@ -89,7 +89,7 @@ function takeAverage(step, map, isLast) {
   return result;
 }
 
-/** Write a channel's results: floor((v * m + x * k + o) / 2 ** s), clamped to a byte unless they are the logits. */
+/** Write a channel's results: floor((v * m + x * k + o) / 2 ** s), clamped to 0 to 255 unless they are logits. */
 function requantise({ output: { multiplier, shift, offset }, skip }, channel, sums, result, isLast, skipped) {
   const [to, residual] = [plane(result, channel), skipped && plane(skipped, channel)];
   const [m, o, k, unit] = [multiplier[channel], offset[channel], skipped && skip[channel], 2 ** shift[channel]];

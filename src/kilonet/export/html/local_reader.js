@@ -1,4 +1,4 @@
-// Reads a drawing here, in the page: centred as the digits of MNIST were, by the integer network.
+// Reads a drawing in the page itself: centres it as the digits of MNIST are centred and executes the integer network.
 "use strict";
 
 function makeReader() {
@@ -6,7 +6,7 @@ function makeReader() {
   const logits = integerNetwork(network);
   const raster = newRaster(RASTER);
 
-  /** From a drawing to {pixels, shares}, the shares of each digit adding up to one; null without a digit. */
+  /** Return {pixels, shares} of a drawing, `shares` being the probability of each digit; null if there is none. */
   function recognise({ strokes }) {
     const drawn = inkOf(strokes, raster);
     const pixels = drawn && centred(drawn, RASTER, RASTER);

@@ -147,7 +147,7 @@ def _page_of_size(network: IntegerNetwork, facts: PageFacts, size: int) -> str:
     content = PageContent(
         name=facts.name,
         lead=f"A neural network of {facts.parameters:,} parameters reads it as you draw, here in this page.",
-        caption=f"Your ink in {FIELD_SIZE} grey pixels, scaled and centred like the digits it learnt from.",
+        caption=f"Your ink in {FIELD_SIZE} grey pixels, scaled and centred like the digits it was trained on.",
         facts=[*footer_facts(facts), ("This page", f"{size / 1000:.0f} kB, works offline")],
         scripts=[page_source(name) for name in SCRIPTS],
         style=page_source("page.css"),
