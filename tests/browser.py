@@ -1,7 +1,8 @@
-"""Real headless Chromium for tests of pages: Debian's, driven by Playwright.
+"""Headless Chromium for tests of pages: the installed one, driven by Playwright.
 
-The fixture `chromium`, in conftest.py, is one browser for the whole session; `watched` opens a page in it. While it is
-open an asyncio loop runs in the main thread, so that a test which needs one of its own runs it in another thread.
+The fixture `chromium` in conftest.py is one browser for the whole session; `watched` opens a page in it. While the
+browser is open, an asyncio loop runs in the main thread; a test that needs its own loop runs it in another
+thread.
 """
 
 import contextlib
@@ -20,10 +21,10 @@ _ON_VIOLATION = "addEventListener('securitypolicyviolation', (event) => console.
 
 @dataclass
 class Watch:
-    """What a page did that it should not have done."""
+    """Collects the errors, warnings and forbidden requests of a page."""
 
     allowed: tuple[str, ...]
-    """How the addresses that it may ask for begin."""
+    """Beginnings of the addresses that the page may request."""
     complaints: list[str] = field(default_factory=list)
 
     def attach(self, page: Page) -> None:
@@ -43,13 +44,13 @@ class Watch:
 
 @contextlib.contextmanager
 def watched(browser: Browser, address: str, *allowed: str, **options: Any) -> Iterator[Page]:
-    """Open an address in a context of its own, and fail at the end if the page complained or asked for anything else.
+    """Open an address in a new context, and fail at the end if the page had an error or requested anything else.
 
     Args:
-        browser: where.
-        address: what; it may be asked for.
-        allowed: the beginnings of further addresses that may be asked for.
-        options: of Playwright's `new_context`, such as `DESKTOP` or `PHONE`.
+        browser: the browser.
+        address: the address to open, which the page may request.
+        allowed: beginnings of further addresses that the page may request.
+        options: options of Playwright's `new_context`, such as `DESKTOP` or `PHONE`.
     """
     watch = Watch((address, *allowed))
     context = browser.new_context(**options)
@@ -79,9 +80,9 @@ _INTRUDE = """async () => {
 
 
 def intruded(browser: Browser, address: str) -> Any:
-    """Put a script, an image, a style and a request into a page that did not ask for them.
+    """Insert a script, an image, a style and a request into a page, which its policy must forbid.
 
-    Returns what the script left behind, and the directives of the page's policy that were hit.
+    Returns what the script left behind, and the directives of the policy that were violated.
     """
     context = browser.new_context()
     page = context.new_page()
@@ -106,7 +107,7 @@ def draw(page: Page, canvas: str, *strokes: list[Point]) -> None:
 
 
 def touch(page: Page, canvas: str, *strokes: list[Point]) -> None:
-    """Draw strokes with a finger, through the browser's own input, which scrolls where a page lets it."""
+    """Draw strokes with a finger through the browser's own input, which scrolls if the page allows it."""
     session = page.context.new_cdp_session(page)
 
     def send(kind: str, *points: Point) -> None:
@@ -121,7 +122,7 @@ def touch(page: Page, canvas: str, *strokes: list[Point]) -> None:
 
 
 def dense(stroke: list[Point], steps: int = 3) -> list[Point]:
-    """Add points between the points of a stroke."""
+    """Return a stroke with more points between its points."""
     at = np.linspace(0, len(stroke) - 1, (len(stroke) - 1) * steps + 1)
     xs, ys = (np.interp(at, range(len(stroke)), axis) for axis in zip(*stroke, strict=True))
     return list(zip(xs.tolist(), ys.tolist(), strict=True))

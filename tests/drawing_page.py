@@ -1,4 +1,4 @@
-"""The page to draw on, exported or served: digits to draw, and what it says and shows of them."""
+"""Helpers for the page to draw on, exported or served: digits to draw, and its texts and pixels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ DIGITS: dict[int, list[list[Point]]] = {
 
 
 def said(page: Page) -> str:
+    """Return the text that the page announces to screen readers."""
     return page.locator("#said").inner_text()
 
 
@@ -41,7 +42,7 @@ def shows(page: Page, digit: int | None) -> None:
 
 
 def seen(page: Page) -> Pixels:
-    """Read what the network sees off the small canvas."""
+    """Return the pixels of the small canvas, which shows the network's input: uint8 (28, 28)."""
     grey = page.evaluate(
         "() => Array.from(document.getElementById('seen').getContext('2d').getImageData(0, 0, 28, 28).data)"
     )

@@ -1,4 +1,4 @@
-"""Random integer networks of every operation kind, up to the very limits of the specification, and pixels for them."""
+"""Random integer networks with all kinds of operations, up to the limits of the specification, and pixels for them."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ _PIXEL = 255
 
 @strategies.composite
 def integer_networks(draw: strategies.DrawFn) -> IntegerNetwork:
-    """Draw a legal network of up to five operations and an end that leaves one value a class."""
+    """Draw a valid network of up to five operations and a last one that leaves one value for each class."""
     first: Shape = draw(strategies.tuples(*(strategies.integers(1, high) for high in (4, 12, 12))))
     random = np.random.default_rng(draw(strategies.integers(0, 2**32 - 1)))
     shape, operations = first, list[IntegerOperation]()
@@ -43,7 +43,7 @@ def integer_networks(draw: strategies.DrawFn) -> IntegerNetwork:
 
 
 def random_pixels(network: IntegerNetwork, count: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Noise, then black, then white."""
+    """Return images of noise, the last two black and white: uint8 (count, channels, rows, columns)."""
     pixels = np.random.default_rng(seed).integers(0, 256, (count, *network.input_shape), np.uint8)
     pixels[-2:] = np.array([0, _PIXEL], np.uint8)[:, None, None, None]
     return pixels
@@ -82,7 +82,7 @@ def _convolution(
     bias = random.integers(-30_000, 30_000, outputs)
     if random.integers(10) == 0:
         bias = random.choice([-1, 1], outputs) * (2**31 - 1 - np.abs(weights).sum((1, 2, 3)) * _PIXEL)
-    # The proof takes the largest sum of all channels for each.
+    # The check of widths takes the largest sum of all channels for each of them.
     largest = np.full(outputs, (np.abs(weights).sum((1, 2, 3)) * _PIXEL + np.abs(bias)).max())
     skip = random.integers(-(2**20), 2**20, outputs) if residual else None
     skipped = np.zeros(outputs, np.int64) if skip is None else np.abs(skip).max() * _PIXEL
@@ -103,7 +103,7 @@ def _average(shape: Shape, random: Random, *, is_last: bool = False) -> Requanti
 
 
 def _requantisation(largest: NDArray[Any], skipped: NDArray[Any], random: Random, *, is_last: bool) -> Requantisation:
-    """Spread most channels' results over 0 to 255; take the others to the limits, but not over them."""
+    """Return a requantisation that spreads most channels over 0 to 255 and takes the others up to the limits."""
     channels = len(largest)
     multiplier = random.integers(0, MAXIMUM_MULTIPLIER + 1, channels) * random.choice([-1, 1, 1, 1], channels)
     products = largest * np.abs(multiplier) + skipped
@@ -111,7 +111,7 @@ def _requantisation(largest: NDArray[Any], skipped: NDArray[Any], random: Random
     extreme = random.integers(8, size=channels) == 0
     shift = np.where(extreme, random.integers(0, MAXIMUM_SHIFT + 1, channels), fitting)
     if is_last:
-        # A logit has 32 bits; without this, few extremes would be legal.
+        # A logit has 32 bits; without this, few extreme networks would be valid.
         shift = np.maximum(shift, np.ceil(np.log2(np.maximum(products, 1))).astype(np.int64) - 30).clip(
             0, MAXIMUM_SHIFT
         )

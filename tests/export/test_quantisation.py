@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from helpers import model_section, refusal, some_pixels
 from kilonet.data.datasets import DataSet, Images
-from kilonet.export import folding
-from kilonet.export import quantisation as quantise
+from kilonet.export import folding, quantisation
 from kilonet.export.finetuning import finetune
 from kilonet.export.integer import IntegerConvolution, IntegerNetwork, integer_logits
 from kilonet.export.unrounded_steps import UnroundedConvolution, to_integer_network
@@ -26,7 +25,7 @@ def unlabelled(pixels: torch.Tensor) -> Images:
 
 
 def integers(model: Model, pixels: torch.Tensor) -> IntegerNetwork:
-    return to_integer_network(model.section, quantise.choose_scales(model, unlabelled(pixels)))
+    return to_integer_network(model.section, quantisation.choose_scales(model, unlabelled(pixels)))
 
 
 def accuracy(scores: NDArray[Any], images: Images) -> float:
@@ -57,7 +56,7 @@ def test_the_integers_are_close_to_the_floats(model: Model) -> None:
 @pytest.mark.parametrize("name", ["best", "mcu", "baseline"])
 def test_packaged_models_lose_at_most_a_twentieth_of_a_point(name: str, mnist: DataSet) -> None:
     model = load_model(name)
-    quantised = quantise.quantise(model, mnist.train)
+    quantised = quantisation.quantise(model, mnist.train)
     before = accuracy(model.logits(mnist.test.pixels).numpy(), mnist.test)
     after = accuracy(integer_logits(quantised.network, mnist.test.pixels.numpy()), mnist.test)
     assert after >= before - 0.0005
@@ -115,10 +114,10 @@ def first(images: Images, count: int) -> Images:
 
 
 @pytest.mark.usefixtures("short_finetuning")
-def test_finetuning_mends_bad_biases_and_repeats_to_the_bit(small: DataSet) -> None:
-    """A calibration that went wrong: every bias of two convolutions is off by a seventh of its channel's range."""
+def test_finetuning_repairs_bad_biases_and_repeats_to_the_bit(small: DataSet) -> None:
+    """Scales that were chosen badly: every bias of two convolutions is off by a seventh of its channel's range."""
     model, images = load_model("mcu"), first(small.train, 640)
-    steps = list(quantise.choose_scales(model, images))
+    steps = list(quantisation.choose_scales(model, images))
     for number in (1, 2):
         step = steps[number]
         assert isinstance(step, UnroundedConvolution)
@@ -135,20 +134,20 @@ def test_finetuning_mends_bad_biases_and_repeats_to_the_bit(small: DataSet) -> N
 @pytest.mark.usefixtures("short_finetuning")
 def test_finetuning_happens_only_when_the_drop_asks_for_it(small: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     model, images = load_model("mcu"), first(small.train, 600)
-    assert quantise.quantise(model, images).finetuned_accuracy is None
+    assert quantisation.quantise(model, images).finetuned_accuracy is None
     monkeypatch.setattr("kilonet.export.quantisation.TOLERATED_DROP", -1.0)
-    forced = quantise.quantise(model, images)
+    forced = quantisation.quantise(model, images)
     assert forced.finetuned_accuracy is not None
     assert forced.finetuned_accuracy > 0.95
 
 
 def test_images_of_another_size_are_refused() -> None:
     with pytest.raises(KilonetError) as error:
-        quantise.quantise(load_model("mcu"), unlabelled(some_pixels(12, (1, 8, 8))))
+        quantisation.quantise(load_model("mcu"), unlabelled(some_pixels(12, (1, 8, 8))))
     refusal(error, "(1, 8, 8)", "(1, 28, 28)")
 
 
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(KilonetError) as error:
-        quantise.quantise(load_model("mcu"), unlabelled(some_pixels(3)))
+        quantisation.quantise(load_model("mcu"), unlabelled(some_pixels(3)))
     refusal(error, "too few")

@@ -24,7 +24,7 @@ from kilonet.utils.errors import CheckFailed, KilonetError
 
 @pytest.fixture(scope="module")
 def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`mcu` with scales from 2,000 images. Nobody changes its files."""
+    """`mcu` with scales from 2,000 images. Tests must not change its files."""
     folder = tmp_path_factory.mktemp("export") / "mcu"
     export_c(load_model("mcu"), small.train, folder)
     return folder
@@ -32,14 +32,14 @@ def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def _quantised_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Choosing scales takes seconds and is not what the test is about."""
+    """Skip the choice of scales, which takes seconds and is not under test."""
     ready = QuantisationResult(read_manifest(exported).network, 0.99, 0.99, None)
     monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: ready)
 
 
 @pytest.fixture
 def copied(exported: Path, tmp_path: Path) -> Path:
-    """The test's own copy."""
+    """A copy that the test may change."""
     folder = tmp_path / "copy"
     folder.mkdir()
     for file in exported.iterdir():
@@ -226,17 +226,17 @@ def test_c_that_does_not_compile_is_refused(copied: Path, small: DataSet) -> Non
     refusal(error, "model.c")
 
 
-def test_no_compiler_is_said(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_reported(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(KilonetError) as error:
         kilonet.load(exported)
     refusal(error, "no-such-compiler", "CC")
 
 
-def test_loading_a_model_imports_nothing_of_shipping_at_import() -> None:
+def test_importing_models_and_training_does_not_import_the_exports() -> None:
     script = """
 import sys, kilonet, kilonet.models.model, kilonet.training.train
-print(any("ship" in name for name in sys.modules))
+print(any(name.startswith("kilonet.export") for name in sys.modules))
 """
     assert python(script).out.strip() == "False"
 
