@@ -1,4 +1,4 @@
-"""The C form: bit-equal to the reference everywhere it runs, and as small as it says."""
+"""The C form: equal to the reference to the bit on every target, and as small as its footprint states."""
 
 import os
 import re

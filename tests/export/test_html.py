@@ -1,4 +1,4 @@
-"""The exported page in real headless Chromium: its arithmetic, its drawing, its manners."""
+"""The exported page in headless Chromium: its arithmetic, its drawing, its accessibility and its policy."""
 
 import base64
 import json
@@ -44,7 +44,7 @@ from kilonet.utils.errors import KilonetError
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a user gets."""
+    """The exported folder of `best`."""
     out = tmp_path_factory.mktemp("best")
     assert main(["export", "best", "--to", "html", "--out", str(out)]) == 0
     return out
@@ -62,7 +62,7 @@ def best(folder: Path) -> IntegerNetwork:
 
 @pytest.fixture(scope="module")
 def page(chromium: Browser, file: Path) -> Iterator[Page]:
-    """The page at a desk. Every test leaves it cleared."""
+    """The page in a desktop window. Every test leaves it cleared."""
     with watched(chromium, file.as_uri(), **DESKTOP) as opened:
         yield opened
 
@@ -170,7 +170,7 @@ def test_verify_holds_the_page_to_the_integers(
 def test_verify_says_where_it_cannot_run_a_page(
     folder: Path, small_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder of which nothing can be run is not verified."""
+    """A folder without a form that can run here is not verified."""
     monkeypatch.setenv("PATH", "")
     answer = command(capsys, "verify", folder, "--data", small_folder)
     assert answer.status == 2
@@ -193,7 +193,7 @@ def _only(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def by_hand(ink: Pixels) -> Pixels | None:
-    """Centre ink as MNIST was made, written anew with matrices: each new pixel is the mean over its area."""
+    """Centre ink as in MNIST, implemented with matrices: each new pixel is the mean over its area."""
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     if not rows.size:
         return None
@@ -216,7 +216,7 @@ def by_hand(ink: Pixels) -> Pixels | None:
 
 
 def _overlap(length: int, side: int) -> NDArray[np.int64]:
-    """How far each old pixel, 20 long, lies in each new one, `side` long."""
+    """Return how much of each old pixel, 20 long, lies in each new one, `side` long."""
     new, old = np.arange(-(-length * 20 // side))[:, None] * side, np.arange(length)[None] * 20
     lengths: NDArray[np.int64] = np.clip(np.minimum(new + side, old + 20) - np.maximum(new, old), 0, None)
     return lengths
@@ -429,7 +429,7 @@ def test_a_screen_reader_finds_names_for_everything(clean: Page) -> None:
     assert clean.get_attribute("#said", "aria-live") == "polite"
 
 
-# Looks and manners
+# Looks, accessibility and policy
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -448,7 +448,7 @@ def test_colours_follow_the_system_and_can_be_read(
 
 
 def _luminance(page: Page, selector: str, name: str) -> float:
-    """Of WCAG 2.2."""
+    """Return the relative luminance of a colour as WCAG 2.2 defines it."""
     colour = page.locator(selector).first.evaluate(f"(element) => getComputedStyle(element).{name}")
     shares = np.array([float(number) for number in re.findall(r"[\d.]+", colour)[:3]]) / 255
     linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)

@@ -1,4 +1,4 @@
-"""The reference of docs/INTEGER.md against a second writing of it, in plain Python numbers, loop by loop."""
+"""The reference of docs/INTEGER.md against a second implementation with plain Python integers and loops."""
 
 from collections.abc import Callable
 from itertools import product

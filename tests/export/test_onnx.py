@@ -1,4 +1,4 @@
-"""The ONNX forms: what onnxruntime makes of them is what the trained and the integer network say."""
+"""The ONNX forms: onnxruntime gives the logits of the trained and the integer network."""
 
 import json
 import shutil
@@ -66,7 +66,7 @@ def integers(model: Model, pixels: torch.Tensor) -> IntegerNetwork:
 def run(
     graph: onnx.ModelProto, pixels: torch.Tensor | NDArray[np.uint8], *, optimised: bool = True
 ) -> NDArray[np.float32]:
-    """Run a graph as a user would: onnxruntime as it comes."""
+    """Run a graph in onnxruntime with default settings, as a user would."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     if not optimised:
@@ -88,7 +88,7 @@ class Integers:
     model: Model
     network: IntegerNetwork
     expected: NDArray[np.float64]
-    """What the integers say of all test images."""
+    """Logits of the integer network on all test images."""
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def mcu(mnist: DataSet) -> Integers:
 
 @pytest.fixture(scope="module")
 def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`mcu` with scales from 2,000 images. Nobody changes its files."""
+    """`mcu` with scales from 2,000 images. Tests must not change its files."""
     folder = tmp_path_factory.mktemp("export") / "mcu"
     export_onnx(load_model("mcu"), small, folder)
     return folder
@@ -107,14 +107,14 @@ def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def _quantised_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Choosing scales takes seconds and is not what the test is about."""
+    """Skip the choice of scales, which takes seconds and is not under test."""
     ready = QuantisationResult(read_manifest(exported).network, 0.99, 0.99, None)
     monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: ready)
 
 
 @pytest.fixture
 def copied(exported: Path, tmp_path: Path) -> Path:
-    """The test's own copy."""
+    """A copy that the test may change."""
     return shutil.copytree(exported, tmp_path / "copy")
 
 
@@ -209,7 +209,7 @@ def requantisation(multiplier: list[int], shift: list[int], offset: list[int]) -
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("skip", [None, [700, -300]])
 def test_multipliers_of_every_sign_and_pads_that_differ(skip: list[int] | None, *, relu: bool) -> None:
-    """What training hardly brings about, but the specification allows."""
+    """Training hardly produces such numbers, but the specification allows them."""
     random = np.random.default_rng(0)
     weights = random.integers(-127, 128, (2, 2, 3, 3)).astype(np.int8)
     convolution = IntegerConvolution(

@@ -1,4 +1,4 @@
-"""From trained models to integers: folding, ranges and what is left of the accuracy."""
+"""From trained models to integers: folding, ranges and the accuracy that is kept."""
 
 import dataclasses
 from typing import Any

@@ -27,7 +27,7 @@ STORED_IMAGES = 8
 
 @dataclass(frozen=True, eq=False)
 class ExportResult:
-    """What an export has written and measured. `str()` gives the text that `kilonet export` prints."""
+    """The files and figures of an export. `str()` gives the text that `kilonet export` prints."""
 
     folder: Path
     files: tuple[str, ...]
@@ -44,7 +44,7 @@ class ExportResult:
         return {"folder": str(self.folder), "files": list(self.files), **self.figures}
 
     def __str__(self) -> str:
-        """Return the summary, what was written and which command comes next."""
+        """Return the summary, the names of the files and the next command."""
         look = f"open {self.folder / PAGE_FILE}, or " if self.is_page else ""
         written = f"Wrote {', '.join(self.files)} to {self.folder}"
         return "\n".join([*self.summary, written, f"Next: {look}kilonet verify {self.folder}"])

@@ -1,7 +1,7 @@
 """Fold a trained network into a few steps over real numbers, without normalisation and batch norm.
 
 Each tensor is kept as `r` with value = a * r + b per channel. The input is the pixels, with the normalisation as a and
-b. A batch norm after a ReLU sets a new a and b and leaves r as it is. The next convolution multiplies its weights by a
+b. A batch norm after a ReLU sets a new a and b and does not change r. The next convolution multiplies its weights by a
 and adds b to its bias, which is exact if it has no padding and no residual sum. A mean may lie in between, and so may
 a max-pool if no a is negative. In all other cases the step that computes r applies a and b itself.
 """

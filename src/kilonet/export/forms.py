@@ -29,7 +29,7 @@ class FormRunner(Protocol):
 
 @dataclass(frozen=True)
 class Allowance:
-    """How much a form that computes in floats may differ from what it is compared with."""
+    """How much the logits of a form that computes in floats may differ from the expected ones."""
 
     with_trained: bool
     """Whether it is compared with the trained float network, or else with the integer reference."""

@@ -85,7 +85,7 @@ def verify(folder: Path, images: Images) -> Verification:
     """Run every form in an exported folder and compare it with the reference.
 
     Args:
-        folder: what `kilonet export` wrote.
+        folder: an exported folder.
         images: the test set.
 
     Raises:
