@@ -12,9 +12,7 @@ import hashlib
 import os
 import platform
 import shlex
-import shutil
 import stat
-import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -25,6 +23,7 @@ import torch
 
 from kilonet.engines.native import codegen
 from kilonet.network.section import ModelSection
+from kilonet.utils.compilers import find_compiler, run_compiler
 from kilonet.utils.errors import KilonetError
 
 _FLAGS = "-std=c++20 -O3 -fno-strict-aliasing -ffp-contract=fast -fno-math-errno -fno-trapping-math -w -pthread"
@@ -50,7 +49,6 @@ _SOURCES = (
     "trainer.hpp",
     "trainer.cpp",
 )
-_LONGEST_COMPILATION = 600
 
 
 def multiplies_bfloat16() -> bool:
@@ -109,11 +107,7 @@ def cache_folder() -> Path:
 
 
 def _compiler() -> str:
-    wanted = os.environ.get("CXX")
-    for name in [wanted] if wanted else ["c++", "g++", "clang++"]:
-        if path := shutil.which(name):
-            return path
-    raise KilonetError(f"no C++ compiler found ({wanted or 'c++, g++ or clang++'}); install one or set CXX")
+    return find_compiler("C++", "CXX", ("c++", "g++", "clang++"))
 
 
 def _library_flags(precision: str) -> list[str]:
@@ -152,7 +146,7 @@ def _read(name: str) -> str:
 
 @functools.cache
 def _version(compiler: str) -> str:
-    return _run([compiler, "--version"])
+    return run_compiler([compiler, "--version"])
 
 
 @functools.cache
@@ -174,7 +168,7 @@ def compile_program(model: ModelSection, precision: str, main: Path, folder: Pat
     """
     _lay_out(codegen.source(model), folder)
     program = folder / main.stem
-    _run([_compiler(), *_flags(precision), f"-I{folder}", "-o", str(program), str(main)])
+    run_compiler([_compiler(), *_flags(precision), f"-I{folder}", "-o", str(program), str(main)])
     return program
 
 
@@ -186,11 +180,11 @@ def _compile(compiler: str, flags: list[str], source: str, path: Path) -> None:
         _lay_out(source, folder)
         missing = [folder / "network.o"] + ([] if trainer.exists() else [folder / "trainer.o"])
         command = [compiler, *flags, "-c"]
-        for job in [threads.submit(_run, [*command, one.with_suffix(".cpp").name], folder) for one in missing]:
+        for job in [threads.submit(run_compiler, [*command, one.with_suffix(".cpp").name], folder) for one in missing]:
             job.result()
         for made in missing[1:]:
             made.replace(trainer)
-        _run([compiler, *flags, "-shared", "-o", "network.so", "network.o", str(trainer)], folder)
+        run_compiler([compiler, *flags, "-shared", "-o", "network.so", "network.o", str(trainer)], folder)
         (folder / "network.so").replace(path)
 
 
@@ -198,22 +192,3 @@ def _lay_out(source: str, folder: Path) -> None:
     for file in _SOURCES:
         (folder / file).write_text(_read(file), encoding="utf-8")
     (folder / "network.cpp").write_text(source, encoding="utf-8")
-
-
-def _run(command: list[str], folder: Path | None = None) -> str:
-    """Run the compiler in a folder and return what it prints.
-
-    Raises:
-        KilonetError: it failed; says its first error.
-    """
-    try:
-        done = subprocess.run(  # noqa: S603
-            command, cwd=folder, capture_output=True, text=True, timeout=_LONGEST_COMPILATION, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise KilonetError(f"the C++ compiler {command[0]} cannot be run: {error}") from None
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
-        first = next((line for line in lines if "error" in line), lines[0])
-        raise KilonetError(f"the C++ compiler {command[0]} failed: {first.strip()}")
-    return done.stdout

@@ -2,10 +2,7 @@
 
 import ctypes
 import os
-import shutil
-import subprocess
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +10,10 @@ from numpy.typing import NDArray
 
 from kilonet.export.c.codegen import LIBRARY_FILES
 from kilonet.network.operations import Shape
+from kilonet.utils.compilers import find_compiler, run_compiler
 from kilonet.utils.errors import KilonetError
 
 FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O3", "-fPIC", "-shared")
-_LONGEST_COMPILATION = 300
 
 
 class CompiledC:
@@ -30,11 +27,11 @@ class CompiledC:
         """
         self._input_shape = input_shape
         self._classes = classes
-        compiler = find_compiler()
+        compiler = find_compiler("C", "CC", ("cc", "gcc", "clang"))
         # The library stays loaded after its file is deleted.
         with tempfile.TemporaryDirectory(prefix="kilonet-") as name:
             library = Path(name) / "model.so"
-            run([compiler, *FLAGS, *_processor_flags(compiler), "-o", str(library), *LIBRARY_FILES], folder)
+            run_compiler([compiler, *FLAGS, *_processor_flags(compiler), "-o", str(library), *LIBRARY_FILES], folder)
             self._classify = ctypes.CDLL(str(library)).kilonet_classify
         self._classify.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         self._classify.restype = None
@@ -53,42 +50,10 @@ class CompiledC:
         return result
 
 
-def find_compiler() -> str:
-    """Return the path of the C compiler: that of the environment's CC, or cc, gcc or clang.
-
-    Raises:
-        KilonetError: there is none.
-    """
-    wanted = os.environ.get("CC")
-    for name in [wanted] if wanted else ["cc", "gcc", "clang"]:
-        if path := shutil.which(name):
-            return path
-    raise KilonetError(f"no C compiler found ({wanted or 'cc, gcc or clang'}); install one or set CC")
-
-
 def _processor_flags(compiler: str) -> list[str]:
     """Return the flag for this processor's instructions, if the compiler knows it."""
     try:
-        run([compiler, "-march=native", "-E", "-x", "c", os.devnull], Path())
+        run_compiler([compiler, "-march=native", "-E", "-x", "c", os.devnull])
     except KilonetError:
         return []
     return ["-march=native"]
-
-
-def run(command: Sequence[str], folder: Path) -> str:
-    """Run a compiler or the like in a folder and return what it prints.
-
-    Raises:
-        KilonetError: it cannot be run or fails; says its first error.
-    """
-    try:
-        done = subprocess.run(  # noqa: S603
-            command, cwd=folder, capture_output=True, text=True, timeout=_LONGEST_COMPILATION, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise KilonetError(f"{command[0]} cannot be run: {error}") from None
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
-        first = next((line for line in lines if "error" in line), lines[0])
-        raise KilonetError(f"{command[0]} failed in {folder}: {first.strip()}")
-    return done.stdout

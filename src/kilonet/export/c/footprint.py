@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kilonet.export.c import codegen
-from kilonet.export.c.bindings import run
 from kilonet.export.integer import IntegerNetwork
+from kilonet.utils.compilers import run_compiler
 from kilonet.utils.errors import CheckFailed
 
 CROSS_COMPILER = "arm-none-eabi-gcc"
@@ -76,7 +76,7 @@ def _linked_bytes(sources: Mapping[str, str]) -> int | None:
         for file, content in sources.items():
             (folder / file).write_text(content, encoding="utf-8")
         linking = ("-nostdlib", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections,-ekilonet_classify")
-        run([compiler, *CROSS_FLAGS, *linking, "-o", "model.elf", *codegen.LIBRARY_FILES, "-lgcc"], folder)
-        _, figures = run([size, "model.elf"], folder).splitlines()
+        run_compiler([compiler, *CROSS_FLAGS, *linking, "-o", "model.elf", *codegen.LIBRARY_FILES, "-lgcc"], folder)
+        _, figures = run_compiler([size, "model.elf"], folder).splitlines()
     text, data, *_ = map(int, figures.split()[:3])
     return text + data
