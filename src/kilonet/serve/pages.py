@@ -7,8 +7,8 @@ from pathlib import Path
 
 from kilonet.export.html.page import (
     FIELD_SIZE,
-    PageFacts,
     PageContent,
+    PageFacts,
     assemble_page,
     content_security_policy,
     footer_facts,
