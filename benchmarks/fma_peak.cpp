@@ -1,4 +1,4 @@
-// The processor's float32 peak: independent multiply-adds on registers alone, one chain set a thread. Prints GFLOP/s.
+// Measures the processor's float32 peak: independent multiply-adds on registers, one set of chains a thread. Prints GFLOP/s.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -29,13 +29,13 @@ static float spin() {
   return total[0];
 }
 
-int main(int count, char** words) {
-  const int threads = count > 1 ? std::atoi(words[1]) : 1;
+int main(int count, char** arguments) {
+  const int threads = count > 1 ? std::atoi(arguments[1]) : 1;
   std::vector<float> sinks(static_cast<size_t>(threads));
-  std::vector<std::thread> crew;
+  std::vector<std::thread> pool;
   const auto start = std::chrono::steady_clock::now();
-  for (int t = 0; t < threads; ++t) crew.emplace_back([&sinks, t] { sinks[static_cast<size_t>(t)] = spin(); });
-  for (std::thread& one : crew) one.join();
+  for (int t = 0; t < threads; ++t) pool.emplace_back([&sinks, t] { sinks[static_cast<size_t>(t)] = spin(); });
+  for (std::thread& thread : pool) thread.join();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::printf("%.1f\n", 2.0 * kLanes * kChains * kRounds * threads / seconds / 1e9);
   return *std::max_element(sinks.begin(), sinks.end()) > 1e30F;

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from kilonet.data.datasets import FASHION, DataSet
-from kilonet.engines.native import native_objection
+from kilonet.engines.native import native_unavailable_reason
 from kilonet.export.exporter import export_c, export_onnx
 from kilonet.models.model import load_model
 from kilonet.network.cost import network_cost
@@ -104,7 +104,7 @@ def test_training_takes_so_many_operations() -> None:
     assert train_speed.training_flops(model) == 2 * (3 * 1_498_880 - 60_840) == 8_871_600
 
 
-@pytest.mark.skipif(native_objection(load_recipe("mcu")) is not None, reason="no native engine")
+@pytest.mark.skipif(native_unavailable_reason(load_recipe("mcu")) is not None, reason="no native engine")
 def test_all_passes_of_the_convolutions_are_timed() -> None:
     model = load_recipe("mcu").model
     times = kernel_speed.pass_times(model, "float32", 32, 1)
@@ -113,7 +113,7 @@ def test_all_passes_of_the_convolutions_are_timed() -> None:
     assert all(0.1 < one.gflops < 10_000 for one in times)
 
 
-@pytest.mark.skipif(native_objection(load_recipe("mcu")) is not None, reason="no native engine")
+@pytest.mark.skipif(native_unavailable_reason(load_recipe("mcu")) is not None, reason="no native engine")
 def test_a_start_is_timed_from_its_beginning(tmp_path: Path) -> None:
     cold, warm = start_time.first_step(str(tmp_path)), start_time.first_step(str(tmp_path))
     assert 0 < warm[1] < warm[0] < cold[0]
@@ -133,7 +133,7 @@ def test_the_example_of_a_recipe_is_one() -> None:
     assert recipe.model.parameters <= 8000
 
 
-@pytest.mark.skipif(native_objection(load_recipe("mcu")) is not None, reason="no native engine")
+@pytest.mark.skipif(native_unavailable_reason(load_recipe("mcu")) is not None, reason="no native engine")
 def test_all_that_classifies_is_checked_and_timed(small: DataSet, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     import inference

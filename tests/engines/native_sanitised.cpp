@@ -6,7 +6,7 @@
 int main() {
   const Shape input = tensors[0], last = tensors[network.tensor_count - 1];
   uint32_t word = 1;
-  const auto random = [&] { return (word = scrambled(word + 1)) * 0x1p-32f; };
+  const auto random = [&] { return (word = hash32(word + 1)) * 0x1p-32f; };
   constexpr int images = 40, batch = 21;
   std::vector<uint8_t> pixels(images * input.values());
   std::vector<int64_t> labels(images), indices(batch);
@@ -15,26 +15,26 @@ int main() {
   for (auto& pixel : pixels) pixel = (uint8_t)(256 * random());
   for (auto& label : labels) label = (int64_t)(last.channels * random());
   for (auto& value : values) value = random() + 0.1f;
-  const Settings settings{pixels.data(), labels.data(), values.data(), momentum.data(), second.data(), average.data(),
+  const TrainerSettings settings{pixels.data(), labels.data(), values.data(), momentum.data(), second.data(), average.data(),
                           0.9, 1e-3, 0.1, 0.2, 0.13, 0.3, 2, 0.9, 7, 2};
-  std::vector<float> teachings(values);
-  Settings own = settings;
-  own.values = teachings.data();
-  Trainer *trainer = kilonet_open(&settings), *teacher = kilonet_open(&own);
-  kilonet_prepare_answers(teacher);
-  const Teacher lesson{teacher, kilonet_answer, 1.1, 0.2};
-  for (int i = 0; i < 2; i++) kilonet_learn_from(trainer, &lesson);
+  std::vector<float> teacher_values(values);
+  TrainerSettings teacher_settings = settings;
+  teacher_settings.values = teacher_values.data();
+  Trainer *trainer = kilonet_create_trainer(&settings), *teacher = kilonet_create_trainer(&teacher_settings);
+  kilonet_prepare_teacher(teacher);
+  const TeacherNetwork handle{teacher, kilonet_teacher_logits, 1.1, 0.2};
+  for (int i = 0; i < 2; i++) kilonet_add_teacher(trainer, &handle);
   for (int step = 0; step < 3; step++) {
     for (auto& index : indices) index = (int64_t)(images * random());
-    // Far enough to look outside the picture on every side.
+    // Large enough to sample outside the image on every side.
     for (auto& number : transforms) number = 40 * (random() - 0.5f);
-    kilonet_step(trainer, indices.data(), transforms.data(), batch - step, 0.01, 0.5, step, step);
+    kilonet_train_batch(trainer, indices.data(), transforms.data(), batch - step, 0.01, 0.5, step, step);
   }
   kilonet_logits(trainer, pixels.data(), images, average.data(), logits.data());
-  Totals totals;
+  TrainerTotals totals;
   kilonet_take_totals(trainer, &totals);
-  kilonet_close(trainer);
-  kilonet_close(teacher);
+  kilonet_destroy_trainer(trainer);
+  kilonet_destroy_trainer(teacher);
   for (float logit : logits)
     if (!std::isfinite(logit)) return 1;
   return totals.images == 3 * batch - 3 && std::isfinite(totals.loss) ? 0 : 1;

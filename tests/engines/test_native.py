@@ -18,9 +18,9 @@ from torch import Tensor
 
 from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import DataSet
-from kilonet.engines.native import NativeEngine, codegen, native_objection
+from kilonet.engines.native import NativeEngine, codegen, native_unavailable_reason
 from kilonet.engines.native.build import cache_folder
-from kilonet.engines.native.codegen import stretches
+from kilonet.engines.native.codegen import value_ranges
 from kilonet.network.module import Network, initial_network
 from kilonet.recipe import Recipe, load_recipe, parse_recipe
 from kilonet.training.train import scheduled_rate
@@ -218,11 +218,11 @@ def test_bfloat16_by_other_instructions(monkeypatch: pytest.MonkeyPatch) -> None
 def test_bfloat16_is_for_processors_that_multiply_it(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = make_recipe(TINY, (1, 4, 4), precision="bfloat16")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
-    assert "--precision float32" in (native_objection(recipe) or "")
+    assert "--precision float32" in (native_unavailable_reason(recipe) or "")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert native_objection(recipe) is None
+    assert native_unavailable_reason(recipe) is None
     monkeypatch.setenv("KILONET_NATIVE_ISA", "avx2")
-    assert "bfloat16" in (native_objection(recipe) or "")
+    assert "bfloat16" in (native_unavailable_reason(recipe) or "")
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_resumes_bit_for_bit_and_on_any_threads(changes: dict[str, Any]) -> None
 def test_network_state_has_the_names_of_the_network() -> None:
     recipe = make_recipe(SMALL, SMALL_INPUT)
     found, expected = native(recipe).network_state(), weights_for(recipe)
-    assert list(found) == list(Network(recipe.model).state()) == [one.name for one in stretches(recipe.model)]
+    assert list(found) == list(Network(recipe.model).state()) == [one.name for one in value_ranges(recipe.model)]
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
@@ -379,9 +379,9 @@ def test_bad_arguments_are_refused() -> None:
 
 
 OBJECTION = f"""
-from kilonet.engines.native import native_objection
+from kilonet.engines.native import native_unavailable_reason
 from kilonet.recipe import parse_recipe
-print(native_objection(parse_recipe({{"model": {{"input": [1, 4, 4], "layers": {TINY!r}}}}}, "tiny", {{}})))
+print(native_unavailable_reason(parse_recipe({{"model": {{"input": [1, 4, 4], "layers": {TINY!r}}}}}, "tiny", {{}})))
 """
 
 
@@ -400,13 +400,13 @@ def test_a_cache_that_others_may_write_is_refused(tmp_path: Path, monkeypatch: p
     folder = cache_folder()
     folder.chmod(0o770)
     recipe = make_recipe(TINY, (1, 4, 4))
-    objection = native_objection(recipe)
+    objection = native_unavailable_reason(recipe)
     assert objection is not None
     assert "0700" in objection
     folder.rmdir()
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     folder.symlink_to(tmp_path / "elsewhere")
-    assert "0700" in (native_objection(recipe) or "")
+    assert "0700" in (native_unavailable_reason(recipe) or "")
 
 
 def test_a_compiler_that_fails_or_is_missing_is_told_in_one_line(
@@ -414,7 +414,7 @@ def test_a_compiler_that_fails_or_is_missing_is_told_in_one_line(
 ) -> None:
     recipe = make_recipe(TINY, (1, 4, 4))
     monkeypatch.setenv("CXX", str(tmp_path / "none"))
-    assert "no C++ compiler" in (native_objection(recipe) or "")
+    assert "no C++ compiler" in (native_unavailable_reason(recipe) or "")
     script = tmp_path / "failing"
     script.write_text(
         "#!/bin/sh\n[ \"$1\" = --version ] && exit 0\necho noise >&2\necho 'a.cpp:1: error: bad' >&2\nexit 1\n"
@@ -422,7 +422,7 @@ def test_a_compiler_that_fails_or_is_missing_is_told_in_one_line(
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
     monkeypatch.setenv("KILONET_CACHE", str(tmp_path))
-    objection = native_objection(recipe) or ""
+    objection = native_unavailable_reason(recipe) or ""
     assert objection.endswith("a.cpp:1: error: bad")
     assert "\n" not in objection
     assert not list((tmp_path / "native").iterdir())
@@ -430,13 +430,13 @@ def test_a_compiler_that_fails_or_is_missing_is_told_in_one_line(
 
 def test_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KILONET_NATIVE_ISA", "mmx")
-    assert "avx512, avx2, generic" in (native_objection(make_recipe(TINY, (1, 4, 4))) or "")
+    assert "avx512, avx2, generic" in (native_unavailable_reason(make_recipe(TINY, (1, 4, 4))) or "")
 
 
 def test_instructions_that_the_processor_lacks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KILONET_NATIVE_ISA", "avx512")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    assert "does not have" in (native_objection(make_recipe(TINY, (1, 4, 4))) or "")
+    assert "does not have" in (native_unavailable_reason(make_recipe(TINY, (1, 4, 4))) or "")
 
 
 @pytest.mark.parametrize("macros", [[], ["-DKILONET_BFLOAT16"]], ids=["float32", "bfloat16"])

@@ -24,7 +24,7 @@ from helpers import same_tensors, tiny_recipe
 from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import DataSet
 from kilonet.engines.native import NativeEngine
-from kilonet.engines.native.codegen import stretches
+from kilonet.engines.native.codegen import value_ranges
 from kilonet.engines.torch_engine import TorchEngine
 from kilonet.models.model import Model
 from kilonet.network.module import Network, initial_network
@@ -176,4 +176,4 @@ def test_both_engines_learn_the_same_from_a_teacher(small: DataSet, finished: Ru
 
 def native_weights(engine: NativeEngine, recipe: Recipe) -> dict[str, Tensor]:
     values = engine.state()["values"]
-    return {one.name: values[one.begin : one.end].view(one.shape) for one in stretches(recipe.model)}
+    return {one.name: values[one.begin : one.end].view(one.shape) for one in value_ranges(recipe.model)}

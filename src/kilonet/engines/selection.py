@@ -6,7 +6,7 @@ import torch
 
 from kilonet.data.datasets import Images
 from kilonet.engines.contract import Engine
-from kilonet.engines.native import NativeEngine, multiplies_bfloat16, native_objection
+from kilonet.engines.native import NativeEngine, multiplies_bfloat16, native_unavailable_reason
 from kilonet.engines.torch_engine import TorchEngine
 from kilonet.models.model import Model
 from kilonet.network.module import Network
@@ -67,7 +67,7 @@ def _resolve_engine(recipe: Recipe, say: Callable[[str], None]) -> str:
     wanted, on_cpu = recipe.run.engine, recipe.run.device == "cpu"
     if wanted == "torch" or (wanted == "auto" and not on_cpu):
         return "torch"
-    objection = native_objection(recipe) if on_cpu else "it computes on the CPU only"
+    objection = native_unavailable_reason(recipe) if on_cpu else "it computes on the CPU only"
     if objection is None:
         return "native"
     if wanted == "native":

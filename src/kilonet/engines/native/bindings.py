@@ -1,4 +1,4 @@
-"""The functions of a compiled library and the structures they take, as trainer.hpp has them."""
+"""The functions of a compiled library, and the structures that they take, as declared in trainer.hpp."""
 
 import ctypes
 from typing import Any, ClassVar
@@ -7,9 +7,7 @@ from kilonet.engines.native.build import load_library
 from kilonet.network.section import ModelSection
 
 
-class Settings(ctypes.Structure):
-    """`Settings` of trainer.hpp."""
-
+class TrainerSettings(ctypes.Structure):
     _fields_: ClassVar[list[tuple[str, Any]]] = [
         *((name, ctypes.c_void_p) for name in ("pixels", "labels", "values", "momentum", "second_moment", "average")),
         *(
@@ -22,20 +20,16 @@ class Settings(ctypes.Structure):
     ]
 
 
-class Teacher(ctypes.Structure):
-    """`Teacher` of trainer.hpp."""
-
+class TeacherNetwork(ctypes.Structure):
     _fields_: ClassVar[list[tuple[str, Any]]] = [
         ("trainer", ctypes.c_void_p),
-        ("answer", ctypes.c_void_p),
+        ("logits", ctypes.c_void_p),
         ("scale", ctypes.c_double),
         ("shift", ctypes.c_double),
     ]
 
 
-class Totals(ctypes.Structure):
-    """`Totals` of trainer.hpp."""
-
+class TrainerTotals(ctypes.Structure):
     _fields_: ClassVar[list[tuple[str, Any]]] = [
         ("loss", ctypes.c_double),
         ("correct", ctypes.c_int64),
@@ -43,15 +37,16 @@ class Totals(ctypes.Structure):
     ]
 
 
-def declared_library(model: ModelSection, precision: str) -> ctypes.CDLL:
+def load_declared_library(model: ModelSection, precision: str) -> ctypes.CDLL:
     """Return the network's library with its functions declared; see `load_library`."""
     library, pointer, count = load_library(model, precision), ctypes.c_void_p, ctypes.c_int64
+    batch = [pointer, pointer, count, ctypes.c_double, ctypes.c_double, count, count]
     signatures: dict[str, tuple[Any, list[Any]]] = {
-        "kilonet_open": (pointer, [pointer]),
-        "kilonet_close": (None, [pointer]),
-        "kilonet_learn_from": (None, [pointer, pointer]),
-        "kilonet_prepare_answers": (None, [pointer]),
-        "kilonet_step": (None, [pointer, pointer, pointer, count, ctypes.c_double, ctypes.c_double, count, count]),
+        "kilonet_create_trainer": (pointer, [pointer]),
+        "kilonet_destroy_trainer": (None, [pointer]),
+        "kilonet_add_teacher": (None, [pointer, pointer]),
+        "kilonet_prepare_teacher": (None, [pointer]),
+        "kilonet_train_batch": (None, [pointer, *batch]),
         "kilonet_logits": (None, [pointer, pointer, count, pointer, pointer]),
         "kilonet_take_totals": (None, [pointer, pointer]),
     }

@@ -1,9 +1,9 @@
 """Compiles the native trainer of a network on first use, and keeps the library in the user's cache folder.
 
-What is the same for all networks, the trainer, is compiled once, beside the first network's own kernels.
+The trainer, which is the same for all networks, is compiled only once, together with the first network's kernels.
 
-Environment: CXX names the compiler, KILONET_CACHE the cache folder, KILONET_NATIVE_ISA the instruction set
-(avx512, avx2 or generic; by default all that this processor has).
+Environment variables: CXX names the compiler, KILONET_CACHE the cache folder, KILONET_NATIVE_ISA the instruction set
+(avx512, avx2 or generic; by default all instructions of this processor).
 """
 
 import ctypes
@@ -38,34 +38,34 @@ _INSTRUCTIONS = {
     "avx2": ("avx2", "fma3", "bmi2"),
     "generic": (),
 }
-"""What a processor must have for each set, in the words of `torch.cpu.get_capabilities`."""
+"""The capabilities that each instruction set needs, named as in `torch.cpu.get_capabilities`."""
 _SOURCES = (
     "vectors.hpp",
-    "pairs.hpp",
+    "bfloat16.hpp",
     "convolution.hpp",
     "network.hpp",
     "elementwise.hpp",
-    "threads.hpp",
+    "thread_pool.hpp",
     "trainer.hpp",
     "trainer.cpp",
 )
 
 
 def multiplies_bfloat16() -> bool:
-    """Tell whether this processor multiplies bfloat16 by instructions that the native engine uses."""
-    narrowed = os.environ.get("KILONET_NATIVE_ISA")
-    return not narrowed and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    """Return whether the native engine can use this processor's instructions that multiply bfloat16."""
+    restricted = os.environ.get("KILONET_NATIVE_ISA")
+    return not restricted and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def load_library(model: ModelSection, precision: str) -> ctypes.CDLL:
-    """Return the library of the network, compiled now if the cache does not hold it.
+    """Return the library of a network, compiled now if the cache does not hold it.
 
     Args:
         model: the network.
-        precision: `bfloat16` for convolutions that multiply that while training.
+        precision: of the convolutions of training, `bfloat16` or `float32`.
 
     Raises:
-        KilonetError: no compiler, one that fails, or a cache folder that others could write; one line.
+        KilonetError: no compiler, a compiler that fails, or a cache folder that others can write.
     """
     path = cache_folder() / f"{library_name(model, precision)}.so"
     if not path.exists():
@@ -77,10 +77,10 @@ def load_library(model: ModelSection, precision: str) -> ctypes.CDLL:
 
 
 def library_name(model: ModelSection, precision: str) -> str:
-    """Return the digest of all that decides what the network's library computes.
+    """Return a SHA-256 digest of everything that decides what the network's library computes.
 
     Raises:
-        KilonetError: no compiler; one line.
+        KilonetError: no compiler.
     """
     return _fingerprint(codegen.source(model), _compiler(), _library_flags(precision))
 
@@ -89,7 +89,7 @@ def cache_folder() -> Path:
     """Return the folder of compiled libraries, made if it is missing.
 
     Raises:
-        KilonetError: it cannot be made, or others could put a library into it.
+        KilonetError: the folder cannot be made, or others could put a library into it.
     """
     base = os.environ.get("KILONET_CACHE") or platformdirs.user_cache_dir("kilonet")
     folder = Path(base) / "native"
@@ -116,11 +116,10 @@ def _library_flags(precision: str) -> list[str]:
 
 def _flags(precision: str) -> list[str]:
     macros = ["-DKILONET_BFLOAT16"] if precision == "bfloat16" else []
-    return [*shlex.split(_FLAGS), *macros, *shlex.split(_target())]
+    return [*shlex.split(_FLAGS), *macros, *shlex.split(_instruction_set_flags())]
 
 
-def _target() -> str:
-    """Return the flags of the instruction set."""
+def _instruction_set_flags() -> str:
     wanted = os.environ.get("KILONET_NATIVE_ISA")
     if not wanted:
         return "-march=native" if platform.machine().lower() in ("x86_64", "amd64") else "-mcpu=native"
@@ -151,33 +150,33 @@ def _version(compiler: str) -> str:
 
 @functools.cache
 def _processor() -> str:
-    """Name the processor and its instructions: a library for one may crash on another."""
+    """Return the processor's name and instructions: a library for one processor may crash on another."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    telling = {line for line in lines if line.split("\t")[0] in ("model name", "flags", "Features", "CPU part")}
-    return "\n".join([platform.machine(), platform.processor(), *sorted(telling)])
+    identifying = {line for line in lines if line.split("\t")[0] in ("model name", "flags", "Features", "CPU part")}
+    return "\n".join([platform.machine(), platform.processor(), *sorted(identifying)])
 
 
 def compile_program(model: ModelSection, precision: str, main: Path, folder: Path) -> Path:
     """Compile a program that includes the network's `network.cpp`, with the library's flags, and return its path.
 
     Raises:
-        KilonetError: no compiler, or one that fails; one line.
+        KilonetError: no compiler, or a compiler that fails.
     """
-    _lay_out(codegen.source(model), folder)
+    _write_sources(codegen.source(model), folder)
     program = folder / main.stem
     run_compiler([_compiler(), *_flags(precision), f"-I{folder}", "-o", str(program), str(main)])
     return program
 
 
 def _compile(compiler: str, flags: list[str], source: str, path: Path) -> None:
-    """Compile in a folder of this process alone and rename the results into place, whoever else does the same."""
+    """Compile in a temporary folder and rename the results into place, so that processes can compile at once."""
     trainer = path.parent / f"{_fingerprint('', compiler, flags)}.o"
     with tempfile.TemporaryDirectory(dir=path.parent) as name, ThreadPoolExecutor() as threads:
         folder = Path(name)
-        _lay_out(source, folder)
+        _write_sources(source, folder)
         missing = [folder / "network.o"] + ([] if trainer.exists() else [folder / "trainer.o"])
         command = [compiler, *flags, "-c"]
         for job in [threads.submit(run_compiler, [*command, one.with_suffix(".cpp").name], folder) for one in missing]:
@@ -188,7 +187,7 @@ def _compile(compiler: str, flags: list[str], source: str, path: Path) -> None:
         (folder / "network.so").replace(path)
 
 
-def _lay_out(source: str, folder: Path) -> None:
+def _write_sources(source: str, folder: Path) -> None:
     for file in _SOURCES:
         (folder / file).write_text(_read(file), encoding="utf-8")
     (folder / "network.cpp").write_text(source, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""From a list of layers to the table of operations that the native trainer runs, as a C++ file."""
+"""Generates the C++ file of a network: the tables of network.hpp that the native trainer runs."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,29 +8,34 @@ from kilonet.network.graph import PlacedLayer
 from kilonet.network.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Shape
 from kilonet.network.section import ModelSection
 
-_NORM_VALUES = (("weight", "trained"), ("bias", "trained"), ("running_mean", "statistic"), ("running_var", "statistic"))
+_NORM_VALUES = (
+    ("weight", "undecayed"),
+    ("bias", "undecayed"),
+    ("running_mean", "statistic"),
+    ("running_var", "statistic"),
+)
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """A tensor of `Network.state()` at its place among all values, which lie one after another in that order."""
+class ValueRange:
+    """The place of a tensor of `Network.state()` among all values, a flat array of these tensors in order."""
 
     name: str
     shape: tuple[int, ...]
     role: str
+    """`decayed` and `undecayed` values are trained with and without weight decay; `statistic` values are not."""
     begin: int
 
     @property
     def end(self) -> int:
-        """Where the next one begins."""
         return self.begin + prod(self.shape)
 
 
-def stretches(model: ModelSection) -> list[Stretch]:
-    """Return every weight and statistic of the network in the order of `Network.state()`."""
-    result: list[Stretch] = []
+def value_ranges(model: ModelSection) -> list[ValueRange]:
+    """Return the places of all weights and statistics of a network, in the order of `Network.state()`."""
+    result: list[ValueRange] = []
     for name, shape, role in _named_values(model):
-        result.append(Stretch(name, shape, role, result[-1].end if result else 0))
+        result.append(ValueRange(name, shape, role, result[-1].end if result else 0))
     return result
 
 
@@ -45,22 +50,22 @@ def _named_values(model: ModelSection) -> Iterator[tuple[str, tuple[int, ...], s
 
 
 def source(model: ModelSection) -> str:
-    """Return the C++ file of the network: its shapes, its operations and the kernels they need."""
-    values = stretches(model)
-    plan = _Plan({value.name: value.begin for value in values}, [model.input_shape])
+    """Return the C++ file of a network: its shapes, its operations and the kernels that they call."""
+    ranges = value_ranges(model)
+    builder = _TableBuilder({one.name: one.begin for one in ranges}, [model.input_shape])
     for placed in model.placed:
-        plan.add(placed)
-    plan.settle()
-    roles = [f"{{Role::{value.role}, {value.begin}, {value.end}}}" for value in values]
+        builder.add_layer(placed)
+    builder.apply_pending_norm()
+    range_rows = [f"{{ValueRole::{one.role}, {one.begin}, {one.end}}}" for one in ranges]
     tables = (
-        _table("Shape", "tensors", [f"{{{c}, {r}, {k}}}" for c, r, k in plan.tensors]),
-        "".join(f"{line}\n" for line in [*plan.convolutions, *plan.storages()]),
-        _table("Operation", "operations", plan.operations),
-        _table("Norm", "norms", plan.norms or ["{}"]),
-        _table("Stretch", "stretches", roles),
+        _table("Shape", "tensors", [f"{{{c}, {r}, {k}}}" for c, r, k in builder.tensors]),
+        "".join(f"{line}\n" for line in [*builder.convolutions, *builder.pair_storages()]),
+        _table("Operation", "operations", builder.operations),
+        _table("BatchNorm", "norms", builder.norms or ["{}"]),
+        _table("ValueRange", "value_ranges", range_rows),
     )
-    counts = len(plan.tensors), len(plan.operations), len(plan.norms), len(values), values[-1].end
-    network = "tensors, {}, operations, {}, norms, {}, stretches, {}, {}".format(*counts)
+    counts = (len(builder.tensors), len(builder.operations), len(builder.norms), len(ranges), ranges[-1].end)
+    network = "tensors, {}, operations, {}, norms, {}, value_ranges, {}, {}".format(*counts)
     return f'#include "network.hpp"\n\n{"".join(tables)}const Network network{{{network}}};\n'
 
 
@@ -69,66 +74,71 @@ def _table(kind: str, name: str, rows: list[str]) -> str:
 
 
 @dataclass(frozen=True)
-class _Pending:
-    """A batch norm not yet applied to the tensor that its convolution left, and what stands behind it."""
+class _PendingNorm:
+    """The batch norm of the last convolution, not applied to its output yet, and the operations behind it."""
 
     norm: int
-    drops: bool
+    has_dropout: bool
     residual: int
+    """The tensor added behind it, or -1."""
 
     @property
     def folds(self) -> bool:
-        """Whether it can be folded into the weights of an unpadded convolution."""
-        return not self.drops and self.residual < 0
+        """Whether it can be folded into the weights of a convolution without padding."""
+        return not self.has_dropout and self.residual < 0
 
 
 @dataclass
-class _Plan:
-    """The tables under construction; the last tensor is what the layers so far left."""
+class _TableBuilder:
+    """The tables under construction. The last tensor is the output of the layers so far."""
 
     begins: Mapping[str, int]
-    """By name of a tensor of the network: where it begins among all values."""
+    """Where each tensor of `Network.state()` begins among all values, by name."""
     tensors: list[Shape]
     operations: list[str] = field(default_factory=list)
     norms: list[str] = field(default_factory=list)
     convolutions: list[str] = field(default_factory=list)
     folds: list[bool] = field(default_factory=list)
-    """By convolution: whether the batch norm of the one before is folded into it."""
-    pending: _Pending | None = None
+    """Whether the batch norm before it is folded into a convolution, for each convolution."""
+    pending: _PendingNorm | None = None
 
-    def add(self, placed: PlacedLayer) -> None:
-        """Add a layer's operations."""
+    def add_layer(self, placed: PlacedLayer) -> None:
         first = placed.operations[0]
         if isinstance(first, Convolution):
             self._add_convolution(placed, first)
             return
-        self.settle()
+        self.apply_pending_norm()
         if isinstance(first, MaxPooling):
-            self._emit("max_pool", placed.output_shape, size=first.size)
+            self._add_operation("max_pool", placed.output_shape, pool_size=first.size)
         elif isinstance(first, GlobalAveragePooling):
-            self._emit("average_pool", placed.output_shape)
+            self._add_operation("average_pool", placed.output_shape)
 
-    def settle(self) -> None:
-        """Apply the batch norm that is pending, so that the last tensor is the output of the last layer."""
+    def apply_pending_norm(self) -> None:
+        """Add the pending batch norm as an operation of its own, so that the last tensor is the last layer's output."""
         if self.pending is not None:
-            norm, drops, residual = self.pending.norm, self.pending.drops, self.pending.residual
-            self.pending = None
-            self._emit("norm", self.tensors[-1], norm=norm, residual=residual, drops=drops)
+            pending, self.pending = self.pending, None
+            self._add_operation(
+                "norm",
+                self.tensors[-1],
+                norm=pending.norm,
+                residual=pending.residual,
+                has_dropout=pending.has_dropout,
+            )
 
-    def storages(self) -> list[str]:
-        """Say of each convolution whether its input and output are kept in pairs, as a folded norm's tensor may be."""
+    def pair_storages(self) -> list[str]:
+        """Return a line for each convolution that says whether its input and output are stored in pairs of bfloat16."""
         count = len(self.folds)
-        kept = [
-            f"keeps_pairs(convolution_{n - 1}, convolution_{n})" if self.folds[n] else "false" for n in range(count)
+        stored = [
+            f"stores_pairs(convolution_{n - 1}, convolution_{n})" if self.folds[n] else "false" for n in range(count)
         ]
-        return [f"constexpr Storage storage_{n}{{{kept[n]}, {[*kept, 'false'][n + 1]}}};" for n in range(count)]
+        return [f"constexpr PairStorage storage_{n}{{{stored[n]}, {[*stored, 'false'][n + 1]}}};" for n in range(count)]
 
     def _add_convolution(self, placed: PlacedLayer, convolution: Convolution) -> None:
         if convolution.padding or placed.layer.residual or not (self.pending and self.pending.folds):
-            self.settle()
-        folded = self.pending.norm if self.pending else -1
+            self.apply_pending_norm()
+        folded_norm = self.pending.norm if self.pending else -1
         normed = any(isinstance(operation, BatchNorm) for operation in placed.operations)
-        drops = any(isinstance(operation, Dropout) for operation in placed.operations)
+        has_dropout = any(isinstance(operation, Dropout) for operation in placed.operations)
         before, norm = len(self.tensors) - 1, len(self.norms) if normed else -1
         shape = placed.input_shape
         name = f"convolution_{len(self.convolutions)}"
@@ -140,42 +150,43 @@ class _Plan:
             convolution.padding,
             convolution.groups,
         )
-        stores = ["StoreRectified" if normed else "StoreLinear"]
-        stores += [] if not self.convolutions else ["StoreGradient" if folded < 0 else "StoreNormGradient"]
+        stores = ["StoreRelu" if normed else "StoreLinear"]
+        stores += [] if not self.convolutions else ["StoreGradient" if folded_norm < 0 else "StoreNormGradient"]
         kernels = f"kernels<{', '.join([name, f'storage_{len(self.convolutions)}', *stores])}>()"
-        self._emit(
+        self._add_operation(
             "convolution",
             placed.output_shape,
             norm=norm,
-            folded=folded,
-            adds=placed.layer.residual,
-            weights=self.begins[placed.tensor_name("convolution.weight")],
+            folded_norm=folded_norm,
+            accumulates=placed.layer.residual,
+            weight_offset=self.begins[placed.tensor_name("convolution.weight")],
             kernels=kernels,
         )
-        self.folds.append(folded >= 0)
+        self.folds.append(folded_norm >= 0)
         self.convolutions.append(f"constexpr Convolution {name}{{{', '.join(map(str, numbers))}}};")
         self.pending = None
         if normed:
             self.norms.append(f"{{{before + 1}, {self.begins[placed.tensor_name('batch_norm.weight')]}}}")
-            self.pending = _Pending(norm, drops, before if placed.layer.residual else -1)
+            self.pending = _PendingNorm(norm, has_dropout, before if placed.layer.residual else -1)
 
-    def _emit(
+    def _add_operation(
         self,
         kind: str,
         output: Shape,
         *,
         norm: int = -1,
-        folded: int = -1,
+        folded_norm: int = -1,
         residual: int = -1,
-        size: int = 0,
-        drops: bool = False,
-        adds: bool = False,
-        weights: int = 0,
+        pool_size: int = 0,
+        has_dropout: bool = False,
+        accumulates: bool = False,
+        weight_offset: int = 0,
         kernels: str = "{}",
     ) -> None:
-        """Add an operation on the last tensor; a gradient of its input is wanted if weights lie before it."""
+        """Add an operation on the last tensor, which needs a gradient if there are weights before it."""
         last = len(self.tensors) - 1
-        backward = bool(self.convolutions)
-        numbers = (norm, folded, residual, size, int(drops), int(backward), int(adds), weights)
+        backward = int(bool(self.convolutions))
+        flags = int(has_dropout), backward, int(accumulates)
+        numbers = (norm, folded_norm, residual, pool_size, *flags, weight_offset)
         self.operations.append(f"{{Kind::{kind}, {last}, {last + 1}, {', '.join(map(str, numbers))}, {kernels}}}")
         self.tensors.append(output)

@@ -1,64 +1,66 @@
-// Everything but convolutions, for one group of images: augmentation, batch norm, dropout, pooling and the loss.
+// All operations except convolutions, for one group of images: augmentation, batch norm, dropout, pooling and the loss.
 #pragma once
 #include <algorithm>
 #include <cmath>
 
 #include "network.hpp"
 
-inline uint32_t scrambled(uint32_t word) {
+// Source: C. Wellons, "Prospecting for hash functions", 2018, the function lowbias32.
+inline uint32_t hash32(uint32_t word) {
   word = (word ^ word >> 16) * 0x7feb352du;
   word = (word ^ word >> 15) * 0x846ca68bu;
   return word ^ word >> 16;
 }
 
-// A counter-based generator: what is dropped depends on the seed, the step, the layer, the image's place in the batch
-// and the element alone.
+// Dropout with a counter-based generator: whether an element is dropped depends only on the seed, the step, the layer, the
+// image's place in the batch and the element.
 struct Dropout {
   bool active = false;
-  uint32_t below = 0;  // of 2^32 equally likely words, how many drop
+  uint32_t drop_below = 0;  // an element is dropped if its random 32-bit word is below this
   float scale = 1;
-  Words keys{};        // by image
+  Words keys{};  // by image
 
   Mask kept(uint32_t element) const {
     Words word = keys + element * 0x9e3779b9u;
     word = (word ^ word >> 16) * 0x7feb352du;
     word = (word ^ word >> 15) * 0x846ca68bu;
-    return (Mask)(word >= below);
+    return (Mask)(word >= drop_below);
   }
 };
 
-// An affine map per channel: what batch norm does once its statistics are known.
-struct Affine {
+// An affine map for each channel, which is what batch norm is once its statistics are known.
+struct ChannelAffine {
   const float *scale, *shift;
 };
 
-// output = dropout(affine(input)) + residual, where dropout and residual may be absent.
-inline void apply_norm(Shape shape, const Vector* input, Affine affine, const Dropout& dropout, const Vector* residual,
-                       Vector* output) {
+// Computes output = dropout(affine(input)) + residual. Dropout may be inactive and the residual null.
+inline void apply_batch_norm(Shape shape, const Vector* input, ChannelAffine affine, const Dropout& dropout,
+                             const Vector* residual, Vector* output) {
   for (int c = 0; c < shape.channels; c++) {
-    const Vector scale = all(affine.scale[c] * dropout.scale), shift = all(affine.shift[c] * dropout.scale);
+    const Vector scale = broadcast(affine.scale[c] * dropout.scale), shift = broadcast(affine.shift[c] * dropout.scale);
     for (size_t i = c * shape.pitch(); i < c * shape.pitch() + shape.plane(); i++) {
       Vector value = scale * input[i] + shift;
-      if (dropout.active) value = only(dropout.kept(i), value);
+      if (dropout.active) value = masked(dropout.kept(i), value);
       output[i] = residual ? value + residual[i] : value;
     }
   }
 }
 
-// From the gradient behind batch norm and dropout to the one behind batch norm, with `border` columns around each row,
-// and to the two sums of batch norm's backward pass: of that gradient, and of it times the distance from the mean.
-inline void apply_norm_gradient(Shape shape, const Vector* gradient, const Vector* values, const float* mean,
-                                const Dropout& dropout, int border, Vector* output, float* sums) {
+// Runs the backward pass of dropout and adds up what batch norm needs for its own. `gradient` is after dropout; `output`
+// becomes the gradient before dropout, with `border` columns on both sides of each row. For each channel, adds to `sums` the
+// sum of that gradient, and the sum of its products with (value - mean).
+inline void backward_dropout_and_norm_sums(Shape shape, const Vector* gradient, const Vector* values, const float* mean,
+                                           const Dropout& dropout, int border, Vector* output, float* sums) {
   const int columns = shape.columns + 2 * border;
   const size_t pitch = pitch_of((size_t)shape.rows * columns);
   for (int c = 0; c < shape.channels; c++) {
-    const Vector centre = all(mean[c]);
+    const Vector centre = broadcast(mean[c]);
     Vector sum{}, product{};
     size_t i = c * shape.pitch();
     for (int y = 0; y < shape.rows; y++)
       for (int x = 0; x < shape.columns; x++, i++) {
         Vector result = gradient[i];
-        if (dropout.active) result = only(dropout.kept(i), result * dropout.scale);
+        if (dropout.active) result = masked(dropout.kept(i), result * dropout.scale);
         output[c * pitch + y * columns + border + x] = result;
         sum += result;
         product += result * (values[i] - centre);
@@ -68,33 +70,36 @@ inline void apply_norm_gradient(Shape shape, const Vector* gradient, const Vecto
   }
 }
 
-// From the gradient behind batch norm to the one before the ReLU, in place; adds its sum by channel to `totals`.
-inline void norm_gradient(Shape shape, const Vector* values, NormGradient norm, int border, Vector* gradient, float* totals) {
+// Turns the gradient after batch norm into the one before the ReLU, in place; adds the result's sum of each channel to
+// `channel_sums`.
+inline void backward_norm_and_relu(Shape shape, const Vector* values, NormGradient norm, int border, Vector* gradient,
+                                   float* channel_sums) {
   const int columns = shape.columns + 2 * border;
   const size_t pitch = pitch_of((size_t)shape.rows * columns);
   for (int c = 0; c < shape.channels; c++) {
-    const Vector slope = all(norm.slope[c]), offset = all(norm.offset[c]), incline = all(norm.incline[c]);
+    const Vector gradient_scale = broadcast(norm.gradient_scale[c]), value_scale = broadcast(norm.value_scale[c]);
+    const Vector offset = broadcast(norm.offset[c]);
     Vector total{};
     for (int y = 0; y < shape.rows; y++)
       for (int x = 0; x < shape.columns; x++) {
         const Vector value = values[c * shape.pitch() + y * shape.columns + x];
         Vector* place = gradient + c * pitch + y * columns + border + x;
-        *place = only(value > 0, slope * *place + (incline * value + offset));
+        *place = masked(value > 0, gradient_scale * *place + (value_scale * value + offset));
         total += *place;
       }
-    totals[c] += sum_of_lanes(total);
+    channel_sums[c] += sum_of_lanes(total);
   }
 }
 
-inline void add_totals(Shape shape, const Vector* gradient, float* totals) {
+inline void add_channel_sums(Shape shape, const Vector* gradient, float* channel_sums) {
   for (int c = 0; c < shape.channels; c++) {
     Vector total{};
     for (size_t i = 0; i < shape.plane(); i++) total += gradient[c * shape.pitch() + i];
-    totals[c] += sum_of_lanes(total);
+    channel_sums[c] += sum_of_lanes(total);
   }
 }
 
-// Surrounds each channel with `padding` rows and columns of zeros, which `output` holds already.
+// Copies the input into the middle of `output`, which has `padding` more rows and columns on each side, already zero.
 inline void pad(Shape shape, const Vector* input, int padding, Vector* output) {
   const int columns = shape.columns + 2 * padding;
   const size_t pitch = pitch_of((size_t)(shape.rows + 2 * padding) * columns);
@@ -121,9 +126,9 @@ inline void pad(Shape shape, const Vector* input, int padding, Vector* output) {
       }
 }
 
-// Hands each gradient to the first maximum of its window.
-[[gnu::always_inline]] inline void max_pool_gradient_windows(Shape from, Shape to, int size, const Vector* input, const Vector* output,
-                              const Vector* gradient, Vector* result) {
+// Gives each gradient to the first maximum of its window.
+[[gnu::always_inline]] inline void max_pool_gradient_windows(Shape from, Shape to, int size, const Vector* input,
+                                                              const Vector* output, const Vector* gradient, Vector* result) {
   if (from.rows % size || from.columns % size) std::fill_n(result, from.vectors(), Vector{});
   for (int c = 0; c < from.channels; c++)
     for (int y = 0; y < to.rows; y++)
@@ -138,13 +143,13 @@ inline void pad(Shape shape, const Vector* input, int padding, Vector* output) {
           for (int i = 0; i < size; i++) {
             const size_t place = corner + (size_t)j * from.columns + i;
             const Mask taken = open & (input[place] == highest);
-            result[place] = only(taken, whole);
+            result[place] = masked(taken, whole);
             open &= ~taken;
           }
       }
 }
 
-// The usual windows are worth loops of their own, unrolled by the compiler.
+// The usual window size gets its own loops, which the compiler unrolls.
 inline void max_pool(Shape from, Shape to, int size, const Vector* input, Vector* output) {
   size == 2 ? max_pool_windows(from, to, 2, input, output) : max_pool_windows(from, to, size, input, output);
 }
@@ -168,13 +173,14 @@ inline void average_pool_gradient(Shape from, const Vector* gradient, Vector* re
     std::fill_n(result + c * from.pitch(), from.plane(), gradient[c] / (float)from.plane());
 }
 
-// The images of a group, each with its affine map; see `kilonet.data.augment` for what a map means.
-struct Pictures {
+// The images of a group, each with the affine map of its augmentation; `kilonet.data.augment` defines the map.
+struct GroupImages {
   const uint8_t* pixels[lanes];    // [channel][row][column]; null for a lane without an image
   const float* transforms[lanes];  // 2 x 3
 };
 
-// Bytes of scratch that `resample` needs: the pictures with a frame of zeros, and what a load of two bytes reads over.
+// Bytes of scratch that `resample` needs: the images with a frame of zeros, and a few that loads of two bytes read past the
+// end.
 inline size_t frame_bytes(Shape shape) {
   return (size_t)lanes * shape.channels * (shape.rows + 3) * (shape.columns + 3) + 8;
 }
@@ -191,20 +197,20 @@ inline void copy_framed(Shape shape, const uint8_t* pixels, uint8_t* frame) {
 
 inline Vector clamped(Vector values, float highest) {
   values = values > 0 ? values : Vector{};
-  return values < highest ? values : all(highest);
+  return values < highest ? values : broadcast(highest);
 }
 
-// output = scale * (bilinear sample, zero outside) + shift
-inline void resample(Shape shape, const Pictures& pictures, float scale, float shift, uint8_t* frames, Vector* output) {
+// Augments and normalises the images: output = scale * (bilinear sample, zero outside the image) + shift.
+inline void resample(Shape shape, const GroupImages& images, float scale, float shift, uint8_t* frames, Vector* output) {
   const size_t columns = shape.columns + 3, frame = (shape.rows + 3) * columns;
   Vector map[6];
   Mask start;
   for (int l = 0; l < lanes; l++) {
-    copy_framed(shape, pictures.pixels[l], frames + l * shape.channels * frame);
+    copy_framed(shape, images.pixels[l], frames + l * shape.channels * frame);
     start[l] = (int)(l * shape.channels * frame);
-    for (int k = 0; k < 6; k++) map[k][l] = pictures.transforms[l][k];
+    for (int k = 0; k < 6; k++) map[k][l] = images.transforms[l][k];
   }
-  // The frame's one row and column of zeros make its positions one more than the picture's.
+  // Positions in the frame are one more than in the image, because of the row and column of zeros before it.
   const float middle_x = 0.5f * (shape.columns - 1), middle_y = 0.5f * (shape.rows - 1);
   for (int y = 0; y < shape.rows; y++)
     for (int x = 0; x < shape.columns; x++) {
@@ -235,13 +241,15 @@ inline void resample(Shape shape, const Pictures& pictures, float scale, float s
     }
 }
 
-struct Score {
+struct LossSums {
   double loss = 0;
   int64_t correct = 0;
 };
 
-// Softmax cross-entropy of one image, `lanes` floats apart; turns its logits into the gradient of `share` times the loss.
-inline double cross_entropy(const float* logits, int classes, int64_t label, float smoothing, float share, float* gradient) {
+// Returns the softmax cross-entropy of one image with label smoothing, and writes the gradient of `weight` times the loss.
+// Logits and gradient are `lanes` floats apart.
+inline double cross_entropy_and_gradient(const float* logits, int classes, int64_t label, float smoothing, float weight,
+                                         float* gradient) {
   double highest = logits[0], total = 0, sum = 0;
   for (int k = 0; k < classes; k++) highest = std::max(highest, (double)logits[k * lanes]);
   for (int k = 0; k < classes; k++) {
@@ -249,17 +257,17 @@ inline double cross_entropy(const float* logits, int classes, int64_t label, flo
     total += gradient[k * lanes];
     sum += logits[k * lanes];
   }
-  const double level = highest + std::log(total), even = smoothing / classes;
+  const double log_sum_exp = highest + std::log(total), uniform = smoothing / classes;
   for (int k = 0; k < classes; k++) {
-    const double target = even + (k == label ? 1 - smoothing : 0);
-    gradient[k * lanes] = (float)((gradient[k * lanes] / total - target) * share);
+    const double target = uniform + (k == label ? 1 - smoothing : 0);
+    gradient[k * lanes] = (float)((gradient[k * lanes] / total - target) * weight);
   }
-  return level - (1 - smoothing) * logits[label * lanes] - even * sum;
+  return log_sum_exp - (1 - smoothing) * logits[label * lanes] - uniform * sum;
 }
 
-// Softmax of one image's logits over the temperature: calls use(class, probability) for each class.
+// Computes softmax(logits / temperature) of one image and calls use(class, probability) for each class.
 template <class Use>
-inline void softened(const float* logits, int classes, double temperature, Use use) {
+inline void softmax_at_temperature(const float* logits, int classes, double temperature, Use use) {
   double highest = logits[0], total = 0;
   for (int k = 0; k < classes; k++) highest = std::max(highest, (double)logits[k * lanes]);
   const auto power = [&](int k) { return std::exp((float)((logits[k * lanes] - highest) / temperature)); };
@@ -267,19 +275,21 @@ inline void softened(const float* logits, int classes, double temperature, Use u
   for (int k = 0; k < classes; k++) use(k, power(k) / total);
 }
 
-// What a group is to learn from teachers beside its labels. The gradient of
+// What a group learns from teachers in addition to its labels. The gradient of
 //   (1 - weight) * cross-entropy + weight * temperature^2 * KL(targets || softmax(logits / temperature))
-// by a logit is (1 - weight) * (softmax - label) + weight * temperature * (softmax at the temperature - target).
+// with respect to a logit is
+//   (1 - weight) * (softmax - label) + weight * temperature * (softmax at the temperature - target).
 // Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network", 2015.
-struct Lesson {
+struct SoftTargets {
   double temperature, weight;
-  const Vector* targets;  // by class, probabilities at the temperature; null without a teacher, when the weight is zero
+  const Vector* probabilities;  // by class, at the temperature; null without a teacher, and the weight is then zero
 };
 
-// Scores the `count` images of a group; the gradient of the other lanes is zero. The loss is the cross-entropy alone.
-inline Score score(const Vector* logits, int classes, const int64_t* labels, int count, float smoothing, float share,
-                   Lesson lesson, Vector* gradient) {
-  Score result;
+// Writes the gradient of `image_weight` times the loss of each of a group's `count` images; it is zero in the other lanes.
+// Returns the sum of the images' cross-entropies with the labels alone, and the number of correct images.
+inline LossSums loss_and_gradient(const Vector* logits, int classes, const int64_t* labels, int count, float smoothing,
+                                  float image_weight, SoftTargets soft, Vector* gradient) {
+  LossSums result;
   std::fill_n(gradient, classes, Vector{});
   for (int l = 0; l < count; l++) {
     const float* own = (const float*)logits + l;
@@ -287,12 +297,13 @@ inline Score score(const Vector* logits, int classes, const int64_t* labels, int
     for (int k = 1; k < classes; k++)
       if (own[k * lanes] > own[best * lanes]) best = k;
     result.correct += best == labels[l];
-    float* slope = (float*)gradient + l;
-    result.loss += cross_entropy(own, classes, labels[l], smoothing, (float)(share * (1 - lesson.weight)), slope);
-    if (!lesson.targets) continue;
-    const double factor = share * lesson.weight * lesson.temperature;
-    softened(own, classes, lesson.temperature, [&](int k, double probability) {
-      slope[k * lanes] += (float)(factor * (probability - lesson.targets[k][l]));
+    float* own_gradient = (float*)gradient + l;
+    result.loss += cross_entropy_and_gradient(own, classes, labels[l], smoothing, (float)(image_weight * (1 - soft.weight)),
+                                             own_gradient);
+    if (!soft.probabilities) continue;
+    const double factor = image_weight * soft.weight * soft.temperature;
+    softmax_at_temperature(own, classes, soft.temperature, [&](int k, double probability) {
+      own_gradient[k * lanes] += (float)(factor * (probability - soft.probabilities[k][l]));
     });
   }
   return result;

@@ -1,4 +1,4 @@
-"""The engine that runs on the processor by kernels compiled for the network."""
+"""The engine that trains on the processor by kernels compiled for the network."""
 
 import ctypes
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from kilonet.engines.contract import Totals, average_share
-from kilonet.engines.native import bindings as library
+from kilonet.engines.native.bindings import TrainerSettings, TrainerTotals, load_declared_library
 from kilonet.engines.native.build import load_library, multiplies_bfloat16
-from kilonet.engines.native.codegen import stretches
+from kilonet.engines.native.codegen import value_ranges
 from kilonet.engines.native.teacher import NativeTeacher
 from kilonet.models.model import Model
 from kilonet.network.section import ModelSection
@@ -17,8 +17,11 @@ from kilonet.recipe import Recipe
 from kilonet.utils.errors import KilonetError
 
 
-def native_objection(recipe: Recipe) -> str | None:
-    """Say in one line why the native engine cannot train a recipe here, or return None; compiles it if need be."""
+def native_unavailable_reason(recipe: Recipe) -> str | None:
+    """Return why the native engine cannot train a recipe on this machine, in one line, or None if it can.
+
+    Compiles the network if the cache does not hold it.
+    """
     if not recipe.model.parameters:
         return "the network has no weights to train"
     if recipe.run.precision == "bfloat16" and not multiplies_bfloat16():
@@ -31,9 +34,9 @@ def native_objection(recipe: Recipe) -> str | None:
 
 
 class NativeEngine:
-    """Trains a network by compiled kernels; see `kilonet.engines.contract.Engine` for the contract.
+    """Trains a network by compiled kernels; the contract is `kilonet.engines.contract.Engine`.
 
-    Its results do not depend on the number of threads.
+    Results do not depend on the number of threads.
     """
 
     name = "native"
@@ -49,43 +52,42 @@ class NativeEngine:
         *,
         teachers: Sequence[Model] = (),
     ) -> None:
-        """Start from weights.
+        """Make an engine that starts from given weights.
 
         Args:
-            recipe: the network and its training; with precision `bfloat16` the training's convolutions multiply that,
-                where the processor cannot by slow instructions; scoring is in float32 always.
+            recipe: the network and its training. With precision `bfloat16` the convolutions of training multiply
+                bfloat16, slowly if the processor has no instructions for it; scoring is always in float32.
             pixels: the training images, uint8 (N, C, H, W).
             labels: their classes, int64 (N,).
-            weights: the network's initial values, named as in `Network.state()`.
-            threads: how many threads compute, at least 1.
-            teachers: trained networks of the same input and classes to learn from, as the recipe's `distill` says.
+            weights: initial weights and statistics, named as in `Network.state()`.
+            threads: number of threads; less than 1 means 1.
+            teachers: trained networks with the same input and classes, used as the recipe's `distill` section says.
 
         Raises:
-            KilonetError: a network cannot be compiled here, or a label is no class of it.
+            KilonetError: a network cannot be compiled on this machine, or a label is not a class of the network.
         """
         self.precision: str = "bfloat16" if recipe.run.precision == "bfloat16" else "float32"
-        self._library = library.declared_library(recipe.model, self.precision)
+        self._library = load_declared_library(recipe.model, self.precision)
         self._recipe = recipe
         self._pixels = _checked_pixels(pixels, recipe.model)
         self._labels = labels.to("cpu", torch.int64).contiguous()
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < recipe.model.classes:
             raise KilonetError(f"labels must lie from 0 to {recipe.model.classes - 1}, the classes of the network")
-        self._layout = stretches(recipe.model)
+        self._ranges = value_ranges(recipe.model)
         self._values = torch.cat(
-            [weights[one.name].detach().to("cpu", torch.float32).flatten() for one in self._layout]
+            [weights[one.name].detach().to("cpu", torch.float32).flatten() for one in self._ranges]
         )
         self._steps = 0
         self._buffers = self._make_buffers()
         self._teachers = [NativeTeacher(teacher, self.precision, max(threads, 1)) for teacher in teachers]
         self._settings = self._make_settings(threads)
-        self._trainer = self._library.kilonet_open(ctypes.byref(self._settings))
+        self._trainer = self._library.kilonet_create_trainer(ctypes.byref(self._settings))
         for teacher in self._teachers:
-            self._library.kilonet_learn_from(self._trainer, ctypes.byref(teacher.for_student(recipe.model)))
+            self._library.kilonet_add_teacher(self._trainer, ctypes.byref(teacher.for_student(recipe.model)))
 
     def __del__(self) -> None:
-        """Free the trainer and end its threads."""
         if getattr(self, "_trainer", None):
-            self._library.kilonet_close(self._trainer)
+            self._library.kilonet_destroy_trainer(self._trainer)
 
     def _make_buffers(self) -> dict[str, Tensor]:
         train = self._recipe.train
@@ -94,10 +96,10 @@ class NativeEngine:
         names += ["average"] if train.ema else []
         return {"values": self._values} | {name: torch.zeros_like(self._values) for name in names}
 
-    def _make_settings(self, threads: int) -> library.Settings:
+    def _make_settings(self, threads: int) -> TrainerSettings:
         train, model = self._recipe.train, self._recipe.model
         pointers = {name: tensor.data_ptr() for name, tensor in self._buffers.items()}
-        return library.Settings(
+        return TrainerSettings(
             pixels=self._pixels.data_ptr(),
             labels=self._labels.data_ptr(),
             **pointers,
@@ -114,7 +116,6 @@ class NativeEngine:
         )
 
     def train_batch(self, indices: Tensor, transforms: Tensor, learning_rate: float, step: int) -> None:
-        """Train one step; see the contract."""
         if not len(indices):
             return
         indices = indices.to("cpu", torch.int64).contiguous()
@@ -125,35 +126,34 @@ class NativeEngine:
             raise KilonetError(f"indices must lie from 0 to {len(self._pixels) - 1}")
         addresses = indices.data_ptr(), transforms.data_ptr()
         share = average_share(self._recipe.train.ema, step)
-        self._library.kilonet_step(self._trainer, *addresses, len(indices), learning_rate, share, step, self._steps)
+        self._library.kilonet_train_batch(
+            self._trainer, *addresses, len(indices), learning_rate, share, step, self._steps
+        )
         self._steps += 1
 
     def take_totals(self) -> Totals:
-        """Return the sums since the last call; see the contract."""
-        totals = library.Totals()
+        totals = TrainerTotals()
         self._library.kilonet_take_totals(self._trainer, ctypes.byref(totals))
         return Totals(totals.loss, totals.correct, totals.images)
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Score images; see the contract."""
         pixels = _checked_pixels(pixels, self._recipe.model)
         result = torch.empty(len(pixels), self._recipe.model.classes)
-        values = self._kept()
+        values = self._scored_values()
         self._library.kilonet_logits(
             self._trainer, pixels.data_ptr(), len(pixels), values.data_ptr(), result.data_ptr()
         )
         return result
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that the run needs to go on; see the contract."""
         copies = {name: tensor.clone() for name, tensor in self._buffers.items()}
         return copies | {"steps": torch.tensor(self._steps)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state; see the contract.
+        """Continue from a state that `state` returned.
 
         Raises:
-            KilonetError: it is no state of this recipe on this engine.
+            KilonetError: the state is of another recipe or another engine.
         """
         for name, tensor in self._buffers.items():
             if name not in state or state[name].shape != tensor.shape:
@@ -163,11 +163,10 @@ class NativeEngine:
         self._steps = int(state["steps"])
 
     def network_state(self) -> dict[str, Tensor]:
-        """Return the weights that would be kept; see the contract."""
-        values = self._kept()
-        return {one.name: values[one.begin : one.end].view(one.shape).clone() for one in self._layout}
+        values = self._scored_values()
+        return {one.name: values[one.begin : one.end].view(one.shape).clone() for one in self._ranges}
 
-    def _kept(self) -> Tensor:
+    def _scored_values(self) -> Tensor:
         return self._buffers["average"] if self._steps and "average" in self._buffers else self._values
 
 

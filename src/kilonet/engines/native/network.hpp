@@ -1,4 +1,4 @@
-// The table that a network is generated as: its tensors, operations, batch norms and values.
+// A network as tables of tensors, operations, batch norms and values. codegen.py generates the tables of one network.
 #pragma once
 #include "convolution.hpp"
 
@@ -12,31 +12,31 @@ struct Shape {
 
 enum class Kind { convolution, norm, max_pool, average_pool };
 
-// Tensors are numbered: 0 is the input, then one by operation. Norms are numbered in order. -1 stands for none.
+// Tensors are numbered: 0 is the input, and each operation adds one. Batch norms are numbered in order. -1 means none.
 struct Operation {
   Kind kind;
-  int input, output;      // tensors
-  int norm = -1;          // convolution: the batch norm whose statistics its output feeds; norm: the one applied
-  int folded = -1;        // convolution: the batch norm between its input tensor and itself
-  int residual = -1;      // norm: the tensor added
-  int size = 0;           // max_pool
-  bool drops = false;     // norm: whether dropout follows
-  bool backward = false;  // whether the gradient of the input is wanted
-  bool adds = false;      // convolution: whether that gradient is added to what is there
-  size_t weights = 0;     // convolution: where its weights begin among all values
+  int input, output;  // tensors
+  int norm = -1;             // convolution: the batch norm that follows; norm: the batch norm applied
+  int folded_norm = -1;      // convolution: the batch norm of its input, which is folded into the weights
+  int residual = -1;         // norm: the tensor added
+  int pool_size = 0;         // max_pool
+  bool has_dropout = false;  // norm: whether dropout follows
+  bool needs_input_gradient = false;
+  bool accumulates_input_gradient = false;  // convolution: whether its input's gradient is added to one already there
+  size_t weight_offset = 0;                 // convolution: where its weights begin among all values
   Kernels kernels{};
 };
 
-// Its scale, shift, running mean and running variance lie one after another among all values.
-struct Norm {
+// Scale, shift, running mean and running variance follow one another among all values, from `value_offset` on.
+struct BatchNorm {
   int tensor;
-  size_t values;
+  size_t value_offset;
 };
 
-// A stretch of values: convolution weights (decayed), norm weights (trained) or running statistics.
-enum class Role { decayed, trained, statistic };
-struct Stretch {
-  Role role;
+// A range of the values: convolution weights (with weight decay), batch norm weights (without), or running statistics.
+enum class ValueRole { decayed, undecayed, statistic };
+struct ValueRange {
+  ValueRole role;
   size_t begin, end;
 };
 
@@ -45,12 +45,12 @@ struct Network {
   int tensor_count;
   const Operation* operations;
   int operation_count;
-  const Norm* norms;
+  const BatchNorm* norms;
   int norm_count;
-  const Stretch* stretches;
-  int stretch_count;
+  const ValueRange* value_ranges;
+  int value_range_count;
   size_t value_count;
 };
 
-// Of the generated file, which is compiled apart from the trainer.
+// Defined in the generated file, which is compiled separately from the trainer.
 extern const Network network;

@@ -1,46 +1,50 @@
-"""A trained network that the native engine learns from, compiled like the one that learns."""
+"""A teacher for the native engine: a trained network, compiled like the network that learns from it."""
 
 import ctypes
 
 import torch
 
-from kilonet.engines.native.bindings import Settings, Teacher, declared_library
-from kilonet.engines.native.codegen import stretches
+from kilonet.engines.native.bindings import TeacherNetwork, TrainerSettings, load_declared_library
+from kilonet.engines.native.codegen import value_ranges
 from kilonet.models.model import Model
 from kilonet.network.section import ModelSection
 
 
 class NativeTeacher:
-    """Answers with its running statistics, in the training's arithmetic, group of images by group.
+    """Computes a trained network's logits with its running statistics, in the arithmetic of the student's training.
 
-    Its logits are those of `Model.logits` in float32; with `bfloat16` its convolutions round as the training's do.
+    With `float32` the logits are those of `Model.logits`; with `bfloat16` convolutions round as they do in training.
     """
 
     def __init__(self, model: Model, precision: str, threads: int) -> None:
-        """Compile the network, or find it compiled, for `threads` threads that may ask at once.
+        """Compile the network, or load it from the cache.
+
+        Args:
+            model: the trained network.
+            precision: `float32` or `bfloat16`.
+            threads: how many of the student's threads may compute logits at the same time.
 
         Raises:
-            KilonetError: the network cannot be compiled here.
+            KilonetError: the network cannot be compiled on this machine.
         """
         self._section = model.section
-        self._library = declared_library(model.section, precision)
+        self._library = load_declared_library(model.section, precision)
         state = model.network.state()
-        self._values = torch.cat([state[one.name].detach().flatten() for one in stretches(model.section)])
-        settings = Settings(values=self._values.data_ptr(), threads=threads)
-        self._trainer = self._library.kilonet_open(ctypes.byref(settings))
-        self._library.kilonet_prepare_answers(self._trainer)
+        self._values = torch.cat([state[one.name].detach().flatten() for one in value_ranges(model.section)])
+        settings = TrainerSettings(values=self._values.data_ptr(), threads=threads)
+        self._trainer = self._library.kilonet_create_trainer(ctypes.byref(settings))
+        self._library.kilonet_prepare_teacher(self._trainer)
 
     def __del__(self) -> None:
-        """Free the network."""
         if getattr(self, "_trainer", None):
-            self._library.kilonet_close(self._trainer)
+            self._library.kilonet_destroy_trainer(self._trainer)
 
-    def for_student(self, student: ModelSection) -> Teacher:
-        """Return what the student's library has to know: whom to ask, and how the normalised pixels differ."""
+    def for_student(self, student: ModelSection) -> TeacherNetwork:
+        """Return the function to call and how the teacher's normalised pixels differ from the student's."""
         own = self._section
-        return Teacher(
+        return TeacherNetwork(
             trainer=self._trainer,
-            answer=ctypes.cast(self._library.kilonet_answer, ctypes.c_void_p).value,
+            logits=ctypes.cast(self._library.kilonet_teacher_logits, ctypes.c_void_p).value,
             scale=student.std / own.std,
             shift=(student.mean - own.mean) / own.std,
         )

@@ -2,16 +2,16 @@
 
 namespace {
 
-constexpr int64_t most_parts = 64;
+constexpr int64_t max_parts = 64;
 constexpr double norm_epsilon = 1e-5, norm_momentum = 0.1, second_decay = 0.999, adam_epsilon = 1e-8;
-const float no_map[6] = {1, 0, 0, 0, 1, 0};
+const float identity_map[6] = {1, 0, 0, 0, 1, 0};
 
-void nesterov(float* __restrict values, float* __restrict momentum, const float* __restrict gradient, size_t count, float rate,
-              float decay, float beta) {
+void nesterov(float* __restrict values, float* __restrict momentum, const float* __restrict gradient, size_t count,
+              float rate, float decay, float beta) {
   for (size_t i = 0; i < count; i++) {
-    const float slope = gradient[i] + decay * values[i];
-    momentum[i] = beta * momentum[i] + slope;
-    values[i] -= rate * (slope + beta * momentum[i]);
+    const float decayed = gradient[i] + decay * values[i];
+    momentum[i] = beta * momentum[i] + decayed;
+    values[i] -= rate * (decayed + beta * momentum[i]);
   }
 }
 
@@ -30,60 +30,61 @@ void adamw(float* __restrict values, float* __restrict momentum, float* __restri
 
 }  // namespace
 
-Mask Trainer::Group::present() const {
+Mask Trainer::Group::valid_lanes() const {
   Mask mask;
   for (int l = 0; l < lanes; l++) mask[l] = l < count ? -1 : 0;
   return mask;
 }
 
-Trainer::Trainer(const Network& network, const Settings& settings)
-    : network_(network), settings_(settings), threads_((int)settings.threads), scratch_(settings.threads) {
+Trainer::Trainer(const Network& network, const TrainerSettings& settings)
+    : network_(network), settings_(settings), thread_pool_((int)settings.threads), scratch_(settings.threads) {
   size_t vectors = 0, gradients = 0, biases = 0, norms = 0, widest = 0, padded = 0, pairs = 0, most = 0, weights = 0;
   borders_.resize(network.tensor_count);
   for (int o = 0; o < network.operation_count; o++) {
     const Operation& operation = network.operations[o];
-    bias_.push_back(biases);
-    weights_.push_back(weights);
+    bias_offsets_.push_back(biases);
+    weight_offsets_.push_back(weights);
     if (operation.kind != Kind::convolution) continue;
     const Convolution& c = operation.kernels.shape;
     biases += c.channels_out;
-    weights += c.weights();
-    most = std::max(most, c.weights());
+    weights += c.weight_count();
+    most = std::max(most, c.weight_count());
     borders_[operation.output] = c.border();
     padded = std::max(padded, c.channels_in * c.input_pitch());
-    if (bfloat16) pairs = std::max(pairs, c.pair_vectors());
+    if (bfloat16) pairs = std::max(pairs, c.pair_scratch_vectors());
   }
   for (int t = 0; t < network.tensor_count; t++) {
     const Shape& shape = network.tensors[t];
-    offsets_.push_back(vectors);
-    gradient_offsets_.push_back(gradients);
+    tensor_offsets_.push_back(vectors);
+    tensor_gradient_offsets_.push_back(gradients);
     vectors += shape.vectors();
     gradients += shape.channels * pitch_of((size_t)shape.rows * (shape.columns + 2 * borders_[t]));
     widest = std::max(widest, (size_t)shape.channels);
   }
-  offsets_.push_back(vectors);
-  gradient_offsets_.push_back(gradients);
-  bias_.push_back(biases);
-  weights_.push_back(weights);
+  tensor_offsets_.push_back(vectors);
+  tensor_gradient_offsets_.push_back(gradients);
+  bias_offsets_.push_back(biases);
+  weight_offsets_.push_back(weights);
   for (int n = 0; n < network.norm_count; n++) {
     norm_offsets_.push_back(norms);
     norms += channels(n);
   }
   norm_offsets_.push_back(norms);
   biases_.resize(biases);
-  for (auto* values : {&scale_, &shift_, &mean_, &inverse_, &centre_, &slope_, &offset_, &incline_}) values->resize(norms);
-  for (auto* values : {&packed_, &turned_}) values->resize(weights);
+  for (auto* values : {&scale_, &shift_, &mean_, &inverse_std_, &centre_, &gradient_scale_, &gradient_offset_, &value_scale_})
+    values->resize(norms);
+  for (auto* values : {&packed_, &transposed_}) values->resize(weights);
   gradient_.resize(network.value_count);
   for (Scratch& scratch : scratch_)
-    scratch = {zeros<Vector>(padded), zeros<Vector>(pairs), zeros<Vector>(2 * widest), zeros<Vector>(most), zeros<Vector>(vectors),
-               zeros<Vector>(shape(0).vectors() + 2 * shape(network.tensor_count - 1).channels),
+    scratch = {zeros<Vector>(padded), zeros<Vector>(pairs), zeros<Vector>(2 * widest), zeros<Vector>(most),
+               zeros<Vector>(vectors), zeros<Vector>(shape(0).vectors() + 2 * shape(network.tensor_count - 1).channels),
                zeros<uint8_t>(frame_bytes(network.tensors[0]))};
   plan_backward();
 }
 
 void Trainer::plan_backward() {
   backward_.emplace_back();
-  const auto meet = [&](int norm, int folded_into) {
+  const auto end_phase = [&](int norm, int folded_into) {
     backward_.back().norm = norm;
     backward_.back().folded_into = folded_into;
     backward_.emplace_back();
@@ -92,54 +93,56 @@ void Trainer::plan_backward() {
   for (int o = network_.operation_count - 1; o >= 0; o--) {
     const Operation& operation = network_.operations[o];
     if (operation.kind == Kind::norm) {
-      backward_.back().moves.push_back({o, Step::whole});
+      backward_.back().steps.push_back({o, BackwardPart::whole});
       applied[operation.norm] = true;
-      meet(operation.norm, -1);
+      end_phase(operation.norm, -1);
     } else if (operation.kind == Kind::convolution) {
-      if (operation.norm >= 0 && applied[operation.norm]) backward_.back().moves.push_back({o, Step::open});
-      backward_.back().moves.push_back({o, Step::weights});
-      if (operation.folded >= 0) meet(operation.folded, o);
-      if (operation.backward) backward_.back().moves.push_back({o, Step::input});
-    } else if (operation.backward) {
-      backward_.back().moves.push_back({o, Step::whole});
+      if (operation.norm >= 0 && applied[operation.norm]) backward_.back().steps.push_back({o, BackwardPart::relu});
+      backward_.back().steps.push_back({o, BackwardPart::weights});
+      if (operation.folded_norm >= 0) end_phase(operation.folded_norm, o);
+      if (operation.needs_input_gradient) backward_.back().steps.push_back({o, BackwardPart::input});
+    } else if (operation.needs_input_gradient) {
+      backward_.back().steps.push_back({o, BackwardPart::whole});
     }
   }
 }
 
-void Trainer::reserve(int64_t groups) {
-  const size_t parts = std::min(groups, most_parts);
-  for (size_t p = parts_.size(); p < parts; p++)
-    parts_.push_back({zeros<float>(weights_.back()), zeros<float>(bias_.back()), zeros<float>(2 * norm_offsets_.back()),
-                      zeros<float>(2 * norm_offsets_.back()), {}});
+void Trainer::allocate(int64_t groups) {
+  const size_t parts = std::min(groups, max_parts);
+  for (size_t p = partial_sums_.size(); p < parts; p++)
+    partial_sums_.push_back({zeros<float>(weight_offsets_.back()), zeros<float>(bias_offsets_.back()),
+                             zeros<float>(2 * norm_offsets_.back()), zeros<float>(2 * norm_offsets_.back()), {}});
   if (groups <= groups_) return;
   tensors_.reset(), gradients_.reset();
-  tensors_ = zeros<Vector>(groups * offsets_.back());
-  gradients_ = zeros<Vector>(groups * gradient_offsets_.back());
+  tensors_ = zeros<Vector>(groups * tensor_offsets_.back());
+  gradients_ = zeros<Vector>(groups * tensor_gradient_offsets_.back());
   groups_ = groups;
 }
 
 void Trainer::for_groups(const Batch& batch, const std::function<void(Group&)>& work) {
-  const int64_t groups = batch.groups(), parts = std::min(groups, most_parts);
-  threads_.share((int)parts, [&](int p, int thread) {
+  const int64_t groups = batch.groups(), parts = std::min(groups, max_parts);
+  thread_pool_.parallel_for((int)parts, [&](int p, int thread) {
     for (int64_t g = groups * p / parts; g < groups * (p + 1) / parts; g++) {
-      Group group{g * lanes, (int)std::min<int64_t>(lanes, batch.count - g * lanes), tensors_.get() + g * offsets_.back(),
-                  gradients_.get() + g * gradient_offsets_.back(), scratch_[thread], &parts_[p], Mode::training};
+      Group group{g * lanes, (int)std::min<int64_t>(lanes, batch.count - g * lanes),
+                  tensors_.get() + g * tensor_offsets_.back(), gradients_.get() + g * tensor_gradient_offsets_.back(),
+                  scratch_[thread], &partial_sums_[p], Mode::training};
       work(group);
     }
   });
 }
 
 void Trainer::load(const Batch& batch, Group& group) {
-  Pictures pictures;
+  GroupImages images;
   const size_t bytes = shape(0).values();
   for (int l = 0; l < lanes; l++) {
     const int64_t image = group.first + l;
     const bool there = l < group.count;
-    pictures.pixels[l] = there ? batch.pixels + (batch.indices ? batch.indices[image] : image) * bytes : nullptr;
-    pictures.transforms[l] = there && batch.transforms ? batch.transforms + 6 * image : no_map;
+    images.pixels[l] = there ? batch.pixels + (batch.indices ? batch.indices[image] : image) * bytes : nullptr;
+    images.transforms[l] = there && batch.transforms ? batch.transforms + 6 * image : identity_map;
   }
   const double scale = 1 / (255 * settings_.std);
-  resample(shape(0), pictures, (float)scale, (float)(-255 * settings_.mean * scale), group.scratch.frames.get(), group.tensors);
+  resample(shape(0), images, (float)scale, (float)(-255 * settings_.mean * scale), group.scratch.frames.get(),
+           group.tensors);
 }
 
 void Trainer::run_forward(const Batch& batch, Group& group, int begin, int end) {
@@ -149,27 +152,28 @@ void Trainer::run_forward(const Batch& batch, Group& group, int begin, int end) 
     Vector* output = tensor(group, operation.output);
     const Shape from = shape(operation.input), to = shape(operation.output);
     switch (operation.kind) {
-      case Kind::convolution: convolve(operation, group); break;
-      case Kind::norm: apply(batch, operation, group); break;
-      case Kind::max_pool: max_pool(from, to, operation.size, input, output); break;
+      case Kind::convolution: forward_convolution(operation, group); break;
+      case Kind::norm: forward_norm(batch, operation, group); break;
+      case Kind::max_pool: max_pool(from, to, operation.pool_size, input, output); break;
       case Kind::average_pool: average_pool(from, input, output); break;
     }
   }
 }
 
-void Trainer::run_backward(const Batch& batch, Group& group, Move move) {
-  const Operation& operation = network_.operations[move.operation];
+void Trainer::run_backward(const Batch& batch, Group& group, BackwardStep step) {
+  const Operation& operation = network_.operations[step.operation];
   const Shape from = shape(operation.input), to = shape(operation.output);
-  const Vector* down = gradient(group, operation.output);
+  const Vector* output_gradient = gradient(group, operation.output);
   Vector* result = gradient(group, operation.input);
-  if (move.step == Step::open) open_gradient(operation, group);
-  if (move.step == Step::weights) find_weight_gradient(operation, group);
-  if (move.step == Step::input) find_input_gradient(operation, group);
-  if (move.step != Step::whole) return;
-  if (operation.kind == Kind::norm) apply_back(batch, operation, group);
+  if (step.part == BackwardPart::relu) backward_relu(operation, group);
+  if (step.part == BackwardPart::weights) backward_weights(operation, group);
+  if (step.part == BackwardPart::input) backward_input(operation, group);
+  if (step.part != BackwardPart::whole) return;
+  if (operation.kind == Kind::norm) backward_norm(batch, operation, group);
   if (operation.kind == Kind::max_pool)
-    max_pool_gradient(from, to, operation.size, tensor(group, operation.input), tensor(group, operation.output), down, result);
-  if (operation.kind == Kind::average_pool) average_pool_gradient(from, down, result);
+    max_pool_gradient(from, to, operation.pool_size, tensor(group, operation.input), tensor(group, operation.output),
+                      output_gradient, result);
+  if (operation.kind == Kind::average_pool) average_pool_gradient(from, output_gradient, result);
 }
 
 const Vector* Trainer::padded_input(const Operation& operation, Group& group) {
@@ -181,129 +185,130 @@ const Vector* Trainer::padded_input(const Operation& operation, Group& group) {
   return group.scratch.padded.get();
 }
 
-void Trainer::convolve(const Operation& operation, Group& group) {
+void Trainer::forward_convolution(const Operation& operation, Group& group) {
   const int index = (int)index_of(operation);
-  Vector* sums = group.scratch.sums.get();
+  Vector* sums = group.scratch.channel_sums.get();
   std::fill_n(sums, 2 * shape(operation.output).channels, Vector{});
   const float* centre = operation.norm < 0 ? nullptr : &centre_[norm_offsets_[operation.norm]];
-  const auto forward = group.mode == Mode::exact ? operation.kernels.exact_forward : operation.kernels.forward;
-  forward({padded_input(operation, group), &packed_[weights_[index]], group.scratch.pairs.get(), &biases_[bias_[index]],
-           tensor(group, operation.output), group.present(), centre, sums});
+  const auto forward = group.mode == Mode::evaluation ? operation.kernels.float32_forward : operation.kernels.forward;
+  forward({padded_input(operation, group), &packed_[weight_offsets_[index]], group.scratch.pairs.get(),
+           &biases_[bias_offsets_[index]], tensor(group, operation.output), group.valid_lanes(), centre, sums});
   if (operation.norm < 0 || !group.training()) return;
-  float* totals = &group.part->forward_sums[2 * norm_offsets_[operation.norm]];
-  for (int c = 0; c < 2 * channels(operation.norm); c++) totals[c] += sum_of_lanes(sums[c]);
+  float* sums_of_part = &group.sums->forward_sums[2 * norm_offsets_[operation.norm]];
+  for (int c = 0; c < 2 * channels(operation.norm); c++) sums_of_part[c] += sum_of_lanes(sums[c]);
 }
 
-void Trainer::open_gradient(const Operation& operation, Group& group) {
-  float* totals = &group.part->totals[bias_[index_of(operation)]];
-  norm_gradient(shape(operation.output), tensor(group, operation.output), norm_gradient_of(operation.norm),
-                borders_[operation.output], gradient(group, operation.output), totals);
+void Trainer::backward_relu(const Operation& operation, Group& group) {
+  float* bias_gradient = &group.sums->bias_gradient[bias_offsets_[index_of(operation)]];
+  backward_norm_and_relu(shape(operation.output), tensor(group, operation.output), norm_gradient(operation.norm),
+                         borders_[operation.output], gradient(group, operation.output), bias_gradient);
 }
 
-void Trainer::find_weight_gradient(const Operation& operation, Group& group) {
-  const Vector* down = gradient(group, operation.output);
+void Trainer::backward_weights(const Operation& operation, Group& group) {
+  const Vector* output_gradient = gradient(group, operation.output);
   if (operation.norm < 0) {
-    // A max-pool hands every gradient to one place, so that the sums are there to be had from fewer vectors.
+    // Max pooling gives each gradient to one place, so the sums can be taken from its smaller output.
     const Operation* next = &operation + 1;
     const bool pooled = next < network_.operations + network_.operation_count && next->kind == Kind::max_pool;
     const int number = pooled ? next->output : operation.output;
-    add_totals(shape(number), gradient(group, number), &group.part->totals[bias_[index_of(operation)]]);
+    add_channel_sums(shape(number), gradient(group, number), &group.sums->bias_gradient[bias_offsets_[index_of(operation)]]);
   }
-  const size_t count = operation.kernels.shape.weights();
+  const size_t count = operation.kernels.shape.weight_count();
   Vector* sums = group.scratch.weight_sums.get();
   std::fill_n(sums, count, Vector{});
-  operation.kernels.weight_gradient(padded_input(operation, group), down, group.scratch.pairs.get(), sums);
-  float* result = &group.part->gradient[weights_[index_of(operation)]];
+  operation.kernels.weight_gradient(padded_input(operation, group), output_gradient, group.scratch.pairs.get(), sums);
+  float* result = &group.sums->weight_gradient[weight_offsets_[index_of(operation)]];
   for (size_t i = 0; i < count; i++) result[i] += sum_of_lanes(sums[i]);
 }
 
-void Trainer::find_input_gradient(const Operation& operation, Group& group) {
+void Trainer::backward_input(const Operation& operation, Group& group) {
   const int input = operation.input, channels = shape(input).channels;
-  Backward pass{gradient(group, operation.output), &turned_[weights_[index_of(operation)]], group.scratch.pairs.get(),
-                gradient(group, input), operation.adds};
-  if (operation.folded < 0) return operation.kernels.input_gradient(pass);
-  pass.norm = norm_gradient_of(operation.folded);
+  InputGradientArguments pass{gradient(group, operation.output), &transposed_[weight_offsets_[index_of(operation)]],
+                              group.scratch.pairs.get(), gradient(group, input), operation.accumulates_input_gradient};
+  if (operation.folded_norm < 0) return operation.kernels.input_gradient(pass);
+  pass.norm = norm_gradient(operation.folded_norm);
   pass.values = tensor(group, input);
   pass.border = borders_[input];
   pass.pitch = pitch_of((size_t)shape(input).rows * (shape(input).columns + 2 * pass.border));
-  pass.totals = group.scratch.sums.get();
-  std::fill_n(pass.totals, channels, Vector{});
+  pass.channel_sums = group.scratch.channel_sums.get();
+  std::fill_n(pass.channel_sums, channels, Vector{});
   operation.kernels.input_gradient(pass);
-  // The operation before is the convolution whose output this one reads.
-  float* totals = &group.part->totals[bias_[index_of(operation) - 1]];
-  for (int c = 0; c < channels; c++) totals[c] += sum_of_lanes(pass.totals[c]);
+  // The input is the output of the operation before, a convolution.
+  float* bias_gradient = &group.sums->bias_gradient[bias_offsets_[index_of(operation) - 1]];
+  for (int c = 0; c < channels; c++) bias_gradient[c] += sum_of_lanes(pass.channel_sums[c]);
 }
 
 Dropout Trainer::dropout(const Batch& batch, const Group& group, int operation) const {
   Dropout dropout;
-  dropout.active = group.training() && network_.operations[operation].drops;
+  dropout.active = group.training() && network_.operations[operation].has_dropout;
   if (!dropout.active) return dropout;
-  dropout.below = (uint32_t)(settings_.dropout * 4294967296.0);
+  dropout.drop_below = (uint32_t)(settings_.dropout * 4294967296.0);
   dropout.scale = (float)(1 / (1 - settings_.dropout));
-  uint32_t key = scrambled((uint32_t)settings_.seed) ^ (uint32_t)(settings_.seed >> 32);
-  for (uint32_t part : {(uint32_t)batch.step, (uint32_t)(batch.step >> 32), (uint32_t)operation}) key = scrambled(key ^ part) + part;
-  for (int l = 0; l < lanes; l++) dropout.keys[l] = scrambled(key + (uint32_t)(group.first + l) * 0x85ebca6bu);
+  uint32_t key = hash32((uint32_t)settings_.seed) ^ (uint32_t)(settings_.seed >> 32);
+  for (uint32_t part : {(uint32_t)batch.step, (uint32_t)(batch.step >> 32), (uint32_t)operation})
+    key = hash32(key ^ part) + part;
+  for (int l = 0; l < lanes; l++) dropout.keys[l] = hash32(key + (uint32_t)(group.first + l) * 0x85ebca6bu);
   return dropout;
 }
 
-void Trainer::apply(const Batch& batch, const Operation& operation, Group& group) {
+void Trainer::forward_norm(const Batch& batch, const Operation& operation, Group& group) {
   const size_t norm = norm_offsets_[operation.norm];
-  apply_norm(shape(operation.output), tensor(group, operation.input), {&scale_[norm], &shift_[norm]},
-             dropout(batch, group, (int)index_of(operation)),
-             operation.residual < 0 ? nullptr : tensor(group, operation.residual), tensor(group, operation.output));
+  apply_batch_norm(shape(operation.output), tensor(group, operation.input), {&scale_[norm], &shift_[norm]},
+                   dropout(batch, group, (int)index_of(operation)),
+                   operation.residual < 0 ? nullptr : tensor(group, operation.residual), tensor(group, operation.output));
 }
 
-void Trainer::apply_back(const Batch& batch, const Operation& operation, Group& group) {
-  const Vector* down = gradient(group, operation.output);
+void Trainer::backward_norm(const Batch& batch, const Operation& operation, Group& group) {
+  const Vector* output_gradient = gradient(group, operation.output);
   const Shape size = shape(operation.output);
-  if (operation.residual >= 0) std::copy_n(down, size.vectors(), gradient(group, operation.residual));
+  if (operation.residual >= 0) std::copy_n(output_gradient, size.vectors(), gradient(group, operation.residual));
   const size_t norm = norm_offsets_[operation.norm];
-  apply_norm_gradient(size, down, tensor(group, operation.input), &mean_[norm],
-                      dropout(batch, group, (int)index_of(operation)), borders_[operation.input],
-                      gradient(group, operation.input), &group.part->backward_sums[2 * norm]);
+  backward_dropout_and_norm_sums(size, output_gradient, tensor(group, operation.input), &mean_[norm],
+                                 dropout(batch, group, (int)index_of(operation)), borders_[operation.input],
+                                 gradient(group, operation.input), &group.sums->backward_sums[2 * norm]);
 }
 
-// Orders a convolution's weights for the forward kernel and folds the batch norm before it into them.
-void Trainer::pack(const Operation& operation, const float* values, bool paired) {
+// Orders a convolution's weights for the forward kernel, with the batch norm of its input folded into them.
+void Trainer::pack_weights(const Operation& operation, const float* values, bool paired) {
   const Convolution& c = operation.kernels.shape;
-  const float* weights = values + operation.weights;
-  float* packed = &packed_[weights_[index_of(operation)]];
-  float* bias = &biases_[bias_[index_of(operation)]];
-  const size_t norm = operation.folded < 0 ? 0 : norm_offsets_[operation.folded];
+  const float* weights = values + operation.weight_offset;
+  float* packed = &packed_[weight_offsets_[index_of(operation)]];
+  float* bias = &biases_[bias_offsets_[index_of(operation)]];
+  const size_t norm = operation.folded_norm < 0 ? 0 : norm_offsets_[operation.folded_norm];
   for (int o = 0; o < c.channels_out; o++) {
-    const int group = o / c.outputs(), place = o % c.outputs();
-    double moved = 0;
-    for (int i = 0; i < c.inputs(); i++) {
-      const float scale = operation.folded < 0 ? 1 : scale_[norm + group * c.inputs() + i];
+    const int group = o / c.group_outputs(), place = o % c.group_outputs();
+    double folded_shift = 0;
+    for (int i = 0; i < c.group_inputs(); i++) {
+      const float scale = operation.folded_norm < 0 ? 1 : scale_[norm + group * c.group_inputs() + i];
       double sum = 0;
       for (int t = 0; t < c.taps(); t++) {
-        const float weight = weights[((size_t)o * c.inputs() + i) * c.taps() + t];
+        const float weight = weights[((size_t)o * c.group_inputs() + i) * c.taps() + t];
         sum += weight;
-        packed[((size_t)(group * c.inputs() + i) * c.taps() + t) * c.outputs() + place] = weight * scale;
+        packed[((size_t)(group * c.group_inputs() + i) * c.taps() + t) * c.group_outputs() + place] = weight * scale;
       }
-      if (operation.folded >= 0) moved += sum * shift_[norm + group * c.inputs() + i];
+      if (operation.folded_norm >= 0) folded_shift += sum * shift_[norm + group * c.group_inputs() + i];
     }
-    bias[o] = (float)moved;
+    bias[o] = (float)folded_shift;
   }
   if (paired) pair_rows(c.channels_in, (size_t)c.taps() * c.channels_out, packed);
 }
 
 // Orders a convolution's weights for the kernel of the input's gradient: inputs and outputs swapped, taps reversed.
-void Trainer::pack_turned(const Operation& operation) {
+void Trainer::pack_transposed_weights(const Operation& operation) {
   const Convolution& c = operation.kernels.shape;
-  const float* weights = settings_.values + operation.weights;
-  float* turned = &turned_[weights_[index_of(operation)]];
+  const float* weights = settings_.values + operation.weight_offset;
+  float* transposed = &transposed_[weight_offsets_[index_of(operation)]];
   for (int o = 0; o < c.channels_out; o++)
-    for (int i = 0; i < c.inputs(); i++)
+    for (int i = 0; i < c.group_inputs(); i++)
       for (int t = 0; t < c.taps(); t++)
-        turned[((size_t)o * c.taps() + c.taps() - 1 - t) * c.inputs() + i] = *weights++;
-  if (c.paired()) pair_rows(c.channels_out, (size_t)c.taps() * c.channels_in, turned);
+        transposed[((size_t)o * c.taps() + c.taps() - 1 - t) * c.group_inputs() + i] = *weights++;
+  if (c.paired()) pair_rows(c.channels_out, (size_t)c.taps() * c.channels_in, transposed);
 }
 
 void Trainer::use_running_statistics(const float* values) {
   for (int n = 0; n < network_.norm_count; n++) {
     const int count = channels(n);
-    const float* own = values + network_.norms[n].values;
+    const float* own = values + network_.norms[n].value_offset;
     for (int c = 0; c < count; c++) {
       const size_t at = norm_offsets_[n] + c;
       scale_[at] = (float)(own[c] / std::sqrt(own[3 * count + c] + norm_epsilon));
@@ -312,26 +317,26 @@ void Trainer::use_running_statistics(const float* values) {
   }
 }
 
-// Turns the sums of all parts into the statistics of the batch, and moves the running ones.
-void Trainer::finish_statistics(int norm, int64_t images) {
+// Computes the statistics of the batch from the sums of all parts, and updates the running statistics.
+void Trainer::finish_norm_statistics(int norm, int64_t images) {
   const int count = channels(norm);
   const double places = (double)images * shape(network_.norms[norm].tensor).plane();
-  float* own = settings_.values + network_.norms[norm].values;
-  const size_t parts = std::min((images + lanes - 1) / lanes, most_parts);
+  float* own = settings_.values + network_.norms[norm].value_offset;
+  const size_t parts = std::min((images + lanes - 1) / lanes, max_parts);
   for (int c = 0; c < count; c++) {
     const size_t at = norm_offsets_[norm] + c;
     double sum = 0, square = 0;
     for (size_t p = 0; p < parts; p++) {
-      sum += parts_[p].forward_sums[2 * at];
-      square += parts_[p].forward_sums[2 * at + 1];
+      sum += partial_sums_[p].forward_sums[2 * at];
+      square += partial_sums_[p].forward_sums[2 * at + 1];
     }
     const double distance = sum / places, mean = centre_[at] + distance;
-    // Not a maximum: a NaN must stay one.
+    // std::max would lose NaN.
     double variance = square / places - distance * distance;
     if (variance < 0) variance = 0;
     const double inverse = 1 / std::sqrt(variance + norm_epsilon), unbiased = places > 1 ? places / (places - 1) : 1;
     mean_[at] = (float)mean;
-    inverse_[at] = (float)inverse;
+    inverse_std_[at] = (float)inverse;
     scale_[at] = (float)(own[c] * inverse);
     shift_[at] = (float)(own[count + c] - mean * own[c] * inverse);
     own[2 * count + c] += (float)(norm_momentum * (mean - own[2 * count + c]));
@@ -339,87 +344,91 @@ void Trainer::finish_statistics(int norm, int64_t images) {
   }
 }
 
-// The sums of a batch norm's backward pass without a look at its tensor: the gradient that arrives there is the
-// convolution's own, spread by its weights, so its products with the tensor are the weights' with their gradient.
-void Trainer::take_sums_from_weights(const Operation& operation) {
+// Computes the sums of the backward pass of a folded batch norm from the convolution's weight gradient, without reading the
+// tensor. The gradient that arrives at the norm is the convolution's output gradient spread by its weights, so its products
+// with the tensor are those of the weights with their gradient.
+void Trainer::norm_sums_from_weight_gradient(const Operation& operation) {
   const Convolution& c = operation.kernels.shape;
-  const size_t index = index_of(operation), norm = norm_offsets_[operation.folded], bias = bias_[index];
-  for (Part& part : parts_) {
-    const float *weight = settings_.values + operation.weights, *slope = &part.gradient[weights_[index]];
+  const size_t index = index_of(operation), norm = norm_offsets_[operation.folded_norm], bias = bias_offsets_[index];
+  for (PartialSums& part : partial_sums_) {
+    const float* weight = settings_.values + operation.weight_offset;
+    const float* gradient = &part.weight_gradient[weight_offsets_[index]];
     for (int o = 0; o < c.channels_out; o++)
-      for (int i = 0; i < c.inputs(); i++) {
-        const size_t at = norm + o / c.outputs() * c.inputs() + i;
+      for (int i = 0; i < c.group_inputs(); i++) {
+        const size_t at = norm + o / c.group_outputs() * c.group_inputs() + i;
         float spread = 0, product = 0;
-        for (int t = 0; t < c.taps(); t++, weight++, slope++) spread += *weight, product += *weight * *slope;
-        const float sum = spread * part.totals[bias + o];
+        for (int t = 0; t < c.taps(); t++, weight++, gradient++) spread += *weight, product += *weight * *gradient;
+        const float sum = spread * part.bias_gradient[bias + o];
         part.backward_sums[2 * at] += sum;
         part.backward_sums[2 * at + 1] += product - mean_[at] * sum;
       }
   }
 }
 
-// Turns the sums of all parts into the gradients of scale and shift and the map from output's to input's gradient.
+// Computes from the sums of all parts the gradients of scale and shift, and the map of `NormGradient`.
 void Trainer::finish_backward_sums(int norm, int64_t images) {
   const int count = channels(norm);
   const double places = (double)images * shape(network_.norms[norm].tensor).plane();
-  const float* own = settings_.values + network_.norms[norm].values;
-  float* result = &gradient_[network_.norms[norm].values];
-  const size_t parts = std::min((images + lanes - 1) / lanes, most_parts);
+  const float* own = settings_.values + network_.norms[norm].value_offset;
+  float* result = &gradient_[network_.norms[norm].value_offset];
+  const size_t parts = std::min((images + lanes - 1) / lanes, max_parts);
   for (int c = 0; c < count; c++) {
     const size_t at = norm_offsets_[norm] + c;
     double sum = 0, product = 0;
     for (size_t p = 0; p < parts; p++) {
-      sum += parts_[p].backward_sums[2 * at];
-      product += parts_[p].backward_sums[2 * at + 1];
+      sum += partial_sums_[p].backward_sums[2 * at];
+      product += partial_sums_[p].backward_sums[2 * at + 1];
     }
-    const double inverse = inverse_[at], slope = own[c] * inverse, incline = -slope * inverse * inverse * product / places;
+    const double inverse = inverse_std_[at], gradient_scale = own[c] * inverse;
+    const double value_scale = -gradient_scale * inverse * inverse * product / places;
     result[c] = (float)(product * inverse);
     result[count + c] = (float)sum;
-    slope_[at] = (float)slope;
-    incline_[at] = (float)incline;
-    offset_[at] = (float)(-slope * sum / places - incline * mean_[at]);
+    gradient_scale_[at] = (float)gradient_scale;
+    value_scale_[at] = (float)value_scale;
+    gradient_offset_[at] = (float)(-gradient_scale * sum / places - value_scale * mean_[at]);
   }
 }
 
-// Adds up the parts' gradients of convolution weights, and those of all places that share them.
-void Trainer::finish_gradient() {
-  for (int s = 0; s < network_.stretch_count; s++) {
-    const Stretch& stretch = network_.stretches[s];
-    if (stretch.role == Role::decayed) std::fill_n(&gradient_[stretch.begin], stretch.end - stretch.begin, 0.0f);
+// Adds up the weight gradients of all parts, and of all convolutions that share weights.
+void Trainer::reduce_gradients() {
+  for (int s = 0; s < network_.value_range_count; s++) {
+    const ValueRange& range = network_.value_ranges[s];
+    if (range.role == ValueRole::decayed) std::fill_n(&gradient_[range.begin], range.end - range.begin, 0.0f);
   }
   for (int o = 0; o < network_.operation_count; o++)
-    if (network_.operations[o].kind == Kind::convolution) add_gradient(network_.operations[o]);
+    if (network_.operations[o].kind == Kind::convolution) reduce_weight_gradient(network_.operations[o]);
 }
 
-// Adds a convolution's gradient to its weights'; a folded batch norm's map is made good here.
-void Trainer::add_gradient(const Operation& operation) {
+// Adds a convolution's gradient to that of its weights. The sums are of products with the tensor before a folded batch norm,
+// so the norm's scale and shift are applied here.
+void Trainer::reduce_weight_gradient(const Operation& operation) {
   const Convolution& c = operation.kernels.shape;
   const size_t index = index_of(operation);
-  std::vector<float> sums(c.weights()), totals(c.channels_out);
-  for (const Part& part : parts_) {
-    const float* own = &part.gradient[weights_[index]];
-    for (size_t i = 0; i < c.weights(); i++) sums[i] += own[i];
-    for (int k = 0; k < c.channels_out; k++) totals[k] += part.totals[bias_[index] + k];
+  std::vector<float> sums(c.weight_count()), bias_gradient(c.channels_out);
+  for (const PartialSums& part : partial_sums_) {
+    const float* own = &part.weight_gradient[weight_offsets_[index]];
+    for (size_t i = 0; i < c.weight_count(); i++) sums[i] += own[i];
+    for (int k = 0; k < c.channels_out; k++) bias_gradient[k] += part.bias_gradient[bias_offsets_[index] + k];
   }
-  float* result = &gradient_[operation.weights];
+  float* result = &gradient_[operation.weight_offset];
   for (int k = 0; k < c.channels_out; k++)
-    for (int i = 0; i < c.inputs(); i++) {
-      const size_t from = ((size_t)k * c.inputs() + i) * c.taps();
+    for (int i = 0; i < c.group_inputs(); i++) {
+      const size_t from = ((size_t)k * c.group_inputs() + i) * c.taps();
       float scale = 1, shift = 0;
-      if (operation.folded >= 0) {
-        const size_t at = norm_offsets_[operation.folded] + k / c.outputs() * c.inputs() + i;
-        scale = scale_[at], shift = shift_[at] * totals[k];
+      if (operation.folded_norm >= 0) {
+        const size_t at = norm_offsets_[operation.folded_norm] + k / c.group_outputs() * c.group_inputs() + i;
+        scale = scale_[at], shift = shift_[at] * bias_gradient[k];
       }
       for (int t = 0; t < c.taps(); t++) result[from + t] += scale * sums[from + t] + shift;
     }
 }
 
-void Trainer::update(double rate, int64_t steps_before) {
-  for (int s = 0; s < network_.stretch_count; s++) {
-    const Stretch& stretch = network_.stretches[s];
-    if (stretch.role == Role::statistic) continue;
-    const double decay = stretch.role == Role::decayed ? settings_.weight_decay : 0;
-    const size_t at = stretch.begin, count = stretch.end - at;
+void Trainer::update_values(double rate, int64_t steps_before) {
+  for (int s = 0; s < network_.value_range_count; s++) {
+    const ValueRange& range = network_.value_ranges[s];
+    if (range.role == ValueRole::statistic) continue;
+    const double decay = range.role == ValueRole::decayed ? settings_.weight_decay : 0;
+    const size_t at = range.begin, count = range.end - at;
     if (settings_.second_moment)
       adamw(settings_.values + at, settings_.momentum + at, settings_.second_moment + at, &gradient_[at], count, rate, decay,
             settings_.momentum_decay, steps_before + 1);
@@ -435,53 +444,57 @@ void Trainer::update_average(double share) {
     settings_.average[i] += (float)share * (settings_.values[i] - settings_.average[i]);
 }
 
-// The teachers' probabilities of a group, averaged, at the temperature; they see the very pixels that it sees.
-const Vector* Trainer::ask_teachers(Group& group) {
+// Returns the mean of the teachers' probabilities of a group at the temperature. They see the same augmented pixels.
+const Vector* Trainer::soft_targets(Group& group) {
   if (teachers_.empty()) return nullptr;
   const int classes = shape(network_.tensor_count - 1).channels, thread = (int)(&group.scratch - scratch_.data());
-  Vector *input = group.scratch.lesson.get(), *logits = input + shape(0).vectors(), *targets = logits + classes;
+  Vector *input = group.scratch.teacher.get(), *logits = input + shape(0).vectors(), *targets = logits + classes;
   std::fill_n(targets, classes, Vector{});
-  for (const Teacher& teacher : teachers_) {
-    for (size_t i = 0; i < shape(0).vectors(); i++) input[i] = (float)teacher.scale * group.tensors[i] + (float)teacher.shift;
-    teacher.answer(teacher.trainer, thread, group.count, input, logits);
+  for (const TeacherNetwork& teacher : teachers_) {
+    for (size_t i = 0; i < shape(0).vectors(); i++)
+      input[i] = (float)teacher.scale * group.tensors[i] + (float)teacher.shift;
+    teacher.logits(teacher.trainer, thread, group.count, input, logits);
     for (int l = 0; l < group.count; l++)
-      softened((const float*)logits + l, classes, settings_.temperature,
-               [&](int k, double probability) { targets[k][l] += (float)(probability / teachers_.size()); });
+      softmax_at_temperature((const float*)logits + l, classes, settings_.temperature,
+                             [&](int k, double probability) { targets[k][l] += (float)(probability / teachers_.size()); });
   }
   return targets;
 }
 
-// Finds the loss of a group that has been run forward, and the gradient of its logits.
-Score Trainer::judge(const Batch& batch, Group& group) {
+// Computes the loss of a group after its forward pass, and the gradient of its logits.
+LossSums Trainer::compute_loss(const Batch& batch, Group& group) {
   const int last = network_.tensor_count - 1;
   int64_t labels[lanes];
   for (int l = 0; l < group.count; l++) labels[l] = settings_.labels[batch.indices[group.first + l]];
-  const Lesson lesson{settings_.temperature, settings_.soft_weight, ask_teachers(group)};
-  return score(tensor(group, last), shape(last).channels, labels, group.count, (float)settings_.smoothing, 1.0f / batch.count,
-               lesson, gradient(group, last));
+  const SoftTargets soft{settings_.temperature, settings_.soft_weight, soft_targets(group)};
+  return loss_and_gradient(tensor(group, last), shape(last).channels, labels, group.count, (float)settings_.smoothing,
+                           1.0f / batch.count, soft, gradient(group, last));
 }
 
-void Trainer::step(const int64_t* indices, const float* transforms, int64_t count, double rate, double average_share,
-                   int64_t step, int64_t steps_before) {
+void Trainer::train_batch(const int64_t* indices, const float* transforms, int64_t count, double rate, double average_share,
+                          int64_t step, int64_t steps_before) {
   const Batch batch{settings_.pixels, indices, transforms, count, step};
-  reserve(batch.groups());
-  for (Part& part : parts_) {
-    std::fill_n(part.gradient.get(), weights_.back(), 0.0f);
-    std::fill_n(part.totals.get(), bias_.back(), 0.0f);
+  allocate(batch.groups());
+  for (PartialSums& part : partial_sums_) {
+    std::fill_n(part.weight_gradient.get(), weight_offsets_.back(), 0.0f);
+    std::fill_n(part.bias_gradient.get(), bias_offsets_.back(), 0.0f);
     std::fill_n(part.backward_sums.get(), 2 * norm_offsets_.back(), 0.0f);
     std::fill_n(part.forward_sums.get(), 2 * norm_offsets_.back(), 0.0f);
-    part.score = {};
+    part.loss = {};
   }
   for (int n = 0; n < network_.norm_count; n++)
-    std::copy_n(settings_.values + network_.norms[n].values + 2 * channels(n), channels(n), &centre_[norm_offsets_[n]]);
-  std::vector<int> barriers;  // the convolutions behind which, and before whose backward, all threads meet
+    std::copy_n(settings_.values + network_.norms[n].value_offset + 2 * channels(n), channels(n),
+                &centre_[norm_offsets_[n]]);
+  std::vector<int> barriers;  // convolutions behind which all threads synchronise, for the statistics of a batch norm
   for (int o = 0; o < network_.operation_count; o++) {
     if (network_.operations[o].norm >= 0 && network_.operations[o].kind == Kind::convolution) barriers.push_back(o);
-    if (network_.operations[o].kind == Kind::convolution) pack_turned(network_.operations[o]);
+    if (network_.operations[o].kind == Kind::convolution) pack_transposed_weights(network_.operations[o]);
   }
   const auto pack_between = [&](int begin, int end) {
-    for (int o = begin; o < end; o++)
-      if (network_.operations[o].kind == Kind::convolution) pack(network_.operations[o], settings_.values, network_.operations[o].kernels.shape.paired());
+    for (int o = begin; o < end; o++) {
+      const Operation& operation = network_.operations[o];
+      if (operation.kind == Kind::convolution) pack_weights(operation, settings_.values, operation.kernels.shape.paired());
+    }
   };
   int begin = 0;
   for (int barrier : barriers) {
@@ -490,7 +503,7 @@ void Trainer::step(const int64_t* indices, const float* transforms, int64_t coun
       if (begin == 0) load(batch, group);
       run_forward(batch, group, begin, barrier + 1);
     });
-    finish_statistics(network_.operations[barrier].norm, count);
+    finish_norm_statistics(network_.operations[barrier].norm, count);
     begin = barrier + 1;
   }
   int end = network_.operation_count;
@@ -498,37 +511,37 @@ void Trainer::step(const int64_t* indices, const float* transforms, int64_t coun
   for_groups(batch, [&](Group& group) {
     if (begin == 0) load(batch, group);
     run_forward(batch, group, begin, end);
-    const Score score = judge(batch, group);
-    group.part->score.loss += score.loss;
-    group.part->score.correct += score.correct;
-    for (Move move : backward_[0].moves) run_backward(batch, group, move);
+    const LossSums loss = compute_loss(batch, group);
+    group.sums->loss.loss += loss.loss;
+    group.sums->loss.correct += loss.correct;
+    for (BackwardStep step : backward_[0].steps) run_backward(batch, group, step);
   });
   for (size_t p = 1; p < backward_.size(); p++) {
-    const Phase& before = backward_[p - 1];
-    if (before.folded_into >= 0) take_sums_from_weights(network_.operations[before.folded_into]);
+    const BackwardPhase& before = backward_[p - 1];
+    if (before.folded_into >= 0) norm_sums_from_weight_gradient(network_.operations[before.folded_into]);
     finish_backward_sums(before.norm, count);
     for_groups(batch, [&](Group& group) {
-      for (Move move : backward_[p].moves) run_backward(batch, group, move);
+      for (BackwardStep step : backward_[p].steps) run_backward(batch, group, step);
     });
   }
-  finish_gradient();
-  update(rate, steps_before);
+  reduce_gradients();
+  update_values(rate, steps_before);
   update_average(average_share);
-  for (const Part& part : parts_) totals_.loss += part.score.loss, totals_.correct += part.score.correct;
+  for (const PartialSums& part : partial_sums_) totals_.loss += part.loss.loss, totals_.correct += part.loss.correct;
   totals_.images += count;
 }
 
 void Trainer::logits(const uint8_t* pixels, int64_t count, const float* values, float* result) {
   use_running_statistics(values);
   for (int o = 0; o < network_.operation_count; o++)
-    if (network_.operations[o].kind == Kind::convolution) pack(network_.operations[o], values, false);
+    if (network_.operations[o].kind == Kind::convolution) pack_weights(network_.operations[o], values, false);
   const Batch batch{pixels, nullptr, nullptr, count, 0};
   const int last = network_.tensor_count - 1, classes = shape(last).channels;
-  threads_.share((int)batch.groups(), [&](int g, int thread) {
+  thread_pool_.parallel_for((int)batch.groups(), [&](int g, int thread) {
     Scratch& scratch = scratch_[thread];
     const int64_t first = (int64_t)g * lanes;
     Group group{first, (int)std::min<int64_t>(lanes, count - first), scratch.tensors.get(), nullptr, scratch, nullptr,
-                Mode::exact};
+                Mode::evaluation};
     load(batch, group);
     run_forward(batch, group, 0, network_.operation_count);
     for (int l = 0; l < group.count; l++)
@@ -536,54 +549,54 @@ void Trainer::logits(const uint8_t* pixels, int64_t count, const float* values, 
   });
 }
 
-void Trainer::learn_from(Teacher teacher) { teachers_.push_back(teacher); }
+void Trainer::add_teacher(TeacherNetwork teacher) { teachers_.push_back(teacher); }
 
-// Makes the network ready to answer with its running statistics, in the arithmetic of the training.
-void Trainer::prepare_answers() {
+// Prepares the network to compute logits with its running statistics, in the arithmetic of training.
+void Trainer::prepare_teacher() {
   use_running_statistics(settings_.values);
   for (int o = 0; o < network_.operation_count; o++) {
     const Operation& operation = network_.operations[o];
-    if (operation.kind == Kind::convolution) pack(operation, settings_.values, operation.kernels.shape.paired());
+    if (operation.kind == Kind::convolution) pack_weights(operation, settings_.values, operation.kernels.shape.paired());
   }
 }
 
-void Trainer::answer(int thread, int count, const Vector* input, Vector* logits) {
+void Trainer::teacher_logits(int thread, int count, const Vector* input, Vector* logits) {
   Scratch& scratch = scratch_[thread];
-  Group group{0, count, scratch.tensors.get(), nullptr, scratch, nullptr, Mode::quick};
+  Group group{0, count, scratch.tensors.get(), nullptr, scratch, nullptr, Mode::teacher};
   std::copy_n(input, shape(0).vectors(), group.tensors);
   run_forward({}, group, 0, network_.operation_count);
   const int last = network_.tensor_count - 1;
   std::copy_n(tensor(group, last), shape(last).channels, logits);
 }
 
-Totals Trainer::take_totals() {
-  const Totals totals = totals_;
+TrainerTotals Trainer::take_totals() {
+  const TrainerTotals totals = totals_;
   totals_ = {};
   return totals;
 }
 
 extern "C" {
 
-Trainer* kilonet_open(const Settings* settings) { return new Trainer(network, *settings); }
+Trainer* kilonet_create_trainer(const TrainerSettings* settings) { return new Trainer(network, *settings); }
 
-void kilonet_close(Trainer* trainer) { delete trainer; }
+void kilonet_destroy_trainer(Trainer* trainer) { delete trainer; }
 
-void kilonet_step(Trainer* trainer, const int64_t* indices, const float* transforms, int64_t count, double rate,
-                  double average_share, int64_t step, int64_t steps_before) {
-  trainer->step(indices, transforms, count, rate, average_share, step, steps_before);
+void kilonet_train_batch(Trainer* trainer, const int64_t* indices, const float* transforms, int64_t count, double rate,
+                         double average_share, int64_t step, int64_t steps_before) {
+  trainer->train_batch(indices, transforms, count, rate, average_share, step, steps_before);
 }
 
 void kilonet_logits(Trainer* trainer, const uint8_t* pixels, int64_t count, const float* values, float* result) {
   trainer->logits(pixels, count, values, result);
 }
 
-void kilonet_learn_from(Trainer* trainer, const Teacher* teacher) { trainer->learn_from(*teacher); }
+void kilonet_add_teacher(Trainer* trainer, const TeacherNetwork* teacher) { trainer->add_teacher(*teacher); }
 
-void kilonet_prepare_answers(Trainer* trainer) { trainer->prepare_answers(); }
+void kilonet_prepare_teacher(Trainer* trainer) { trainer->prepare_teacher(); }
 
-void kilonet_answer(void* trainer, int thread, int count, const Vector* input, Vector* logits) {
-  ((Trainer*)trainer)->answer(thread, count, input, logits);
+void kilonet_teacher_logits(void* trainer, int thread, int count, const Vector* input, Vector* logits) {
+  ((Trainer*)trainer)->teacher_logits(thread, count, input, logits);
 }
 
-void kilonet_take_totals(Trainer* trainer, Totals* totals) { *totals = trainer->take_totals(); }
+void kilonet_take_totals(Trainer* trainer, TrainerTotals* totals) { *totals = trainer->take_totals(); }
 }

@@ -1,29 +1,30 @@
-// A whole training step of a network given as a table of operations.
+// A whole training step of a network that is given as a table of operations.
 //
-// Groups of `lanes` images run through the network by themselves as far as they can; all threads meet only where batch
-// norm needs the statistics of the whole batch. Two things follow from batch norm being affine once these are known:
-// it is folded into the weights of the convolution behind it where nothing stands between, and backward it is two sums
-// and one affine map. Sums over the batch are kept by part and added in order, so results do not depend on the threads.
+// A group of `lanes` images runs through the network independently of other groups; all threads synchronise only where
+// batch norm needs the statistics of the whole batch. Once these are known, batch norm is an affine map, and this is used
+// twice: forward, it is folded into the weights of the convolution behind it if nothing stands between them; backward, it
+// is two sums and one affine map. Sums over the batch are kept for each part of the batch and added in a fixed order, so
+// results do not depend on the number of threads.
 #pragma once
 #include <memory>
 #include <new>
 
 #include "elementwise.hpp"
-#include "threads.hpp"
+#include "thread_pool.hpp"
 
-// Mirrored by `Settings` in engine.py. Pointers are to memory that outlives the trainer.
-struct Settings {
+// Mirrored by `TrainerSettings` in bindings.py. The pointers are to memory that outlives the trainer.
+struct TrainerSettings {
   const uint8_t* pixels;
   const int64_t* labels;
-  float *values, *momentum, *second_moment, *average;  // second_moment for AdamW alone; average for one alone
+  float *values, *momentum, *second_moment, *average;  // second_moment is null without AdamW, average without one
   double momentum_decay, weight_decay, smoothing, dropout, mean, std;
-  double temperature, soft_weight;  // of the teachers' targets; a weight of zero without teachers
+  double temperature, soft_weight;  // of the teachers' soft targets; the weight is zero without teachers
   uint64_t seed;
   int64_t threads;
 };
 
-// Mirrored by `Totals` in engine.py.
-struct Totals {
+// Sums over the images trained. Mirrored by `TrainerTotals` in bindings.py.
+struct TrainerTotals {
   double loss;
   int64_t correct, images;
 };
@@ -42,39 +43,40 @@ Array<Value> zeros(size_t count) {
   return Array<Value>((Value*)memory);
 }
 
-// Asks a network of another library for the logits of a group: [class] vectors. `input` is the group's input tensor.
-using Answer = void(void* teacher, int thread, int count, const Vector* input, Vector* logits);
+// Computes the logits of a group, [class] vectors, by a network of another library. `input` is the group's input tensor.
+using TeacherLogits = void(void* teacher, int thread, int count, const Vector* input, Vector* logits);
 
-// A trained network that is learnt from. Its input is scale * the student's + shift, as their normalisations may differ.
-struct Teacher {
+// A trained network to learn from. Its input is scale * the student's + shift, because their normalisations may differ.
+// Mirrored by `TeacherNetwork` in bindings.py.
+struct TeacherNetwork {
   void* trainer;
-  Answer* answer;
+  TeacherLogits* logits;
   double scale, shift;
 };
 
 class Trainer {
  public:
-  Trainer(const Network& network, const Settings& settings);
-  void step(const int64_t* indices, const float* transforms, int64_t count, double rate, double average_share,
-            int64_t step, int64_t steps_before);
+  Trainer(const Network& network, const TrainerSettings& settings);
+  void train_batch(const int64_t* indices, const float* transforms, int64_t count, double rate, double average_share,
+                   int64_t step, int64_t steps_before);
   void logits(const uint8_t* pixels, int64_t count, const float* values, float* result);
-  void learn_from(Teacher teacher);
-  void prepare_answers();
-  void answer(int thread, int count, const Vector* input, Vector* logits);
-  Totals take_totals();
+  void add_teacher(TeacherNetwork teacher);
+  void prepare_teacher();
+  void teacher_logits(int thread, int count, const Vector* input, Vector* logits);
+  TrainerTotals take_totals();
 
  private:
-  // Training, scoring in float32, or scoring as fast as training does.
-  enum class Mode { training, exact, quick };
-  // What one thread needs for the group at hand.
+  // Training; scoring in float32; or computing a teacher's logits in the arithmetic of training.
+  enum class Mode { training, evaluation, teacher };
+  // The scratch memory of one thread.
   struct Scratch {
-    Array<Vector> padded, pairs, sums, weight_sums, tensors, lesson;
+    Array<Vector> padded, pairs, channel_sums, weight_sums, tensors, teacher;
     Array<uint8_t> frames;
   };
-  // What the groups of one part add up.
-  struct Part {
-    Array<float> gradient, totals, backward_sums, forward_sums;
-    Score score;
+  // The sums over the groups of one part of the batch.
+  struct PartialSums {
+    Array<float> weight_gradient, bias_gradient, backward_sums, forward_sums;
+    LossSums loss;
   };
   struct Group {
     int64_t first;
@@ -82,21 +84,21 @@ class Trainer {
     Vector* tensors;
     Vector* gradients;
     Scratch& scratch;
-    Part* part;
+    PartialSums* sums;
     Mode mode;
     bool training() const { return mode == Mode::training; }
-    Mask present() const;
+    Mask valid_lanes() const;
   };
-  // A move of the backward pass: all of an operation's, or the steps that a convolution's falls into.
-  enum class Step { whole, open, weights, input };
-  struct Move {
+  // A step of the backward pass: all of an operation's, or one of the parts of a convolution's.
+  enum class BackwardPart { whole, relu, weights, input };
+  struct BackwardStep {
     int operation;
-    Step step;
+    BackwardPart part;
   };
-  // Moves that a group makes by itself, and what all threads meet for behind them: the sums of a batch norm, which come
-  // out of the weights' gradient of the convolution it is folded into if there is one.
-  struct Phase {
-    std::vector<Move> moves;
+  // Steps that each group runs independently. Behind them all threads synchronise for the sums of a batch norm. If that
+  // norm is folded into a convolution, the sums are computed from the convolution's weight gradient.
+  struct BackwardPhase {
+    std::vector<BackwardStep> steps;
     int norm = -1, folded_into = -1;
   };
   struct Batch {
@@ -107,59 +109,60 @@ class Trainer {
     int64_t groups() const { return (count + lanes - 1) / lanes; }
   };
 
-  void reserve(int64_t groups);
+  void allocate(int64_t groups);
   void for_groups(const Batch& batch, const std::function<void(Group&)>& work);
   void load(const Batch& batch, Group& group);
   void run_forward(const Batch& batch, Group& group, int begin, int end);
-  void run_backward(const Batch& batch, Group& group, Move move);
-  void convolve(const Operation& operation, Group& group);
-  void open_gradient(const Operation& operation, Group& group);
-  void find_weight_gradient(const Operation& operation, Group& group);
-  void find_input_gradient(const Operation& operation, Group& group);
-  void apply(const Batch& batch, const Operation& operation, Group& group);
-  void apply_back(const Batch& batch, const Operation& operation, Group& group);
-  Score judge(const Batch& batch, Group& group);
-  const Vector* ask_teachers(Group& group);
+  void run_backward(const Batch& batch, Group& group, BackwardStep step);
+  void forward_convolution(const Operation& operation, Group& group);
+  void backward_relu(const Operation& operation, Group& group);
+  void backward_weights(const Operation& operation, Group& group);
+  void backward_input(const Operation& operation, Group& group);
+  void forward_norm(const Batch& batch, const Operation& operation, Group& group);
+  void backward_norm(const Batch& batch, const Operation& operation, Group& group);
+  LossSums compute_loss(const Batch& batch, Group& group);
+  const Vector* soft_targets(Group& group);
   const Vector* padded_input(const Operation& operation, Group& group);
-  void pack(const Operation& operation, const float* values, bool paired);
-  void pack_turned(const Operation& operation);
+  void pack_weights(const Operation& operation, const float* values, bool paired);
+  void pack_transposed_weights(const Operation& operation);
   void use_running_statistics(const float* values);
-  void finish_statistics(int norm, int64_t count);
+  void finish_norm_statistics(int norm, int64_t count);
   void finish_backward_sums(int norm, int64_t count);
-  void take_sums_from_weights(const Operation& operation);
+  void norm_sums_from_weight_gradient(const Operation& operation);
   void plan_backward();
-  void finish_gradient();
-  void add_gradient(const Operation& operation);
-  void update(double rate, int64_t steps_before);
+  void reduce_gradients();
+  void reduce_weight_gradient(const Operation& operation);
+  void update_values(double rate, int64_t steps_before);
   void update_average(double share);
   Dropout dropout(const Batch& batch, const Group& group, int operation) const;
   int channels(int norm) const { return network_.tensors[network_.norms[norm].tensor].channels; }
   size_t index_of(const Operation& operation) const { return &operation - network_.operations; }
   Shape shape(int tensor) const { return network_.tensors[tensor]; }
-  Vector* tensor(const Group& group, int number) const { return group.tensors + offsets_[number]; }
-  Vector* gradient(const Group& group, int number) const { return group.gradients + gradient_offsets_[number]; }
-  NormGradient norm_gradient_of(int norm) const {
+  Vector* tensor(const Group& group, int number) const { return group.tensors + tensor_offsets_[number]; }
+  Vector* gradient(const Group& group, int number) const { return group.gradients + tensor_gradient_offsets_[number]; }
+  NormGradient norm_gradient(int norm) const {
     const size_t at = norm_offsets_[norm];
-    return {&slope_[at], &incline_[at], &offset_[at]};
+    return {&gradient_scale_[at], &value_scale_[at], &gradient_offset_[at]};
   }
 
   Network network_;
-  Settings settings_;
-  Threads threads_;
+  TrainerSettings settings_;
+  ThreadPool thread_pool_;
   int64_t groups_ = 0;
   Array<Vector> tensors_, gradients_;
-  std::vector<size_t> offsets_;       // by tensor, the last being the size of all
-  std::vector<size_t> gradient_offsets_;  // the same of gradients, some of which have a border
-  std::vector<int> borders_;          // by tensor: columns of zeros on both sides of its gradient
-  std::vector<Phase> backward_;
-  std::vector<size_t> bias_;          // by operation, in biases_ and in a part's totals
-  std::vector<size_t> weights_;       // by operation, in packed_, turned_ and a part's gradient; repeated ones have their own
-  std::vector<size_t> norm_offsets_;  // by norm, in the arrays below
-  std::vector<float> packed_, turned_, biases_;
-  std::vector<float> scale_, shift_, mean_, inverse_, centre_, slope_, offset_, incline_;
+  std::vector<size_t> tensor_offsets_;           // by tensor, the last being the size of all
+  std::vector<size_t> tensor_gradient_offsets_;  // the same for gradients, some of which have a border
+  std::vector<int> borders_;                     // by tensor: columns of zeros on both sides of its gradient
+  std::vector<BackwardPhase> backward_;
+  std::vector<size_t> bias_offsets_;    // by operation, in biases_ and in a part's bias_gradient
+  std::vector<size_t> weight_offsets_;  // by operation, in packed_, transposed_ and a part's weight_gradient; shared weights
+                                        // have a place for each convolution that uses them
+  std::vector<size_t> norm_offsets_;    // by norm, in the arrays below
+  std::vector<float> packed_, transposed_, biases_;
+  std::vector<float> scale_, shift_, mean_, inverse_std_, centre_, gradient_scale_, gradient_offset_, value_scale_;
   std::vector<float> gradient_;
   std::vector<Scratch> scratch_;
-  std::vector<Part> parts_;
-  std::vector<Teacher> teachers_;
-  Totals totals_{};
+  std::vector<PartialSums> partial_sums_;
+  std::vector<TeacherNetwork> teachers_;
+  TrainerTotals totals_{};
 };

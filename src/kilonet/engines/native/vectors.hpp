@@ -1,4 +1,4 @@
-// Vectors whose lanes are images: every value of the network is held for `lanes` images side by side.
+// SIMD vectors with one image a lane: each value of a tensor is held for `lanes` images side by side.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -14,24 +14,24 @@ constexpr int lanes = 4, registers = 32;
 constexpr int lanes = 4, registers = 16;
 #endif
 
-// Bytes of the first cache that a kernel may count on.
-constexpr int first_cache = 32768;
+// Bytes of the level-1 data cache that a kernel may count on.
+constexpr int l1_cache_bytes = 32768;
 
 typedef float Vector __attribute__((vector_size(lanes * 4)));
 typedef int32_t Mask __attribute__((vector_size(lanes * 4)));
 typedef uint32_t Words __attribute__((vector_size(lanes * 4)));
 
-// Vectors from one channel to the next. Planes a multiple of a page apart would all fight for the same few places of
-// the first cache, so larger ones are moved apart.
+// The distance in vectors from one channel to the next. Planes that are a multiple of a page apart would compete for the
+// same few sets of the level-1 cache, so large planes get a few vectors of padding.
 constexpr size_t pitch_of(size_t plane) { return plane < 64 ? plane : plane + (13 - plane % 8) % 8; }
 
-inline Vector all(float value) { return value - Vector{}; }
+inline Vector broadcast(float value) { return value - Vector{}; }
 
 // The values where the mask is set and zero elsewhere.
-inline Vector only(Mask mask, Vector values) { return (Vector)((Mask)values & mask); }
+inline Vector masked(Mask mask, Vector values) { return (Vector)((Mask)values & mask); }
 
-// A NaN stays one, so that a run that diverges is seen in its loss.
-inline Vector rectified(Vector values) { return values < 0 ? Vector{} : values; }
+// Keeps NaN, so that a run that diverges shows it in its loss.
+inline Vector relu(Vector values) { return values < 0 ? Vector{} : values; }
 
 template <int count>
 inline float sum_of(const float* values) {

@@ -1,4 +1,4 @@
-// A pool of threads that share out the parts of a loop, which wait awake for a moment before they sleep.
+// A pool of threads that run the tasks of a loop. A thread that waits spins for a moment before it sleeps.
 #pragma once
 #include <atomic>
 #include <chrono>
@@ -6,35 +6,35 @@
 #include <thread>
 #include <vector>
 
-class Threads {
+class ThreadPool {
  public:
-  explicit Threads(int count) {
-    for (int thread = 1; thread < count; thread++) others_.emplace_back([this, thread] { serve(thread); });
+  explicit ThreadPool(int count) {
+    for (int thread = 1; thread < count; thread++) workers_.emplace_back([this, thread] { run_worker(thread); });
   }
 
-  ~Threads() {
+  ~ThreadPool() {
     closing_ = true;
     round_.fetch_add(1);
     round_.notify_all();
-    for (auto& other : others_) other.join();
+    for (std::thread& worker : workers_) worker.join();
   }
 
-  int count() const { return (int)others_.size() + 1; }
+  int count() const { return (int)workers_.size() + 1; }
 
-  // Calls work(part, thread) for every part below `parts`, whichever thread is free.
-  void share(int parts, const std::function<void(int, int)>& work) {
+  // Calls work(task, thread) for every task below `tasks`, each on the next free thread, and waits for all of them.
+  void parallel_for(int tasks, const std::function<void(int, int)>& work) {
     work_ = &work;
-    parts_ = parts;
+    task_count_ = tasks;
     next_ = 0;
-    busy_ = (int)others_.size();
+    busy_ = (int)workers_.size();
     round_.fetch_add(1);
     round_.notify_all();
-    take_parts(0);
+    run_tasks(0);
     for (int left; (left = wait_for(busy_, [](int value) { return value == 0; })) != 0;) busy_.wait(left);
   }
 
  private:
-  // A step has a dozen short loops, and waking a sleeping thread takes as long as some of them.
+  // A training step has a dozen short loops, and waking a sleeping thread takes as long as some of them.
   template <class Value, class Condition>
   static Value wait_for(std::atomic<Value>& value, Condition holds) {
     const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(200);
@@ -50,23 +50,23 @@ class Threads {
     }
   }
 
-  void take_parts(int thread) {
-    for (int part; (part = next_.fetch_add(1)) < parts_;) (*work_)(part, thread);
+  void run_tasks(int thread) {
+    for (int task; (task = next_.fetch_add(1)) < task_count_;) (*work_)(task, thread);
   }
 
-  void serve(int thread) {
+  void run_worker(int thread) {
     for (unsigned seen = 0;;) {
       while (wait_for(round_, [&](unsigned now) { return now != seen; }) == seen) round_.wait(seen);
       seen++;
       if (closing_) return;
-      take_parts(thread);
+      run_tasks(thread);
       if (busy_.fetch_sub(1) == 1) busy_.notify_all();
     }
   }
 
-  std::vector<std::thread> others_;
+  std::vector<std::thread> workers_;
   const std::function<void(int, int)>* work_ = nullptr;
-  int parts_ = 0;
+  int task_count_ = 0;
   std::atomic<int> next_{0}, busy_{0};
   std::atomic<unsigned> round_{0};
   std::atomic<bool> closing_{false};

@@ -1,6 +1,6 @@
-// Pairs of bfloat16 values: tensors and weights rounded, and laid side by side for an instruction that multiplies both
-// values of a pair and adds the products in float32. A pair takes the place of one float32 value, its first in the lower
-// half.
+// Pairs of bfloat16 values. Tensors and weights are rounded and packed in pairs for an instruction that multiplies both
+// values of a pair and adds the two products in float32. A pair fills the 32 bits of one float32 value; its first value
+// is in the lower half.
 #pragma once
 #include <algorithm>
 
@@ -10,21 +10,21 @@
 #include <immintrin.h>
 #endif
 
-// Whether the training's convolutions multiply pairs.
+// Whether training convolutions multiply pairs.
 #ifdef KILONET_BFLOAT16
 constexpr bool bfloat16 = true;
 #else
 constexpr bool bfloat16 = false;
 #endif
 
-constexpr int pairs_of(int count) { return (count + 1) / 2; }
+constexpr int pair_count(int count) { return (count + 1) / 2; }
 
-inline Vector first_of(Vector pairs) { return (Vector)((Words)pairs << 16); }
+inline Vector first_values(Vector pairs) { return (Vector)((Words)pairs << 16); }
 
-inline Vector second_of(Vector pairs) { return (Vector)((Words)pairs & 0xffff0000); }
+inline Vector second_values(Vector pairs) { return (Vector)((Words)pairs & 0xffff0000); }
 
 #ifdef __AVX512BF16__
-inline Vector pair_of(Vector first, Vector second) {
+inline Vector pack_pair(Vector first, Vector second) {
   typedef short Halves __attribute__((vector_size(64)));
   const Halves order = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                         8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
@@ -35,58 +35,60 @@ inline Vector add_products(Vector sum, Vector factors, Vector values) {
   return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)factors, (__m512bh)values);
 }
 #else
-// Rounded to the nearest, ties to even; the lower half of the result is not zero. A NaN stays one.
-inline Words rounded(Vector values) {
+// Rounds the upper half of each word to nearest, ties to even; the lower half of the result is not zero. Keeps NaN.
+inline Words round_to_bfloat16(Vector values) {
   const Words words = (Words)values;
   return values == values ? words + 0x7fff + (words >> 16 & 1) : words | 0x400000;
 }
 
-inline Vector pair_of(Vector first, Vector second) {
-  return (Vector)(rounded(first) >> 16 | (rounded(second) & 0xffff0000));
+inline Vector pack_pair(Vector first, Vector second) {
+  return (Vector)(round_to_bfloat16(first) >> 16 | (round_to_bfloat16(second) & 0xffff0000));
 }
 
 inline Vector add_products(Vector sum, Vector factors, Vector values) {
-  return sum + first_of(factors) * first_of(values) + second_of(factors) * second_of(values);
+  return sum + first_values(factors) * first_values(values) + second_values(factors) * second_values(values);
 }
 #endif
 
-// The same pair of weights for all lanes.
-inline Vector add_products(Vector sum, float weights, Vector values) { return add_products(sum, all(weights), values); }
+// Multiplies all lanes by the same pair of weights.
+inline Vector add_products(Vector sum, float weights, Vector values) {
+  return add_products(sum, broadcast(weights), values);
+}
 
-// sum + factor * values, of float32 values or of pairs.
+// Returns sum + factor * values, for float32 values or for pairs.
 template <bool paired, class Factor>
 inline Vector multiply_add(Vector sum, Factor factor, Vector values) {
   if constexpr (paired) return add_products(sum, factor, values);
   return sum + factor * values;
 }
 
-// Channels 2p and 2p + 1 to channel p of the result; an odd last one is paired with zeros.
+// Packs channels 2p and 2p + 1 into channel p of the output; an odd last channel is paired with zeros.
 inline void pair_channels(int channels, size_t pitch, size_t plane, const Vector* input, Vector* output) {
   for (int c = 0; c < channels; c += 2, input += 2 * pitch, output += pitch)
-    for (size_t i = 0; i < plane; i++) output[i] = pair_of(input[i], c + 1 < channels ? input[pitch + i] : Vector{});
+    for (size_t i = 0; i < plane; i++) output[i] = pack_pair(input[i], c + 1 < channels ? input[pitch + i] : Vector{});
 }
 
-// Rows of a channel, `columns` vectors apart, of channels `pitch` vectors apart.
-template <class Place>
+// A tensor whose rows are `columns` vectors apart and whose channels are `pitch` vectors apart.
+template <class Element>
 struct Planes {
-  Place* begin;
+  Element* begin;
   size_t pitch;
   int columns;
 };
 
-// Every `step`-th column with its neighbour on the right, the last one with zeros.
+// Pairs every `step`-th column with its right neighbour, and the last column with zeros.
 template <int step>
 inline void pair_columns(int channels, int rows, int columns, Planes<const Vector> from, Planes<Vector> to) {
   for (int c = 0; c < channels; c++)
     for (int y = 0; y < rows; y++) {
       const Vector* row = from.begin + c * from.pitch + (size_t)y * from.columns;
       Vector* pairs = to.begin + c * to.pitch + (size_t)y * to.columns;
-      for (int x = 0; x + 1 < columns; x += step) pairs[x / step] = pair_of(row[x], row[x + 1]);
-      if ((columns - 1) % step == 0) pairs[(columns - 1) / step] = pair_of(row[columns - 1], Vector{});
+      for (int x = 0; x + 1 < columns; x += step) pairs[x / step] = pack_pair(row[x], row[x + 1]);
+      if ((columns - 1) % step == 0) pairs[(columns - 1) / step] = pack_pair(row[columns - 1], Vector{});
     }
 }
 
-// The same of channels that are kept in pairs.
+// Does the same as `pair_columns` for a tensor that is stored in pairs of channels.
 template <int step>
 inline void pair_columns_of_pairs(int channels, int rows, int columns, Planes<const Vector> from, Planes<Vector> to) {
   for (int c = 0; c < channels; c += 2)
@@ -103,7 +105,7 @@ inline void pair_columns_of_pairs(int channels, int rows, int columns, Planes<co
     }
 }
 
-// Rows 2p and 2p + 1 of `length` weights to row p, in place.
+// Packs rows 2p and 2p + 1 of `length` weights into row p, in place.
 inline void pair_rows(int rows, size_t length, float* weights) {
   for (int r = 0; r < rows; r += 2)
     for (size_t at = 0; at < length; at += lanes) {
@@ -111,7 +113,7 @@ inline void pair_rows(int rows, size_t length, float* weights) {
       Vector first{}, second{};
       std::memcpy(&first, weights + r * length + at, bytes);
       if (r + 1 < rows) std::memcpy(&second, weights + (r + 1) * length + at, bytes);
-      const Vector both = pair_of(first, second);
+      const Vector both = pack_pair(first, second);
       std::memcpy(weights + r / 2 * length + at, &both, bytes);
     }
 }
