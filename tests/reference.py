@@ -1,4 +1,4 @@
-"""A training step in plain torch, in any precision, that the native engine is held against."""
+"""A training step in plain torch, in any precision, with which the native engine is compared."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from kilonet.recipe import Recipe
 
 
 def averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """Return the moving average for torch's `AveragedModel`: quick at first, then by its decay."""
+    """Return the moving average for torch's `AveragedModel`: fast at first, then with its decay."""
 
     def averaged(average: Tensor, tensor: Tensor, updates: Tensor | int) -> Tensor:
         share = max(1 - decay, 10 / (10 + int(updates)))
@@ -25,7 +25,7 @@ def averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
 
 
 class Reference:
-    """Trains as the engine's contract says, one torch operation after another."""
+    """Trains as the engine's contract says, with plain torch operations."""
 
     def __init__(
         self, recipe: Recipe, weights: Mapping[str, Tensor], dtype: torch.dtype, teachers: Sequence[Network] = ()
@@ -53,7 +53,7 @@ class Reference:
         self.teachers = [copy.deepcopy(teacher).to(dtype).eval() for teacher in teachers]
 
     def logits(self, pixels: Tensor, network: torch.nn.Module) -> Tensor:
-        """Score pixels, 0 to 255, in this reference's precision."""
+        """Return the logits of pixels from 0 to 255, in this reference's precision."""
         model = network.model
         assert isinstance(model, ModelSection)
         layers = network.layers
@@ -70,24 +70,26 @@ class Reference:
         logits = self.logits(shown, self.network)
         loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.train.label_smoothing)
         self.optimizer.zero_grad()
-        (self.distilled(loss, logits, shown) if self.teachers else loss).backward()
+        (self.distillation_loss(loss, logits, shown) if self.teachers else loss).backward()
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
         self.loss += loss.item() * len(labels)
 
-    def distilled(self, loss: Tensor, logits: Tensor, shown: Tensor) -> Tensor:
-        """Return what is minimised with teachers: the divergence written out, without torch's own function for it."""
+    def distillation_loss(self, label_loss: Tensor, logits: Tensor, shown: Tensor) -> Tensor:
+        """Return the loss with teachers; the divergence is written out, without torch's function for it."""
         distill = self.recipe.distill
         with torch.no_grad():
-            answers = [(self.logits(shown, teacher) / distill.temperature).softmax(1) for teacher in self.teachers]
-        wanted = torch.stack(answers).mean(0)
+            probabilities = [
+                (self.logits(shown, teacher) / distill.temperature).softmax(1) for teacher in self.teachers
+            ]
+        targets = torch.stack(probabilities).mean(0)
         softened = (logits / distill.temperature).softmax(1)
-        divergence = (wanted * (wanted.log() - softened.log())).sum(1).mean()
-        return (1 - distill.weight) * loss + distill.weight * distill.temperature**2 * divergence
+        divergence = (targets * (targets.log() - softened.log())).sum(1).mean()
+        return (1 - distill.weight) * label_loss + distill.weight * distill.temperature**2 * divergence
 
-    def kept(self) -> Network:
-        """Return the network that would be kept, in evaluation mode."""
+    def final(self) -> Network:
+        """Return the final network, in evaluation mode: the moving average if there is one."""
         network = self.network if self.average is None else self.average.module
         assert isinstance(network, Network)
         return network.eval()

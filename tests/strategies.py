@@ -48,7 +48,7 @@ def sections(draw: strategies.DrawFn) -> ModelSection:
         layers.append(words)
         shape = placed.output_shape
         if draw(strategies.booleans()):
-            layers, shape = _perhaps_again(draw(strategies.sampled_from(["again 1", "again 2 x2"])), layers, first)
+            layers, shape = _repeat_if_it_fits(draw(strategies.sampled_from(["again 1", "again 2 x2"])), layers, first)
     if shape[1:] != (1, 1):
         layers.append(draw(strategies.sampled_from(["gap", f"maxpool {min(shape[1:])}"])))
         (placed,) = place([parse_layer(layers[-1])], shape)
@@ -59,7 +59,7 @@ def sections(draw: strategies.DrawFn) -> ModelSection:
     return ModelSection(input=first, layers=tuple(layers or ["gap"]), mean=mean)
 
 
-def _perhaps_again(words: str, layers: list[str], first: Shape) -> tuple[list[str], Shape]:
+def _repeat_if_it_fits(words: str, layers: list[str], first: Shape) -> tuple[list[str], Shape]:
     """Add a repetition if it fits; return the layers and the shape that they leave."""
     for longer in ([*layers, words], layers):
         with contextlib.suppress(KilonetError):
@@ -68,7 +68,7 @@ def _perhaps_again(words: str, layers: list[str], first: Shape) -> tuple[list[st
 
 
 def model_of(section: ModelSection, seed: int) -> Model:
-    """Give a network weights, and statistics of batch norm that fit what reaches it, some scales negative."""
+    """Return a model with random weights, some batch norm scales negative, and batch statistics of random images."""
     network = initial_network(section, seed)
     random = torch.Generator().manual_seed(seed)
     for module in network.modules():
@@ -79,13 +79,13 @@ def model_of(section: ModelSection, seed: int) -> Model:
                 module.bias.copy_(torch.randn(module.bias.shape, generator=random) / 2)
     with torch.no_grad():
         network.train()(images_for(section, seed, 64))
-    # A channel that hardly varies would be blown up, and every rounding error with it.
+    # Batch norm would amplify a channel that hardly varies, with all its rounding errors.
     state = {name: tensor + 0.1 if name.endswith("running_var") else tensor for name, tensor in network.state().items()}
     return Model(section, state)
 
 
 def images_for(section: ModelSection, seed: int, count: int) -> torch.Tensor:
-    """Random images of random brightness: uint8 (count, channels, rows, columns)."""
+    """Return random images of random brightness, uint8 (count, channels, rows, columns)."""
     random = np.random.default_rng(seed)
     brightness = random.uniform(0.2, 1, (count, section.input[0], 1, 1))
     return torch.from_numpy((random.integers(0, 256, (count, *section.input)) * brightness).astype(np.uint8))

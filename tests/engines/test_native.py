@@ -1,4 +1,4 @@
-"""The native engine against torch: gradients, whole runs, resuming, dropout, instruction sets and the build."""
+"""The native engine compared with torch: gradients, runs, resuming, dropout, instruction sets and the build."""
 
 import math
 import os
@@ -71,7 +71,7 @@ def images_for(recipe: Recipe) -> tuple[Tensor, Tensor]:
 
 
 def weights_for(recipe: Recipe) -> dict[str, Tensor]:
-    """Draw initial weights, with batch norms that do something."""
+    """Return initial weights, with random scales and shifts of the batch norms."""
     generator = torch.Generator().manual_seed(2)
     weights = {name: tensor.clone() for name, tensor in initial_network(recipe.model, 0).state().items()}
     for name, tensor in weights.items():
@@ -109,7 +109,7 @@ def train_reference(recipe: Recipe, dtype: torch.dtype, steps: int, size: int = 
 def relative_errors(
     found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, Tensor]
 ) -> dict[str, float]:
-    """Compare how far each tensor moved from its start."""
+    """Return the error of each tensor relative to how far it moved from its start."""
     errors = {}
     for name, tensor in expected.items():
         moved = tensor.double() - start[name].double()
@@ -124,11 +124,11 @@ def check_gradients(recipe: Recipe, size: int = 21) -> None:
     train(engine, plain, 1, size, rate=4096.0)
     exact = train_reference(plain, torch.float64, 1, size, rate=4096.0)
     rough = train_reference(plain, torch.float32, 1, size, rate=4096.0)
-    start, expected = weights_for(plain), exact.kept().state()
+    start, expected = weights_for(plain), exact.final().state()
     errors = relative_errors(engine.network_state(), expected, start)
-    torch_errors = relative_errors(rough.kept().state(), expected, start)
+    torch_errors = relative_errors(rough.final().state(), expected, start)
     for name, error in errors.items():
-        # Where batch norm makes a gradient vanish, only rounding is left of it, in torch too.
+        # Batch norm makes some gradients zero; then only rounding errors are left, in torch too.
         assert error < max(1e-4, 10 * torch_errors[name]), (name, error, torch_errors[name])
     assert engine.take_totals().loss == pytest.approx(exact.loss, rel=1e-5)
 
@@ -178,13 +178,13 @@ def test_gradients_of_any_network(network: tuple[list[str], tuple[int, int, int]
 
 
 def step_in_bfloat16(layers: list[str], shape: tuple[int, int, int], size: int) -> dict[str, Tensor]:
-    """Take one step in bfloat16, which rounding to eight bits leaves near the exact one."""
+    """Take one step in bfloat16 and check that it is near the exact one, but not equal to it."""
     plain = make_recipe(layers, shape, momentum=0.0, weight_decay=0.0, precision="bfloat16")
     engine = native(plain)
     train(engine, plain, 1, size)
     exact = train_reference(plain, torch.float64, 1, size)
     found, start = engine.network_state(), weights_for(plain)
-    assert 1e-4 < distance(found, exact.kept().state(), start) < 0.03
+    assert 1e-4 < distance(found, exact.final().state(), start) < 0.03
     assert engine.take_totals().loss == pytest.approx(exact.loss, rel=1e-2)
     return found
 
@@ -198,7 +198,7 @@ def test_a_step_in_bfloat16(size: int) -> None:
 @given(networks())
 def test_a_step_of_any_network_in_bfloat16(network: tuple[list[str], tuple[int, int, int]]) -> None:
     recipe = make_recipe(*network)
-    # The gradient of a lone weight before a batch norm is zero: only rounding would be left to compare.
+    # The gradient of a single weight before a batch norm is zero, so only rounding errors would be compared.
     assume(all(tensor[0].numel() > 1 for tensor in weights_for(recipe).values() if tensor.ndim == 4))
     step_in_bfloat16(*network, 19)
 
@@ -215,7 +215,7 @@ def test_bfloat16_by_other_instructions(monkeypatch: pytest.MonkeyPatch) -> None
     assert distance(found, portable, weights_for(make_recipe(SMALL, SMALL_INPUT))) < 2e-3
 
 
-def test_bfloat16_is_for_processors_that_multiply_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_needs_a_processor_that_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = make_recipe(TINY, (1, 4, 4), precision="bfloat16")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
     assert "--precision float32" in (native_unavailable_reason(recipe) or "")
@@ -241,21 +241,21 @@ def test_many_steps_track_torch(changes: dict[str, Any], steps: int) -> None:
     train(engine, recipe, steps, rate=rate)
     exact = train_reference(recipe, torch.float64, steps, rate=rate)
     rough = train_reference(recipe, torch.float32, steps, rate=rate)
-    start, expected = weights_for(recipe), exact.kept().state()
+    start, expected = weights_for(recipe), exact.final().state()
     native_errors = relative_errors(engine.network_state(), expected, start)
-    torch_errors = relative_errors(rough.kept().state(), expected, start)
-    # Rounding grows from step to step; torch's own float32 shows by how much it may. After more steps of AdamW a
-    # unit that is zero but for rounding comes to stand on the other side, on a processor without AVX-512.
+    torch_errors = relative_errors(rough.final().state(), expected, start)
+    # Rounding errors grow from step to step; torch's own float32 shows by how much. With more steps of AdamW, a unit
+    # that is zero except for rounding changes sign on a processor without AVX-512.
     assert max(native_errors.values()) < max(1e-3, 5 * max(torch_errors.values())), (native_errors, torch_errors)
-    kept = Network(recipe.model).eval()
-    kept.load(engine.network_state())
+    final = Network(recipe.model).eval()
+    final.load(engine.network_state())
     pixels = images_for(recipe)[0]
     with torch.no_grad():
-        torch.testing.assert_close(engine.logits(pixels), kept(pixels), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(engine.logits(pixels), final(pixels), rtol=1e-4, atol=1e-4)
 
 
 def test_the_packaged_network_tracks_torch_on_mnist(mnist: DataSet) -> None:
-    """Training is chaotic: any rounding grows, so torch's own float32 beside float64 says how close is close."""
+    """Training amplifies rounding errors, so the tolerance is the distance of torch's float32 from float64."""
     recipe, train_images = load_recipe("best"), mnist.train
     start = initial_network(recipe.model, 1).state()
     start = {name: tensor.clone() for name, tensor in start.items()}
@@ -269,21 +269,21 @@ def test_the_packaged_network_tracks_torch_on_mnist(mnist: DataSet) -> None:
         for reference in (exact, rough):
             reference.train_batch(train_images.pixels[indices], train_images.labels[indices], transforms, rate)
         if step == 0:
-            assert distance(engine.network_state(), exact.kept().state(), start) < 1e-4
-    theirs = distance(rough.kept().state(), exact.kept().state(), start)
-    assert distance(engine.network_state(), exact.kept().state(), start) < 3 * theirs
+            assert distance(engine.network_state(), exact.final().state(), start) < 1e-4
+    theirs = distance(rough.final().state(), exact.final().state(), start)
+    assert distance(engine.network_state(), exact.final().state(), start) < 3 * theirs
     assert engine.take_totals().loss == pytest.approx(exact.loss, rel=5e-3)
 
 
 def distance(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, Tensor]) -> float:
-    """Return how far two networks are apart, relative to how far the expected one has moved."""
+    """Return the distance of two networks, relative to how far the expected one moved."""
     flat = [torch.cat([state[name].double().flatten() for name in expected]) for state in (found, expected, start)]
     return float((flat[0] - flat[1]).norm() / (flat[1] - flat[2]).norm())
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_logits_of_any_count(precision: str) -> None:
-    """Scoring is in float32, whatever the training is in."""
+    """Scoring is in float32 with either precision of training."""
     recipe = make_recipe(SMALL, SMALL_INPUT, precision=precision)
     engine = native(recipe)
     network = Network(recipe.model).eval()
@@ -319,7 +319,7 @@ def test_network_state_has_the_names_of_the_network() -> None:
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_a_loss_that_is_no_number_is_seen() -> None:
+def test_a_loss_that_is_not_a_number_is_reported() -> None:
     recipe = make_recipe(SMALL, SMALL_INPUT)
     weights = weights_for(recipe)
     weights["layers.0.convolution.weight"][0] = float("nan")
@@ -329,7 +329,7 @@ def test_a_loss_that_is_no_number_is_seen() -> None:
 
 
 def dropout_step(seed: int, step: int) -> Tensor:
-    """Return how often each of many channels survives: gradients of weights behind a dropout of one pixel."""
+    """Return the mean of each channel after dropout, read off the gradients of the weights behind it."""
     recipe = make_recipe(
         ["conv 400 1x1", "pointwise 2"], (1, 1, 1), dropout=0.25, momentum=0.0, weight_decay=0.0, seed=seed
     )
@@ -378,7 +378,7 @@ def test_bad_arguments_are_refused() -> None:
         NativeEngine(recipe, pixels, labels + 99, weights_for(recipe), 1)
 
 
-OBJECTION = f"""
+PRINT_REASON = f"""
 from kilonet.engines.native import native_unavailable_reason
 from kilonet.recipe import parse_recipe
 print(native_unavailable_reason(parse_recipe({{"model": {{"input": [1, 4, 4], "layers": {TINY!r}}}}}, "tiny", {{}})))
@@ -387,7 +387,7 @@ print(native_unavailable_reason(parse_recipe({{"model": {{"input": [1, 4, 4], "l
 
 def test_many_processes_build_at_once(tmp_path: Path) -> None:
     environment = os.environ | {"KILONET_CACHE": str(tmp_path)}
-    command = [sys.executable, "-c", OBJECTION]
+    command = [sys.executable, "-c", PRINT_REASON]
     runs = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [run.communicate()[0].strip() for run in runs] == ["None"] * 2
     left = list((tmp_path / "native").iterdir())
@@ -400,18 +400,16 @@ def test_a_cache_that_others_may_write_is_refused(tmp_path: Path, monkeypatch: p
     folder = cache_folder()
     folder.chmod(0o770)
     recipe = make_recipe(TINY, (1, 4, 4))
-    objection = native_unavailable_reason(recipe)
-    assert objection is not None
-    assert "0700" in objection
+    reason = native_unavailable_reason(recipe)
+    assert reason is not None
+    assert "0700" in reason
     folder.rmdir()
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     folder.symlink_to(tmp_path / "elsewhere")
     assert "0700" in (native_unavailable_reason(recipe) or "")
 
 
-def test_a_compiler_that_fails_or_is_missing_is_told_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_or_missing_compiler_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = make_recipe(TINY, (1, 4, 4))
     monkeypatch.setenv("CXX", str(tmp_path / "none"))
     assert "no C++ compiler" in (native_unavailable_reason(recipe) or "")
@@ -422,9 +420,9 @@ def test_a_compiler_that_fails_or_is_missing_is_told_in_one_line(
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
     monkeypatch.setenv("KILONET_CACHE", str(tmp_path))
-    objection = native_unavailable_reason(recipe) or ""
-    assert objection.endswith("a.cpp:1: error: bad")
-    assert "\n" not in objection
+    reason = native_unavailable_reason(recipe) or ""
+    assert reason.endswith("a.cpp:1: error: bad")
+    assert "\n" not in reason
     assert not list((tmp_path / "native").iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Learning from teachers in the native engine, against torch in float64."""
+"""Distillation in the native engine, compared with torch in float64."""
 
 import shutil
 from typing import Any
@@ -41,14 +41,14 @@ WIDE = ["conv 9", "pointwise 8", "maxpool 2", "conv 10 same", "gap", "pointwise 
 
 
 def teacher(layers: list[str] = WIDE, **keys: Any) -> Model:
-    """A network of its own normalisation, with running statistics that are not those of any batch."""
+    """Return a model with its own normalisation and with running statistics of no batch."""
     recipe = parse_recipe({"model": {"input": list(SMALL_INPUT), "layers": layers, **keys}}, "teacher", {})
     weights = weights_for(recipe)
     for name, tensor in weights.items():
         if "running" in name:
             tensor.add_(torch.rand(tensor.shape, generator=torch.Generator().manual_seed(3)))
         if name == f"layers.{len(layers) - 1}.convolution.weight":
-            # Opinions strong enough to be told apart.
+            # Make the probabilities of the classes differ clearly.
             tensor.mul_(20)
     return Model(recipe.model, weights)
 
@@ -70,9 +70,9 @@ def check_gradients(recipe: Recipe, teachers: list[Model], size: int = 21) -> No
     native = engine(plain, teachers)
     train(native, plain, 1, size, rate=4096.0)
     exact, rough = (one_step(plain, dtype, teachers, size, 4096.0) for dtype in (torch.float64, torch.float32))
-    start, expected = weights_for(plain), exact.kept().state()
+    start, expected = weights_for(plain), exact.final().state()
     errors = relative_errors(native.network_state(), expected, start)
-    torch_errors = relative_errors(rough.kept().state(), expected, start)
+    torch_errors = relative_errors(rough.final().state(), expected, start)
     for name, error in errors.items():
         assert error < max(1e-4, 10 * torch_errors[name]), (name, error, torch_errors[name])
     assert native.take_totals().loss == pytest.approx(exact.loss, rel=1e-5)
@@ -92,7 +92,7 @@ def test_gradients_at_any_temperature_and_weight(temperature: float, weight: flo
 
 
 def targets(model: Model, pixels: Tensor, precision: str) -> Tensor:
-    """Return what a teacher tells of images, float32 (N, classes), read off one step of a student that knows nothing.
+    """Return a teacher's soft targets of images, float32 (N, classes), read off one step of a student.
 
     The student's logits are its weights times one feature. They are zero, so the gradient of a class's weight is the
     feature times (1 / classes - target).
@@ -115,7 +115,7 @@ def targets(model: Model, pixels: Tensor, precision: str) -> Tensor:
 
 @pytest.mark.parametrize(("precision", "close"), [("float32", 5e-4), ("bfloat16", 0.02)])
 def test_the_targets_are_the_models_probabilities(precision: str, close: float, small: DataSet, finished: Run) -> None:
-    """Also of digits that it is in doubt of, where rounding shows most."""
+    """Includes uncertain digits, where rounding matters most."""
     model, pixels = finished.model, small.test.pixels[:60]
     expected = model.logits(pixels).softmax(1)
     assert float(expected.max()) > 0.95
@@ -128,7 +128,7 @@ def test_a_step_in_bfloat16_with_a_teacher() -> None:
     native = engine(recipe, [teacher()])
     train(native, recipe, 1)
     exact = one_step(recipe, torch.float64, [teacher()], 21, 0.02)
-    assert 1e-4 < distance(native.network_state(), exact.kept().state(), weights_for(recipe)) < 0.03
+    assert 1e-4 < distance(native.network_state(), exact.final().state(), weights_for(recipe)) < 0.03
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -153,7 +153,7 @@ def test_teachers_of_no_weight_change_no_bit() -> None:
 
 
 def test_both_engines_learn_the_same_from_a_teacher(small: DataSet, finished: Run) -> None:
-    """As far as rounding lets them: a float64 loop says by how much torch's own float32 differs."""
+    """The tolerance is the distance of torch's float32 from a loop in float64."""
     recipe = tiny_recipe(dropout=0.0)
     start = {name: tensor.clone() for name, tensor in initial_network(recipe.model, 0).state().items()}
     model, images = finished.model, small.train

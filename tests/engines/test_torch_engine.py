@@ -1,4 +1,4 @@
-"""The torch engine, held against a plain torch loop, and the contract that every engine keeps."""
+"""The torch engine, compared with a plain torch loop, and the contract that every engine keeps."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from helpers import same_tensors, some_pixels, tiny_recipe
 from kilonet.data.augment import apply_transforms, draw_transforms
 from kilonet.data.datasets import Images
-from kilonet.engines.torch_engine import TorchEngine, distilled
+from kilonet.engines.torch_engine import TorchEngine, distillation_loss
 from kilonet.models.model import Model
 from kilonet.network.module import Network, initial_network
 from kilonet.recipe import DistillSection, Recipe
@@ -29,7 +29,7 @@ def engine_of(recipe: Recipe) -> TorchEngine:
 
 
 def batches(recipe: Recipe, steps: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, float, int]]:
-    """Steps of odd sizes with a learning rate that changes."""
+    """Yield batches of three sizes, with transforms, a changing learning rate and the number of the step."""
     for step in range(first, first + steps):
         generator = torch.Generator().manual_seed(step)
         count = [64, 33, 7][step % 3]
@@ -70,7 +70,7 @@ def plain_loop(
     return network, average, total, correct
 
 
-def close(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+def assert_close(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
     torch.testing.assert_close(first, second, atol=2e-5, rtol=1e-4)
 
 
@@ -93,13 +93,13 @@ def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     ],
     ids=["sgd", "no momentum", "no decay", "smoothing", "adamw"],
 )
-def test_steps_are_those_of_a_plain_loop(
+def test_steps_match_a_plain_loop(
     changes: dict[str, Any], make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 ) -> None:
     recipe = tiny_recipe(**{**PLAIN, **changes})
     engine = train(engine_of(recipe), recipe, 6)
     network, _, total, correct = plain_loop(recipe, make, 6)
-    close(engine.network_state(), network.state())
+    assert_close(engine.network_state(), network.state())
     totals = engine.take_totals()
     assert totals.loss == pytest.approx(total, rel=1e-4)
     assert totals.correct == correct
@@ -112,21 +112,21 @@ def test_the_average_is_that_of_torch(ema: float) -> None:
     engine = train(engine_of(recipe), recipe, 6)
     network, average, _, _ = plain_loop(recipe, sgd, 6)
     assert isinstance(average.module, Network)
-    close(engine.network_state(), average.module.state())
+    assert_close(engine.network_state(), average.module.state())
     trained = {
         name.removeprefix("network."): tensor for name, tensor in engine.state().items() if name.startswith("network.")
     }
-    close(trained, network.state())
+    assert_close(trained, network.state())
 
 
-def test_what_is_scored_is_what_is_kept() -> None:
+def test_the_final_weights_are_the_ones_scored() -> None:
     recipe = tiny_recipe()
     engine = train(engine_of(recipe), recipe, 4)
-    kept = Network(recipe.model)
-    kept.load(engine.network_state())
+    final = Network(recipe.model)
+    final.load(engine.network_state())
     pixels = some_pixels(1001, seed=9)
     with torch.no_grad():
-        expected = kept.eval()(pixels)
+        expected = final.eval()(pixels)
     torch.testing.assert_close(engine.logits(pixels), expected)
     assert engine.logits(pixels).shape == (1001, 10)
 
@@ -219,7 +219,7 @@ def test_bfloat16_is_near_float32_and_keeps_float32_weights() -> None:
         torch.testing.assert_close(exact[name], reduced[name], atol=0.05, rtol=0.1)
 
 
-def test_steps_with_teachers_are_those_of_the_reference() -> None:
+def test_steps_with_teachers_match_the_reference() -> None:
     recipe = tiny_recipe(**PLAIN, temperature=3.0, weight=0.6, label_smoothing=0.1)
     models = [Model(recipe.model, initial_network(recipe.model, seed).state()) for seed in (1, 2)]
     start = {name: tensor.clone() for name, tensor in initial_network(recipe.model, recipe.run.seed).state().items()}
@@ -227,7 +227,7 @@ def test_steps_with_teachers_are_those_of_the_reference() -> None:
     engine = train(TorchEngine(recipe, IMAGES, initial_network(recipe.model, recipe.run.seed), models), recipe, 6)
     for indices, transforms, rate, _ in batches(recipe, 6):
         reference.train_batch(IMAGES.pixels[indices], IMAGES.labels[indices], transforms, rate)
-    close(engine.network_state(), reference.network.state())
+    assert_close(engine.network_state(), reference.network.state())
     assert engine.take_totals().loss == pytest.approx(reference.loss, rel=1e-4)
 
 
@@ -235,7 +235,7 @@ NUMBERS = st.floats(-20, 20, width=32)
 
 
 @st.composite
-def opinions(draw: st.DrawFn) -> tuple[Tensor, list[Tensor], DistillSection]:
+def student_and_teacher_logits(draw: st.DrawFn) -> tuple[Tensor, list[Tensor], DistillSection]:
     images, classes = draw(st.integers(1, 4)), draw(st.integers(2, 5))
     rows = st.lists(st.lists(NUMBERS, min_size=classes, max_size=classes), min_size=images, max_size=images)
     drawn = [torch.tensor(draw(rows), dtype=torch.float64) for _ in range(draw(st.integers(2, 4)))]
@@ -243,18 +243,18 @@ def opinions(draw: st.DrawFn) -> tuple[Tensor, list[Tensor], DistillSection]:
     return drawn[0], drawn[1:], distill
 
 
-@given(opinions())
+@given(student_and_teacher_logits())
 def test_the_loss_of_distillation(drawn: tuple[Tensor, list[Tensor], DistillSection]) -> None:
-    logits, answers, distill = drawn
+    logits, teacher_logits, distill = drawn
     logits.requires_grad_()
     temperature, weight = distill.temperature, distill.weight
     labels = torch.tensor(3.0, dtype=torch.float64)
-    loss = distilled(labels, logits, answers, distill)
+    loss = distillation_loss(labels, logits, teacher_logits, distill)
     (gradient,) = torch.autograd.grad(loss, logits)
-    wanted = sum((answer / temperature).softmax(1) for answer in answers) / len(answers)
+    targets = sum((one / temperature).softmax(1) for one in teacher_logits) / len(teacher_logits)
     # The divergence is never negative, and its gradient is the difference of the probabilities.
     assert float(loss.detach()) >= (1 - weight) * 3 - 1e-9
-    expected = weight * temperature * ((logits / temperature).softmax(1) - wanted) / len(logits)
+    expected = weight * temperature * ((logits / temperature).softmax(1) - targets) / len(logits)
     torch.testing.assert_close(gradient, expected.detach(), rtol=1e-9, atol=1e-9)
-    agreeing = distilled(labels, answers[0], answers[:1], distill)
+    agreeing = distillation_loss(labels, teacher_logits[0], teacher_logits[:1], distill)
     assert float(agreeing) == pytest.approx((1 - weight) * 3, abs=1e-9)

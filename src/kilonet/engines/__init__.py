@@ -1,1 +1,1 @@
-"""What computes the training steps: the contract, choosing an engine, the one on torch and the native one."""
+"""Engines compute the training steps: the contract, the choice of an engine, the torch engine and the native engine."""

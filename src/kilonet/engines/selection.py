@@ -1,4 +1,4 @@
-"""Choosing what computes: makes every `auto` of a recipe definite, and builds the engine."""
+"""Chooses what computes a run: replaces every `auto` of a recipe, and builds the engine."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,30 +14,30 @@ from kilonet.recipe import Recipe, RunSection
 from kilonet.utils.errors import KilonetError
 
 
-def resolve_run(recipe: Recipe, say: Callable[[str], None] = lambda _: None) -> Recipe:
-    """Return the recipe with engine, device, precision and threads definite.
+def resolve_run(recipe: Recipe, report: Callable[[str], None] = lambda _: None) -> Recipe:
+    """Return the recipe with a definite engine, device, precision and number of threads.
 
     Args:
         recipe: the recipe, whose `run` section may say `auto`.
-        say: is given one line where the engine is not the one to be expected.
+        report: gets one line if the torch engine replaces the native one.
 
     Raises:
         KilonetError: the recipe asks for a device or an engine that this machine does not have.
     """
     device = _resolve_device(recipe.run)
     recipe = recipe.replace(device=device, precision=_resolve_precision(recipe.run, device))
-    engine = _resolve_engine(recipe, say)
+    engine = _resolve_engine(recipe, report)
     return recipe.replace(engine=engine, threads=recipe.run.threads or torch.get_num_threads())
 
 
 def make_engine(recipe: Recipe, images: Images, network: Network, teachers: Sequence[Model] = ()) -> Engine:
-    """Build the engine of a resolved recipe, which starts from the network's weights and may take the network over.
+    """Build the engine of a resolved recipe.
 
     Args:
-        recipe: what to train, and how.
-        images: what to train on.
-        network: where to start.
-        teachers: trained networks of the same input and classes, to learn from as the recipe's `distill` says.
+        recipe: the recipe, without `auto`.
+        images: the training images.
+        network: the network with its initial weights; the engine may change it.
+        teachers: trained networks with the same input and classes, used as the recipe's `distill` section says.
     """
     if recipe.run.engine == "native":
         return NativeEngine(
@@ -56,21 +56,21 @@ def _resolve_device(run: RunSection) -> str:
 
 
 def _resolve_precision(run: RunSection, device: str) -> str:
-    """Return bfloat16 where the processor multiplies it twice as fast; the accuracy is the same: docs/LOG.md."""
+    """Return `bfloat16` if the processor multiplies it, twice as fast; the accuracy is the same (docs/LOG.md)."""
     if run.precision != "auto":
         return run.precision
     return "bfloat16" if device == "cpu" and multiplies_bfloat16() else "float32"
 
 
-def _resolve_engine(recipe: Recipe, say: Callable[[str], None]) -> str:
-    """Return the native engine where it can be had on a CPU; say why not where it was to be expected."""
-    wanted, on_cpu = recipe.run.engine, recipe.run.device == "cpu"
-    if wanted == "torch" or (wanted == "auto" and not on_cpu):
+def _resolve_engine(recipe: Recipe, report: Callable[[str], None]) -> str:
+    """Return `native` if the native engine can train the recipe; report the reason if `auto` falls back to `torch`."""
+    requested, on_cpu = recipe.run.engine, recipe.run.device == "cpu"
+    if requested == "torch" or (requested == "auto" and not on_cpu):
         return "torch"
-    objection = native_unavailable_reason(recipe) if on_cpu else "it computes on the CPU only"
-    if objection is None:
+    reason = native_unavailable_reason(recipe) if on_cpu else "it computes on the CPU only"
+    if reason is None:
         return "native"
-    if wanted == "native":
-        raise KilonetError(f"the native engine cannot be used: {objection}")
-    say(f"using the torch engine, as the native one cannot be used: {objection}")
+    if requested == "native":
+        raise KilonetError(f"the native engine cannot be used: {reason}")
+    report(f"using the torch engine, as the native one cannot be used: {reason}")
     return "torch"

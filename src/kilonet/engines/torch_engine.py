@@ -1,4 +1,4 @@
-"""The engine that runs on torch, on any device."""
+"""The engine that trains with torch, on any device."""
 
 import contextlib
 import copy
@@ -18,19 +18,23 @@ from kilonet.network.operations import BatchNorm
 from kilonet.recipe import DistillSection, Recipe, TrainSection
 from kilonet.utils.errors import KilonetError
 
-_SCORED_AT_ONCE = 1000
+_SCORING_BATCH = 1000
 _WARM_UP_STEPS = 3
 
 
 class TorchEngine:
-    """Trains a network with torch; see `kilonet.engines.contract.Engine` for the contract."""
+    """Trains a network with torch; the contract is `kilonet.engines.contract.Engine`."""
 
     name = "torch"
 
     def __init__(self, recipe: Recipe, images: Images, network: Network, teachers: Sequence[Model] = ()) -> None:
-        """Take over the network; device, precision and threads are the recipe's, which must not say `auto`.
+        """Make an engine that trains the given network in place.
 
-        The teachers are networks of the same input and classes, to learn from as the recipe's `distill` says.
+        Args:
+            recipe: the recipe; device, precision and threads must not be `auto`.
+            images: the training images.
+            network: the network with its initial weights.
+            teachers: trained networks with the same input and classes, used as the recipe's `distill` section says.
 
         Raises:
             KilonetError: the last batch of an epoch is too small for the network's batch norm.
@@ -43,8 +47,8 @@ class TorchEngine:
         self._labels = images.labels.to(self.device)
         self._network = network.to(self.device).train()
         self._teachers = [copy.deepcopy(teacher.network).to(self.device).eval() for teacher in teachers]
-        # Without an average the weights that are kept are the ones that are trained.
-        self._kept = copy.deepcopy(self._network) if recipe.train.ema else self._network
+        # The final network is the moving average, if the recipe has one.
+        self._final = copy.deepcopy(self._network) if recipe.train.ema else self._network
         self._learning_rate = torch.zeros((), device=self.device)
         self._average_share = torch.ones((), device=self.device)
         self._optimizer = _make_optimizer(self._network, recipe.train, self._learning_rate)
@@ -56,11 +60,10 @@ class TorchEngine:
             torch.set_num_threads(recipe.run.threads)
 
     def train_batch(self, indices: Tensor, transforms: Tensor, learning_rate: float, step: int) -> None:
-        """Train one step; see the contract."""
         self._learning_rate.fill_(learning_rate)
         self._average_share.fill_(average_share(self._recipe.train.ema, step))
         self._images += len(indices)
-        with _randomness(self._recipe, step, self.device):
+        with _seeded_dropout(self._recipe, step, self.device):
             if self.device == "cuda" and len(indices) == self._recipe.train.batch_size:
                 self._replay(indices, transforms)
             else:
@@ -79,27 +82,27 @@ class TorchEngine:
         labels = self._labels[indices]
         pixels = apply_transforms(self._pixels[indices], transforms)
         reduced = self.precision == "bfloat16"
-        # A cached cast would be freed under a captured graph, and no weight is cast twice in a step anyway.
+        # A captured graph would read a cached cast after it is freed; no weight is cast twice in a step anyway.
         with torch.autocast(self.device, torch.bfloat16, enabled=reduced, cache_enabled=False):
             logits = self._network(pixels).float()
             with torch.no_grad():
-                answers = [teacher(pixels).float() for teacher in self._teachers]
+                teacher_logits = [teacher(pixels).float() for teacher in self._teachers]
         loss = functional.cross_entropy(logits, labels, label_smoothing=self._recipe.train.label_smoothing)
         self._optimizer.zero_grad(set_to_none=self.device != "cuda")
-        (distilled(loss, logits, answers, self._recipe.distill) if answers else loss).backward()
+        objective = distillation_loss(loss, logits, teacher_logits, self._recipe.distill) if teacher_logits else loss
+        objective.backward()
         self._optimizer.step()
         self._update_average()
         self._loss += loss.detach() * len(labels)
         self._correct += (logits.argmax(1) == labels).sum()
 
     def _update_average(self) -> None:
-        if self._kept is not self._network:
+        if self._final is not self._network:
             with torch.no_grad():
-                for average, tensor in zip(self._kept.state().values(), self._network.state().values(), strict=True):
+                for average, tensor in zip(self._final.state().values(), self._network.state().values(), strict=True):
                     average.lerp_(tensor, self._average_share)
 
     def take_totals(self) -> Totals:
-        """Return the sums since the last call; see the contract."""
         totals = Totals(self._loss.item(), int(self._correct), self._images)
         self._loss.zero_()
         self._correct.zero_()
@@ -107,60 +110,64 @@ class TorchEngine:
         return totals
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Score images; see the contract."""
-        self._kept.eval()
+        self._final.eval()
         with torch.inference_mode():
-            parts = [self._kept(part.to(self.device)).cpu() for part in pixels.split(_SCORED_AT_ONCE)]
-        self._kept.train()
+            parts = [self._final(part.to(self.device)).cpu() for part in pixels.split(_SCORING_BATCH)]
+        self._final.train()
         return torch.cat(parts)
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that the run needs to go on; see the contract."""
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._live_state().items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a state; see the contract."""
         with torch.no_grad():
             for name, tensor in self._live_state().items():
                 tensor.copy_(state[name])
 
     def network_state(self) -> dict[str, Tensor]:
-        """Return the weights that would be kept; see the contract."""
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._kept.state().items()}
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._final.state().items()}
 
     def _live_state(self) -> dict[str, Tensor]:
         live = {f"network.{name}": tensor for name, tensor in self._network.state().items()}
-        if self._kept is not self._network:
-            live |= {f"average.{name}": tensor for name, tensor in self._kept.state().items()}
+        if self._final is not self._network:
+            live |= {f"average.{name}": tensor for name, tensor in self._final.state().items()}
         for name, parameter in self._network.named_parameters():
             entries = self._optimizer.state[parameter]
             live |= {f"optimizer.{name}.{key}": value for key, value in entries.items()}
         return live
 
 
-def distilled(loss: Tensor, logits: Tensor, answers: Sequence[Tensor], distill: DistillSection) -> Tensor:
-    """Return what is minimised, the mean over a batch: see `DistillSection`.
+def distillation_loss(
+    label_loss: Tensor, logits: Tensor, teacher_logits: Sequence[Tensor], distill: DistillSection
+) -> Tensor:
+    """Return the loss of a batch with teachers, a scalar; `DistillSection` has the formula.
 
     Args:
-        loss: the mean cross-entropy with the labels, a scalar.
-        logits: the student's, float32 (B, classes).
-        answers: each teacher's logits, float32 (B, classes); their probabilities at the temperature are averaged.
+        label_loss: the mean cross-entropy with the labels, a scalar.
+        logits: the student's logits, float32 (B, classes).
+        teacher_logits: each teacher's logits, float32 (B, classes); their softened probabilities are averaged.
         distill: temperature and weight.
     """
-    wanted = torch.stack([(answer / distill.temperature).softmax(1) for answer in answers]).mean(0)
-    softened = (logits / distill.temperature).log_softmax(1)
-    divergence = functional.kl_div(softened, wanted, reduction="batchmean")
-    return (1 - distill.weight) * loss + distill.weight * distill.temperature**2 * divergence
+    targets = torch.stack([(one / distill.temperature).softmax(1) for one in teacher_logits]).mean(0)
+    log_probabilities = (logits / distill.temperature).log_softmax(1)
+    divergence = functional.kl_div(log_probabilities, targets, reduction="batchmean")
+    return (1 - distill.weight) * label_loss + distill.weight * distill.temperature**2 * divergence
 
 
 class CapturedStep:
-    """A step recorded once and replayed; source: torch's documentation, "CUDA Graphs", whole-network capture.
+    """A training step that is recorded once as a CUDA graph and then replayed.
 
-    Making one runs the step a few times, so the caller must restore whatever state the step changes.
+    Recording runs the step a few times, so the caller must restore all state that the step changes. Source: torch's
+    documentation, "CUDA Graphs", whole-network capture.
     """
 
     def __init__(self, step: Callable[[Tensor, Tensor], None], example: tuple[Tensor, Tensor]) -> None:
-        """Warm up and record `step` on copies of the example's two tensors, whose shapes every replay must have."""
+        """Record a step.
+
+        Args:
+            step: takes two tensors.
+            example: two tensors on the device; every replay must have their shapes.
+        """
         self._inputs = example[0].clone(), example[1].clone()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -173,14 +180,13 @@ class CapturedStep:
             step(*self._inputs)
 
     def __call__(self, first: Tensor, second: Tensor) -> None:
-        """Replay the step on new inputs."""
         self._inputs[0].copy_(first)
         self._inputs[1].copy_(second)
         self._graph.replay()
 
 
 def _check_last_batch(recipe: Recipe, images: int) -> None:
-    """Refuse what torch's batch norm refuses in mid-epoch: one value a channel to take statistics of."""
+    """Refuse a last batch in which a batch norm has one value a channel: torch would fail in mid-epoch."""
     single = any(
         isinstance(operation, BatchNorm) and placed.output_shape[1:] == (1, 1)
         for placed in recipe.model.placed
@@ -188,13 +194,13 @@ def _check_last_batch(recipe: Recipe, images: int) -> None:
     )
     if single and images % recipe.train.batch_size == 1:
         raise KilonetError(
-            f"the last batch of {images:,} images would be a single one, too few for batch norm on a 1x1 map; "
+            f"the last batch of {images:,} images would have one image, too few for batch norm on a 1x1 map; "
             f"change --batch-size {recipe.train.batch_size}"
         )
 
 
 def _make_optimizer(network: nn.Module, train: TrainSection, learning_rate: Tensor) -> torch.optim.Optimizer:
-    """Build the optimiser with its state already there, all zero, which is how both start."""
+    """Build the optimiser with its state already made: all zeros, as both optimisers start."""
     groups = [
         {"params": [weight for weight in network.parameters() if weight.ndim > 1], "weight_decay": train.weight_decay},
         {"params": [weight for weight in network.parameters() if weight.ndim == 1], "weight_decay": 0.0},
@@ -216,13 +222,13 @@ def _make_optimizer(network: nn.Module, train: TrainSection, learning_rate: Tens
 
 
 @contextlib.contextmanager
-def _randomness(recipe: Recipe, step: int, device: str) -> Iterator[None]:
-    """Seed what dropout draws in this step by the run's seed and the step, and leave the caller's generators alone."""
+def _seeded_dropout(recipe: Recipe, step: int, device: str) -> Iterator[None]:
+    """Seed the dropout of a step by the run's seed and the step, and restore the caller's generators afterwards."""
     if not recipe.model.dropout:
         yield
         return
     devices = [torch.cuda.current_device()] if device == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        # torch's generator takes the low 32 bits of a seed only, so seed and step are mixed into those.
+        # torch's generator uses only the low 32 bits of a seed, so seed and step are hashed into 32 bits.
         torch.manual_seed(int(np.random.SeedSequence([recipe.run.seed, step]).generate_state(1)[0]))
         yield
