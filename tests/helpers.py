@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kilonet.cli import main
 from kilonet.network.section import ModelSection
 from kilonet.recipe import Recipe, parse_recipe
-from kilonet.training.progress import Silence
+from kilonet.training.progress import NoProgress
 from kilonet.utils.errors import KilonetError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -148,7 +148,7 @@ def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-class StopAtEpoch(Silence):
+class StopAtEpoch(NoProgress):
     """A progress that interrupts a run as an epoch begins, as Ctrl-C would."""
 
     def __init__(self, epoch: int) -> None:

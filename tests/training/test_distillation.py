@@ -1,4 +1,4 @@
-"""Teachers: where they come from, what they may see, where they are kept, and that nothing of it changes a run."""
+"""Teachers: their sources, the images that they may see, their folders, and that resuming changes nothing."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,8 @@ from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import MODEL_FILE, load_model, model_path
 from kilonet.recipe import Recipe, load_recipe
 from kilonet.training import launch
-from kilonet.training.distillation import wanted_teachers
-from kilonet.training.progress import Silence
+from kilonet.training.distillation import resolve_teachers
+from kilonet.training.progress import NoProgress
 from kilonet.training.run_folder import CHECKPOINT_FILE, Run, is_finished, read_result
 from kilonet.training.train import fit, prepare_teachers, resume
 from kilonet.utils.errors import KilonetError, TrainingDiverged
@@ -22,8 +22,8 @@ from kilonet.utils.errors import KilonetError, TrainingDiverged
 TEACHER_LAYERS = ("conv 6", "maxpool 2", "conv 10", "gap", "pointwise 10")
 
 
-class Told(Silence):
-    """Remembers the messages, and stops as the n-th epoch in all begins, if asked to."""
+class RecordedMessages(NoProgress):
+    """Records the messages; interrupts the run as its epoch number `stop` begins, teachers' epochs included."""
 
     def __init__(self, stop: int = -1) -> None:
         self.lines: list[str] = []
@@ -42,7 +42,7 @@ class Told(Silence):
 
 @pytest.fixture(scope="module")
 def few(small: DataSet) -> DataSet:
-    """Fewer images yet: what is trained here need not be good."""
+    """Fewer images: the networks that are trained here need not be good."""
     return DataSet(small.train.select(torch.arange(600), "Train"), small.test.select(torch.arange(200), "Test"))
 
 
@@ -53,7 +53,7 @@ def write_recipe(path: Path, small_folder: Path, **changes: Any) -> str:
 
 @pytest.fixture
 def teacher(tmp_path: Path, small_folder: Path) -> str:
-    """A teacher's recipe, with a seed of its own."""
+    """A teacher's recipe with its own seed."""
     return write_recipe(tmp_path / "big.toml", small_folder, layers=list(TEACHER_LAYERS), seed=5)
 
 
@@ -62,10 +62,10 @@ def student(teacher: Any, **changes: Any) -> Recipe:
 
 
 def test_a_recipe_is_trained_first_as_a_run_of_its_own(teacher: str, few: DataSet, tmp_path: Path) -> None:
-    told = Told()
-    run = fit(student(teacher), few, tmp_path / "run", told)
+    messages = RecordedMessages()
+    run = fit(student(teacher), few, tmp_path / "run", messages)
     own = read_result(tmp_path / "run/teacher")
-    assert told.epochs == 4
+    assert messages.epochs == 4
     assert (own.recipe.run.seed, own.recipe.model.layers) == (5, TEACHER_LAYERS)
     (result,) = run.result.teachers
     assert result.folder == "teacher"
@@ -98,23 +98,23 @@ def test_several_teachers_of_recipes_and_models(teacher: str, few: DataSet, fini
     assert finished.folder is not None
     alone = tmp_path / "model.safetensors"
     alone.write_bytes((finished.folder / MODEL_FILE).read_bytes())
-    told = Told()
-    run = fit(student([teacher, str(finished.folder), str(alone)], teachers=2), few, tmp_path / "run", told)
+    messages = RecordedMessages()
+    run = fit(student([teacher, str(finished.folder), str(alone)], teachers=2), few, tmp_path / "run", messages)
     found = run.result.teachers
     assert [one.folder for one in found] == [f"teacher-{number}" for number in range(1, 5)]
     assert [one.seconds is None for one in found] == [False, False, False, True]
     assert [read_result(tmp_path / f"run/teacher-{number}").recipe.run.seed for number in (1, 2)] == [5, 6]
     assert {one.model_sha256 for one in found[2:]} == {finished.result.model_sha256}
-    # The one with its run is as good as that found it; the other is scored on the images of its student.
+    # The accuracy of the first is from its own run; the second has no run and is scored on its student's images.
     own = evaluate(finished.model, few.test).accuracy
     assert [one.accuracy for one in found[2:]] == [finished.result.final.test_accuracy, own]
-    assert f"the teacher is that of {finished.folder}" in told.lines
+    assert f"the teacher is that of {finished.folder}" in messages.lines
     assert [load_model(tmp_path / "run" / str(one.folder)).sha256 for one in found] == [
         one.model_sha256 for one in found
     ]
 
 
-def test_a_run_that_is_its_own_copy_of_the_teacher_resumes_without_its_source(
+def test_a_run_with_a_copy_of_its_teacher_resumes_without_the_source(
     few: DataSet, finished: Run, tmp_path: Path
 ) -> None:
     assert finished.folder is not None
@@ -129,29 +129,29 @@ def test_a_run_that_is_its_own_copy_of_the_teacher_resumes_without_its_source(
 
 
 def test_it_resumes_exactly_wherever_it_was_stopped(teacher: str, few: DataSet, tmp_path: Path) -> None:
-    """Two teachers of two epochs each come before the two of the student."""
+    """Two teachers are trained for two epochs each before the two epochs of the student."""
     recipe = student(teacher, teachers=2)
     whole = fit(recipe, few).result.model_sha256
     for stop in (0, 1, 2, 3, 5):
         folder = tmp_path / f"stopped-{stop}"
         with pytest.raises(KeyboardInterrupt):
-            fit(recipe, few, folder, Told(stop))
+            fit(recipe, few, folder, RecordedMessages(stop))
         assert (folder / CHECKPOINT_FILE).exists() == (stop >= 4)
-        told = Told()
-        assert resume(folder, few, told).result.model_sha256 == whole
-        assert told.epochs == 6 - stop
+        messages = RecordedMessages()
+        assert resume(folder, few, messages).result.model_sha256 == whole
+        assert messages.epochs == 6 - stop
 
 
-def test_a_teacher_that_is_gone_is_missed(teacher: str, few: DataSet, tmp_path: Path) -> None:
+def test_a_missing_teacher_is_reported(teacher: str, few: DataSet, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit(student(teacher), few, tmp_path / "run", Told(3))
+        fit(student(teacher), few, tmp_path / "run", RecordedMessages(3))
     (tmp_path / "run/teacher" / MODEL_FILE).unlink()
     with pytest.raises(KilonetError) as error:
         resume(tmp_path / "run", few)
     refusal(error, tmp_path / "run/teacher", MODEL_FILE)
 
 
-def test_the_held_out_images_are_no_teachers_to_see(teacher: str, few: DataSet, tmp_path: Path) -> None:
+def test_a_teacher_does_not_train_on_the_held_out_images(teacher: str, few: DataSet, tmp_path: Path) -> None:
     run = fit(student(teacher, holdout=True), few, tmp_path / "run")
     own = read_result(tmp_path / "run/teacher")
     assert own.recipe.run.holdout
@@ -180,10 +180,10 @@ def test_a_model_that_has_seen_the_held_out_images_is_refused(
 
 def test_a_bare_model_cannot_tell_what_it_has_seen(few: DataSet, finished: Run, tmp_path: Path) -> None:
     assert finished.folder is not None
-    alone, told = tmp_path / "alone.safetensors", Told()
+    alone, messages = tmp_path / "alone.safetensors", RecordedMessages()
     alone.write_bytes((finished.folder / MODEL_FILE).read_bytes())
-    fit(student(str(alone), holdout=True), few, progress=told)
-    assert any("cannot be told from its file" in line for line in told.lines)
+    fit(student(str(alone), holdout=True), few, progress=messages)
+    assert any("cannot be told from its file" in line for line in messages.lines)
 
 
 def test_the_seeds_share_a_teacher(teacher: str, small_folder: Path, tmp_path: Path) -> None:
@@ -207,18 +207,18 @@ def test_a_shared_teacher_is_found_by_its_hash_alone(
 ) -> None:
     recipe = student(teacher, epochs=1, data=str(small_folder))
     with pytest.raises(KeyboardInterrupt):
-        prepare_teachers(recipe, tmp_path / "all", Told(1))
-    told = Told()
-    prepare_teachers(recipe, tmp_path / "all", told)
-    assert told.epochs == 1
-    first, other, changed = Told(), Told(), Told()
+        prepare_teachers(recipe, tmp_path / "all", RecordedMessages(1))
+    messages = RecordedMessages()
+    prepare_teachers(recipe, tmp_path / "all", messages)
+    assert messages.epochs == 1
+    first, other, changed = RecordedMessages(), RecordedMessages(), RecordedMessages()
     fit(recipe, small, tmp_path / "all/seed0", first)
     assert first.epochs == 1
     fit(
         recipe,
         DataSet(small.train.select(small.train.labels >= 0, "Train"), small.test),
         tmp_path / "all/same",
-        Told(1),
+        RecordedMessages(1),
     )
     fit(recipe, small.hold_out(), tmp_path / "all/other-images", other)
     write_recipe(Path(teacher), small_folder, layers=list(TEACHER_LAYERS), seed=6)
@@ -244,7 +244,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("broken.safetensors", ["not a usable model file"]),
     ],
 )
-def test_a_teacher_that_will_not_do_is_refused_before_anything_is_written(
+def test_an_unusable_teacher_is_refused_before_anything_is_written(
     source: str, words: list[str], few: DataSet, small_folder: Path, workplace: Path
 ) -> None:
     assert not list(workplace.iterdir())
@@ -262,7 +262,7 @@ def test_there_is_nothing_to_learn_from_a_network_without_weights(small_folder: 
     shape = {"input": [10, 28, 28]}
     path = write_recipe(tmp_path / "weightless.toml", small_folder, layers=["gap"], **shape)
     with pytest.raises(KilonetError) as error:
-        wanted_teachers(student(path, **shape), Silence())
+        resolve_teachers(student(path, **shape), NoProgress())
     refusal(error, path, "no weights")
 
 
@@ -302,7 +302,7 @@ def test_an_interrupted_teacher_of_several_seeds_says_how_to_go_on(
     teacher: str, small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    monkeypatch.setattr(launch, "progress_on", lambda: Told(1))
+    monkeypatch.setattr(launch, "progress_on", lambda: RecordedMessages(1))
     path = write_recipe(tmp_path / "few.toml", small_folder, epochs=1, teacher=teacher)
     with pytest.raises(KeyboardInterrupt) as error:
         launch.train_seeds(path, {}, tmp_path / "my seeds", 2)

@@ -1,4 +1,4 @@
-"""Real training processes, killed at random moments or interrupted, end in the weights of a run without a break."""
+"""Training processes that are killed at random moments or interrupted end in the weights of a run without a break."""
 
 import contextlib
 import hashlib
@@ -25,13 +25,13 @@ from kilonet.training.run_folder import (
     read_result,
 )
 
-# The seed of the kills. They differ from run to run all the same, as the processes' speed does.
+# The seed of the kills. They still differ from run to run, because the processes' speed does.
 SEED = 7
 
 
 @pytest.fixture
 def recipe(tmp_path: Path, small_folder: Path) -> Path:
-    """A recipe in which everything that a checkpoint has to keep is switched on, with short epochs."""
+    """A recipe with everything that a checkpoint has to hold, and with short epochs."""
     path = tmp_path / "tiny.toml"
     path.write_text(
         f"""
@@ -65,7 +65,7 @@ def wait_until(happened: Callable[[], bool], training: subprocess.Popen[str], lo
 
 
 def writes(folder: Path) -> bool:
-    """Tell whether a checkpoint is being written just now."""
+    """Return whether a checkpoint is being written at this moment."""
     with contextlib.suppress(OSError):
         return any(name.startswith(f".{CHECKPOINT_FILE}.") for name in os.listdir(folder))  # noqa: PTH208
     return False
@@ -122,7 +122,7 @@ def prove(recipe: Path, tmp_path: Path, epochs: int, kinds: list[str]) -> None:
     untimed = {"seconds", "images_per_second"}
     for mine, theirs in zip(read_history(broken), read_history(whole), strict=True):
         assert mine.model_dump(exclude=untimed) == theirs.model_dump(exclude=untimed)
-    # Nothing that a killed process began to write is left.
+    # No incomplete file of a killed process is left.
     assert sorted(entry.name for entry in broken.iterdir()) == sorted(entry.name for entry in whole.iterdir())
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kilonet.training.progress import BarProgress, LineProgress, Progress, Silence, progress_on, score_line
+from kilonet.training.progress import BarProgress, LineProgress, NoProgress, Progress, progress_on, score_line
 from kilonet.training.run_folder import EpochMetrics
 
 METRICS = EpochMetrics(
@@ -106,10 +106,10 @@ def test_it_says_it_on_the_stderr_of_the_moment(capsys: pytest.CaptureFixture[st
     assert (captured.out, captured.err) == ("", "hello\n")
 
 
-@pytest.mark.parametrize("make", [Silence, lambda: BarProgress(io.StringIO()), lambda: LineProgress(io.StringIO())])
+@pytest.mark.parametrize("make", [NoProgress, lambda: BarProgress(io.StringIO()), lambda: LineProgress(io.StringIO())])
 def test_stopping_before_anything_began_is_nothing(
     make: Callable[[], Progress], capsys: pytest.CaptureFixture[str]
 ) -> None:
     make().stopped()
-    tell(Silence())
+    tell(NoProgress())
     assert capsys.readouterr() == ("", "")

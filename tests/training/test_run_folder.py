@@ -1,4 +1,4 @@
-"""The run folder: what is in it, who may use it, and what happens when it is damaged or the disk is full."""
+"""The run folder: its files, its lock, and what happens when it is damaged or the disk is full."""
 
 import json
 from collections.abc import Callable, Iterator

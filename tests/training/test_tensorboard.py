@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from conftest import Interrupted
 from helpers import StopAtEpoch, command, hide, tiny_recipe
 from kilonet.data.datasets import DataSet
-from kilonet.training.progress import Silence, Together
+from kilonet.training.progress import NoProgress, ProgressGroup
 from kilonet.training.run_folder import EVENTS_FOLDER, EpochMetrics, read_history, read_result
 from kilonet.training.tensorboard import EventFile
 from kilonet.training.train import fit, resume
@@ -25,10 +25,10 @@ FIELDS = {
 
 
 def check(run: Path, epochs: int) -> None:
-    """Make sure that TensorBoard reads the very metrics, a step an epoch, each once."""
+    """Check that TensorBoard reads the metrics of every epoch once, each as a step."""
     folder = run / EVENTS_FOLDER
     assert len(list(folder.iterdir())) == 1
-    # Without its own repair of steps that come twice.
+    # TensorBoard must not remove steps that come twice.
     read = EventAccumulator(str(folder), purge_orphaned_data=False)
     read.Reload()
     assert set(read.Tags()["scalars"]) == set(FIELDS)
@@ -79,7 +79,7 @@ def test_resuming_goes_on_with_them_without_being_told(
 ) -> None:
     run = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        fit(tiny_recipe(small_folder), out=run, progress=Together(StopAtEpoch(1), EventFile(run)))
+        fit(tiny_recipe(small_folder), out=run, progress=ProgressGroup(StopAtEpoch(1), EventFile(run)))
     assert command(capsys, "train", "--resume", run).status == 0
     check(run, 2)
 
@@ -98,38 +98,38 @@ def test_where_no_epoch_is_left_those_there_were_are_written(interrupted: Interr
     check(interrupted.folder, 2)
 
 
-def test_everyone_is_told_everything() -> None:
-    class Ear(Silence):
+def test_a_group_passes_every_event_to_each_listener() -> None:
+    class Listener(NoProgress):
         def __init__(self) -> None:
-            self.heard: list[tuple[object, ...]] = []
+            self.events: list[tuple[object, ...]] = []
 
         def message(self, text: str) -> None:
-            self.heard.append((text,))
+            self.events.append((text,))
 
         def epoch_started(self, epoch: int, steps: int) -> None:
-            self.heard.append((epoch, steps))
+            self.events.append((epoch, steps))
 
         def batch_trained(self, batch: int, accuracy: float, loss: float) -> None:
-            self.heard.append((batch, accuracy, loss))
+            self.events.append((batch, accuracy, loss))
 
         def epoch_trained(self, metrics: EpochMetrics, scored: str, images: int) -> None:
-            self.heard.append((metrics, scored, images))
+            self.events.append((metrics, scored, images))
 
         def stopped(self) -> None:
-            self.heard.append(())
+            self.events.append(())
 
-    ears = Ear(), Ear()
+    listeners = Listener(), Listener()
     metrics = EpochMetrics(
         epoch=0, train_loss=1, train_accuracy=1, test_loss=1, test_accuracy=1, learning_rate=1, seconds=1,
         images_per_second=1,
     )  # fmt: skip
-    together = Together(*ears)
-    together.message("hello")
-    together.epoch_started(1, 2)
-    together.batch_trained(3, 0.5, 0.6)
-    together.epoch_trained(metrics, "Test", 4)
-    together.stopped()
-    assert ears[0].heard == ears[1].heard == [("hello",), (1, 2), (3, 0.5, 0.6), (metrics, "Test", 4), ()]
+    group = ProgressGroup(*listeners)
+    group.message("hello")
+    group.epoch_started(1, 2)
+    group.batch_trained(3, 0.5, 0.6)
+    group.epoch_trained(metrics, "Test", 4)
+    group.stopped()
+    assert listeners[0].events == listeners[1].events == [("hello",), (1, 2), (3, 0.5, 0.6), (metrics, "Test", 4), ()]
 
 
 def test_a_folder_that_cannot_be_written_is_refused_in_one_line(

@@ -1,4 +1,4 @@
-"""Training: it learns, it repeats itself, it stops when it makes no sense, and it refuses what does not fit."""
+"""Training: it learns, it is repeatable, it stops when it diverges, and it refuses images that do not fit."""
 
 import itertools
 import math
@@ -20,15 +20,15 @@ from kilonet.engines.contract import Totals
 from kilonet.models.model import load_model
 from kilonet.recipe import Recipe, TrainSection
 from kilonet.training import train
-from kilonet.training.progress import Silence
+from kilonet.training.progress import NoProgress
 from kilonet.training.run_folder import EpochMetrics, Run
-from kilonet.training.train import fit, resume, scheduled_rate, score
+from kilonet.training.train import fit, loss_and_correct, resume, scheduled_rate
 from kilonet.utils.errors import KilonetError, TrainingDiverged
 
 
 @dataclass
-class Record(Silence):
-    """Remembers what it is told."""
+class RecordedEvents(NoProgress):
+    """Records the events of a run."""
 
     begun: list[tuple[int, int]] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
@@ -98,18 +98,18 @@ def test_it_learns_from_few_images_too(small: DataSet) -> None:
 
 
 def test_progress_is_told_everything(small: DataSet) -> None:
-    record = Record()
-    fit(tiny_recipe(batch_size=150), small, progress=record)
-    assert record.begun == [(0, 14), (1, 14)]
-    assert record.batches == [*range(14), *range(14)]
-    assert record.scored == [("Test", 500), ("Test", 500)]
-    assert record.stops == 1
+    events = RecordedEvents()
+    fit(tiny_recipe(batch_size=150), small, progress=events)
+    assert events.begun == [(0, 14), (1, 14)]
+    assert events.batches == [*range(14), *range(14)]
+    assert events.scored == [("Test", 500), ("Test", 500)]
+    assert events.stops == 1
 
 
 def test_the_figures_of_an_epoch_are_those_of_its_images(small: DataSet, finished: Run) -> None:
     final = finished.result.final
     logits = finished.model.logits(small.test.pixels)
-    loss, correct = score(logits, small.test)
+    loss, correct = loss_and_correct(logits, small.test)
     assert final.test_loss == pytest.approx(loss, abs=1e-6)
     assert finished.result.correct == correct
     assert final.test_accuracy == correct / 500
@@ -120,20 +120,20 @@ def test_the_mean_loss_and_the_correct_answers_are_scored() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
     labels = torch.tensor([0, 1, 1])
     expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-1)) + math.log1p(math.exp(3))) / 3
-    loss, correct = score(logits, Images(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), labels))
+    loss, correct = loss_and_correct(logits, Images(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), labels))
     assert loss == pytest.approx(expected)
     assert correct == 2
 
 
 def test_holdout_scores_images_that_it_does_not_train_on(small: DataSet) -> None:
-    record = Record()
-    run = fit(tiny_recipe(holdout=True, epochs=1), small, progress=record)
+    events = RecordedEvents()
+    run = fit(tiny_recipe(holdout=True, epochs=1), small, progress=events)
     assert run.result.scored == "Holdout"
     assert run.result.scored_images == 333
-    assert record.scored == [("Holdout", 333)]
-    assert record.begun == [(0, math.ceil(1667 / 64))]
+    assert events.scored == [("Holdout", 333)]
+    assert events.begun == [(0, math.ceil(1667 / 64))]
     held = small.hold_out().test
-    assert run.result.correct == score(run.model.logits(held.pixels), held)[1]
+    assert run.result.correct == loss_and_correct(run.model.logits(held.pixels), held)[1]
 
 
 def test_holdout_never_looks_at_the_test_set(small: DataSet) -> None:
@@ -188,17 +188,17 @@ def test_known_values_of_the_line(step: int, expected: float) -> None:
 
 
 def test_an_absurd_learning_rate_stops_the_run_early(small: DataSet) -> None:
-    record = Record()
+    events = RecordedEvents()
     recipe = tiny_recipe(epochs=500, learning_rate=100.0, warmup=0.0, weight_decay=1.0, ema=0.0)
     with pytest.raises(TrainingDiverged) as error:
-        fit(recipe, small, progress=record)
+        fit(recipe, small, progress=events)
     refusal(error, "training diverged", "--learning-rate", "100")
-    assert len(record.begun) <= 3
-    assert record.stops == 1
+    assert len(events.begun) <= 3
+    assert events.stops == 1
 
 
 class BrokenEngine:
-    """An engine whose figures are what a test says."""
+    """An engine whose loss and logits are given."""
 
     name = "torch"
     device = "cpu"
@@ -234,7 +234,7 @@ class BrokenEngine:
         (9.9, 0.0, "no better than guessing", 64),
     ],
 )
-def test_a_run_that_makes_no_sense_is_stopped(
+def test_a_diverging_run_is_stopped(
     *, small: DataSet, monkeypatch: pytest.MonkeyPatch, loss: float, logit: float, words: str, batches: int
 ) -> None:
     engine = BrokenEngine(loss, logit)

@@ -20,7 +20,7 @@ from kilonet.sweep.plan import Plan
 from kilonet.sweep.sampler import CandidateSampler
 from kilonet.sweep.scheduler import SizeGroupedASHA
 from kilonet.sweep.trials import Trials
-from kilonet.training.run_folder import locked
+from kilonet.training.run_folder import lock_folder
 from kilonet.utils.environment import cores
 from kilonet.utils.errors import KilonetError
 
@@ -42,7 +42,7 @@ def run(plan: Plan, address: str | None) -> ParetoFront:
     """
     trials = Trials(plan)
     trials.begin()
-    lock = locked(trials.folder)
+    lock = lock_folder(trials.folder)
     try:
         missing = plan.search.trials - sum(map(trials.is_done, trials.records))
         if missing > 0:

@@ -12,7 +12,7 @@ from ray import tune
 
 from kilonet.recipe import Recipe, parse_recipe
 from kilonet.sweep.trials import PLAN_FILE, WORST_ERROR
-from kilonet.training.progress import Silence
+from kilonet.training.progress import NoProgress
 from kilonet.training.run_folder import RECIPE_FILE, is_finished, read_history
 from kilonet.training.train import fit, resume
 from kilonet.utils.errors import InUse, KilonetError, TrainingDiverged
@@ -65,7 +65,7 @@ def _train_in(folder: Path, recipe: Recipe, reports: "_Reports") -> None:
             return
 
 
-class _Reports(Silence):
+class _Reports(NoProgress):
     """Reports an epoch once it is on the disk: when the next one begins, and at the end."""
 
     def __init__(self, folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""From a recipe and images to a run: `train` is the file to read first."""
+"""Training turns a recipe and images into a run. Read `train` first."""

@@ -1,11 +1,11 @@
-"""The teachers of a run that distils: trained first, found, or loaded, and kept in its folder.
+"""The teachers of a run: trained, found or loaded before the run, and kept in its folder.
 
-    RUN/teacher          what `kilonet.load` reads: a run folder like any other, or a model file alone
-    RUN/teacher-1 ...    the same where there are several
-    SEEDS/teacher-HASH   the run of a teacher that the seeds beside it share, each of which keeps a copy
+    RUN/teacher          a run folder like any other, or only a model file
+    RUN/teacher-1 ...    the same for several teachers
+    SEEDS/teacher-HASH   the run of a teacher that several seeds share; each seed's run folder has a copy
 
-A teacher is trained on what its student is trained on, and on nothing else: data, holdout, engine and device are the
-student's, everything else its own recipe's.
+A teacher is trained on the same data as its student, with the same holdout, engine and device; everything else is
+given by the teacher's own recipe.
 """
 
 import hashlib
@@ -39,152 +39,158 @@ from kilonet.utils.files import make_folder, write_atomically
 _NAME = "teacher"
 
 TrainTeacher = Callable[[Recipe, Path | None], Run]
-"""Trains a resolved recipe, or goes on with it, in a folder or without one."""
+"""Trains a resolved recipe, or resumes its training, in a folder or without one."""
 
 
 @dataclass(frozen=True)
-class FoundModel:
-    """A model that is there already."""
+class TrainedModel:
+    """A teacher that is already trained."""
 
     model: Model
-    run: Path | None
-    """The run folder that it came with, if it did."""
+    run_folder: Path | None
+    """The folder of the run that trained it, if it is known."""
 
 
-Wanted = Recipe | FoundModel
-"""A teacher that a recipe asks for, checked: a resolved recipe to train, or a model."""
+TeacherSource = Recipe | TrainedModel
+"""A teacher to train by a resolved recipe, or a trained one."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher at hand."""
+    """A trained teacher with what a run's result says about it."""
 
     model: Model
     result: TeacherResult
 
 
-def wanted_teachers(recipe: Recipe, progress: Progress) -> list[Wanted]:
-    """Find out what the teachers of a resolved recipe are, without training any.
+def resolve_teachers(recipe: Recipe, progress: Progress) -> list[TeacherSource]:
+    """Load the recipes and models that a resolved recipe names as its teachers, and check them; trains nothing.
 
     Raises:
-        KilonetError: nothing there, another input or other classes than the student's, one that distils itself, or one
-            that has seen the images that are held out.
+        KilonetError: a teacher does not exist, has another input or other classes than the student, has a teacher
+            itself, or was trained on the images that the student holds out.
     """
-    wanted: list[Wanted] = []
-    for source in recipe.distill.teacher:
-        wanted += _recipes(source, recipe) if names_a_recipe(source) else [_model(source, recipe, progress)]
-    return wanted
+    sources: list[TeacherSource] = []
+    for name in recipe.distill.teacher:
+        sources += _resolve_recipe(name, recipe) if names_a_recipe(name) else [_resolve_model(name, recipe, progress)]
+    return sources
 
 
-def _recipes(source: str, student: Recipe) -> list[Recipe]:
-    own = load_recipe(source, student.run.model_dump(exclude={"seed"}))
+def _resolve_recipe(name: str, student: Recipe) -> list[Recipe]:
+    """Return the teacher's recipe with each of its seeds, and with the data, engine and device of the student."""
+    own = load_recipe(name, student.run.model_dump(exclude={"seed"}))
     if own.distill.teacher:
-        raise KilonetError(
-            f"the teacher {source} has a teacher itself; train it, and name its run folder as the teacher"
-        )
-    _check_fit(source, own.model, student.model)
+        raise KilonetError(f"the teacher {name} has a teacher itself; train it, and name its run folder as the teacher")
+    _check_fit(name, own.model, student.model)
     return [own.replace(seed=own.run.seed + number) for number in range(student.distill.teachers)]
 
 
-def _model(source: str, student: Recipe, progress: Progress) -> FoundModel:
-    if source not in packaged_models() and not Path(source).exists():
-        raise KilonetError(f"no teacher '{source}': neither a recipe nor a run folder or a model file")
-    model = load_model(source)
-    _check_fit(source, model.section, student.model)
-    found = FoundModel(model, _run_of(source, model))
+def _resolve_model(name: str, student: Recipe, progress: Progress) -> TrainedModel:
+    if name not in packaged_models() and not Path(name).exists():
+        raise KilonetError(f"no teacher '{name}': neither a recipe nor a run folder or a model file")
+    model = load_model(name)
+    _check_fit(name, model.section, student.model)
+    trained = TrainedModel(model, _run_folder_of(name, model))
     if student.run.holdout:
-        _check_holdout(source, found, student, progress)
-    return found
+        _check_holdout(name, trained, student, progress)
+    return trained
 
 
-def _run_of(source: str, model: Model) -> Path | None:
-    """Return the run folder that a model is named by or lies in, if it is still the one of that run."""
-    folder = Path(source) if Path(source).is_dir() else Path(source).parent
+def _run_folder_of(name: str, model: Model) -> Path | None:
+    """Return the run folder that a model is named by or lies in, if that run trained this model."""
+    folder = Path(name) if Path(name).is_dir() else Path(name).parent
     return folder if is_finished(folder) and read_result(folder).model_sha256 == model.sha256 else None
 
 
-def _check_fit(source: str, teacher: ModelSection, student: ModelSection) -> None:
+def _check_fit(name: str, teacher: ModelSection, student: ModelSection) -> None:
     found, expected = ((section.input_shape, section.classes) for section in (teacher, student))
     if found != expected:
         raise KilonetError(
-            f"the teacher {source} takes {found[0]} and tells {found[1]} classes apart, "
+            f"the teacher {name} takes {found[0]} and tells {found[1]} classes apart, "
             f"but the network takes {expected[0]} and tells {expected[1]}"
         )
     if not teacher.parameters:
-        raise KilonetError(f"the teacher {source} has no weights, so there is nothing to learn from it")
+        raise KilonetError(f"the teacher {name} has no weights, so there is nothing to learn from it")
 
 
-def _check_holdout(source: str, found: FoundModel, student: Recipe, progress: Progress) -> None:
-    trained = read_result(found.run).recipe.run if found.run else None
-    packaged = found.model.sha256 in (load_model(name).sha256 for name in packaged_models())
-    if packaged or (trained and (trained.data, trained.holdout) != (student.run.data, True)):
-        raise KilonetError(f"the teacher {source} has seen the images held out; name a recipe, or a run with --holdout")
-    if trained is None:
-        progress.message(f"whether the teacher {source} has seen the images held out cannot be told from its file")
+def _check_holdout(name: str, teacher: TrainedModel, student: Recipe, progress: Progress) -> None:
+    run = read_result(teacher.run_folder).recipe.run if teacher.run_folder else None
+    packaged = teacher.model.sha256 in (load_model(name).sha256 for name in packaged_models())
+    if packaged or (run and (run.data, run.holdout) != (student.run.data, True)):
+        raise KilonetError(f"the teacher {name} has seen the images held out; name a recipe, or a run with --holdout")
+    if run is None:
+        progress.message(f"whether the teacher {name} has seen the images held out cannot be told from its file")
 
 
-def gather_teachers(
-    wanted: Sequence[Wanted], data: DataSet, train: TrainTeacher, progress: Progress, folder: Path | None
+def load_or_train_teachers(
+    sources: Sequence[TeacherSource], data: DataSet, train: TrainTeacher, progress: Progress, folder: Path | None
 ) -> list[Teacher]:
-    """Have every teacher at hand, in the run's folder if it has one.
+    """Return the teachers of a run; those that are not trained yet are trained now.
 
     Args:
-        wanted: the teachers of the student's recipe.
-        data: what the student is trained on and scored by, after holding out.
-        train: trains the recipes that are neither there nor found.
-        progress: is told where a teacher was found.
-        folder: the run's.
+        sources: from `resolve_teachers`.
+        data: the student's training and scoring images, after holding out.
+        train: trains a teacher's recipe.
+        progress: gets a message for each teacher that was found trained.
+        folder: the run folder in which the teachers are kept, or None.
     """
     if folder is None:
-        return [_at_hand(one, data, train) for one in wanted]
-    places = _places(len(wanted), folder)
-    for one, place in zip(wanted, places, strict=True):
-        if not _is_ready(place):
-            _settle(one, data, place, train, progress)
-    return [_kept(place, data) for place in places]
+        return [_teacher_without_folder(source, data, train) for source in sources]
+    places = _teacher_folders(folder, len(sources))
+    for source, place in zip(sources, places, strict=True):
+        if not _is_complete(place):
+            _fill_teacher_folder(place, source, data, train, progress)
+    return [_load_teacher(place, data) for place in places]
 
 
-def kept_teachers(distill: DistillSection, folder: Path, data: DataSet) -> list[Teacher]:
-    """Load the teachers that a run has gathered, whatever has become of where they came from.
+def load_teachers(distill: DistillSection, folder: Path, data: DataSet) -> list[Teacher]:
+    """Load the teachers that are kept in a run folder. The recipes and models that were their source are not needed.
 
     Raises:
-        KilonetError: one is missing or damaged.
+        KilonetError: a teacher is missing or damaged.
     """
-    count = sum(distill.teachers if names_a_recipe(source) else 1 for source in distill.teacher)
-    return [_kept(place, data) for place in _places(count, folder)]
+    count = sum(distill.teachers if names_a_recipe(name) else 1 for name in distill.teacher)
+    return [_load_teacher(place, data) for place in _teacher_folders(folder, count)]
 
 
-def train_shared(wanted: Sequence[Wanted], data: DataSet, parent: Path, train: TrainTeacher) -> None:
-    """Train the teachers that are recipes in folders named by their hash, where the runs in `parent` find them."""
-    for recipe in wanted:
-        if isinstance(recipe, Recipe) and not is_finished(place := parent / _shared_name(recipe, data.train)):
-            train(recipe, place)
+def train_shared_teachers(sources: Sequence[TeacherSource], data: DataSet, parent: Path, train: TrainTeacher) -> None:
+    """Train the teachers that are recipes in folders of `parent`, where the runs in `parent` find them."""
+    for source in sources:
+        if isinstance(source, Recipe):
+            place = parent / _shared_name(source, data.train)
+            if not is_finished(place):
+                train(source, place)
 
 
-def _places(count: int, folder: Path) -> list[Path]:
-    return [folder / (_NAME if count == 1 else f"{_NAME}-{number}") for number in range(1, count + 1)]
+def _teacher_folders(run_folder: Path, count: int) -> list[Path]:
+    return [run_folder / (_NAME if count == 1 else f"{_NAME}-{number}") for number in range(1, count + 1)]
 
 
-def _is_ready(place: Path) -> bool:
-    """Tell whether a teacher's folder is complete; the result of a run is written, or copied, last."""
+def _is_complete(place: Path) -> bool:
+    """Return whether a teacher's folder is complete: the result of a run is written, or copied, last."""
     return is_finished(place) or ((place / MODEL_FILE).is_file() and not (place / RECIPE_FILE).exists())
 
 
-def _settle(wanted: Wanted, data: DataSet, place: Path, train: TrainTeacher, progress: Progress) -> None:
-    """Bring a teacher into its folder."""
-    run = _found(wanted, data.train, place.parent.parent) if isinstance(wanted, Recipe) else wanted.run
-    if run is not None:
-        progress.message(f"the teacher is that of {run}")
-        _copy_run(run, place)
-    elif isinstance(wanted, Recipe):
-        train(wanted, place)
+def _fill_teacher_folder(
+    place: Path, source: TeacherSource, data: DataSet, train: TrainTeacher, progress: Progress
+) -> None:
+    """Copy a trained teacher into its folder, or train it there."""
+    if isinstance(source, Recipe):
+        run_folder = _find_shared_run(source, data.train, place.parent.parent)
+    else:
+        run_folder = source.run_folder
+    if run_folder is not None:
+        progress.message(f"the teacher is that of {run_folder}")
+        _copy_run(run_folder, place)
+    elif isinstance(source, Recipe):
+        train(source, place)
     else:
         make_folder(place)
-        wanted.model.save(place / MODEL_FILE)
+        source.model.save(place / MODEL_FILE)
 
 
-def _found(recipe: Recipe, images: Images, parent: Path) -> Path | None:
-    """Return the finished run of a teacher that lies beside the run that wants it."""
+def _find_shared_run(recipe: Recipe, images: Images, parent: Path) -> Path | None:
+    """Return the folder of a finished run of the teacher that `train_shared_teachers` made."""
     if not any(parent.glob(f"{_NAME}-*")):
         return None
     place = parent / _shared_name(recipe, images)
@@ -192,7 +198,7 @@ def _found(recipe: Recipe, images: Images, parent: Path) -> Path | None:
 
 
 def _shared_name(recipe: Recipe, images: Images) -> str:
-    """Name a teacher by all that decides its weights, but for the number of threads."""
+    """Name a teacher by a hash of everything that decides its weights; the number of threads does not."""
     native = recipe.run.engine == "native"
     built = library_name(recipe.model, recipe.run.precision) if native else torch.__version__
     digest = hashlib.sha256()
@@ -203,33 +209,35 @@ def _shared_name(recipe: Recipe, images: Images) -> str:
     return f"{_NAME}-{digest.hexdigest()[:16]}"
 
 
-def _copy_run(run: Path, place: Path) -> None:
+def _copy_run(run_folder: Path, place: Path) -> None:
     make_folder(place)
+    # The result comes last: it marks the copy as complete.
     for name in (RECIPE_FILE, METRICS_FILE, MODEL_FILE, RESULT_FILE):
-        write_atomically(place / name, (run / name).read_bytes())
+        write_atomically(place / name, (run_folder / name).read_bytes())
 
 
-def _at_hand(wanted: Wanted, data: DataSet, train: TrainTeacher) -> Teacher:
-    if isinstance(wanted, Recipe):
-        run = train(wanted, None)
-        return _described(run.model, run.result, None, data.test)
-    return _described(wanted.model, read_result(wanted.run) if wanted.run else None, None, data.test)
+def _teacher_without_folder(source: TeacherSource, data: DataSet, train: TrainTeacher) -> Teacher:
+    if isinstance(source, Recipe):
+        run = train(source, None)
+        return _make_teacher(run.model, run.result, None, data.test)
+    result = read_result(source.run_folder) if source.run_folder else None
+    return _make_teacher(source.model, result, None, data.test)
 
 
-def _kept(place: Path, data: DataSet) -> Teacher:
-    return _described(load_model(place), read_result(place) if is_finished(place) else None, place.name, data.test)
+def _load_teacher(place: Path, data: DataSet) -> Teacher:
+    result = read_result(place) if is_finished(place) else None
+    return _make_teacher(load_model(place), result, place.name, data.test)
 
 
-def _described(model: Model, trained: Result | None, folder: str | None, images: Images) -> Teacher:
-    """Score a teacher only if no run has done so: a large one takes seconds."""
-    scored = (trained.scored, trained.scored_images) if trained else (images.name, len(images))
+def _make_teacher(model: Model, own_result: Result | None, folder: str | None, images: Images) -> Teacher:
+    """Take the accuracy from the teacher's own run if there is one: scoring a large teacher takes seconds."""
     result = TeacherResult(
         folder=folder,
         parameters=model.section.parameters,
-        scored=scored[0],
-        scored_images=scored[1],
-        accuracy=trained.final.test_accuracy if trained else evaluate(model, images).accuracy,
-        seconds=trained.seconds if trained else None,
+        scored=own_result.scored if own_result else images.name,
+        scored_images=own_result.scored_images if own_result else len(images),
+        accuracy=own_result.final.test_accuracy if own_result else evaluate(model, images).accuracy,
+        seconds=own_result.seconds if own_result else None,
         model_sha256=model.sha256,
     )
     return Teacher(model, result)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kilonet.recipe import Recipe, load_recipe, recipe_name
-from kilonet.training.progress import LineProgress, Progress, Together, progress_on
+from kilonet.training.progress import LineProgress, Progress, ProgressGroup, progress_on
 from kilonet.training.run_folder import EVENTS_FOLDER, Run, is_finished, read_result, read_run, seed_folder
 from kilonet.training.train import fit, prepare_teachers, resume
 from kilonet.utils.environment import cores
@@ -128,7 +128,7 @@ def _with_events(progress: Progress, folder: Path, *, tensorboard: bool) -> Prog
         return progress
     with needed_from("tensorboard", "--tensorboard"):
         from kilonet.training.tensorboard import EventFile  # noqa: PLC0415
-    return Together(progress, EventFile(folder))
+    return ProgressGroup(progress, EventFile(folder))
 
 
 def resume_run(folder: Path, *, tensorboard: bool = False) -> Run:

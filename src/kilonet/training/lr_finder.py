@@ -16,8 +16,8 @@ from kilonet.engines.contract import Engine
 from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.network.module import initial_network
 from kilonet.recipe import Recipe
-from kilonet.training.progress import Progress, Silence
-from kilonet.training.train import checked_data, draw_epoch
+from kilonet.training.progress import NoProgress, Progress
+from kilonet.training.train import draw_epoch, prepare_data
 from kilonet.utils.errors import KilonetError
 
 LOWEST, HIGHEST = 1e-4, 10.0
@@ -106,9 +106,9 @@ def find_rate(
         )
     if not LEAST_STEPS <= steps <= MOST_STEPS:
         raise KilonetError(f"--steps {steps}: must be from {LEAST_STEPS} to {MOST_STEPS:,}")
-    progress = progress or Silence()
+    progress = progress or NoProgress()
     recipe = resolve_run(recipe, progress.message)
-    data = checked_data(recipe)
+    data = prepare_data(recipe)
     engine = make_engine(recipe, data.train, initial_network(recipe.model, recipe.run.seed))
     rates = [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
     batches = _batches(recipe, len(data.train), engine.device)

@@ -1,13 +1,13 @@
-"""The run folder: the record of one training run, which every other command reads.
+"""The run folder: the files of one training run, which every other command reads.
 
-    recipe.toml         the recipe, every key resolved
-    metrics.jsonl       one JSON object an epoch
-    checkpoint.safetensors   the whole state after the last finished epoch
-    model.safetensors   the trained network, written at the end
-    result.json         the result, written last: where it is, the run is finished
-    tensorboard/        TensorBoard's event files, if they were asked for
+    recipe.toml              the recipe, with every key written out and no `auto`
+    metrics.jsonl            one JSON object an epoch
+    checkpoint.safetensors   the state after the last finished epoch, and the metrics so far
+    model.safetensors        the trained network, written at the end
+    result.json              the result, written last: a run with this file is finished
+    tensorboard/             TensorBoard's event files, if they were requested
 
-Every file is replaced atomically. One process at a time holds the folder's lock, which the system frees when it dies.
+Every file is replaced atomically. A process that trains holds the folder's lock, which the system frees if it dies.
 """
 
 import json
@@ -43,7 +43,7 @@ _MAXIMUM_RESULT_BYTES = 16 << 20
 
 
 class EpochMetrics(Schema):
-    """One epoch's figures. Accuracies are fractions, losses mean cross-entropies in nats."""
+    """The figures of one epoch. Accuracies are fractions, losses are mean cross-entropies in nats."""
 
     epoch: int
     train_loss: float
@@ -51,45 +51,45 @@ class EpochMetrics(Schema):
     test_loss: float
     test_accuracy: float
     learning_rate: float
-    """Of the epoch's last step."""
+    """The learning rate of the epoch's last step."""
     seconds: float
-    """The training part of the epoch, augmentation included, scoring not."""
+    """Time of the training steps, with augmentation, without scoring."""
     images_per_second: float
 
 
 class TeacherResult(Schema):
-    """What a run has learnt from, and what that took."""
+    """A teacher of a run."""
 
     folder: str | None
-    """Its name in the run folder; None for a run without one."""
+    """The name of its folder in the run folder; None for a run without a folder."""
     parameters: int
     scored: str
     scored_images: int
     accuracy: float
-    """A fraction of the images named by `scored`: those of its own run, or of this one for a model without its run."""
+    """A fraction of the images named by `scored`: images of its own run, or of this run for a model without a run."""
     seconds: float | None
-    """Of its own training, which the run's seconds do not count; None for a model that came without its run."""
+    """Time of its own training, which is not in the run's `seconds`; None for a model without a run."""
     model_sha256: str
 
 
 class Result(Schema):
-    """What a run came to. `test_*` figures are of the images named by `scored`."""
+    """The result of a run. `test_*` figures are of the images named by `scored`."""
 
     format_version: Literal[1] = 1
     recipe: Recipe
     parameters: int
     scored: str
-    """`Test`, or `Holdout` when the test set was left alone."""
+    """`Test`, or `Holdout` for images that were held out of the training images."""
     scored_images: int
     correct: int
-    """Of the final epoch."""
+    """Images that the final network classifies correctly."""
     interval: tuple[float, float]
-    """95 % interval of the final accuracy, two fractions."""
+    """95 % interval of the final accuracy (Wilson), two fractions."""
     final: EpochMetrics
     best: EpochMetrics
-    """The epoch with the highest scored accuracy. Not a claim: it was picked by looking."""
+    """The epoch with the highest accuracy. Not a claim, because it was chosen on the scored images."""
     seconds: float
-    """The training parts of all epochs."""
+    """Time of the training steps of all epochs."""
     teachers: tuple[TeacherResult, ...] = ()
     environment: Environment
     model_sha256: str
@@ -101,7 +101,7 @@ def seed_folder(parent: Path, seed: int) -> Path:
 
 
 def seed_of(folder: Path) -> int | None:
-    """Return the seed that a run folder is named after, if it is one of several seeds'."""
+    """Return the seed in the name of a run folder that `seed_folder` made, or None."""
     found = re.fullmatch(r"seed([0-9]+)", folder.name)
     return int(found[1]) if found else None
 
@@ -114,12 +114,12 @@ class Run:
     history: tuple[EpochMetrics, ...]
     model: Model
     folder: Path | None
-    """None when it was trained without one."""
+    """None for a run that was trained without a folder."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after a whole number of epochs."""
+    """The state of the engine after a whole number of epochs, with their metrics."""
 
     path: Path
     state: Mapping[str, Tensor]
@@ -127,7 +127,7 @@ class Checkpoint:
 
 
 class RunFolder:
-    """A run folder that this process holds the lock of."""
+    """A run folder whose lock this process holds; a context manager that releases it."""
 
     def __init__(self, path: Path, recipe: Recipe, lock: FileLock) -> None:
         self.path = path
@@ -138,54 +138,54 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> "RunFolder":
-        """Make a new folder for a run of a resolved recipe.
+        """Make a folder for a new run of a resolved recipe.
 
         Raises:
-            KilonetError: it exists with something in it, or cannot be made.
+            KilonetError: the folder is not empty, or cannot be made.
+            InUse: another process trains in it.
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            # A run killed before it had a recipe leaves its lock and, at most, a piece of the recipe.
+            # A run killed before its recipe was written leaves the lock file and perhaps an incomplete recipe.
             leftovers = (_LOCK_FILE, f".{RECIPE_FILE}.")
             occupied = any(not entry.name.startswith(leftovers) for entry in path.iterdir())
         except OSError as error:
             raise KilonetError(f"{path} cannot be made a run folder: {error.strerror}") from None
         if occupied:
-            way = f"; continue it with: kilonet train --resume {shlex.quote(str(path))}"
-            hint = way if (path / RECIPE_FILE).exists() else ""
+            resume = f"; continue it with: kilonet train --resume {shlex.quote(str(path))}"
+            hint = resume if (path / RECIPE_FILE).exists() else ""
             raise KilonetError(f"{path} is not empty{hint}")
-        folder = cls(path, recipe, locked(path))
+        folder = cls(path, recipe, lock_folder(path))
         write_atomically(path / RECIPE_FILE, recipe.to_toml().encode())
         return folder
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """Take over an existing folder.
+        """Open an existing run folder.
 
         Raises:
-            KilonetError: it is no run folder, or another process trains in it.
+            KilonetError: it is not a run folder.
+            InUse: another process trains in it.
         """
         if not (path / RECIPE_FILE).is_file():
-            raise KilonetError(f"{path} is no run folder: it has no {RECIPE_FILE}")
-        return cls(path, load_recipe(str(path / RECIPE_FILE)), locked(path))
+            raise KilonetError(f"{path} is not a run folder: it has no {RECIPE_FILE}")
+        return cls(path, load_recipe(str(path / RECIPE_FILE)), lock_folder(path))
 
     def __enter__(self) -> "RunFolder":
-        """Hold the folder for a while."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let other processes have the folder."""
         self._lock.release()
 
     def save_checkpoint(self, state: Mapping[str, Tensor], history: Sequence[EpochMetrics]) -> None:
-        """Keep the state after an epoch, then the metrics; the metrics in the checkpoint are those that count."""
+        """Write the state after an epoch with the metrics so far, and then `metrics.jsonl`."""
         lines = [metrics.model_dump_json() for metrics in history]
         packed = safetensors.torch.save(dict(state), {"kilonet": json.dumps(lines)})
         write_atomically(self.path / CHECKPOINT_FILE, packed)
         write_atomically(self.path / METRICS_FILE, "".join(line + "\n" for line in lines).encode())
 
     def load_checkpoint(self) -> Checkpoint | None:
-        """Return the last state that was kept, or None before the first.
+        """Return the last checkpoint, or None if there is none yet.
 
         Raises:
             KilonetError: the checkpoint is damaged.
@@ -209,7 +209,7 @@ class RunFolder:
 
 
 def is_finished(folder: Path) -> bool:
-    """Tell whether a run folder holds a result."""
+    """Return whether a run folder has a result."""
     return (folder / RESULT_FILE).is_file()
 
 
@@ -217,7 +217,7 @@ def read_result(folder: Path) -> Result:
     """Read the result of a finished run.
 
     Raises:
-        KilonetError: there is none, or it is damaged or of another version.
+        KilonetError: there is no result, or it is damaged or of another version.
     """
     path = folder / RESULT_FILE
     if not path.is_file():
@@ -233,30 +233,31 @@ def read_run(folder: Path) -> Run:
     """Read a finished run with its model.
 
     Raises:
-        KilonetError: it is not finished, or a file of it is damaged.
+        KilonetError: the run is not finished, or one of its files is damaged.
     """
     return Run(read_result(folder), read_history(folder), load_model(folder), folder)
 
 
 def read_history(folder: Path) -> tuple[EpochMetrics, ...]:
-    """Read the metrics of a run, an epoch each.
+    """Read the metrics of each epoch of a run.
 
     Raises:
-        KilonetError: there are none, or a line is damaged.
+        KilonetError: there are no metrics, or a line is damaged.
     """
     path = folder / METRICS_FILE
     content = read_bounded(path, _MAXIMUM_RESULT_BYTES, "metrics")
     try:
         return tuple(EpochMetrics.model_validate_json(line) for line in content.splitlines())
     except ValidationError:
-        raise KilonetError(f"{path}: a line of it is damaged") from None
+        raise KilonetError(f"{path}: a line is damaged") from None
 
 
-def locked(path: Path) -> FileLock:
-    """Take the lock of a folder, which is let go of when the process ends.
+def lock_folder(path: Path) -> FileLock:
+    """Take the lock of a folder. The system releases it when the process ends.
 
     Raises:
-        KilonetError: another process holds it, or the folder cannot be written.
+        InUse: another process holds the lock.
+        KilonetError: the folder cannot be written.
     """
     lock = FileLock(path / _LOCK_FILE)
     try:

@@ -1,13 +1,13 @@
-"""Training: `fit` turns a recipe and images into a run.
+"""Training: `fit` trains a recipe's network on images; `resume` continues a run that was interrupted.
 
-The order of the images, their augmentation and the dropout of every step are drawn from the run's seed and the number
-of the epoch or step alone. So nothing but the engine's state has to be kept to go on after a crash, and the run ends in
-the same weights, bit for bit, as if nothing had happened.
+The order of the images, their augmentation and the dropout of every step depend only on the run's seed and on the
+number of the epoch or step. So a checkpoint holds the engine's state and nothing else, and a resumed run ends in the
+same weights, bit for bit, as a run without a break.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,14 +25,21 @@ from kilonet.models.metadata import metadata_of
 from kilonet.models.model import Model
 from kilonet.network.module import initial_network
 from kilonet.recipe import Recipe, TrainSection
-from kilonet.training.distillation import Teacher, gather_teachers, kept_teachers, train_shared, wanted_teachers
-from kilonet.training.progress import Progress, Silence
+from kilonet.training.distillation import (
+    Teacher,
+    TeacherSource,
+    load_or_train_teachers,
+    load_teachers,
+    resolve_teachers,
+    train_shared_teachers,
+)
+from kilonet.training.progress import NoProgress, Progress
 from kilonet.training.run_folder import CHECKPOINT_FILE, RECIPE_FILE, Checkpoint, EpochMetrics, Result, Run, RunFolder
 from kilonet.utils.environment import describe_environment
 from kilonet.utils.errors import KilonetError, TrainingDiverged
 
-_STEPS_BETWEEN_LOOKS = 50
-"""Where the device works by itself, looking at the loss waits for it, so it is looked at only so often."""
+_STEPS_BETWEEN_LOSS_CHECKS = 50
+"""On an asynchronous device: reading the loss waits for the device."""
 
 
 def fit(
@@ -42,64 +49,81 @@ def fit(
 
     Args:
         recipe: the network and how to train it.
-        images: what to train on and score; by default what the recipe names as its data.
-        out: a new or empty folder for the run's files; none are written without it.
-        progress: is told what happens.
+        images: the images to train on and to score; by default the data that the recipe names.
+        out: a new or empty folder for the run's files; without it no files are written.
+        progress: receives the events of the run.
 
     Raises:
-        KilonetError: recipe, images or folder will not do.
-        TrainingDiverged: the loss is not a number any more, or no better than guessing.
+        KilonetError: the recipe, the images or the folder cannot be used.
+        TrainingDiverged: the loss is not a number, or no better than guessing.
     """
-    progress = progress or Silence()
+    progress = progress or NoProgress()
     recipe = resolve_run(recipe, progress.message)
-    data = checked_data(recipe, images)
-    gather = _gathering(recipe, data, progress)
+    data = prepare_data(recipe, images)
+    sources = resolve_teachers(recipe, progress)
     if out is None:
-        return _train(recipe, data, None, progress, gather(None))
+        return _train(recipe, data, None, progress, _obtain_teachers(sources, data, None, progress))
     with RunFolder.create(out, recipe) as folder:
-        teachers = gather(out)
-        # Only now, when nothing stands in the way: bad input is answered by its one line alone.
+        teachers = _obtain_teachers(sources, data, out, progress)
+        # Nothing is reported earlier, so that the error for bad input is the only line.
         progress.message(f"{recipe.model.parameters:,} parameters, in {out}")
         return _train(recipe, data, folder, progress, teachers)
 
 
 def resume(path: Path, images: DataSet | None = None, progress: Progress | None = None) -> Run:
-    """Go on with the run in a folder, to weights bit-identical to those of a run without a break.
+    """Continue the run in a folder. It ends in the same weights, bit for bit, as a run without a break.
 
     Raises:
-        KilonetError: no run folder, a damaged checkpoint, or another process trains in it.
+        KilonetError: not a run folder, a damaged checkpoint, or another process trains in it.
+        TrainingDiverged: the loss is not a number, or no better than guessing.
     """
-    progress = progress or Silence()
+    progress = progress or NoProgress()
     with RunFolder.open(path) as folder:
         recipe = resolve_run(folder.recipe, progress.message)
-        data = checked_data(recipe, images)
-        # Where training has begun the teachers are there, whatever has become of what the recipe names.
-        begun = (path / CHECKPOINT_FILE).exists()
-        teachers = kept_teachers(recipe.distill, path, data) if begun else _gathering(recipe, data, progress)(path)
+        data = prepare_data(recipe, images)
+        if (path / CHECKPOINT_FILE).exists():
+            # The teachers are in the folder already; the recipes or models that they came from may be gone.
+            teachers = load_teachers(recipe.distill, path, data)
+        else:
+            teachers = _obtain_teachers(resolve_teachers(recipe, progress), data, path, progress)
         return _train(recipe, data, folder, progress, teachers)
 
 
-def _gathering(recipe: Recipe, data: DataSet, progress: Progress) -> Callable[[Path | None], list[Teacher]]:
-    """Check the recipe's teachers; returns what has them at hand, in the run's folder if there is one."""
-    wanted = wanted_teachers(recipe, progress)
-    train = partial(_train_teacher, data=data, progress=progress)
-    return partial(gather_teachers, wanted, data, train, progress)
-
-
 def prepare_teachers(recipe: Recipe, parent: Path, progress: Progress) -> None:
-    """Train the teachers of a recipe once for all runs that will be made in a folder, or go on with that.
+    """Train the teachers of a recipe once for all runs in the folder `parent`, or resume their training.
 
     Raises:
-        KilonetError: the recipe or a teacher will not do.
-        TrainingDiverged: a teacher's loss is not a number any more, or no better than guessing.
+        KilonetError: the recipe or a teacher cannot be used.
+        TrainingDiverged: a teacher's loss is not a number, or no better than guessing.
     """
     recipe = resolve_run(recipe, progress.message)
-    data = checked_data(recipe, None)
-    train_shared(wanted_teachers(recipe, progress), data, parent, partial(_train_teacher, data=data, progress=progress))
+    data = prepare_data(recipe)
+    train = partial(_train_teacher, data=data, progress=progress)
+    train_shared_teachers(resolve_teachers(recipe, progress), data, parent, train)
+
+
+def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
+    """Return the training and scoring images of a run: the given ones, or the data that the recipe names.
+
+    With `holdout` the scoring images are the last part of the training images, which are not trained on.
+
+    Raises:
+        KilonetError: the data do not exist, or do not fit the network.
+    """
+    data = images or load_data(recipe.run.data)
+    check_fit(recipe.model, data)
+    return data.hold_out() if recipe.run.holdout else data
+
+
+def _obtain_teachers(
+    sources: Sequence[TeacherSource], data: DataSet, folder: Path | None, progress: Progress
+) -> list[Teacher]:
+    train = partial(_train_teacher, data=data, progress=progress)
+    return load_or_train_teachers(sources, data, train, progress, folder)
 
 
 def _train_teacher(recipe: Recipe, path: Path | None, data: DataSet, progress: Progress) -> Run:
-    """Train a teacher on its student's data, which hold out already what is held out, or go on with that."""
+    """Train a teacher, or resume its training, on its student's data, from which the holdout is already removed."""
     where = f", in {path}" if path else ""
     progress.message(f"the teacher: {recipe.model.parameters:,} parameters, seed {recipe.run.seed}{where}")
     try:
@@ -112,20 +136,10 @@ def _train_teacher(recipe: Recipe, path: Path | None, data: DataSet, progress: P
         raise TrainingDiverged(f"the teacher's {error} in its own recipe") from None
 
 
-def checked_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
-    """Return what a run trains on and is scored on: the given images, or what the recipe names, split if it says so.
-
-    Raises:
-        KilonetError: no such data, or the network does not take them.
-    """
-    data = images or load_data(recipe.run.data)
-    check_fit(recipe.model, data)
-    return data.hold_out() if recipe.run.holdout else data
-
-
 def _train(
     recipe: Recipe, data: DataSet, folder: RunFolder | None, progress: Progress, teachers: Sequence[Teacher] = ()
 ) -> Run:
+    """Train the epochs that are left, with a checkpoint after each if there is a folder; return the finished run."""
     network = initial_network(recipe.model, recipe.run.seed)
     engine = make_engine(recipe, data.train, network, [teacher.model for teacher in teachers])
     checkpoint = folder.load_checkpoint() if folder else None
@@ -134,7 +148,7 @@ def _train(
         _restore(engine, checkpoint)
         progress.message(f"resuming after {len(history)} of {recipe.train.epochs} epochs")
     if folder:
-        # After a resumption too: the metrics may have been left an epoch behind.
+        # When resuming too: `metrics.jsonl` may lack the last epoch of the checkpoint.
         folder.save_checkpoint(engine.state(), history)
     try:
         for epoch in range(len(history), recipe.train.epochs):
@@ -143,28 +157,30 @@ def _train(
                 folder.save_checkpoint(engine.state(), history)
     finally:
         progress.stopped()
-    result, model = _outcome(engine, recipe, data, history, teachers)
+    model = Model(recipe.model, engine.network_state(), metadata_of(data))
+    result = _make_result(recipe, data, history, teachers, model.sha256)
     if folder:
         folder.finish(result, model)
     return Run(result, tuple(history), model, folder.path if folder else None)
 
 
 def _restore(engine: Engine, checkpoint: Checkpoint) -> None:
-    described = [
+    own, saved = (
         {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
         for state in (engine.state(), checkpoint.state)
-    ]
-    if described[0] != described[1]:
+    )
+    if own != saved:
         raise KilonetError(f"{checkpoint.path}: not a checkpoint of the recipe and the engine of its run")
     engine.load_state(checkpoint.state)
 
 
 def _run_epoch(engine: Engine, recipe: Recipe, data: DataSet, epoch: int, progress: Progress) -> EpochMetrics:
+    """Train an epoch, score the network, and return the figures."""
     start = time.perf_counter()
     learning_rate, totals = _train_epoch(engine, recipe, len(data.train), epoch, progress)
     seconds = time.perf_counter() - start
-    _check_that_it_learns(totals, recipe, epoch)
-    test_loss, correct = score(engine.logits(data.test.pixels), data.test)
+    _check_training_loss(totals, recipe, epoch)
+    test_loss, correct = loss_and_correct(engine.logits(data.test.pixels), data.test)
     if not math.isfinite(test_loss):
         raise _diverged(f"the loss on the {data.test.name.lower()} set is not a number in epoch {epoch}", recipe)
     metrics = EpochMetrics(
@@ -182,17 +198,18 @@ def _run_epoch(engine: Engine, recipe: Recipe, data: DataSet, epoch: int, progre
 
 
 def _train_epoch(engine: Engine, recipe: Recipe, images: int, epoch: int, progress: Progress) -> tuple[float, Totals]:
-    """Train one epoch; returns the last learning rate and the epoch's totals."""
+    """Train one epoch; return the learning rate of its last step, and its totals."""
     order, transforms = draw_epoch(recipe, images, epoch, engine.device)
-    batches = list(zip(order.split(recipe.train.batch_size), transforms.split(recipe.train.batch_size), strict=True))
-    look = 1 if engine.device == "cpu" else _STEPS_BETWEEN_LOOKS
+    size = recipe.train.batch_size
+    batches = list(zip(order.split(size), transforms.split(size), strict=True))
+    check_every = 1 if engine.device == "cpu" else _STEPS_BETWEEN_LOSS_CHECKS
     total, learning_rate = Totals(0.0, 0, 0), 0.0
     progress.epoch_started(epoch, len(batches))
-    for batch, (indices, maps) in enumerate(batches):
+    for batch, (indices, batch_transforms) in enumerate(batches):
         step = epoch * len(batches) + batch
         learning_rate = scheduled_rate(recipe.train, step, recipe.train.epochs * len(batches))
-        engine.train_batch(indices, maps, learning_rate, step)
-        if batch % look == look - 1 or batch == len(batches) - 1:
+        engine.train_batch(indices, batch_transforms, learning_rate, step)
+        if batch % check_every == check_every - 1 or batch == len(batches) - 1:
             latest = engine.take_totals()
             if not math.isfinite(latest.loss):
                 raise _diverged(f"the loss is not a number in epoch {epoch}, batch {batch}", recipe)
@@ -202,7 +219,7 @@ def _train_epoch(engine: Engine, recipe: Recipe, images: int, epoch: int, progre
 
 
 def draw_epoch(recipe: Recipe, images: int, epoch: int, device: str) -> tuple[Tensor, Tensor]:
-    """Draw an epoch's order, int64 (N,), and each image's transform, float32 (N, 2, 3), from seed and epoch alone."""
+    """Draw the order of an epoch's images, int64 (N,), and their transforms, float32 (N, 2, 3), from seed and epoch."""
     entropy = np.random.SeedSequence([recipe.run.seed, epoch]).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
     order = torch.randperm(images, generator=generator)
@@ -210,43 +227,46 @@ def draw_epoch(recipe: Recipe, images: int, epoch: int, device: str) -> tuple[Te
 
 
 def scheduled_rate(train: TrainSection, step: int, steps: int) -> float:
-    """Return the learning rate of a step: a linear rise over the warm-up, then a fall to zero in the schedule's shape.
+    """Return the learning rate of a step, counted from 0: a linear warm-up, then the schedule.
 
-    Source of the cosine: I. Loshchilov and F. Hutter, "SGDR", 2017, without restarts.
+    Source of the cosine schedule: I. Loshchilov and F. Hutter, "SGDR", 2017, without restarts.
     """
-    rising = round(train.warmup * steps)
-    if step < rising:
-        return train.learning_rate * (step + 1) / rising
-    fallen = (step - rising) / (steps - rising)
-    shape = {"cosine": (1 + math.cos(math.pi * fallen)) / 2, "linear": 1 - fallen, "constant": 1.0}
-    return train.learning_rate * shape[train.schedule]
+    warmup_steps = round(train.warmup * steps)
+    if step < warmup_steps:
+        return train.learning_rate * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / (steps - warmup_steps)
+    factors = {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress, "constant": 1.0}
+    return train.learning_rate * factors[train.schedule]
 
 
-def score(logits: Tensor, images: Images) -> tuple[float, int]:
-    """Return the mean cross-entropy in nats and the number of correct answers of float32 logits (N, classes)."""
+def loss_and_correct(logits: Tensor, images: Images) -> tuple[float, int]:
+    """Return the mean cross-entropy in nats and the number of correct images, for float32 logits (N, classes)."""
     loss = functional.cross_entropy(logits, images.labels).item()
     return loss, int((logits.argmax(1) == images.labels).sum())
 
 
-def _check_that_it_learns(totals: Totals, recipe: Recipe, epoch: int) -> None:
+def _check_training_loss(totals: Totals, recipe: Recipe, epoch: int) -> None:
     loss, guessing = totals.loss / totals.images, math.log(recipe.model.classes)
-    # In the first epoch an honest start may still weigh on the mean.
+    # In the first epoch the mean loss may be high although training goes well.
     if epoch > 0 and loss >= guessing:
         raise _diverged(f"the loss of epoch {epoch} is {loss:.3g}, no better than guessing ({guessing:.3g})", recipe)
 
 
-def _diverged(what: str, recipe: Recipe) -> TrainingDiverged:
+def _diverged(reason: str, recipe: Recipe) -> TrainingDiverged:
     return TrainingDiverged(
-        f"training diverged: {what}; try a lower --learning-rate than {recipe.train.learning_rate:g}"
+        f"training diverged: {reason}; try a lower --learning-rate than {recipe.train.learning_rate:g}"
     )
 
 
-def _outcome(
-    engine: Engine, recipe: Recipe, data: DataSet, history: list[EpochMetrics], teachers: Sequence[Teacher]
-) -> tuple[Result, Model]:
-    model = Model(recipe.model, engine.network_state(), metadata_of(data))
+def _make_result(
+    recipe: Recipe,
+    data: DataSet,
+    history: Sequence[EpochMetrics],
+    teachers: Sequence[Teacher],
+    model_sha256: str,
+) -> Result:
     correct = round(history[-1].test_accuracy * len(data.test))
-    result = Result(
+    return Result(
         recipe=recipe,
         parameters=recipe.model.parameters,
         scored=data.test.name,
@@ -263,6 +283,5 @@ def _outcome(
             engine=recipe.run.engine,
             threads=recipe.run.threads,
         ),
-        model_sha256=model.sha256,
+        model_sha256=model_sha256,
     )
-    return result, model
