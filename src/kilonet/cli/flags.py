@@ -21,6 +21,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, command: str, summary: str) -> None:
         super().__init__(prog=f"kilonet {command}", description=f"{summary}.", allow_abbrev=False)
+        self.command = command
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Parse a command's arguments.
@@ -30,19 +31,19 @@ class Parser(argparse.ArgumentParser):
             SystemExit: help was asked for, and printed.
         """
         known = [option for action in self._actions for option in action.option_strings]
-        # Looked for first, as argparse would rather complain of what else is missing.
+        # Before argparse does, which would report a missing argument instead of the unknown flag.
         for argument in takewhile(lambda argument: argument != "--", arguments):
             flag = argument.partition("=")[0]
             if flag.startswith("--") and " " not in flag and flag not in known:
-                raise KilonetError(f"{self.prog} has no flag '{flag}'{did_you_mean(flag, known)}")
+                raise KilonetError(f"{self.command} has no flag '{flag}'{did_you_mean(flag, known)}")
         flags, surplus = self.parse_known_args(arguments)
         if surplus:
-            raise KilonetError(f"{self.prog}: unexpected argument '{surplus[0]}'")
+            raise KilonetError(f"{self.command}: unexpected argument '{surplus[0]}'")
         return flags
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print with the usage before it exits."""
-        raise KilonetError(f"{self.prog}: {message.removeprefix('argument ')}")
+        raise KilonetError(f"{self.command}: {message.removeprefix('argument ')}")
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
@@ -56,7 +57,7 @@ def add_json_flag(parser: Parser) -> None:
 
 
 def add_recipe_flags(parser: Parser) -> None:
-    """Add a flag for every key of a recipe, in a group for each of its sections."""
+    """Add a flag for every key of a recipe, in a group for each of its sections. A flag that is not given is None."""
     from kilonet.recipe import SECTIONS
 
     for name, section in SECTIONS.items():
