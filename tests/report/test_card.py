@@ -150,5 +150,5 @@ def test_without_the_extra_it_says_what_to_install(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hide(monkeypatch, "huggingface_hub", "kilonet.report.card")
-    command(capsys, "card", "best", "--out", tmp_path / "card.md").refused("huggingface_hub", "kilonet[card]")
+    command(capsys, "card", "best", "--out", tmp_path / "card.md").refused("huggingface_hub", "'.[card]'")
     assert not list(tmp_path.iterdir())

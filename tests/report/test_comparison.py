@@ -138,7 +138,10 @@ def test_what_cannot_be_compared_is_one_line(
     )
     command(capsys, "compare", finished.folder, finished.folder).refused("finished is given twice")
     command(capsys, "compare", tmp_path / "none").refused("no runs", tmp_path / "none")
-    command(capsys, "compare").refused("no runs given")
+    command(capsys, "compare").refused("compare: ", "required: RUN")
+    with pytest.raises(KilonetError) as error:
+        compare([])
+    refusal(error, "no runs given")
     (tmp_path / "empty").mkdir()
     command(capsys, "compare", tmp_path / "empty").refused("no finished run")
     for content in ("{", "[]", "3", '{"runs": 3}', '{"runs": [3]}', '{"runs": []}', '{"loss": 1}'):

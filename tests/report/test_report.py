@@ -327,7 +327,10 @@ def test_bad_input_is_refused_in_one_line(
     run = folder_of(finished)
     (tmp_path / "bad.json").write_text("{}")
     (tmp_path / "half").mkdir()
-    command(capsys, "report").refused("no run given")
+    command(capsys, "report").refused("report: ", "required: RUN")
+    with pytest.raises(KilonetError) as error:
+        subject_of([], Evidence())
+    refusal(error, "no run given")
     command(capsys, "report", "no-such-run").refused("no-such-run")
     command(capsys, "report", tmp_path / "half").refused("half")
     command(capsys, "report", run, "best").refused("best", "result.json")
@@ -355,5 +358,5 @@ def test_without_the_extra_it_says_what_to_install(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hide(monkeypatch, "matplotlib", "kilonet.report")
-    command(capsys, "report", "best", "--out", tmp_path / "report.html").refused("matplotlib", "kilonet[report]")
+    command(capsys, "report", "best", "--out", tmp_path / "report.html").refused("matplotlib", "'.[report]'")
     assert not list(tmp_path.iterdir())

@@ -146,6 +146,6 @@ def test_without_the_extra_it_says_what_to_install(
 ) -> None:
     hide(monkeypatch, "tensorboard", "kilonet.training.tensorboard", "torch.utils.tensorboard")
     command(capsys, "train", "fast", "--tensorboard", "--out", tmp_path / "run").refused(
-        "tensorboard", "kilonet[tensorboard]"
+        "tensorboard", "'.[tensorboard]'"
     )
     assert not list(tmp_path.iterdir())

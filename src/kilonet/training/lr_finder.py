@@ -132,23 +132,23 @@ def range_test(rates: list[float], loss_at: Callable[[float, int], float], recip
     """
     losses: list[float] = []
     smoothed: list[float] = []
-    mean, broke = 0.0, False
+    mean, diverged = 0.0, False
     for step, rate in enumerate(rates):
         loss = loss_at(rate, step)
-        broke = not math.isfinite(loss)
-        if broke:
+        diverged = not math.isfinite(loss)
+        if diverged:
             break
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
         losses.append(loss)
         smoothed.append(mean / (1 - _SMOOTHING ** (step + 1)))
-        broke = smoothed[-1] > _DIVERGED * min(smoothed)
-        if broke:
+        diverged = smoothed[-1] > _DIVERGED * min(smoothed)
+        if diverged:
             break
     if not losses:
         raise KilonetError(f"the loss is not a number at the lowest rate, {rates[0]:g}; lower --lowest")
     tested = tuple(rates[: len(losses)])
-    suggestion = float(f"{tested[-1] / _BELOW_DIVERGENCE:.2g}") if broke else None
-    return RangeTest(tested, tuple(losses), tuple(smoothed), broke, suggestion, recipe.train.learning_rate)
+    suggestion = float(f"{tested[-1] / _BELOW_DIVERGENCE:.2g}") if diverged else None
+    return RangeTest(tested, tuple(losses), tuple(smoothed), diverged, suggestion, recipe.train.learning_rate)
 
 
 def _batches(recipe: Recipe, images: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
