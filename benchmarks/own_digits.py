@@ -19,7 +19,7 @@ from PIL import Image
 
 from kilonet.data.datasets import load_data
 from kilonet.data.decode import decode
-from kilonet.data.digits.finder import PreparedImage, prepare_digit
+from kilonet.data.digits.prepare import PreparedImage, prepare_digit
 from kilonet.models.model import Model, load_model
 from kilonet.models.prediction import Answer, answers
 
@@ -37,10 +37,10 @@ def seen_as_file(pixels: NDArray[np.uint8]) -> PreparedImage:
     return prepare_digit(decode(content.getvalue(), "image"))
 
 
-def read(model: Model, sights: Sequence[PreparedImage]) -> list[Answer]:
+def read(model: Model, prepared: Sequence[PreparedImage]) -> list[Answer]:
     """Return what the model says of each."""
-    pixels = torch.from_numpy(np.stack([sight.pixels for sight in sights])).unsqueeze(1)
-    return answers(sights, model.logits(pixels).numpy(), model.metadata, digits=True)
+    pixels = torch.from_numpy(np.stack([image.pixels for image in prepared])).unsqueeze(1)
+    return answers(prepared, model.logits(pixels).numpy(), model.metadata, digits=True)
 
 
 def found_line(model: Model) -> str:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from kilonet.data.digits.finder import PreparedImage
+from kilonet.data.digits.prepare import PreparedImage
 from kilonet.data.image_folders import image_files, read_picture
 from kilonet.export.loading import load
 from kilonet.models.metadata import Metadata

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kilonet.data.datasets import Images, check_fit, has_classes, load_data
 from kilonet.data.decode import Picture
-from kilonet.data.digits.finder import prepare_digit, prepare_plain
+from kilonet.data.digits.prepare import prepare_digit, prepare_plain
 from kilonet.data.image_folders import class_folders, read_labelled
 from kilonet.evaluation.scoring import Evaluation, evaluate
 from kilonet.export.loading import load

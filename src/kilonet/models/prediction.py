@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.data.decode import Picture
-from kilonet.data.digits.finder import PreparedImage, prepare_digit, prepare_plain, prepare_row
+from kilonet.data.digits.prepare import PreparedImage, prepare_digit, prepare_plain, prepare_row
 from kilonet.models.calibration import UNFITTED, energies
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import Classifier

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from kilonet.data.decode import Picture, decode
-from kilonet.data.digits.finder import PreparedImage
+from kilonet.data.digits.prepare import PreparedImage
 from kilonet.models.model import Classifier
 from kilonet.models.prediction import Answer, answers, prepare_images
 from kilonet.serve.limits import Limits
