@@ -142,7 +142,7 @@ def test_arrays_and_tensors_with_and_without_a_channel_are_the_same_to_predict()
 def test_predict_refuses_images_of_another_shape_or_type(images: Any) -> None:
     with pytest.raises(KilonetError) as error:
         Model(SECTION, STATE).predict(images)
-    refusal(error, "uint8 (N, 28, 28)")
+    refusal(error, "uint8 (N, 1, 28, 28)")
 
 
 def test_predict_draws_nothing_and_leaves_no_gradients() -> None:

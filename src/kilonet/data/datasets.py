@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kilonet.data.idx import read_idx
 from kilonet.data.image_folders import as_it_is, class_folders, read_labelled
+from kilonet.network.operations import array_type
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 
@@ -196,4 +197,4 @@ def _load_file(folder: Path, name: str, dimensions: int, digests: dict[str, str]
 
 
 def _described(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+    return f"{array_type(tensor)} {tuple(tensor.shape)}"

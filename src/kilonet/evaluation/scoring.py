@@ -1,18 +1,22 @@
 """Scoring a model: loss, accuracy with its interval, each class, the confusion matrix and the worst images."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from kilonet.data.datasets import Images
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.model import Classifier
+from kilonet.network.operations import check_pixels
 from kilonet.utils.errors import KilonetError
 
 WORST_IMAGES = 10
+
+Array = TypeVar("Array", Tensor, NDArray[Any])
 
 
 @dataclass(frozen=True)
@@ -83,15 +87,29 @@ class Evaluation:
         return "\n".join(lines)
 
 
+def correct_predictions(scores: Array, labels: Array) -> Array:
+    """Return which images are classified correctly, bool (N,).
+
+    Args:
+        scores: logits or probabilities, (N, classes).
+        labels: int64 (N,).
+    """
+    correct: Array = scores.argmax(1) == labels
+    return correct
+
+
+def accuracy_of(scores: Array, labels: Array) -> float:
+    """Return the share of images that are classified correctly; see `correct_predictions`."""
+    return int(correct_predictions(scores, labels).sum()) / len(labels)
+
+
 def evaluate(model: Classifier, images: Images) -> Evaluation:
     """Score a model on labelled images.
 
     Raises:
         KilonetError: the images are of another size than the network's, or have labels it does not know.
     """
-    shape = tuple(images.pixels.shape[1:])
-    if shape != model.section.input_shape:
-        raise KilonetError(f"the images are {shape}, but the model takes {model.section.input_shape}")
+    check_pixels(images.pixels, model.section.input_shape)
     if int(images.labels.max()) >= model.section.classes:
         raise KilonetError(f"the labels go up to {int(images.labels.max())}, but the model has {model.section.classes}")
     return evaluation_of(model.logits(images.pixels), images)

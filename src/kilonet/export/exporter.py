@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from kilonet.data.datasets import DataSet, Images
+from kilonet.evaluation.scoring import accuracy_of
 from kilonet.export import manifest
 from kilonet.export.c import codegen
 from kilonet.export.c.footprint import Footprint, footprint_of
@@ -205,7 +206,7 @@ def export_html(model: Model, data: DataSet, folder: Path, name: str) -> Exporte
     check_folder(folder, model)
     quantised = quantise(model, data.train)
     scores = logits(quantised.network, data.test.pixels.numpy())
-    accuracy = float((scores.argmax(1) == data.test.labels.numpy()).mean())
+    accuracy = accuracy_of(scores, data.test.labels.numpy())
     content = page_html(quantised.network, Claim(name, model.section.parameters, accuracy)).encode()
     write_atomically(folder / PAGE_FILE, content)
     add_form(folder, "html", {"bytes": len(content)}, of_model(model, data.train, quantised.network))

@@ -9,13 +9,12 @@ of rounding and clamping). Source of the bias correction: M. Nagel, M. van Baale
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kilonet.data.datasets import DataSet, Images
+from kilonet.evaluation.scoring import accuracy_of
 from kilonet.export import folding
 from kilonet.export.finetuning import finetune
 from kilonet.export.folding import FoldedAverage, FoldedConvolution, FoldedStep
@@ -31,8 +30,7 @@ from kilonet.export.integer_steps import (
     to_integers,
 )
 from kilonet.models.model import Model
-from kilonet.network.operations import Convolution, MaxPooling
-from kilonet.utils.errors import KilonetError
+from kilonet.network.operations import Convolution, MaxPooling, check_pixels
 
 CALIBRATION_IMAGES = 1000
 TOLERATED_DROP = 0.0005
@@ -79,9 +77,9 @@ def quantise(model: Model, images: Images) -> Quantised:
     Raises:
         KilonetError: the images are of another size than the network's or too few, or a sum could pass 32 bits.
     """
-    _check_size(model, images)
+    check_pixels(images.pixels, model.section.input_shape)
     data = DataSet(images, images).hold_out()
-    wanted = _accuracy(model.logits(data.test.pixels).numpy(), data.test)
+    wanted = accuracy_of(model.logits(data.test.pixels), data.test.labels)
     steps = prepare(model, data.train)
     network = to_integers(model.section, steps)
     calibrated = _integer_accuracy(network, data.test)
@@ -93,17 +91,7 @@ def quantise(model: Model, images: Images) -> Quantised:
 
 
 def _integer_accuracy(network: IntegerNetwork, images: Images) -> float:
-    return _accuracy(logits(network, images.pixels.numpy()), images)
-
-
-def _accuracy(scores: NDArray[Any], images: Images) -> float:
-    return float((scores.argmax(1) == images.labels.numpy()).mean())
-
-
-def _check_size(model: Model, images: Images) -> None:
-    if images.pixels.shape[1:] != model.section.input_shape:
-        found = tuple(images.pixels.shape[1:])
-        raise KilonetError(f"the images are {found}, but the model takes {model.section.input_shape}")
+    return accuracy_of(logits(network, images.pixels.numpy()), images.labels.numpy())
 
 
 def prepare(model: Model, images: Images) -> tuple[PreparedStep, ...]:

@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from kilonet.data.datasets import Images
+from kilonet.evaluation.scoring import accuracy_of
 from kilonet.export import manifest
 from kilonet.export.forms import FORMS, TOLERANCE, Allowance, Form, trained_model
 from kilonet.export.integer import Pixels, logits
 from kilonet.export.manifest import Export
+from kilonet.network.operations import check_pixels
 from kilonet.utils.errors import CannotRunHere, KilonetError
 from kilonet.utils.text_tables import aligned
 
@@ -94,8 +96,7 @@ def verify(folder: Path, images: Images) -> Verification:
             be run here.
     """
     export = manifest.read(folder)
-    if tuple(images.pixels.shape[1:]) != export.section.input_shape:
-        raise KilonetError(f"the images are {tuple(images.pixels.shape[1:])}, not {export.section.input_shape}")
+    check_pixels(images.pixels, export.section.input_shape)
     forms, not_run = _open_forms(folder, export)
     rows = tuple(_rows(folder, export, forms, images))
     return Verification(len(images), len(export.pixels), rows, not_run)
@@ -172,7 +173,7 @@ def _is_allowed(differing: int, predictions: int, found: _Scores, allowance: All
 
 
 def _accuracy(scores: _Scores, images: Images) -> float:
-    return float((scores.images.argmax(1) == images.labels.numpy()).mean())
+    return accuracy_of(scores.images, images.labels.numpy())
 
 
 def _cells(row: Row) -> tuple[str, ...]:

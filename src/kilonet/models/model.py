@@ -25,6 +25,7 @@ from torch import Tensor
 from kilonet.models.calibration import UNFITTED
 from kilonet.models.metadata import Metadata
 from kilonet.network.module import initial_network
+from kilonet.network.operations import check_pixels
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded, write_atomically
@@ -73,7 +74,7 @@ class Classifier(ABC):
         Raises:
             KilonetError: another shape or dtype than the network's.
         """
-        logits = self.logits(_checked_pixels(images, self.section)).numpy()
+        logits = self.logits(_as_pixels(images, self.section)).numpy()
         return Predictions(logits.argmax(1), (self.metadata.calibration or UNFITTED).probabilities(logits))
 
 
@@ -200,14 +201,11 @@ def _check_state(tensors: Mapping[str, Tensor], section: ModelSection) -> None:
             raise KilonetError(f"tensor {name} holds a negative variance")
 
 
-def _checked_pixels(images: NDArray[np.uint8] | Tensor, section: ModelSection) -> Tensor:
+def _as_pixels(images: NDArray[np.uint8] | Tensor, section: ModelSection) -> Tensor:
     pixels = torch.as_tensor(images)
-    channels, rows, columns = section.input_shape
-    if pixels.ndim == 3 and channels == 1:
+    if (1, *pixels.shape[1:]) == section.input_shape:
         pixels = pixels.unsqueeze(1)
-    if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != section.input_shape:
-        found = f"{str(pixels.dtype).removeprefix('torch.')} {tuple(np.shape(images))}"
-        raise KilonetError(f"images must be uint8 (N, {rows}, {columns}) with {channels} channel(s), not {found}")
+    check_pixels(pixels, section.input_shape)
     return pixels
 
 

@@ -5,7 +5,13 @@ Shapes are (channels, rows, columns).
 
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kilonet.utils.errors import KilonetError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 Shape = tuple[int, int, int]
 
@@ -115,3 +121,23 @@ Operation = Convolution | ReLU | BatchNorm | Dropout | MaxPooling | GlobalAverag
 def elements(shape: Shape) -> int:
     """Return the number of elements of a tensor of this shape."""
     return prod(shape)
+
+
+def check_pixels(pixels: "Tensor | NDArray[Any]", shape: Shape) -> None:
+    """Check that pixels are images for a network: uint8 (N, channels, rows, columns).
+
+    Args:
+        pixels: the images.
+        shape: the shape of one image that the network takes.
+
+    Raises:
+        KilonetError: another dtype or shape.
+    """
+    if array_type(pixels) != "uint8" or tuple(pixels.shape[1:]) != shape:
+        expected = f"uint8 (N, {', '.join(map(str, shape))})"
+        raise KilonetError(f"images must be {expected}, not {array_type(pixels)} {tuple(pixels.shape)}")
+
+
+def array_type(array: "Tensor | NDArray[Any]") -> str:
+    """Return the name of an array's dtype, such as `uint8`, the same for torch and NumPy."""
+    return str(array.dtype).removeprefix("torch.")

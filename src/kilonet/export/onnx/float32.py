@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from kilonet.data.datasets import Images
-from kilonet.evaluation.scoring import evaluate
+from kilonet.evaluation.scoring import accuracy_of, evaluate
 from kilonet.export.folding import BATCH_NORM_EPSILON
 from kilonet.export.integer import SPECIFICATION, IntegerNetwork, logits
 from kilonet.export.onnx.graph import LOGITS, OPSET, PIXELS, Graph
@@ -53,7 +53,7 @@ def write_onnx(model: Model, network: IntegerNetwork, folder: Path, test: Images
         KilonetError: the test images are not the model's, or a file cannot be written.
     """
     trained = evaluate(model, test).accuracy
-    integers = float((logits(network, test.pixels.numpy()).argmax(1) == test.labels.numpy()).mean())
+    integers = accuracy_of(logits(network, test.pixels.numpy()), test.labels.numpy())
     files = {
         FLOAT_FILE: float_graph(model, trained).SerializeToString(deterministic=True),
         INT8_FILE: int8_graph(model, network, integers).SerializeToString(deterministic=True),

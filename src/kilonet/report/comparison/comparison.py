@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.data.datasets import Images, load_data
+from kilonet.evaluation.scoring import correct_predictions
 from kilonet.evaluation.statistics import mean_and_deviation
 from kilonet.models.model import load_model
 from kilonet.report.comparison.groups import Entry, Group, read_groups
@@ -154,7 +155,7 @@ class _Answers:
         if key not in self._right:
             images = self._scored(entry)
             logits = load_model(str(entry.folder)).logits(images.pixels)
-            self._right[key] = (logits.argmax(1) == images.labels).numpy()
+            self._right[key] = correct_predictions(logits, images.labels).numpy()
         return self._right[key]
 
     def _scored(self, entry: Entry) -> Images:
