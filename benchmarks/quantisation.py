@@ -11,7 +11,7 @@ import torch
 
 from kilonet.data.datasets import load_data
 from kilonet.evaluation.scoring import accuracy_of
-from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.evaluation.statistics import mean_and_std
 from kilonet.export.integer import logits
 from kilonet.export.quantisation import quantise
 from kilonet.models.model import load_model
@@ -33,7 +33,7 @@ def main() -> None:
         tuned = "no" if quantised.finetuned_accuracy is None else "yes"
         print(f"| {name} | {before:.2f} % | {after:.2f} % | {others} | {tuned} |", flush=True)
         drops.append(before - after)
-    mean, deviation = mean_and_deviation(drops)
+    mean, deviation = mean_and_std(drops)
     print(f"\nLost: {mean:.3f} ± {deviation:.3f} points (n = {len(drops)})")
 
 

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.evaluation.statistics import mean_and_std
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -57,8 +57,8 @@ def accuracy_table(names: str) -> str:
 def _accuracy_row(name: str) -> str:
     runs = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["runs"]
     shares = [100 * run["final"]["test_accuracy"] for run in runs]
-    mean, deviation = mean_and_deviation(shares)
-    seconds, _ = mean_and_deviation([run["seconds"] for run in runs])
+    mean, deviation = mean_and_std(shares)
+    seconds, _ = mean_and_std([run["seconds"] for run in runs])
     first = runs[0]
     every = ", ".join(f"{share:.2f}" for share in shares)
     accuracy = f"**{mean:.2f} ± {deviation:.2f} %**"

@@ -35,7 +35,7 @@ def test_mnist_is_whole(mnist: DataSet) -> None:
     assert mnist.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
 
 
-def test_mnists_mean_and_deviation_are_the_recipes_defaults(mnist: DataSet) -> None:
+def test_mnists_mean_and_std_are_the_recipes_defaults(mnist: DataSet) -> None:
     pixels = mnist.train.pixels.double() / 255
     assert pixels.mean().item() == pytest.approx(0.1307, abs=5e-5)
     assert pixels.std().item() == pytest.approx(0.3081, abs=5e-5)

@@ -24,7 +24,7 @@ def test_the_reference_network_is_the_seeds() -> None:
     assert network(some_pixels(5)).shape == (5, 10)
 
 
-def test_pixels_are_normalised_by_the_sections_mean_and_deviation() -> None:
+def test_pixels_are_normalised_by_the_sections_mean_and_std() -> None:
     network = Network(model_section("gap", mean=0.25, std=0.5))
     white, black = torch.full((1, 1, 28, 28), 255, dtype=torch.uint8), torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
     assert network(white).item() == pytest.approx((1 - 0.25) / 0.5)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.evaluation.statistics import mean_and_std
 from kilonet.recipe import Recipe, load_recipe, recipe_name
 from kilonet.training.progress import LineProgress, Progress, Together, progress_on
 from kilonet.training.run_folder import EVENTS_FOLDER, Result, Run, is_finished, read_result, read_run, seed_folder
@@ -183,7 +183,7 @@ def seeds_summary(runs: Sequence[Run]) -> str:
     """Return the closing words of several seeds: each one's figure, mean and standard deviation."""
     results = [run.result for run in runs]
     lines = [f"seed {result.recipe.run.seed}: {100 * result.final.test_accuracy:.2f}%" for result in results]
-    mean, deviation = mean_and_deviation([100 * result.final.test_accuracy for result in results])
+    mean, deviation = mean_and_std([100 * result.final.test_accuracy for result in results])
     spread = "" if math.isnan(deviation) else f" ± {deviation:.3f}"
     lines += _teacher_lines(results[0])
     images = f"{results[0].scored_images} {results[0].scored.lower()} images"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kilonet.data.datasets import Images, load_data
 from kilonet.evaluation.scoring import correct_predictions
-from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.evaluation.statistics import mean_and_std
 from kilonet.models.model import load_model
 from kilonet.report.comparison.groups import Entry, Group, read_groups
 from kilonet.report.comparison.significance import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
@@ -173,7 +173,7 @@ def _p(p: float) -> str:
 
 
 def _cells(group: Group) -> tuple[str, ...]:
-    mean, deviation = mean_and_deviation([100 * accuracy for accuracy in group.accuracies])
+    mean, deviation = mean_and_std([100 * accuracy for accuracy in group.accuracies])
     spread = "" if math.isnan(deviation) else f"{deviation:.3f}"
     interval = "" if group.interval is None else "{:.3f} to {:.3f}".format(*(100 * end for end in group.interval))
     errors = ", ".join(str(entry.errors) for entry in group.entries)

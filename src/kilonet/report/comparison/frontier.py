@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.evaluation.statistics import mean_and_std
 from kilonet.report.comparison.comparison import Comparison
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
@@ -35,7 +35,7 @@ def draw(comparison: Comparison, path: Path) -> None:
     _draw_public(axes)
     result = comparison.groups[0].entries[0].result
     for group in comparison.groups:
-        mean, _ = mean_and_deviation([100 * accuracy for accuracy in group.accuracies])
+        mean, _ = mean_and_std([100 * accuracy for accuracy in group.accuracies])
         low, high = [100 * end for end in group.interval] if group.interval else (mean, mean)
         label = f"{group.name}: {result.scored.lower()}, final epoch, mean of {len(group.entries)}"
         spread = [[mean - low], [high - mean]]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kilonet.evaluation.statistics import mean_and_deviation, mean_interval
+from kilonet.evaluation.statistics import mean_and_std, mean_interval
 from kilonet.training.results import read_printed
 from kilonet.training.run_folder import RESULT_FILE, Result, read_result, seed_of
 from kilonet.utils.errors import KilonetError
@@ -70,7 +70,7 @@ class Group:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain lists and numbers; accuracies are fractions."""
-        mean, deviation = mean_and_deviation(self.accuracies)
+        mean, deviation = mean_and_std(self.accuracies)
         known = len(self.entries) > 1
         return {
             "name": self.name,

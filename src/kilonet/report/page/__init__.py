@@ -14,7 +14,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 import kilonet
-from kilonet.evaluation.statistics import mean_and_deviation, mean_interval
+from kilonet.evaluation.statistics import mean_and_std, mean_interval
 from kilonet.report.page import activations as inside
 from kilonet.report.page import learning_curves as learning
 from kilonet.report.page import mistakes
@@ -84,7 +84,7 @@ def _claim(subject: Subject, measured: Measured) -> dict[str, Any]:
     correct, images = (result.correct, result.scored_images) if result else (found.correct, found.images)
     accuracies = [record.accuracy for record in subject.repetitions]
     several = len(accuracies) > 1
-    mean, deviation = mean_and_deviation(accuracies) if several else (correct / images, 0.0)
+    mean, deviation = mean_and_std(accuracies) if several else (correct / images, 0.0)
     return {
         "several": several,
         "n": len(accuracies),
