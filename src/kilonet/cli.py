@@ -121,7 +121,7 @@ def calibrate(model: Positional, *, by: Path, json: bool = False) -> int:
 
 
 def summary(recipe: Positional, *, classic: bool = False, data: str | None = None, json: bool = False) -> int:
-    """Print a network's layers and its budget.
+    """Print a network's layers and its cost.
 
     Args:
         recipe: a packaged recipe or model, a TOML file, a run folder or a model file.
@@ -133,13 +133,13 @@ def summary(recipe: Positional, *, classic: bool = False, data: str | None = Non
     from kilonet.sources import model_section
 
     section = model_section(recipe)
-    budget = network_cost(section)
-    table = classic_table(section) if classic else str(budget)
+    cost = network_cost(section)
+    table = classic_table(section) if classic else str(cost)
     if data is not None:
         from kilonet.scoring import described
 
         table += f"\n\n{described(section, data)}"
-    print_answer(json, budget.as_json, lambda: table)
+    print_answer(json, cost.as_json, lambda: table)
     return 0
 
 

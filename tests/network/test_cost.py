@@ -127,30 +127,32 @@ def measured(section: ModelSection) -> list[tuple[int, int, tuple[int, ...]]]:
 @settings(max_examples=60)
 @given(section=networks())
 def test_parameters_macs_and_shapes_are_torchs(section: ModelSection) -> None:
-    budget = network_cost(section)
+    cost = network_cost(section)
     expected = measured(section)
-    assert [(cost.parameters, cost.macs, cost.output_shape) for cost in budget.layers] == expected
-    assert budget.parameters == sum(parameter.numel() for parameter in Network(section).parameters())
-    assert budget.parameters == section.parameters
-    assert budget.macs == sum(macs for _, macs, _ in expected)
+    assert [(layer.parameters, layer.macs, layer.output_shape) for layer in cost.layers] == expected
+    assert cost.parameters == sum(parameter.numel() for parameter in Network(section).parameters())
+    assert cost.parameters == section.parameters
+    assert cost.macs == sum(macs for _, macs, _ in expected)
 
 
 @given(section=networks())
 def test_bytes_follow_from_the_shapes(section: ModelSection) -> None:
-    budget = network_cost(section)
+    cost = network_cost(section)
     convolutions = [module for module in Network(section).modules() if isinstance(module, nn.Conv2d)]
-    assert budget.weight_bytes == sum(module.weight.numel() for module in convolutions)
-    sizes = [torch.Size(shape).numel() for shape in [section.input_shape, *(c.output_shape for c in budget.layers)]]
-    assert [cost.activation_bytes for cost in budget.layers] == sizes[1:]
-    assert budget.peak_activation_bytes == max(before + after for before, after in pairwise(sizes))
+    assert cost.weight_bytes == sum(module.weight.numel() for module in convolutions)
+    sizes = [
+        torch.Size(shape).numel() for shape in [section.input_shape, *(layer.output_shape for layer in cost.layers)]
+    ]
+    assert [layer.activation_bytes for layer in cost.layers] == sizes[1:]
+    assert cost.peak_activation_bytes == max(before + after for before, after in pairwise(sizes))
 
 
 def test_the_reference_network_costs_what_is_claimed() -> None:
-    budget = network_cost(load_recipe("baseline").model)
-    assert budget.parameters == 7662
-    assert budget.macs == 1_498_880
-    assert budget.weight_bytes == 7510
-    assert budget.peak_activation_bytes == 20 * 24 * 24 + 10 * 26 * 26
+    cost = network_cost(load_recipe("baseline").model)
+    assert cost.parameters == 7662
+    assert cost.macs == 1_498_880
+    assert cost.weight_bytes == 7510
+    assert cost.peak_activation_bytes == 20 * 24 * 24 + 10 * 26 * 26
 
 
 def test_the_seeds_table_is_reproduced() -> None:

@@ -96,7 +96,7 @@ def _body(subject: Subject, evaluation: Evaluation, licence: str | None) -> str:
     text = template.render(
         subject=subject,
         section=section,
-        budget=subject.budget,
+        cost=subject.cost,
         record=record,
         machine=record.result.environment if record else None,
         recipe=_recipe(subject),

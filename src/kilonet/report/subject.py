@@ -64,15 +64,15 @@ class Subject:
     shipped: Shipped | None = None
     digit: int = 0
     """Which of the images is looked at closely."""
-    budget: NetworkCost = field(init=False)
+    cost: NetworkCost = field(init=False)
 
     def __post_init__(self) -> None:
-        """Derive the budget, and see that everything is of this model.
+        """Compute the cost, and check that everything is of this model.
 
         Raises:
             KilonetError: something is another model's, or the digit is none of the images.
         """
-        object.__setattr__(self, "budget", network_cost(self.model.section))
+        object.__setattr__(self, "cost", network_cost(self.model.section))
         if not 0 <= self.digit < len(self.images):
             raise KilonetError(f"--digit {self.digit}: the images have indices 0 to {len(self.images) - 1}")
         if self.record and not is_model_of(self.record.result, self.model):

@@ -138,8 +138,8 @@ class Outcome:
     @cached_property
     def costs(self) -> dict[str, int]:
         """Parameters, MACs and peak bytes of activations."""
-        budget = network_cost(self.result.recipe.model)
-        return {"parameters": budget.parameters, "macs": budget.macs, "ram_bytes": budget.peak_activation_bytes}
+        cost = network_cost(self.result.recipe.model)
+        return {"parameters": cost.parameters, "macs": cost.macs, "ram_bytes": cost.peak_activation_bytes}
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain lists and numbers."""

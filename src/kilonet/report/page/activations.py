@@ -35,7 +35,7 @@ class Sight:
 def sights(subject: Subject) -> list[Sight]:
     """Return what each layer's middle sees, first to last; it may reach beyond the image where a layer pads."""
     found, start, jump = [], 0, 1
-    for placed, cost in zip(subject.model.section.placed, subject.budget.layers, strict=True):
+    for placed, cost in zip(subject.model.section.placed, subject.cost.layers, strict=True):
         padding = max((part.padding for part in placed.operations if isinstance(part, Convolution)), default=0)
         start -= padding * jump
         jump = cost.jump
@@ -64,7 +64,7 @@ def receptive_field(subject: Subject) -> Figure:
         ("layer", "kernel", "field", "jump"),
         [
             (cost.layer, f"{cost.kernel} {TIMES} {cost.kernel}", f"{cost.receptive_field}", f"{cost.jump}")
-            for cost in subject.budget.layers
+            for cost in subject.cost.layers
         ],
     )
     return Figure("field", Markup('<div class="fields">{}</div>').format(panels), caption, table)

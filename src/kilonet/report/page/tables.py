@@ -31,22 +31,22 @@ def _value(value: Any) -> str:
 
 def layer_table(subject: Subject) -> Table:
     """Return the layers with what each costs."""
-    budget = subject.budget
+    cost = subject.cost
     heads = ("layer", "output", "parameters", "MACs", "RAM, bytes", "kernel", "field", "jump")
     rows = [
         (
-            cost.layer,
-            f" {TIMES} ".join(map(str, cost.output_shape)),
-            f"{cost.parameters:,}",
-            f"{cost.macs:,}",
-            f"{cost.activation_bytes:,}",
-            f"{cost.kernel} {TIMES} {cost.kernel}",
-            f"{cost.receptive_field}",
-            f"{cost.jump}",
+            layer.layer,
+            f" {TIMES} ".join(map(str, layer.output_shape)),
+            f"{layer.parameters:,}",
+            f"{layer.macs:,}",
+            f"{layer.activation_bytes:,}",
+            f"{layer.kernel} {TIMES} {layer.kernel}",
+            f"{layer.receptive_field}",
+            f"{layer.jump}",
         )
-        for cost in budget.layers
+        for layer in cost.layers
     ]
-    total = ("total", "", f"{budget.parameters:,}", f"{budget.macs:,}", f"{budget.peak_activation_bytes:,} peak")
+    total = ("total", "", f"{cost.parameters:,}", f"{cost.macs:,}", f"{cost.peak_activation_bytes:,} peak")
     return Table("The layers", heads, rows, (*total, "", "", ""), words=2)
 
 
