@@ -29,6 +29,7 @@ from kilonet.network.operations import check_pixels
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded, write_atomically
+from kilonet.utils.schema import first_complaint
 
 FORMAT_VERSION = 1
 MAXIMUM_BYTES = 64 << 20
@@ -211,8 +212,7 @@ def _as_pixels(images: NDArray[np.uint8] | Tensor, section: ModelSection) -> Ten
 
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return first_complaint(error)
     if isinstance(error, KeyError):
         return f"{error} is missing"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

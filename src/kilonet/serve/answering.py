@@ -21,6 +21,7 @@ from kilonet.serve.refusal import Refusal, late, refused_image
 from kilonet.serve.together import Together
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
+from kilonet.utils.schema import first_complaint
 
 with needed_from("serve"):
     import orjson
@@ -97,7 +98,7 @@ class Answering:
                     return late(self.limits.seconds)
                 sights += prepare_images(image(), self.engine, "the image")
         except ValidationError as error:
-            return refused_image(_first_complaint(error))
+            return refused_image(first_complaint(error))
         except KilonetError as error:
             return refused_image(str(error))
         return sights
@@ -116,9 +117,3 @@ class Answering:
 def _json(said: Sequence[Answer], is_batch: bool) -> bytes:
     plain = [answer.as_json() | {"seen": np.ascontiguousarray(answer.seen)} for answer in said]
     return orjson.dumps({"answers": plain} if is_batch else plain[0], option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _first_complaint(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}" if place else first["msg"]
