@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helpers import python, refusal
-from kilonet.data.decode import WORKING_SIDE, Limits, Picture, decode
+from kilonet.data.decode import WORKING_SIDE, DecodeLimits, Picture, decode
 from kilonet.utils.errors import KilonetError
 
 DIGIT = (np.add.outer(np.arange(28), np.arange(28)) * 4).astype(np.uint8)
@@ -52,9 +52,9 @@ def grey(picture: Picture) -> NDArray[np.float32]:
 GOOD = encoded(DIGIT)
 
 
-def refuse(content: bytes, *words: str, limits: Limits | None = None) -> str:
+def refuse(content: bytes, *words: str, limits: DecodeLimits | None = None) -> str:
     with pytest.raises(KilonetError) as error:
-        decode(content, "photo", limits or Limits())
+        decode(content, "photo", limits or DecodeLimits())
     return refusal(error, "photo", *words)
 
 
@@ -153,12 +153,12 @@ def test_what_will_not_do_is_refused(content: bytes, words: str) -> None:
 
 
 def test_limits_are_the_callers() -> None:
-    refuse(GOOD, "over 50 bytes", limits=Limits(content=50))
-    refuse(GOOD, "28x28 pixels, over 700", limits=Limits(pixels=700))
+    refuse(GOOD, "over 50 bytes", limits=DecodeLimits(content=50))
+    refuse(GOOD, "28x28 pixels, over 700", limits=DecodeLimits(pixels=700))
     progressive = encoded(DIGIT, "JPEG", progressive=True)
     decode(progressive, "photo")
-    refuse(progressive, "too many scans", limits=Limits(scanned=28 * 28 * 2))
-    decode(encoded(DIGIT, "JPEG"), "photo", Limits(scanned=28 * 28 * 2))
+    refuse(progressive, "too many scans", limits=DecodeLimits(scanned=28 * 28 * 2))
+    decode(encoded(DIGIT, "JPEG"), "photo", DecodeLimits(scanned=28 * 28 * 2))
 
 
 def data_of(depth: int, colour: int, columns: int, rows: int, share: float) -> bytes:
@@ -209,7 +209,7 @@ def test_a_damaged_file_never_raises_anything_else(whole: bytes, data: st.DataOb
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     try:
-        picture = decode(bytes(damaged), "photo", Limits(pixels=100_000))
+        picture = decode(bytes(damaged), "photo", DecodeLimits(pixels=100_000))
     except KilonetError as error:
         refusal(error, "photo")
     else:

@@ -1,6 +1,6 @@
-"""The operations that layers are made of, with their shapes and counts.
+"""The operations that layers consist of, with their output shapes and parameter counts.
 
-Shapes are (channels, rows, columns).
+Shapes are (channels, rows, columns), the shape of one image or activation.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution without bias, stride 1: weights of `weight_shape`, its own unless it is `shared`."""
+    """A convolution with stride 1 and without bias."""
 
     channels_in: int
     channels_out: int
@@ -26,7 +26,7 @@ class Convolution:
     padding: int = 0
     groups: int = 1
     shared: bool = False
-    """Whether its weights are those of a convolution before it."""
+    """Whether it uses the weights of an earlier convolution."""
     torch_name: ClassVar[str] = "Conv2d"
 
     @property
@@ -36,12 +36,12 @@ class Convolution:
 
     @property
     def weights(self) -> int:
-        """The number of weights that it multiplies by."""
+        """The number of weights, shared or not."""
         return prod(self.weight_shape)
 
     @property
     def parameters(self) -> int:
-        """The number of weights of its own."""
+        """The number of trainable parameters: its weights, unless they are shared."""
         return 0 if self.shared else self.weights
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -52,10 +52,10 @@ class Convolution:
 
 
 class _Elementwise:
-    """What the operations on each element by itself share."""
+    """The base of operations that treat each element alone."""
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape after this operation: as it was."""
+        """Return the shape after this operation, which is the shape before it."""
         return shape
 
 
@@ -76,7 +76,7 @@ class BatchNorm(_Elementwise):
 
     @property
     def parameters(self) -> int:
-        """One scale and one shift per channel."""
+        """The number of trainable parameters: a scale and a shift per channel."""
         return 2 * self.channels
 
 
@@ -91,7 +91,7 @@ class Dropout(_Elementwise):
 
 @dataclass(frozen=True)
 class MaxPooling:
-    """The maximum over windows of `size` x `size` that do not overlap; rows and columns left over are dropped."""
+    """The maximum over windows of `size` x `size` that do not overlap; left-over rows and columns are dropped."""
 
     size: int
     torch_name: ClassVar[str] = "MaxPool2d"

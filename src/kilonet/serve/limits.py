@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kilonet.data import decode
+from kilonet.data.decode import DecodeLimits
 from kilonet.utils.errors import KilonetError
 
 MOST_HEAD_BYTES = 32 << 10
@@ -48,6 +48,6 @@ class Limits:
         return _CONNECTIONS_EACH * self.requests
 
     @property
-    def decoding(self) -> decode.Limits:
+    def decoding(self) -> DecodeLimits:
         """Of each image."""
-        return decode.Limits(content=self.bytes, pixels=self.pixels, scanned=_SCANS * self.pixels)
+        return DecodeLimits(content=self.bytes, pixels=self.pixels, scanned=_SCANS * self.pixels)

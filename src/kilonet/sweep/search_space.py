@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from kilonet.network.layers import Entry, parse_layer
+from kilonet.network.layers import LayerEntry, parse_layer
 from kilonet.utils.errors import KilonetError
 
 MAXIMUM_REPEATS = 50
@@ -103,7 +103,7 @@ class Line:
     high: int
     options: tuple[Option, ...]
 
-    def draw(self, draws: Draws, name: str, channels: int) -> Iterator[Entry]:
+    def draw(self, draws: Draws, name: str, channels: int) -> Iterator[LayerEntry]:
         """Yield the layers of one draw, after an input of so many channels; `name` tells this line's draws apart.
 
         Raises:
