@@ -1,4 +1,4 @@
-"""Images in memory: the packaged MNIST as published, and folders of the same make."""
+"""Data sets: the packaged MNIST as published, and folders of IDX files and images."""
 
 import gzip
 import hashlib
@@ -86,7 +86,7 @@ def test_the_holdout_is_always_the_same(mnist: DataSet) -> None:
 
 
 def test_the_holdout_and_the_rest_are_the_training_images_once_each(mnist: DataSet) -> None:
-    # Each image carries its number instead of its pixels.
+    # The pixels of each image hold its number.
     count = len(mnist.train)
     numbers = torch.arange(count, dtype=torch.int32).view(torch.uint8).view(count, 1, 1, 4)
     data = DataSet(Images(numbers, mnist.train.labels, "Train"), mnist.test).hold_out()

@@ -1,4 +1,4 @@
-"""Ink from paper, whatever the polarity, the colours and the light."""
+"""Ink is separated from paper for any polarity, colours and light."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Digits as they are found on photos: read nearly as well as the clean images they were made from."""
+"""Digits in photos are read nearly as well as the clean images that they were made from."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_found_digits_are_read_nearly_as_well_as_clean_ones(mnist: DataSet) -> N
     right = np.array([answer.label == label for answer, label in zip(found, labels, strict=True)])
     clean = model.predict(test.pixels[:COUNT]).classes == labels
     assert right.mean() >= 0.97 * clean.mean()
-    # Who is wrong should say so.
+    # Wrong predictions should be uncertain.
     sure = np.array([not answer.uncertain for answer in found])
     assert sure.mean() > 0.9
     assert right[sure].mean() > 0.99

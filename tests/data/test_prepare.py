@@ -1,4 +1,4 @@
-"""What the network is shown, and what is no digit."""
+"""Pictures are prepared for the network, or have a reason why they are no digit."""
 
 import io
 

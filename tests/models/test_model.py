@@ -1,4 +1,4 @@
-"""Model files: what was saved is loaded, and whatever else a file may hold is refused in one line."""
+"""A saved model is loaded unchanged, and every other file is refused with one line."""
 
 import hashlib
 import json
@@ -61,7 +61,7 @@ def with_tensors(change: Callable[[dict[str, Tensor]], object]) -> bytes:
 
 
 def with_metadata(**entries: object) -> bytes:
-    """Change keys of our own entry in the header."""
+    """Change keys of the entry `kilonet` in the header."""
     ours = {**json.loads(HEADER["__metadata__"]["kilonet"]), **entries}
     return packed({**HEADER, "__metadata__": {"kilonet": json.dumps(ours)}})
 
@@ -324,7 +324,7 @@ def test_a_claim_of_billions_of_parameters_allocates_none(file: Path) -> None:
 
 
 class Exploit:
-    """Pickled, it makes a file when it is unpickled."""
+    """An object that makes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""What a network costs, held against torch itself and against the table of the ERA homework's README."""
+"""The cost of a network, compared with torch and with the table of the ERA homework's README."""
 
 from itertools import pairwise
 
@@ -43,12 +43,12 @@ def networks(draw: st.DrawFn, most: int = 6) -> ModelSection:
 
 
 def probed_field(section: ModelSection, count: int) -> tuple[int, int]:
-    """Measure how many rows and columns of the image one output of the first `count` layers sees, by its gradient."""
+    """Measure, by its gradient, the rows and columns of the image that an output after `count` layers depends on."""
     network = Network(section).eval()
     layers = network.layers[:count]
     for module in list(layers.modules()):
         for name, child in module.named_children():
-            # A maximum shows the gradient of its winner only, and a ReLU none where it is shut.
+            # A maximum has a gradient for its largest input only, and a ReLU none for negative inputs.
             if isinstance(child, nn.MaxPool2d):
                 setattr(module, name, nn.AvgPool2d(child.kernel_size))
             elif isinstance(child, nn.ReLU):
@@ -71,7 +71,7 @@ def test_the_receptive_field_is_what_a_gradient_reaches(section: ModelSection) -
     for number, cost in enumerate(network_cost(section).layers, 1):
         seen_rows, seen_columns = probed_field(section, number)
         if any(word.startswith("gap") for word in section.layers[:number]):
-            # A mean sees all that there is, of the longer side.
+            # A mean depends on its whole input, so the longer side counts.
             assert max(seen_rows, seen_columns) <= cost.receptive_field
             clipped = any("same" in word for word in section.layers)
             assert clipped or max(seen_rows, seen_columns) == cost.receptive_field
@@ -101,7 +101,7 @@ def test_the_seeds_receptive_fields(count: int, field: int, jump: int) -> None:
 
 
 def measured(section: ModelSection) -> list[tuple[int, int, tuple[int, ...]]]:
-    """Count each layer's parameters, its multiply-accumulates and its output shape while torch runs it."""
+    """Return the parameters, multiply-accumulates and output shape of each layer, counted while torch runs it."""
     network = Network(section).eval()
     macs = dict.fromkeys(network.layers, 0)
     shapes: dict[nn.Module, tuple[int, ...]] = {}

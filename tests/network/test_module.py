@@ -55,7 +55,7 @@ def test_a_residual_layer_adds_its_input() -> None:
 
 def test_a_depthwise_layer_keeps_channels_apart() -> None:
     network = initial_network(model_section("conv 3", "conv 6 depthwise", "gap"), seed=0).eval()
-    # Of either sign and large, so that no channel is zero everywhere behind its ReLU.
+    # Large weights of either sign, so that no channel is zero everywhere after its ReLU.
     values = 10 * torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     before = network.layers[1](values.clone())
     values[:, 1] += 1

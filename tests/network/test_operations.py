@@ -1,4 +1,4 @@
-"""Operations: counts of weights as torch has them."""
+"""Operations: counts of weights as in torch, and the check of images."""
 
 import numpy as np
 import pytest
