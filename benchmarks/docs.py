@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.evaluation.statistics import mean_and_std
 from kilonet.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +54,7 @@ def accuracy_table(names: str) -> str:
 
 def _accuracy_row(name: str) -> str:
     runs = _runs(name)
-    seconds, _ = mean_and_deviation([run["seconds"] for run in runs])
+    seconds, _ = mean_and_std([run["seconds"] for run in runs])
     every = ", ".join(f"{100 * run['final']['test_accuracy']:.2f}" for run in runs)
     counts = f"{runs[0]['parameters']:,} | {runs[0]['recipe']['train']['epochs']}"
     return f"| `{name}` | {counts} | {_claim(runs)} | {len(runs)} | {every} | {seconds:.0f} | {_machine(runs[0])} |"
@@ -76,7 +76,7 @@ def _runs(name: str) -> list[dict[str, Any]]:
 
 
 def _claim(runs: list[dict[str, Any]]) -> str:
-    mean, deviation = mean_and_deviation([100 * run["final"]["test_accuracy"] for run in runs])
+    mean, deviation = mean_and_std([100 * run["final"]["test_accuracy"] for run in runs])
     return f"**{mean:.2f} ± {deviation:.2f} %**"
 
 

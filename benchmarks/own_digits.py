@@ -19,7 +19,7 @@ from PIL import Image
 
 from kilonet.data.datasets import load_data
 from kilonet.data.decode import decode
-from kilonet.data.digits.finder import PreparedImage, prepare_digit
+from kilonet.data.digits.prepare import PreparedImage, prepare_digit
 from kilonet.models.model import Model, load_model
 from kilonet.models.prediction import Prediction, predictions_of
 

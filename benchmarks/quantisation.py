@@ -9,16 +9,12 @@ import argparse
 
 import torch
 
-from kilonet.data.datasets import Images, load_data
-from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.data.datasets import load_data
+from kilonet.evaluation.scoring import accuracy_of
+from kilonet.evaluation.statistics import mean_and_std
 from kilonet.export.integer import integer_logits
 from kilonet.export.quantisation import quantise
 from kilonet.models.model import load_model
-
-
-def accuracy(scores: torch.Tensor, images: Images) -> float:
-    """Return the share of images, in per cent, whose highest logit is their label's."""
-    return 100 * (scores.argmax(1) == images.labels).double().mean().item()
 
 
 def main() -> None:
@@ -32,12 +28,12 @@ def main() -> None:
         quantised = quantise(model, data.train)
         real = model.logits(data.test.pixels)
         whole = torch.from_numpy(integer_logits(quantised.network, data.test.pixels.numpy()))
-        before, after = accuracy(real, data.test), accuracy(whole, data.test)
+        before, after = (100 * accuracy_of(scores, data.test.labels) for scores in (real, whole))
         others = int((real.argmax(1) != whole.argmax(1)).sum())
         tuned = "no" if quantised.finetuned_accuracy is None else "yes"
         print(f"| {name} | {before:.2f} % | {after:.2f} % | {others} | {tuned} |", flush=True)
         drops.append(before - after)
-    mean, deviation = mean_and_deviation(drops)
+    mean, deviation = mean_and_std(drops)
     print(f"\nLost: {mean:.3f} ± {deviation:.3f} points (n = {len(drops)})")
 
 

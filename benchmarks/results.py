@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.evaluation.statistics import mean_and_std
 from kilonet.network.cost import network_cost
 from kilonet.recipe import Recipe, load_recipe, packaged_recipes
 from kilonet.training.run_records import training_keys
@@ -111,7 +111,7 @@ def page(folder: Path) -> str:
 def _line(row: Row, predictions: Mapping[str, Row]) -> str:
     first = row.runs[0]
     predicted = predictions.get(row.kind)
-    seconds, _ = mean_and_deviation([run["seconds"] for run in row.runs])
+    seconds, _ = mean_and_std([run["seconds"] for run in row.runs])
     environment = first["environment"]
     threads = f"{environment['threads']} thread" + ("s" if environment["threads"] > 1 else "")
     cells = (
@@ -144,7 +144,7 @@ def _rule(row: Row) -> str:
 
 
 def _spread(row: Row) -> str:
-    mean, deviation = mean_and_deviation(row.accuracies)
+    mean, deviation = mean_and_std(row.accuracies)
     return f"{mean:.2f} %" if len(row.runs) == 1 else f"{mean:.2f} ± {deviation:.2f} %"
 
 

@@ -93,9 +93,9 @@ def main() -> None:
     for name, block in BLOCKS.items():
         for case in block:
             middle = statistics.median(seconds[case])
-            budget = network_cost(recipe_of(case).model)
-            figures = f"{middle:.2f} | {1e6 * middle / case.images:.1f} | {budget.macs / 1e6:.2f}"
-            print(f"| {name} | {getattr(case, name):,} | {budget.parameters:,} | {figures} |")
+            cost = network_cost(recipe_of(case).model)
+            figures = f"{middle:.2f} | {1e6 * middle / case.images:.1f} | {cost.macs / 1e6:.2f}"
+            print(f"| {name} | {getattr(case, name):,} | {cost.parameters:,} | {figures} |")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.evaluation.statistics import mean_and_std
 from kilonet.utils.environment import processor_name
 
 TARGET = 0.9914
@@ -70,7 +70,7 @@ def main() -> None:
     fast = [fast_run(seed) for seed in range(options.seeds)]
     scripts = [script_run(seed) for seed in range(options.script_seeds)]
     whole, training, accuracies = ([run[part] for run in fast] for part in range(3))
-    mean, deviation = mean_and_deviation([100 * accuracy for accuracy in accuracies])
+    mean, deviation = mean_and_std([100 * accuracy for accuracy in accuracies])
     every = ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies)
     middle, trained = statistics.median(whole), statistics.median(training)
     print(f"{processor_name()}\n")

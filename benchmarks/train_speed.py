@@ -84,11 +84,11 @@ def training_flops(model: ModelSection) -> int:
 
     The first convolution needs no input gradient.
     """
-    budget = network_cost(model)
+    cost = network_cost(model)
     first = next(
-        layer for layer, placed in zip(budget.layers, model.placed, strict=True) if _convolves(placed.operations)
+        layer for layer, placed in zip(cost.layers, model.placed, strict=True) if _convolves(placed.operations)
     )
-    return 2 * (3 * budget.macs - first.macs)
+    return 2 * (3 * cost.macs - first.macs)
 
 
 def _convolves(operations: tuple[object, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""What several test modules share."""
+"""Helpers that several test modules share."""
 
 import gzip
 import os
@@ -40,7 +40,7 @@ TINY_LAYERS = ("conv 4", "maxpool 2", "conv 8", "maxpool 2", "conv 8", "gap", "p
 
 
 def tiny_recipe(data: Path | str = "mnist", **changes: Any) -> Recipe:
-    """A network that trains 2,000 images in a fraction of a second, with everything random or averaged switched on."""
+    """Return a recipe that trains 2,000 images in a fraction of a second, with dropout, EMA and augmentation."""
     table = {
         "model": {"layers": TINY_LAYERS, "dropout": 0.05},
         "train": {"epochs": 2, "batch_size": 64, "ema": 0.9},
@@ -55,7 +55,7 @@ def model_section(*layers: str, **keys: Any) -> ModelSection:
 
 
 def idx_bytes(array: NDArray[np.uint8]) -> bytes:
-    """Write IDX as its description says, sharing nothing with the reader under test."""
+    """Return an array as an IDX file, written without the code under test."""
     head = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
     return head + bytes(array.flatten().tolist()) if array.size < 1000 else head + array.tobytes()
 
@@ -65,7 +65,7 @@ def write_idx_folder(
     train: tuple[NDArray[np.uint8], NDArray[np.uint8]],
     test: tuple[NDArray[np.uint8], NDArray[np.uint8]],
 ) -> Path:
-    """Write a data set's four files: images gzip, labels plain."""
+    """Write the four files of a data set: images as gzip, labels plain."""
     folder.mkdir(parents=True, exist_ok=True)
     for part, (images, labels) in (("train", train), ("t10k", test)):
         (folder / f"{part}-images.idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(images), 1, mtime=0))
@@ -74,7 +74,7 @@ def write_idx_folder(
 
 
 def refusal(error: KilonetError | pytest.ExceptionInfo[KilonetError], *words: str | Path) -> str:
-    """Return an error's message, having made sure that it is one readable line with all the words in it."""
+    """Return the message of an error, having checked that it is one line that holds all the words."""
     message = str(error if isinstance(error, KilonetError) else error.value)
     assert message.strip()
     assert len(message.splitlines()) == 1, message
@@ -86,14 +86,14 @@ def refusal(error: KilonetError | pytest.ExceptionInfo[KilonetError], *words: st
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command of the command line answered."""
+    """The exit status and the output of a command."""
 
     status: int
     out: str
     err: str
 
     def refused(self, *words: str | Path) -> None:
-        """Make sure that this is what bad input gets."""
+        """Check that the command refused its input with one line that holds all the words."""
         assert self.status == 2, self
         assert self.out == ""
         lines = self.err.splitlines()
@@ -105,7 +105,7 @@ class Answer:
 
 
 def command(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Answer:
-    """Run the command line in this process, which saves the second that torch takes to import."""
+    """Run a command in this process, which saves the time to import torch."""
     capsys.readouterr()
     try:
         status = main([str(argument) for argument in arguments])
@@ -116,7 +116,7 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> Answe
 
 
 def process(*arguments: str | Path, timeout: float = 120, **options: Any) -> Answer:
-    """Run the command line as a process of its own."""
+    """Run a command in a process of its own."""
     words = [*KILONET, *map(str, arguments)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, **options)
     return Answer(done.returncode, done.stdout, done.stderr)
@@ -130,7 +130,7 @@ def python(script: str, *arguments: str | Path, timeout: float = 120) -> Answer:
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, library: str, *users: str) -> None:
-    """Make a library seem not to be installed, and the modules that import it seem not to be imported yet."""
+    """Hide a library as if it were not installed, and unload the modules that import it."""
     for name in list(sys.modules):
         if any(f"{name}.".startswith(f"{user}.") for user in users):
             monkeypatch.delitem(sys.modules, name)
@@ -138,18 +138,18 @@ def hide(monkeypatch: pytest.MonkeyPatch, library: str, *users: str) -> None:
 
 
 def some_pixels(count: int, shape: Sequence[int] = (1, 28, 28), seed: int = 0) -> torch.Tensor:
-    """Random images, uint8 (count, *shape)."""
+    """Return random images, uint8 (count, *shape)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
 
 
 def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    """Tell whether two states are equal bit for bit."""
+    """Return whether two states are equal bit for bit."""
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 class StopAtEpoch(NoProgress):
-    """A progress that interrupts a run as an epoch begins, as Ctrl-C would."""
+    """A progress that interrupts a run at the start of an epoch, as Ctrl-C does."""
 
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch

@@ -1,4 +1,4 @@
-"""Recipes: what is written is read back, and every mistake is named with its key and its file."""
+"""Recipes are read back as they were written, and every error names its key and its file."""
 
 import tomllib
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Recipe: everything that decides a training run, as frozen pydantic models read from TOML.
+"""A recipe holds everything that decides a training run: frozen pydantic models, read from TOML.
 
-The five sections are the tables of the TOML file. Every key is also a flag of `kilonet train`, under the same name.
+The five sections are the tables of the TOML file. Every key is also a flag of `kilonet train` with the same name.
 """
 
 import tomllib
@@ -42,7 +42,7 @@ class TrainSection(Schema):
 
 
 class DistillSection(Schema):
-    """Learning from trained networks beside the labels.
+    """Distillation: learning from trained networks, the teachers, and from the labels.
 
     The loss is (1 - weight) * cross-entropy + weight * temperature^2 * KL(teacher || student), the divergence of
     probabilities softened by the temperature. Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a
@@ -53,7 +53,7 @@ class DistillSection(Schema):
         (), strict=False, description="recipes or models to learn from, whose probabilities are averaged; '' for none"
     )
     teachers: Annotated[int, Field(ge=1, le=100)] = Field(
-        1, description="how often each recipe among the teachers is trained, with seeds from its own upwards"
+        1, description="how often each recipe among the teachers is trained, with consecutive seeds from its own"
     )
     temperature: Annotated[float, Field(ge=0.1, le=100)] = Field(
         2.0, description="what teachers' and student's logits are divided by before they are compared"
@@ -62,13 +62,13 @@ class DistillSection(Schema):
 
     @field_validator("teacher", mode="before")
     @classmethod
-    def _one_name_will_do(cls, teacher: Any) -> Any:
+    def _one_name_is_a_list_of_one(cls, teacher: Any) -> Any:
         names = (teacher,) if isinstance(teacher, str) else teacher
         return tuple(name for name in names if name != "") if isinstance(names, list | tuple) else names
 
 
 class RunSection(Schema):
-    """What a run is run on."""
+    """The data of a run, its seed, and the engine and device that compute it."""
 
     data: str = Field(
         "mnist", description="'mnist', 'fashion-mnist', a folder of IDX files, or one of class-named image folders"
@@ -95,14 +95,14 @@ class Recipe(Schema):
     run: RunSection = RunSection()
 
     def to_toml(self) -> str:
-        """Return the recipe as TOML, every key written out."""
+        """Return the recipe as TOML, with every key that has a value."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
     def replace(self, **changes: Any) -> "Recipe":
-        """Return a copy with some keys changed, each given by its name alone, and checked again.
+        """Return a copy with some keys changed and all keys checked again; keys are named without their section.
 
         Raises:
-            KilonetError: no such key, or a value out of its range.
+            KilonetError: there is no such key, or a value is out of its range.
         """
         return parse_recipe(self.model_dump(mode="json", exclude_none=True), "recipe", changes)
 
@@ -117,7 +117,7 @@ SECTIONS: Mapping[str, type[Schema]] = {
 
 
 def section_of(key: str) -> str:
-    """Return the section that holds a key.
+    """Return the name of the section that holds a key.
 
     Raises:
         KilonetError: no section has the key.
@@ -135,20 +135,25 @@ def packaged_recipes() -> list[str]:
 
 
 def names_a_recipe(source: str) -> bool:
-    """Tell whether a name that may also be a model's is meant as a recipe's: a packaged one, or a TOML file's."""
+    """Return whether a name that may be a recipe or a model is a recipe: a packaged one or a TOML file."""
     return source in packaged_recipes() or Path(source).suffix == ".toml"
 
 
 def recipe_name(source: str) -> str:
-    """Return the short name of a recipe: its packaged name, or the stem of its path."""
+    """Return the short name of a recipe: its packaged name, or the stem of its file."""
     return Path(source).stem if source not in packaged_recipes() else source
 
 
 def load_recipe(source: str, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a packaged recipe by name or any recipe by its path, with some keys changed.
+    """Load a recipe with some keys changed.
+
+    Args:
+        source: the name of a packaged recipe or the path of a TOML file.
+        changes: new values by key, without the section.
 
     Raises:
-        KilonetError: nothing there, not TOML, an unknown key or a value out of range; names the key and the file.
+        KilonetError: there is no such recipe, it is not TOML, a key is unknown or a value is out of range; the message
+            names the key and the file.
     """
     return parse_recipe(_read_toml(source), source, changes or {})
 
@@ -170,10 +175,15 @@ def _read_toml(source: str) -> dict[str, Any]:
 
 
 def parse_recipe(table: Mapping[str, Any], source: str, changes: Mapping[str, Any]) -> Recipe:
-    """Check a recipe's table, with some keys changed; `source` names it in messages.
+    """Return the recipe of a TOML table with some keys changed.
+
+    Args:
+        table: the sections by name.
+        source: the name of the recipe in messages.
+        changes: new values by key, without the section.
 
     Raises:
-        KilonetError: an unknown key or a value out of range; names the key and the source.
+        KilonetError: a key is unknown or a value is out of range; the message names the key and the source.
     """
     merged: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
     for key, value in changes.items():

@@ -1,4 +1,4 @@
-"""Augmentation, held against an independent reference in float64 and against exact cases."""
+"""Augmentation, compared with an independent float64 reference and with exact cases."""
 
 import math
 
@@ -83,7 +83,7 @@ def test_without_augmentation_every_transform_is_the_identity() -> None:
 @given(right=st.integers(-5, 5), down=st.integers(-5, 5))
 def test_whole_shifts_are_exact_and_bring_in_black(right: int, down: int) -> None:
     pixels = some_pixels(1, (1, 10, 12))
-    # The transform says where to read: shifting the image right is reading further left.
+    # A transform gives the position that is read: to shift an image right is to read further left.
     moved = apply_transforms(pixels, transform((1, 0, -right), (0, 1, -down)))
     expected = torch.zeros(1, 1, 10, 12)
     rows, columns = slice(max(0, down), 10 + min(0, down)), slice(max(0, right), 12 + min(0, right))

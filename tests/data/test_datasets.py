@@ -1,4 +1,4 @@
-"""Images in memory: the packaged MNIST as published, and folders of the same make."""
+"""Data sets: the packaged MNIST as published, and folders of IDX files and images."""
 
 import gzip
 import hashlib
@@ -35,7 +35,7 @@ def test_mnist_is_whole(mnist: DataSet) -> None:
     assert mnist.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
 
 
-def test_mnists_mean_and_deviation_are_the_recipes_defaults(mnist: DataSet) -> None:
+def test_mnists_mean_and_std_are_the_recipes_defaults(mnist: DataSet) -> None:
     pixels = mnist.train.pixels.double() / 255
     assert pixels.mean().item() == pytest.approx(0.1307, abs=5e-5)
     assert pixels.std().item() == pytest.approx(0.3081, abs=5e-5)
@@ -86,7 +86,7 @@ def test_the_holdout_is_always_the_same(mnist: DataSet) -> None:
 
 
 def test_the_holdout_and_the_rest_are_the_training_images_once_each(mnist: DataSet) -> None:
-    # Each image carries its number instead of its pixels.
+    # The pixels of each image hold its number.
     count = len(mnist.train)
     numbers = torch.arange(count, dtype=torch.int32).view(torch.uint8).view(count, 1, 1, 4)
     data = DataSet(Images(numbers, mnist.train.labels, "Train"), mnist.test).hold_out()

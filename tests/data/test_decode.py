@@ -1,4 +1,4 @@
-"""Image files: every kind of PNG and JPEG becomes one kind of picture; the rest gets a line of its own, undecoded."""
+"""Image files: every kind of PNG and JPEG is decoded to one kind of picture; other files are refused undecoded."""
 
 import io
 import struct
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helpers import python, refusal
-from kilonet.data.decode import WORKING_SIDE, Limits, Picture, decode
+from kilonet.data.decode import WORKING_SIDE, DecodeLimits, Picture, decode
 from kilonet.utils.errors import KilonetError
 
 DIGIT = (np.add.outer(np.arange(28), np.arange(28)) * 4).astype(np.uint8)
-# Lighter to the right and dark at the top, so that every turn of it is another picture.
+# Lighter to the right and dark at the top, so that every rotation of it is another picture.
 SLOPE = np.add.outer(np.arange(6) * 20, np.arange(4) * 3).astype(np.uint8)
 
 
@@ -35,13 +35,13 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def png(
     columns: int, rows: int, data: bytes, *, depth: int = 8, colour: int = 0, interlaced: int = 0, extra: bytes = b""
 ) -> bytes:
-    """A PNG file whose header may say anything."""
+    """Return a PNG file with any header."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, depth, colour, 0, 0, interlaced))
     return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def grey(picture: Picture) -> NDArray[np.float32]:
-    """The picture's only channel, or the three that must be alike."""
+    """Return the one channel of a picture, having checked that three channels are equal."""
     assert picture.values.dtype == np.float32
     assert picture.values.ndim == 3
     for channel in range(1, picture.values.shape[2]):
@@ -52,9 +52,9 @@ def grey(picture: Picture) -> NDArray[np.float32]:
 GOOD = encoded(DIGIT)
 
 
-def refuse(content: bytes, *words: str, limits: Limits | None = None) -> str:
+def refuse(content: bytes, *words: str, limits: DecodeLimits | None = None) -> str:
     with pytest.raises(KilonetError) as error:
-        decode(content, "photo", limits or Limits())
+        decode(content, "photo", limits or DecodeLimits())
     return refusal(error, "photo", *words)
 
 
@@ -153,12 +153,12 @@ def test_what_will_not_do_is_refused(content: bytes, words: str) -> None:
 
 
 def test_limits_are_the_callers() -> None:
-    refuse(GOOD, "over 50 bytes", limits=Limits(content=50))
-    refuse(GOOD, "28x28 pixels, over 700", limits=Limits(pixels=700))
+    refuse(GOOD, "over 50 bytes", limits=DecodeLimits(content=50))
+    refuse(GOOD, "28x28 pixels, over 700", limits=DecodeLimits(pixels=700))
     progressive = encoded(DIGIT, "JPEG", progressive=True)
     decode(progressive, "photo")
-    refuse(progressive, "too many scans", limits=Limits(scanned=28 * 28 * 2))
-    decode(encoded(DIGIT, "JPEG"), "photo", Limits(scanned=28 * 28 * 2))
+    refuse(progressive, "too many scans", limits=DecodeLimits(scanned=28 * 28 * 2))
+    decode(encoded(DIGIT, "JPEG"), "photo", DecodeLimits(scanned=28 * 28 * 2))
 
 
 def data_of(depth: int, colour: int, columns: int, rows: int, share: float) -> bytes:
@@ -168,7 +168,7 @@ def data_of(depth: int, colour: int, columns: int, rows: int, share: float) -> b
 
 @pytest.mark.parametrize(("depth", "colour"), [(1, 0), (2, 0), (8, 0), (16, 0), (8, 2), (16, 2), (8, 4), (8, 6)])
 def test_a_png_whose_pixels_end_early_is_refused(depth: int, colour: int) -> None:
-    """Its chunks are all there and sound; Pillow alone would fill the rest with black."""
+    """All its chunks are valid, and Pillow would fill the missing rows with black."""
     decode(png(13, 9, data_of(depth, colour, 13, 9, 1), depth=depth, colour=colour), "photo")
     refuse(png(13, 9, data_of(depth, colour, 13, 9, 0.99), depth=depth, colour=colour), "end early")
     refuse(png(13, 9, data_of(depth, colour, 13, 9, 0), depth=depth, colour=colour), "end early")
@@ -209,7 +209,7 @@ def test_a_damaged_file_never_raises_anything_else(whole: bytes, data: st.DataOb
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     try:
-        picture = decode(bytes(damaged), "photo", Limits(pixels=100_000))
+        picture = decode(bytes(damaged), "photo", DecodeLimits(pixels=100_000))
     except KilonetError as error:
         refusal(error, "photo")
     else:

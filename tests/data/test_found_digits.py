@@ -1,4 +1,4 @@
-"""Digits as they are found on photos: read nearly as well as the clean images they were made from."""
+"""Digits in photos are read nearly as well as the clean images that they were made from."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 from found_digits import Change, draw_change, found_digit
 from kilonet.data.datasets import DataSet
 from kilonet.data.decode import decode
-from kilonet.data.digits.finder import prepare_digit
+from kilonet.data.digits.prepare import prepare_digit
 from kilonet.models.model import load_model
 from kilonet.models.prediction import predictions_of
 
@@ -30,16 +30,16 @@ def test_the_pictures_vary_as_they_should() -> None:
 def test_found_digits_are_read_nearly_as_well_as_clean_ones(mnist: DataSet) -> None:
     model, test = load_model("best"), mnist.test
     labels = test.labels[:COUNT].numpy()
-    sights = [
+    prepared = [
         prepare_digit(decode(found_digit(test.pixels[number, 0].numpy(), draw_change(number)), f"digit {number}"))
         for number in range(COUNT)
     ]
-    pixels = torch.from_numpy(np.stack([sight.pixels for sight in sights])).unsqueeze(1)
-    found = predictions_of(model.logits(pixels).numpy(), sights, model.metadata, digits=True)
+    pixels = torch.from_numpy(np.stack([image.pixels for image in prepared])).unsqueeze(1)
+    found = predictions_of(model.logits(pixels).numpy(), prepared, model.metadata, digits=True)
     right = np.array([answer.label == label for answer, label in zip(found, labels, strict=True)])
     clean = model.predict(test.pixels[:COUNT]).classes == labels
     assert right.mean() >= 0.97 * clean.mean()
-    # Who is wrong should say so.
+    # Wrong predictions should be uncertain.
     sure = np.array([not answer.uncertain for answer in found])
     assert sure.mean() > 0.9
     assert right[sure].mean() > 0.99

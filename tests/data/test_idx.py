@@ -1,4 +1,4 @@
-"""The IDX reader: reads every valid file, and gives every other one a line of its own."""
+"""The IDX reader reads every valid file and refuses every other one with a message of its own."""
 
 import gzip
 import re
@@ -80,7 +80,7 @@ def test_a_flipped_bit_in_a_gzip_file_never_gives_other_images(
     except KilonetError as error:
         refusal(error, path)
     else:
-        # Some bits of a gzip header, such as its time stamp, mean nothing to the data.
+        # Some bits of a gzip header, such as its time stamp, do not affect the data.
         assert idx_bytes(read) == IMAGES
 
 
@@ -178,7 +178,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     [
         (header(10, 28, 28), "more data than the 7,840 bytes", 16),
         (header(2**31, 2**31, 1), "1 to 268,435,456 are read", 16),
-        # The largest size that is read at all: its memory is bounded, and by the data that are there.
+        # The largest size that is read; memory is bounded by the data in the file.
         (header(2**28, 1, 1), "more data than the 268,435,456 bytes", 600),
     ],
 )

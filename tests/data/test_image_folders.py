@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helpers import refusal
-from kilonet.data.image_folders import as_it_is, class_folders, image_files, read_labelled, read_picture
+from kilonet.data.image_folders import class_folders, image_files, read_labelled, read_picture, unchanged_pixels
 from kilonet.utils.errors import KilonetError
 
 
@@ -45,7 +45,7 @@ def test_images_have_the_labels_of_their_folders(tmp_path: Path) -> None:
     files = [
         save(tmp_path / name, level(value)) for name, value in (("cat/1.png", 1), ("cat/2.png", 2), ("fox/1.png", 3))
     ]
-    pixels, labels, found = read_labelled(tmp_path, {"cat": 0, "fox": 4}, as_it_is)
+    pixels, labels, found = read_labelled(tmp_path, {"cat": 0, "fox": 4}, unchanged_pixels)
     assert pixels.shape == (3, 1, 4, 6)
     assert pixels.dtype == np.uint8
     assert pixels[:, 0, 0, 0].tolist() == [1, 2, 3]
@@ -58,7 +58,7 @@ def test_images_that_differ_are_refused(tmp_path: Path, other: NDArray[np.uint8]
     save(tmp_path / "cat" / "1.png", level(1))
     save(tmp_path / "cat" / "2.png", other)
     with pytest.raises(KilonetError) as error:
-        read_labelled(tmp_path, {"cat": 0}, as_it_is)
+        read_labelled(tmp_path, {"cat": 0}, unchanged_pixels)
     refusal(error, tmp_path / "cat" / "2.png", "6x4 grey")
 
 
@@ -70,7 +70,7 @@ def test_empty_unreadable_and_far_too_large_are_refused(tmp_path: Path) -> None:
         elif content is not None:
             save(tmp_path / "cat" / "1.png", content)
         with pytest.raises(KilonetError) as error:
-            read_labelled(tmp_path, {"cat": 0}, as_it_is)
+            read_labelled(tmp_path, {"cat": 0}, unchanged_pixels)
         refusal(error, words)
 
 

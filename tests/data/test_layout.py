@@ -1,4 +1,4 @@
-"""MNIST's layout: 20 pixels long, centre of mass in the middle, strokes neither faded nor clotted."""
+"""MNIST's layout: 20 pixels long, centre of mass in the middle, strokes neither too thin nor too thick."""
 
 import numpy as np
 import pytest

@@ -371,7 +371,7 @@ def test_bad_arguments_are_refused() -> None:
         engine.train_batch(torch.tensor([COUNT]), torch.zeros(1, 2, 3), 0.1, 0)
     with pytest.raises(KilonetError, match="transforms"):
         engine.train_batch(torch.tensor([0]), torch.zeros(2, 2, 3), 0.1, 0)
-    with pytest.raises(KilonetError, match="pixels"):
+    with pytest.raises(KilonetError, match="images must be uint8"):
         engine.logits(torch.zeros(1, 2, 3, 3, dtype=torch.uint8))
     pixels, labels = images_for(recipe)
     with pytest.raises(KilonetError, match="labels"):

@@ -1,4 +1,4 @@
-"""The corruptions of MNIST-C: each does what its definition says, always the same, and only that."""
+"""The corruptions of MNIST-C follow their definitions and are reproducible."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def some(mnist: DataSet) -> Images:
 
 
 def change(images: Images, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The images before and after, 0 to 1."""
+    """Return the images before and after a corruption, 0 to 1."""
     return images.pixels[:, 0].numpy() / 255, corrupted(images, name).pixels[:, 0].numpy() / 255
 
 
@@ -74,7 +74,7 @@ def test_blurs_keep_the_ink_and_soften_it(some: Images, name: str) -> None:
 
 
 def moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Each image's centre, row and column, and ink."""
+    """Return the row and column of each image's centre, and its ink."""
     ink = images.sum((1, 2))
     rows, columns = np.arange(28), np.arange(28)
     return (images.sum(2) @ rows) / ink, (images.sum(1) @ columns) / ink, ink
@@ -83,7 +83,7 @@ def moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_translate_moves_by_three_in_both_directions(some: Images) -> None:
     before, after = change(some, "translate")
     for was, now in list(zip(moments(before), moments(after), strict=True))[:2]:
-        # Some lose a little of their ink over the border.
+        # Some images lose a little ink at the border.
         assert (np.abs(np.abs(now - was) - 3) < 0.01).mean() > 0.8
         assert {*np.sign(now - was)} == {-1, 1}
 

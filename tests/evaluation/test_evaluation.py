@@ -9,7 +9,7 @@ from torch import Tensor
 
 from helpers import model_section, refusal, some_pixels
 from kilonet.data.datasets import DataSet, Images
-from kilonet.evaluation.scoring import WORST_IMAGES, Evaluation, evaluate
+from kilonet.evaluation.scoring import WORST_IMAGES, Evaluation, accuracy_of, correct_predictions, evaluate
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.model import Model
 from kilonet.training.run_folder import Run
@@ -92,8 +92,8 @@ def test_it_can_be_written_as_json() -> None:
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (Images(some_pixels(2, (1, 2, 2)), torch.tensor([0, 1])), "(1, 2, 2)"),
-        (Images(some_pixels(2, (3, 1, 1)), torch.tensor([0, 1])), "(3, 1, 1)"),
+        (Images(some_pixels(2, (1, 2, 2)), torch.tensor([0, 1])), "(2, 1, 2, 2)"),
+        (Images(some_pixels(2, (3, 1, 1)), torch.tensor([0, 1])), "(2, 3, 1, 1)"),
         (Images(some_pixels(2, (1, 1, 1)), torch.tensor([0, 3])), "up to 3"),
     ],
 )
@@ -101,3 +101,10 @@ def test_images_that_do_not_fit_are_refused(images: Images, words: str) -> None:
     with pytest.raises(KilonetError) as error:
         evaluate(Fixed(), images)
     refusal(error, words)
+
+
+def test_correct_predictions_have_the_highest_score() -> None:
+    logits, labels = torch.tensor([[0.1, 0.2], [3.0, -1.0], [0.0, 0.5], [1.0, 2.0]]), torch.tensor([1, 0, 0, 1])
+    assert correct_predictions(logits, labels).tolist() == [True, True, False, True]
+    assert correct_predictions(logits.numpy(), labels.numpy()).tolist() == [True, True, False, True]
+    assert accuracy_of(logits, labels) == accuracy_of(logits.numpy(), labels.numpy()) == 0.75

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kilonet.evaluation.statistics import NORMAL_QUANTILE_95, mean_and_deviation, wilson_interval
+from kilonet.evaluation.statistics import mean_and_std, wilson_interval
 
 
 # The first three are of R. G. Newcombe, "Two-sided confidence intervals for the single proportion", 1998, table I.
@@ -39,18 +39,24 @@ def test_an_interval_holds_the_share_and_mirrors(trials: int, share: float) -> N
     assert list(wilson_interval(trials - successes, trials)) == pytest.approx([1 - high, 1 - low], abs=1e-9)
 
 
-def test_the_quantile_is_the_normal_ones() -> None:
-    assert pytest.approx(standard.NormalDist().inv_cdf(0.975), abs=1e-6) == NORMAL_QUANTILE_95
+@given(trials=st.integers(1, 10**6), share=st.floats(0, 1))
+def test_an_interval_is_that_of_wilsons_formula(trials: int, share: float) -> None:
+    successes = round(share * trials)
+    squared = standard.NormalDist().inv_cdf(0.975) ** 2
+    for bound in wilson_interval(successes, trials):
+        # The bounds are the shares p whose distance from the found one is the quantile times their standard error.
+        found = (successes / trials - bound) ** 2
+        assert found == pytest.approx(squared * bound * (1 - bound) / trials, rel=1e-6, abs=1e-9)
 
 
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=30))
-def test_mean_and_deviation_are_the_standard_librarys(values: list[float]) -> None:
-    mean, deviation = mean_and_deviation(values)
+def test_mean_and_std_are_the_standard_librarys(values: list[float]) -> None:
+    mean, std = mean_and_std(values)
     assert mean == pytest.approx(standard.mean(values), abs=1e-6)
-    assert deviation == pytest.approx(standard.stdev(values), abs=1e-6)
+    assert std == pytest.approx(standard.stdev(values), abs=1e-6)
 
 
-def test_a_single_value_has_no_deviation() -> None:
-    mean, deviation = mean_and_deviation([99.5])
+def test_a_single_value_has_no_std() -> None:
+    mean, std = mean_and_std([99.5])
     assert mean == 99.5
-    assert math.isnan(deviation)
+    assert math.isnan(std)

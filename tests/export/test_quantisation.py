@@ -144,7 +144,7 @@ def test_finetuning_happens_only_when_the_drop_asks_for_it(small: DataSet, monke
 def test_images_of_another_size_are_refused() -> None:
     with pytest.raises(KilonetError) as error:
         quantisation.quantise(load_model("mcu"), unlabelled(some_pixels(12, (1, 8, 8))))
-    refusal(error, "(1, 8, 8)", "(1, 28, 28)")
+    refusal(error, "(12, 1, 8, 8)", "(N, 1, 28, 28)")
 
 
 def test_too_few_images_are_refused() -> None:

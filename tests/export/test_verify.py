@@ -109,7 +109,7 @@ def test_an_exported_folder_is_a_model(exported: Path, small: DataSet) -> None:
     assert kilonet.evaluate(model, small.test).accuracy == (expected.argmax(1) == small.test.labels.numpy()).mean()
     with pytest.raises(KilonetError) as error:
         model.predict(np.zeros((2, 27, 28), np.uint8))
-    refusal(error, "(N, 28, 28)")
+    refusal(error, "(N, 1, 28, 28)")
 
 
 @pytest.mark.usefixtures("_quantised_once")

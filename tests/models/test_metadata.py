@@ -1,4 +1,4 @@
-"""What a model's file says beside the network, and files that say nothing."""
+"""The metadata of model files, and files without metadata."""
 
 import hashlib
 import json

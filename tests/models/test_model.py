@@ -1,4 +1,4 @@
-"""Model files: what was saved is loaded, and whatever else a file may hold is refused in one line."""
+"""A saved model is loaded unchanged, and every other file is refused with one line."""
 
 import hashlib
 import json
@@ -61,7 +61,7 @@ def with_tensors(change: Callable[[dict[str, Tensor]], object]) -> bytes:
 
 
 def with_metadata(**entries: object) -> bytes:
-    """Change keys of our own entry in the header."""
+    """Change keys of the entry `kilonet` in the header."""
     ours = {**json.loads(HEADER["__metadata__"]["kilonet"]), **entries}
     return packed({**HEADER, "__metadata__": {"kilonet": json.dumps(ours)}})
 
@@ -142,7 +142,7 @@ def test_arrays_and_tensors_with_and_without_a_channel_are_the_same_to_predict()
 def test_predict_refuses_images_of_another_shape_or_type(images: Any) -> None:
     with pytest.raises(KilonetError) as error:
         Model(SECTION, STATE).predict(images)
-    refusal(error, "uint8 (N, 28, 28)")
+    refusal(error, "uint8 (N, 1, 28, 28)")
 
 
 def test_predict_draws_nothing_and_leaves_no_gradients() -> None:
@@ -324,7 +324,7 @@ def test_a_claim_of_billions_of_parameters_allocates_none(file: Path) -> None:
 
 
 class Exploit:
-    """Pickled, it makes a file when it is unpickled."""
+    """An object that makes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kilonet.data.digits.finder import BLOB, PreparedImage
+from kilonet.data.digits.prepare import BLOB, PreparedImage
 from kilonet.models.calibration import Calibration
 from kilonet.models.metadata import Metadata
 from kilonet.models.prediction import STRANGE, Prediction, predictions_of

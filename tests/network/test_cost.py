@@ -1,4 +1,4 @@
-"""What a network costs, held against torch itself and against the table of the ERA homework's README."""
+"""The cost of a network, compared with torch and with the table of the ERA homework's README."""
 
 from itertools import pairwise
 
@@ -43,12 +43,12 @@ def networks(draw: st.DrawFn, most: int = 6) -> ModelSection:
 
 
 def probed_field(section: ModelSection, count: int) -> tuple[int, int]:
-    """Measure how many rows and columns of the image one output of the first `count` layers sees, by its gradient."""
+    """Measure, by its gradient, the rows and columns of the image that an output after `count` layers depends on."""
     network = Network(section).eval()
     layers = network.layers[:count]
     for module in list(layers.modules()):
         for name, child in module.named_children():
-            # A maximum shows the gradient of its winner only, and a ReLU none where it is shut.
+            # A maximum has a gradient for its largest input only, and a ReLU none for negative inputs.
             if isinstance(child, nn.MaxPool2d):
                 setattr(module, name, nn.AvgPool2d(child.kernel_size))
             elif isinstance(child, nn.ReLU):
@@ -71,7 +71,7 @@ def test_the_receptive_field_is_what_a_gradient_reaches(section: ModelSection) -
     for number, cost in enumerate(network_cost(section).layers, 1):
         seen_rows, seen_columns = probed_field(section, number)
         if any(word.startswith("gap") for word in section.layers[:number]):
-            # A mean sees all that there is, of the longer side.
+            # A mean depends on its whole input, so the longer side counts.
             assert max(seen_rows, seen_columns) <= cost.receptive_field
             clipped = any("same" in word for word in section.layers)
             assert clipped or max(seen_rows, seen_columns) == cost.receptive_field
@@ -101,7 +101,7 @@ def test_the_seeds_receptive_fields(count: int, field: int, jump: int) -> None:
 
 
 def measured(section: ModelSection) -> list[tuple[int, int, tuple[int, ...]]]:
-    """Count each layer's parameters, its multiply-accumulates and its output shape while torch runs it."""
+    """Return the parameters, multiply-accumulates and output shape of each layer, counted while torch runs it."""
     network = Network(section).eval()
     macs = dict.fromkeys(network.layers, 0)
     shapes: dict[nn.Module, tuple[int, ...]] = {}
@@ -127,30 +127,32 @@ def measured(section: ModelSection) -> list[tuple[int, int, tuple[int, ...]]]:
 @settings(max_examples=60)
 @given(section=networks())
 def test_parameters_macs_and_shapes_are_torchs(section: ModelSection) -> None:
-    budget = network_cost(section)
+    cost = network_cost(section)
     expected = measured(section)
-    assert [(cost.parameters, cost.macs, cost.output_shape) for cost in budget.layers] == expected
-    assert budget.parameters == sum(parameter.numel() for parameter in Network(section).parameters())
-    assert budget.parameters == section.parameters
-    assert budget.macs == sum(macs for _, macs, _ in expected)
+    assert [(layer.parameters, layer.macs, layer.output_shape) for layer in cost.layers] == expected
+    assert cost.parameters == sum(parameter.numel() for parameter in Network(section).parameters())
+    assert cost.parameters == section.parameters
+    assert cost.macs == sum(macs for _, macs, _ in expected)
 
 
 @given(section=networks())
 def test_bytes_follow_from_the_shapes(section: ModelSection) -> None:
-    budget = network_cost(section)
+    cost = network_cost(section)
     convolutions = [module for module in Network(section).modules() if isinstance(module, nn.Conv2d)]
-    assert budget.weight_bytes == sum(module.weight.numel() for module in convolutions)
-    sizes = [torch.Size(shape).numel() for shape in [section.input_shape, *(c.output_shape for c in budget.layers)]]
-    assert [cost.activation_bytes for cost in budget.layers] == sizes[1:]
-    assert budget.peak_activation_bytes == max(before + after for before, after in pairwise(sizes))
+    assert cost.weight_bytes == sum(module.weight.numel() for module in convolutions)
+    sizes = [
+        torch.Size(shape).numel() for shape in [section.input_shape, *(layer.output_shape for layer in cost.layers)]
+    ]
+    assert [layer.activation_bytes for layer in cost.layers] == sizes[1:]
+    assert cost.peak_activation_bytes == max(before + after for before, after in pairwise(sizes))
 
 
 def test_the_reference_network_costs_what_is_claimed() -> None:
-    budget = network_cost(load_recipe("baseline").model)
-    assert budget.parameters == 7662
-    assert budget.macs == 1_498_880
-    assert budget.weight_bytes == 7510
-    assert budget.peak_activation_bytes == 20 * 24 * 24 + 10 * 26 * 26
+    cost = network_cost(load_recipe("baseline").model)
+    assert cost.parameters == 7662
+    assert cost.macs == 1_498_880
+    assert cost.weight_bytes == 7510
+    assert cost.peak_activation_bytes == 20 * 24 * 24 + 10 * 26 * 26
 
 
 def test_the_seeds_table_is_reproduced() -> None:

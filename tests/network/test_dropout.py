@@ -1,4 +1,4 @@
-"""Dropout with a cheap mask does what dropout does."""
+"""Dropout with a cheap mask equals torch's dropout in distribution."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Layers at their places: shapes and counts as torch has them, repetitions, and every objection."""
+"""Layers at their places: shapes and counts as in torch, repetitions, and every error."""
 
 import pytest
 import torch

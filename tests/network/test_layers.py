@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from helpers import refusal
-from kilonet.network.layers import Again, Conv, Entry, Gap, MaxPool, Pointwise, parse_layer
+from kilonet.network.layers import Again, Conv, Gap, LayerEntry, MaxPool, Pointwise, parse_layer
 from kilonet.utils.errors import KilonetError
 
 CHANNELS = st.integers(1, 4096)
@@ -20,12 +20,12 @@ LAYERS = st.one_of(
 
 
 @given(layer=LAYERS)
-def test_the_text_form_is_read_back(layer: Entry) -> None:
+def test_the_text_form_is_read_back(layer: LayerEntry) -> None:
     assert parse_layer(str(layer)) == layer
 
 
 @given(layer=LAYERS, gaps=st.lists(st.sampled_from([" ", "  ", "\t", "\n"]), min_size=6, max_size=6))
-def test_spaces_do_not_matter(layer: Entry, gaps: list[str]) -> None:
+def test_spaces_do_not_matter(layer: LayerEntry, gaps: list[str]) -> None:
     words = str(layer).split()
     assert parse_layer("".join(gap + word for gap, word in zip(gaps, words, strict=False))) == layer
 
@@ -45,7 +45,7 @@ def test_spaces_do_not_matter(layer: Entry, gaps: list[str]) -> None:
         ("again 3 x4", Again(3, times=4)),
     ],
 )
-def test_known_texts(text: str, layer: Entry) -> None:
+def test_known_texts(text: str, layer: LayerEntry) -> None:
     assert parse_layer(text) == layer
 
 

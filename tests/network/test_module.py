@@ -24,7 +24,7 @@ def test_the_reference_network_is_the_seeds() -> None:
     assert network(some_pixels(5)).shape == (5, 10)
 
 
-def test_pixels_are_normalised_by_the_sections_mean_and_deviation() -> None:
+def test_pixels_are_normalised_by_the_sections_mean_and_std() -> None:
     network = Network(model_section("gap", mean=0.25, std=0.5))
     white, black = torch.full((1, 1, 28, 28), 255, dtype=torch.uint8), torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
     assert network(white).item() == pytest.approx((1 - 0.25) / 0.5)
@@ -55,7 +55,7 @@ def test_a_residual_layer_adds_its_input() -> None:
 
 def test_a_depthwise_layer_keeps_channels_apart() -> None:
     network = initial_network(model_section("conv 3", "conv 6 depthwise", "gap"), seed=0).eval()
-    # Of either sign and large, so that no channel is zero everywhere behind its ReLU.
+    # Large weights of either sign, so that no channel is zero everywhere after its ReLU.
     values = 10 * torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     before = network.layers[1](values.clone())
     values[:, 1] += 1

@@ -329,7 +329,7 @@ def test_bad_input_is_refused_in_one_line(
     (tmp_path / "half").mkdir()
     command(capsys, "report").refused("report: ", "required: RUN")
     with pytest.raises(KilonetError) as error:
-        subject_of([], Evidence())
+        collect([])
     refusal(error, "no run given")
     command(capsys, "report", "no-such-run").refused("no-such-run")
     command(capsys, "report", tmp_path / "half").refused("half")

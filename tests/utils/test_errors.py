@@ -1,4 +1,4 @@
-"""Errors are one line, whatever they quote."""
+"""An error message is one line, even if it quotes line breaks."""
 
 import pytest
 

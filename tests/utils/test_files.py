@@ -68,7 +68,7 @@ def test_the_content_is_on_the_disk_before_the_name_is(tmp_path: Path, monkeypat
     for name in ("fsync", "replace"):
         monkeypatch.setattr(os, name, recorded(name))
     write_atomically(tmp_path / "file", b"new")
-    # And the folder, in which the name is, after it.
+    # The folder, which holds the name, is flushed after the file.
     assert calls == ["fsync", "replace", "fsync"]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kilonet.cli.flags import Parser, add_json_flag, add_recipe_flags, recipe_changes
-from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.evaluation.statistics import mean_and_std
 from kilonet.utils.errors import KilonetError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def seeds_text(runs: Sequence["Run"]) -> str:
     """Return what is printed after several seeds: each one's accuracy, their mean and standard deviation."""
     results = [run.result for run in runs]
     lines = [f"seed {result.recipe.run.seed}: {100 * result.final.test_accuracy:.2f}%" for result in results]
-    mean, deviation = mean_and_deviation([100 * result.final.test_accuracy for result in results])
+    mean, deviation = mean_and_std([100 * result.final.test_accuracy for result in results])
     spread = "" if math.isnan(deviation) else f" ± {deviation:.3f}"
     lines += _teacher_lines(results[0])
     images = f"{results[0].scored_images} {results[0].scored.lower()} images"

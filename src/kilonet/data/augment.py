@@ -19,7 +19,7 @@ from kilonet.data.section import AugmentSection
 
 
 def draw_transforms(augment: AugmentSection, count: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` random transforms, each dial uniform in its range: float32 (count, 2, 3)."""
+    """Draw `count` random transforms, float32 (count, 2, 3); each parameter is uniform in its range."""
     uniform = torch.rand(count, 5, generator=generator) * 2 - 1
     angle = uniform[:, 0] * math.radians(augment.rotation)
     size = 1 + uniform[:, 1] * augment.scale
@@ -34,9 +34,9 @@ def draw_transforms(augment: AugmentSection, count: int, generator: torch.Genera
 
 
 def apply_transforms(pixels: Tensor, transforms: Tensor) -> Tensor:
-    """Resample images: uint8 (N, C, H, W) and float32 (N, 2, 3) to float32 (N, C, H, W), still 0 to 255."""
+    """Resample images, uint8 (N, C, H, W), by transforms, float32 (N, 2, 3): float32 (N, C, H, W), 0 to 255."""
     _, _, rows, columns = pixels.shape
-    # affine_grid works in units of half the image's width and height, not in pixels.
+    # affine_grid counts in halves of the image's width and height, not in pixels.
     half = torch.tensor([columns / 2, rows / 2], device=pixels.device)
     to_units = torch.cat([half.view(1, 2).expand(2, 2) / half.view(2, 1), 1 / half.view(2, 1)], dim=1)
     grid = functional.affine_grid(transforms * to_units, list(pixels.shape), align_corners=False)

@@ -1,4 +1,4 @@
-"""Images in memory: the packaged MNIST, Debian's Fashion-MNIST, a folder of IDX files or of class-named folders."""
+"""Data sets in memory: the packaged MNIST, Debian's Fashion-MNIST, folders of IDX files or of images by class."""
 
 from dataclasses import dataclass, field, replace
 from importlib.resources import as_file, files
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kilonet.data.idx import read_idx
-from kilonet.data.image_folders import as_it_is, class_folders, read_labelled
+from kilonet.data.image_folders import class_folders, read_labelled, unchanged_pixels
+from kilonet.network.operations import array_type
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 
@@ -20,10 +21,10 @@ MNIST_SHA256 = {
     "t10k-images.idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels.idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-"""SHA-256 of the unpacked files as published."""
+"""SHA-256 of the published files, unpacked."""
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts its files."""
+"""The folder of Debian's package dataset-fashion-mnist."""
 FASHION_NAMES = (
     "T-shirt/top",
     "Trouser",
@@ -38,7 +39,7 @@ FASHION_NAMES = (
 )
 
 HOLDOUT_SHARE = 6
-"""One in so many training images is held out: 10,000 of MNIST's 60,000."""
+"""One in this many training images is held out: 10,000 of MNIST's 60,000."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,14 @@ class Images:
     labels: Tensor
     """int64 (N,)."""
     name: str = "images"
-    """What they are called in output, such as `Test`."""
+    """The name of the set in output, such as `Test`."""
 
     def __post_init__(self) -> None:
-        """Refuse tensors of another shape or dtype."""
+        """Check shapes and dtypes.
+
+        Raises:
+            KilonetError: pixels or labels have another shape or dtype.
+        """
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
             raise KilonetError(f"images must be uint8 (N, channels, rows, columns), not {_described(self.pixels)}")
         if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
@@ -64,41 +69,47 @@ class Images:
         return len(self.labels)
 
     def select(self, indices: Tensor, name: str) -> "Images":
-        """Return some of the images, copied, under another name."""
+        """Return a copy of some of the images, under another name."""
         return Images(self.pixels[indices], self.labels[indices], name)
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Images to train on and images to score."""
+    """Training images and test images."""
 
     train: Images
     test: Images
     names: tuple[str, ...] | None = field(default=None, kw_only=True)
-    """Of the classes; None where they are their numbers."""
+    """The names of the classes; None if they are the class numbers."""
 
     def hold_out(self) -> "DataSet":
-        """Split the training images: the last sixth after a fixed permutation is scored, not trained on."""
+        """Split the training images: the last sixth after a fixed permutation takes the place of the test images.
+
+        Raises:
+            KilonetError: there are fewer than six training images.
+        """
         count = len(self.train)
         held = count // HOLDOUT_SHARE
         if held == 0:
-            raise KilonetError(f"{count} training images are too few to hold some out")
-        # RandomState is NumPy's frozen generator: its permutations are the same in every version.
+            raise KilonetError(
+                f"{count} training images are too few to hold some out; it takes at least {HOLDOUT_SHARE}"
+            )
+        # NumPy keeps the random numbers of RandomState the same in every version.
         order = torch.from_numpy(np.random.RandomState(0).permutation(count))
         kept = self.train.select(order[: count - held], "Train")
         return DataSet(kept, self.train.select(order[count - held :], "Holdout"), names=self.names)
 
 
 def load_data(source: str, *, holdout: bool = False) -> DataSet:
-    """Load a data set to train on and to score.
+    """Load a data set.
 
     Args:
         source: `mnist`; `fashion-mnist`; a folder with the four IDX files of such a set, plain or gzip; or a folder
-            with `train` and `test`, each with a subfolder of PNG or JPEG images a class, all of one size.
-        holdout: hold the last part of the training images out, and score those; see `DataSet.hold_out`.
+            with `train` and `test`, each with one subfolder of PNG or JPEG images for each class, all of one size.
+        holdout: replace the test images by held-out training images; see `DataSet.hold_out`.
 
     Raises:
-        KilonetError: no such data set, a missing or damaged file, or files that do not belong together.
+        KilonetError: there is no such data set, a file is missing or damaged, or files do not fit one another.
     """
     data = _load(source)
     return data.hold_out() if holdout else data
@@ -121,10 +132,10 @@ def _load(source: str) -> DataSet:
 
 
 def check_fit(section: ModelSection, data: DataSet) -> None:
-    """Make sure that a network takes a data set.
+    """Check that a data set fits a network.
 
     Raises:
-        KilonetError: size, channels or classes differ; names the key to change.
+        KilonetError: size, channels or classes differ; the message names the key to change.
     """
     shape, expected = tuple(data.train.pixels.shape[1:]), section.input_shape
     if shape != expected:
@@ -143,7 +154,7 @@ def check_fit(section: ModelSection, data: DataSet) -> None:
 
 
 def has_classes(folder: Path) -> bool:
-    """Tell whether a folder holds class-named subfolders of images, and not IDX files."""
+    """Return whether a folder holds subfolders, one for each class, and no IDX files."""
     return folder.is_dir() and not any(folder.glob("t*-images*")) and bool(class_folders(folder))
 
 
@@ -157,9 +168,9 @@ def _load_fashion() -> DataSet:
 
 def _load_images(folder: Path) -> DataSet:
     names = class_folders(folder / "train")
-    strangers = sorted(set(class_folders(folder / "test")) - set(names))
-    if strangers:
-        raise KilonetError(f"{folder}: 'test' has a class '{strangers[0]}' that 'train' has not")
+    unknown = sorted(set(class_folders(folder / "test")) - set(names))
+    if unknown:
+        raise KilonetError(f"{folder}: 'test' has a class '{unknown[0]}' that 'train' has not")
     train, test = (_load_image_part(folder / part, names) for part in ("train", "test"))
     if train.pixels.shape[1:] != test.pixels.shape[1:]:
         raise KilonetError(f"{folder}: training and test images differ in size, or only some are in colour")
@@ -169,7 +180,7 @@ def _load_images(folder: Path) -> DataSet:
 
 def _load_image_part(folder: Path, names: list[str]) -> Images:
     labels = {name: label for label, name in enumerate(names) if (folder / name).is_dir()}
-    pixels, numbers, _ = read_labelled(folder, labels, as_it_is)
+    pixels, numbers, _ = read_labelled(folder, labels, unchanged_pixels)
     return Images(torch.from_numpy(pixels), torch.from_numpy(numbers), folder.name.capitalize())
 
 
@@ -189,11 +200,11 @@ def _load_part(folder: Path, part: str, name: str, digests: dict[str, str]) -> I
 
 
 def _load_file(folder: Path, name: str, dimensions: int, digests: dict[str, str]) -> NDArray[np.uint8]:
-    # Both spellings are about: train-images.idx3-ubyte and train-images-idx3-ubyte.
+    # Both spellings are in use: train-images.idx3-ubyte and train-images-idx3-ubyte.
     spellings = [spelling + ending for spelling in (name, name.replace(".", "-")) for ending in (".gz", "")]
     found = [folder / spelling for spelling in spellings if (folder / spelling).exists()]
     return read_idx(found[0] if found else folder / name, dimensions, digests.get(name))
 
 
 def _described(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+    return f"{array_type(tensor)} {tuple(tensor.shape)}"

@@ -1,7 +1,7 @@
-"""From the bytes of a PNG or JPEG file to a picture: limits first, then orientation, transparency, palette, 16 bits.
+"""Decode PNG and JPEG files: orientation, transparency, palettes and 16 bits are resolved.
 
-Nothing is decoded before its size is known to be within the limits, and what ends early is refused: Pillow itself fills
-the missing rows of a PNG file with black.
+A file is decoded only when its size is within the limits. A file that ends early is refused; Pillow would fill the
+missing rows of a PNG file with black.
 """
 
 import io
@@ -19,26 +19,26 @@ from kilonet.utils.errors import KilonetError
 
 FORMATS = ("PNG", "JPEG")
 WORKING_SIDE = 1024
-"""Larger pictures are scaled down to this longest side, averaging; a digit still has far more pixels than it needs."""
+"""Pictures with a longer side are scaled down to this one by averaging, which leaves enough pixels of a digit."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-# Column and row of the first pixel of each of Adam7's passes, and the steps between pixels.
+# The seven passes of Adam7: column and row of the first pixel, and the steps between pixels in x and y.
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _START_OF_SCAN = b"\xff\xda"
 _PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a file may ask for. They bound memory and time before anything is decoded."""
+class DecodeLimits:
+    """The limits of a file, which bound memory and time before anything is decoded."""
 
     content: int = 32 << 20
-    """Bytes of the file."""
+    """The most bytes of a file."""
     pixels: int = 64_000_000
-    """Rows times columns."""
+    """The most pixels, rows times columns."""
     scanned: int = 1_000_000_000
-    """Rows times columns times the scans of a progressive JPEG file, each of which is a pass over the whole picture."""
+    """The most pixels times scans of a progressive JPEG file; each scan is a pass over the whole picture."""
 
 
 @dataclass(frozen=True)
@@ -46,27 +46,27 @@ class Picture:
     """A decoded picture, upright."""
 
     values: NDArray[np.float32]
-    """float32 (rows, columns, channels), 0 to 255, one channel or three, the longest side at most `WORKING_SIDE`."""
+    """float32 (rows, columns, channels), 0 to 255, with 1 or 3 channels and no side over `WORKING_SIDE`."""
     grey: NDArray[np.uint8] | None
-    """uint8 (rows, columns): the very pixels, if the file holds upright 8-bit grey ones that were not scaled."""
+    """uint8 (rows, columns): the pixels of an upright 8-bit grey file that was not scaled; None for other files."""
 
 
-def decode(content: bytes, name: str, limits: Limits = Limits()) -> Picture:
+def decode(content: bytes, name: str, limits: DecodeLimits = DecodeLimits()) -> Picture:
     """Decode a PNG or JPEG file.
 
     Args:
         content: the file's bytes.
-        name: what messages call it.
-        limits: what it may ask for.
+        name: the name of the file in messages.
+        limits: the limits of the file.
 
     Raises:
-        KilonetError: no PNG or JPEG, over a limit, truncated or damaged; one line.
+        KilonetError: the file is no PNG or JPEG, over a limit, truncated or damaged.
     """
     if len(content) > limits.content:
         raise KilonetError(f"{name}: over {limits.content:,} bytes; save it smaller")
     try:
         with warnings.catch_warnings():
-            # Pillow warns of large pictures and of damaged metadata; our own limits and errors answer for both.
+            # Pillow warns of large pictures and of damaged metadata, which our own limits and errors cover.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_size(image, content, name, limits)
@@ -90,11 +90,11 @@ def decode(content: bytes, name: str, limits: Limits = Limits()) -> Picture:
         raise KilonetError(f"{name}: damaged: {error}") from None
 
 
-def _check_size(image: Image.Image, content: bytes, name: str, limits: Limits) -> None:
+def _check_size(image: Image.Image, content: bytes, name: str, limits: DecodeLimits) -> None:
     pixels = image.width * image.height
     if pixels > limits.pixels:
         raise KilonetError(f"{name}: {image.width}x{image.height} pixels, over {limits.pixels:,}; scale it down first")
-    # The entropy-coded data never hold this marker, so it is not counted too rarely.
+    # Every scan starts with this marker, so the scans are never more than the markers counted.
     if image.format == "JPEG" and pixels * content.count(_START_OF_SCAN) > limits.scanned:
         raise KilonetError(
             f"{name}: too many scans for {image.width}x{image.height} pixels; save it as a baseline JPEG"
@@ -102,7 +102,7 @@ def _check_size(image: Image.Image, content: bytes, name: str, limits: Limits) -
 
 
 def _check_png(content: bytes, size: tuple[int, int]) -> None:
-    """Make sure that the file holds all its pixels.
+    """Check that a PNG file holds all its pixels.
 
     Source: W3C, "Portable Network Graphics (PNG) Specification", 5.3 (chunks), 7.2 (scanlines), 8.1 (interlacing).
     """
@@ -129,7 +129,7 @@ def _scanline_bytes(size: tuple[int, int], bits: int, one: tuple[int, int, int, 
 
 
 def _png_data(content: bytes) -> Iterator[bytes]:
-    """Walk the chunks to the end, giving the packed pixels."""
+    """Yield the compressed pixels of each chunk, up to the chunk that ends the file."""
     position = len(_PNG_SIGNATURE)
     while True:
         length, kind = struct.unpack_from(">I4s", content, position)
@@ -152,13 +152,13 @@ def _picture(image: Image.Image) -> Picture:
         return Picture(grey.astype(np.float32)[:, :, None], grey)
     values = np.asarray(_reduced(_without_alpha(image)), np.float32)
     if image.mode.startswith("I"):
-        # 16 bits, in Pillow's words I;16 or I; the highest value is to be 255.
+        # 16-bit levels, Pillow's modes I;16 and I, are scaled to 0 to 255.
         values = values / np.float32(257)
     return Picture(values if values.ndim == 3 else values[:, :, None], None)
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:
-    """Return an image of mode L, F or RGB; what is transparent gets the paper that its ink would be written on."""
+    """Return an image of mode L, F or RGB; transparent pixels become white below dark ink, black below light ink."""
     if image.mode.startswith("I"):
         return image.convert("I").convert("F")
     if not image.has_transparency_data:

@@ -1,4 +1,4 @@
-"""The IDX format of the MNIST files, read strictly.
+"""A strict reader of IDX, the format of the MNIST files.
 
 Layout (Y. LeCun, C. Cortes, C. Burges, "The MNIST database"): two zero bytes, a type byte (0x08 for unsigned bytes),
 the number of dimensions, each dimension as a big-endian 32-bit number, then the elements, the last dimension fastest.
@@ -18,7 +18,7 @@ from kilonet.utils.errors import KilonetError
 
 UNSIGNED_BYTE = 0x08
 MAXIMUM_ELEMENTS = 1 << 28
-"""No file may ask for more memory than this, 256 MiB, whatever its header says."""
+"""The most elements of a file, whatever its header says: 256 MiB of memory."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 20
@@ -29,14 +29,14 @@ def read_idx(path: Path, dimensions: int, sha256: str | None = None) -> NDArray[
 
     Args:
         path: the file.
-        dimensions: how many dimensions it must have.
-        sha256: what the unpacked file must hash to, if that is known.
+        dimensions: the number of dimensions that it must have.
+        sha256: the SHA-256 that the unpacked file must have, if it is known.
 
     Returns:
-        A writable array of uint8 with that many dimensions.
+        A writable uint8 array of that many dimensions.
 
     Raises:
-        KilonetError: the file is missing, truncated, overlong or not what it says; one line that names it.
+        KilonetError: the file is missing, truncated, too long, or does not match its header or its SHA-256.
     """
     try:
         with path.open("rb") as raw:
@@ -77,7 +77,7 @@ def _parse_header(header: bytes, path: Path, dimensions: int) -> tuple[int, ...]
 
 
 def _read_exactly(stream: gzip.GzipFile | BufferedReader, length: int, path: Path) -> bytearray:
-    """Read `length` bytes and no more, in pieces, so that a lying header costs no memory."""
+    """Read `length` bytes and no more, in pieces, so that a wrong header costs no memory."""
     body = bytearray()
     while piece := stream.read(min(_CHUNK, length + 1 - len(body))):
         body += piece

@@ -1,4 +1,4 @@
-"""How training images are changed: the table `augment` of a recipe."""
+"""The random changes of training images: the table `augment` of a recipe."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from kilonet.utils.schema import Fraction, ProperFraction, Schema
 
 
 class AugmentSection(Schema):
-    """The random affine change of every training image, drawn anew each time it is seen."""
+    """The ranges of the random affine transform of a training image, drawn anew in every epoch."""
 
     rotation: Annotated[float, Field(ge=0, le=180)] = Field(0.0, description="largest rotation, degrees")
     shift: Annotated[float, Field(ge=0, le=64)] = Field(0.0, description="largest shift in x and in y, pixels")

@@ -12,6 +12,7 @@ from torch.nn import functional
 from kilonet.data.augment import apply_transforms
 from kilonet.data.datasets import Images
 from kilonet.engines.contract import Totals, average_share
+from kilonet.evaluation.scoring import correct_predictions
 from kilonet.models.model import Model
 from kilonet.network.module import Network
 from kilonet.network.operations import BatchNorm
@@ -94,7 +95,7 @@ class TorchEngine:
         self._optimizer.step()
         self._update_average()
         self._loss += loss.detach() * len(labels)
-        self._correct += (logits.argmax(1) == labels).sum()
+        self._correct += correct_predictions(logits, labels).sum()
 
     def _update_average(self) -> None:
         if self._final is not self._network:

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from kilonet.evaluation.scoring import correct_predictions
 from kilonet.models.calibration import GREATEST_TEMPERATURE, LEAST_TEMPERATURE, Calibration, energies
 from kilonet.utils.errors import KilonetError
 
@@ -30,7 +31,7 @@ def fit_calibration(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> C
     probabilities = Calibration(temperature=temperature).probabilities(logits)
     return Calibration(
         temperature=temperature,
-        sure_from=_sure_from(probabilities.max(1), probabilities.argmax(1) == labels),
+        sure_from=_sure_from(probabilities.max(1), correct_predictions(probabilities, labels)),
         energy_from=float(np.quantile(energies(logits), STRANGE_SHARE)),
     )
 

@@ -1,10 +1,11 @@
-"""The 15 corruptions of MNIST-C, with its severities, drawn from a fixed seed.
+"""The 15 corruptions of MNIST-C with their severities, drawn from a fixed seed.
 
 Source: N. Mu, J. Gilmer, "MNIST-C: a robustness benchmark for computer vision", 2019, and the settings of its program.
-Written anew on SciPy and scikit-image; the random numbers, and ImageMagick's motion blur, are our own, so single
-images differ from the published files, their distribution does not.
+This is a new implementation with SciPy and scikit-image. Its random numbers and its motion blur, which ImageMagick
+computes there, are its own: single images differ from the published files, but their distribution is the same.
 
-A corruption takes float64 (N, 28, 28), 0 to 1, and a generator, and returns the same, perhaps beyond 0 to 1.
+A corruption takes images, float64 (N, 28, 28), 0 to 1, and a random generator, and returns images of the same shape,
+whose values may lie outside 0 to 1.
 """
 
 import math
@@ -36,7 +37,7 @@ _BATCH = 200
 
 
 def shot_noise(images: Floats, random: np.random.Generator) -> Floats:
-    """Count photons, three for a white pixel."""
+    """Replace pixels by photon counts (Poisson), on average three for a white pixel."""
     return random.poisson(images * 3) / 3
 
 
@@ -46,30 +47,30 @@ def impulse_noise(images: Floats, random: np.random.Generator) -> Floats:
 
 
 def glass_blur(images: Floats, random: np.random.Generator) -> Floats:
-    """Blur, swap neighbouring pixels twice over, blur again."""
+    """Blur the images, swap neighbouring pixels in two passes, and blur again."""
     shuffled = np.floor(_blurred(images, 0.7) * 255) / 255
-    everyone = np.arange(len(images))
+    numbers = np.arange(len(images))
     for row, column in 2 * [(row, column) for row in range(27, 1, -1) for column in range(27, 1, -1)]:
         swapped = random.random(len(images)) < 0.5
         rows, columns = row + random.integers(-1, 1, len(images)), column + random.integers(-1, 1, len(images))
-        here, there = shuffled[:, row, column].copy(), shuffled[everyone, rows, columns]
-        shuffled[everyone, rows, columns] = np.where(swapped, here, there)
+        here, there = shuffled[:, row, column].copy(), shuffled[numbers, rows, columns]
+        shuffled[numbers, rows, columns] = np.where(swapped, here, there)
         shuffled[:, row, column] = np.where(swapped, there, shuffled[:, row, column])
     return _blurred(shuffled, 0.7)
 
 
 def motion_blur(images: Floats, random: np.random.Generator) -> Floats:
-    """Smear over 21 pixels in a direction of -45 to 45 degrees, with the falling half of a bell curve of deviation 3.
+    """Smear over 21 pixels in a direction of -45 to 45 degrees, weighted by half a Gaussian with a std of 3 pixels.
 
     Source of the sampling: ImageMagick's MotionBlurImage.
     """
     angles = np.radians(random.uniform(-45, 45, len(images)))
     weights = np.exp(-(np.arange(21) ** 2) / (2 * 3**2))
-    everyone, rows, columns = np.ogrid[: len(images), :SIDE, :SIDE]
+    numbers, rows, columns = np.ogrid[: len(images), :SIDE, :SIDE]
     smeared = np.zeros_like(images)
     for step, weight in enumerate(weights / weights.sum()):
         down, across = (np.ceil(step * wave(angles) - 0.5).astype(int)[:, None, None] for wave in (np.sin, np.cos))
-        smeared += weight * images[everyone, np.clip(rows + down, 0, 27), np.clip(columns + across, 0, 27)]
+        smeared += weight * images[numbers, np.clip(rows + down, 0, 27), np.clip(columns + across, 0, 27)]
     return smeared
 
 
@@ -103,15 +104,15 @@ def brightness(images: Floats, random: np.random.Generator) -> Floats:  # noqa: 
 
 
 def translate(images: Floats, random: np.random.Generator) -> Floats:
-    """Move by three pixels along both sides, either way."""
+    """Shift by three pixels in x and in y, each in a random direction."""
     padded = np.pad(images, ((0, 0), (3, 3), (3, 3)))
     tops, lefts = 6 * random.integers(0, 2, (2, len(images), 1, 1))
-    everyone, rows, columns = np.ogrid[: len(images), :SIDE, :SIDE]
-    return np.asarray(padded[everyone, rows + tops, columns + lefts])
+    numbers, rows, columns = np.ogrid[: len(images), :SIDE, :SIDE]
+    return np.asarray(padded[numbers, rows + tops, columns + lefts])
 
 
 def stripe(images: Floats, random: np.random.Generator) -> Floats:  # noqa: ARG001
-    """Invert the seven columns on either side."""
+    """Invert the seven outer columns on each side."""
     inverted = images.copy()
     for columns in (slice(None, 7), slice(21, None)):
         inverted[:, :, columns] = 1 - inverted[:, :, columns]
@@ -119,14 +120,14 @@ def stripe(images: Floats, random: np.random.Generator) -> Floats:  # noqa: ARG0
 
 
 def fog(images: Floats, random: np.random.Generator) -> Floats:
-    """Add three times a plasma fractal, and bring the brightest pixel back to what it was."""
+    """Add three times a plasma fractal, and scale the image so that its brightest pixel stays the same."""
     brightest = images.max((1, 2), keepdims=True)
     fogs = [_plasma(len(part), random) for part in np.split(images, range(_BATCH, len(images), _BATCH))]
     return np.asarray((images + 3 * np.concatenate(fogs)) * brightest / (brightest + 3))
 
 
 def spatter(images: Floats, random: np.random.Generator) -> Floats:
-    """Splash mud of a quarter's brightness."""
+    """Cover parts with spots of mud at a quarter of full brightness."""
     liquid = _blurred(random.normal(0.65, 0.3, images.shape), 1)
     mud = _blurred((liquid > 0.65).astype(np.float64), 1.5)
     mud[mud < 0.8] = 0
@@ -134,7 +135,7 @@ def spatter(images: Floats, random: np.random.Generator) -> Floats:
 
 
 def dotted_line(images: Floats, random: np.random.Generator) -> Floats:
-    """Draw a line from side to side, two columns drawn, two left out."""
+    """Draw a dotted line from side to side: two columns on, two columns off."""
     ends = random.integers(0, 27, (len(images), 2))
     gaps = np.arange(SIDE) // 2 % 2 == 0
     lines = np.stack([np.where(gaps, 0, _segment(0, left, 27, right)) for left, right in ends])
@@ -142,7 +143,7 @@ def dotted_line(images: Floats, random: np.random.Generator) -> Floats:
 
 
 def zigzag(images: Floats, random: np.random.Generator) -> Floats:
-    """Draw a zigzag line of waves four pixels long and four high."""
+    """Draw a zigzag line with waves four pixels long and four pixels high."""
     drawn = images.copy()
     for image in drawn:
         start = int(random.integers(0, 27))
@@ -153,7 +154,7 @@ def zigzag(images: Floats, random: np.random.Generator) -> Floats:
 
 
 def canny_edges(images: Floats, random: np.random.Generator) -> Floats:  # noqa: ARG001
-    """Leave the edges alone, by Canny's detector."""
+    """Keep only the edges that Canny's detector finds."""
     return np.stack([feature.canny(image) for image in images]).astype(np.float64)
 
 
@@ -181,20 +182,20 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 @dataclass(frozen=True)
 class CorruptedEvaluation:
-    """How a model does under each corruption. `str()` gives the table."""
+    """The accuracy of a model under each corruption. `str()` returns it as a table."""
 
     scored: str
-    """Name of the set."""
+    """The name of the set."""
     images: int
     clean: float
-    """Accuracy on the images as they are; this and the others are fractions."""
+    """The accuracy on the images without corruption; all accuracies are fractions."""
     accuracies: dict[str, float]
-    """Of each corruption."""
+    """The accuracy under each corruption, by its name."""
     mean: float
-    """Of the corruptions, without the clean images."""
+    """The mean accuracy over the corruptions, without the clean images."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as plain lists and numbers."""
+        """Return everything as plain lists and numbers, for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -205,10 +206,10 @@ class CorruptedEvaluation:
 
 
 def evaluate_corrupted(model: Classifier, images: Images) -> CorruptedEvaluation:
-    """Score a model on images, on each corruption of them.
+    """Score a model on images under each corruption.
 
     Raises:
-        KilonetError: the images or the model's input are not 28x28 and grey.
+        KilonetError: the images or the input of the model are not 28x28 and grey.
     """
     if tuple(images.pixels.shape[1:]) != (1, SIDE, SIDE):
         raise KilonetError(f"MNIST-C's corruptions are of 28x28 grey images, not {tuple(images.pixels.shape[1:])}")
@@ -223,7 +224,7 @@ def evaluate_corrupted(model: Classifier, images: Images) -> CorruptedEvaluation
 
 
 def corrupted(images: Images, name: str) -> Images:
-    """Return images, (N, 1, 28, 28), with the corruption of that name; always the same for the same images."""
+    """Return images, uint8 (N, 1, 28, 28), with a corruption; equal images give equal results."""
     random = np.random.default_rng([2019, list(CORRUPTIONS).index(name)])
     changed = CORRUPTIONS[name](images.pixels[:, 0].numpy() / 255, random)
     pixels = (np.clip(changed, 0, 1) * 255).astype(np.uint8)
@@ -235,11 +236,11 @@ def _blurred(images: Floats, sigma: float) -> Floats:
 
 
 def _warped(images: Floats, matrix: Floats) -> Floats:
-    """Resample every image at matrix @ (x, y), from the middle, bilinearly, black outside."""
+    """Resample images bilinearly at matrix @ (x, y), counted from the middle; outside is black."""
     whole = np.eye(3)
     whole[:2, :2] = matrix
     whole[:2, 2] = _MIDDLE * (1 - matrix.sum(1))
-    # scikit-image takes what comes last for channels of one image.
+    # scikit-image takes the last axis as the channels of one image.
     return np.asarray(np.moveaxis(warp(np.moveaxis(images, 0, -1), AffineTransform(whole)), -1, 0))
 
 
@@ -249,10 +250,10 @@ def _warped_either_way(images: Floats, random: np.random.Generator, matrix: Call
 
 
 def _plasma(count: int, random: np.random.Generator) -> Floats:
-    """Return the corners of plasma fractals of 256x256, 0 to 1 over the whole: (count, 28, 28).
+    """Return the corners of 256x256 plasma fractals, which range from 0 to 1: float64 (count, 28, 28).
 
     Source: A. Fournier, D. Fussell, L. Carpenter, "Computer rendering of stochastic models", 1982: midpoint
-    displacement, here wrapped around, the displacement falling by 1.4 a level.
+    displacement, here wrapped around at the borders; the displacement falls by a factor of 1.4 a level.
     """
     heights = np.zeros((count, _PLASMA_SIDE, _PLASMA_SIDE))
     step, reach = _PLASMA_SIDE, 100.0
@@ -276,7 +277,7 @@ def _plasma(count: int, random: np.random.Generator) -> Floats:
 
 
 def _segment(left: float, first: float, right: float, last: float) -> Floats:
-    """Draw a soft line from (column, row) to (column, row): its brightness is log(1 - distance / 2.3) + 1."""
+    """Return a soft line between two points, given as (column, row), of brightness log(1 - distance / 2.3) + 1."""
     columns, rows = np.meshgrid(np.arange(SIDE), np.arange(SIDE), sparse=True)
     height = first + (last - first) / (right - left) * (columns - left)
     distance = np.clip(np.abs(rows - height), 0, 2.3 - 1e-10)
@@ -285,7 +286,7 @@ def _segment(left: float, first: float, right: float, last: float) -> Floats:
 
 
 def _zigzag_corners(first: int, last: int) -> list[tuple[float, float]]:
-    """Return (column, row) of the corners, from column 2 to column 25."""
+    """Return the corners of a zigzag line, as (column, row), from column 2 to column 25."""
     angle = math.atan2(last - first, 23)
     length = 23 / math.cos(angle)
     waves = int((length - 2) // 4) + 1

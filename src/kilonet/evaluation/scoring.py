@@ -3,7 +3,7 @@
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,9 +17,12 @@ from kilonet.data.image_folders import class_folders, read_labelled
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.model import Classifier
 from kilonet.models.prediction import prepare_images
+from kilonet.network.operations import check_pixels
 from kilonet.utils.errors import KilonetError
 
 WORST_IMAGES = 10
+
+Array = TypeVar("Array", Tensor, NDArray[Any])
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,29 @@ class Evaluation:
         return "\n".join(lines)
 
 
+def correct_predictions(scores: Array, labels: Array) -> Array:
+    """Return which images are classified correctly, bool (N,).
+
+    Args:
+        scores: logits or probabilities, (N, classes).
+        labels: int64 (N,).
+    """
+    correct: Array = scores.argmax(1) == labels
+    return correct
+
+
+def accuracy_of(scores: Array, labels: Array) -> float:
+    """Return the share of images that are classified correctly; see `correct_predictions`."""
+    return int(correct_predictions(scores, labels).sum()) / len(labels)
+
+
 def evaluate(model: Classifier, images: Images) -> Evaluation:
     """Score a model on labelled images.
 
     Raises:
         KilonetError: the images have another shape than the network's input, or labels that it does not have.
     """
-    shape = tuple(images.pixels.shape[1:])
-    if shape != model.section.input_shape:
-        raise KilonetError(f"the images are {shape}, but the model takes {model.section.input_shape}")
+    check_pixels(images.pixels, model.section.input_shape)
     if int(images.labels.max()) >= model.section.classes:
         raise KilonetError(f"the labels go up to {int(images.labels.max())}, but the model has {model.section.classes}")
     return evaluation_of(model.logits(images.pixels), images)

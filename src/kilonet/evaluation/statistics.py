@@ -1,28 +1,26 @@
-"""The statistics behind the figures."""
+"""Means, standard deviations and confidence intervals.
+
+SciPy is imported inside the functions that need it: it takes half a second or more to import.
+"""
 
 import math
 from collections.abc import Sequence
 
-NORMAL_QUANTILE_95 = 1.959964
-"""The two-sided 95 % quantile of the normal distribution."""
-
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % interval of a proportion, as two fractions.
+    """Return the 95 % confidence interval of a proportion, two fractions; (0, 1) without trials.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
     """
     if trials == 0:
         return 0.0, 1.0
-    squared = NORMAL_QUANTILE_95**2
-    share = successes / trials
-    centre = (share + squared / (2 * trials)) / (1 + squared / trials)
-    spread = math.sqrt(share * (1 - share) / trials + squared / (4 * trials**2))
-    half = NORMAL_QUANTILE_95 * spread / (1 + squared / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    from scipy.stats import binomtest  # noqa: PLC0415
+
+    interval = binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean and the sample standard deviation, which is NaN for a single value."""
     mean = math.fsum(values) / len(values)
     if len(values) < 2:
@@ -31,15 +29,14 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of values that are normally distributed; NaN for a single value.
+    """Return the 95 % confidence interval of the mean of normally distributed values; NaN for a single value.
 
     Source: "Student" (W. S. Gosset), "The probable error of a mean", 1908.
     """
-    # Only here: whoever counts proportions need not wait for SciPy.
     from scipy.special import stdtrit  # noqa: PLC0415
 
-    mean, deviation = mean_and_deviation(values)
+    mean, std = mean_and_std(values)
     if len(values) < 2:
         return math.nan, math.nan
-    half = float(stdtrit(len(values) - 1, 0.975)) * deviation / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 0.975)) * std / math.sqrt(len(values))
     return mean - half, mean + half

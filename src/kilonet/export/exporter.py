@@ -202,8 +202,7 @@ def prepare_folder(folder: Path, model: Model) -> None:
 
 
 def _integer_accuracy(network: IntegerNetwork, images: Images) -> float:
-    scores = integer_logits(network, images.pixels.numpy())
-    return float((scores.argmax(1) == images.labels.numpy()).mean())
+    return accuracy_of(integer_logits(network, images.pixels.numpy()), images.labels.numpy())
 
 
 def _holdout_figures(quantised: QuantisationResult) -> dict[str, object]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.network.operations import Convolution, MaxPooling, Shape
+from kilonet.network.operations import Convolution, MaxPooling, Shape, check_pixels
 from kilonet.utils.errors import KilonetError
 
 SPECIFICATION = 1
@@ -149,8 +149,7 @@ def integer_logits(network: IntegerNetwork, pixels: Pixels) -> NDArray[np.int32]
     Raises:
         KilonetError: pixels of another shape or dtype.
     """
-    if pixels.dtype != np.uint8 or pixels.shape[1:] != network.input_shape:
-        raise KilonetError(f"pixels must be uint8 (N, *{network.input_shape}), not {pixels.dtype} {pixels.shape}")
+    check_pixels(pixels, network.input_shape)
     result = np.empty((len(pixels), network.classes), np.int32)
     *hidden, last = network.operations
     for start in range(0, len(pixels), _BATCH):

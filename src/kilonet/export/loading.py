@@ -1,7 +1,4 @@
-"""Loading whatever can classify: a trained model, or a folder that `kilonet export` wrote.
-
-It stands between the core and the leaf that ships, so that neither has to know of the other.
-"""
+"""Load a trained model, or a folder that `kilonet export` wrote."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,15 +12,15 @@ if TYPE_CHECKING:
 def load(source: str | Path) -> "model.Model | ExportedModel":
     """Load a model by packaged name, from a run folder, from a model file or from an exported folder.
 
-    An exported folder runs its C, compiled now: load only folders that you trust.
+    The C code of an exported folder is compiled and run: load only folders that you trust.
 
     Raises:
-        KilonetError: nothing there, or what is there is damaged or cannot be run here.
+        KilonetError: there is no such model, it is damaged, or this machine cannot run it.
     """
     folder = Path(source)
     if str(source) in model.packaged_models() or not folder.is_dir():
         return model.load_model(source)
-    # Only a folder needs the leaf: whoever loads a trained model by name does not wait for it.
+    # Only an exported folder needs these modules; loading a trained model by name does not wait for them.
     from kilonet.export.exported_model import ExportedModel  # noqa: PLC0415
     from kilonet.export.manifest import MANIFEST_FILE  # noqa: PLC0415
 

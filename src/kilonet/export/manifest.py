@@ -27,7 +27,7 @@ from kilonet.network.operations import Convolution, MaxPooling, Shape
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded, write_atomically
-from kilonet.utils.schema import Schema
+from kilonet.utils.schema import Schema, first_complaint
 
 MANIFEST_FILE = "model.json"
 _MAXIMUM_BYTES = 64 << 20
@@ -125,8 +125,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return _manifest_of(_ManifestSchema.model_validate_json(content))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        reason = first_complaint(error)
     except (KilonetError, ValueError, OverflowError) as error:
         reason = str(error)
     raise KilonetError(f"{path}: not a usable manifest: {reason}")

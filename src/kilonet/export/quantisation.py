@@ -11,13 +11,12 @@ weight equalization and bias correction", 2019.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kilonet.data.datasets import DataSet, Images
+from kilonet.evaluation.scoring import accuracy_of
 from kilonet.export import folding
 from kilonet.export.finetuning import finetune
 from kilonet.export.folding import FoldedAveragePooling, FoldedConvolution, FoldedStep
@@ -33,8 +32,7 @@ from kilonet.export.unrounded_steps import (
     to_integer_network,
 )
 from kilonet.models.model import Model
-from kilonet.network.operations import Convolution, MaxPooling
-from kilonet.utils.errors import KilonetError
+from kilonet.network.operations import Convolution, MaxPooling, check_pixels
 
 CALIBRATION_IMAGES = 1000
 TOLERATED_DROP = 0.0005
@@ -82,9 +80,9 @@ def quantise(model: Model, images: Images) -> QuantisationResult:
     Raises:
         KilonetError: the images are of another size than the network's or too few, or a sum could pass 32 bits.
     """
-    _check_size(model, images)
+    check_pixels(images.pixels, model.section.input_shape)
     data = DataSet(images, images).hold_out()
-    wanted = _accuracy(model.logits(data.test.pixels).numpy(), data.test)
+    wanted = accuracy_of(model.logits(data.test.pixels), data.test.labels)
     steps = choose_scales(model, data.train)
     network = to_integer_network(model.section, steps)
     calibrated = _integer_accuracy(network, data.test)
@@ -96,17 +94,7 @@ def quantise(model: Model, images: Images) -> QuantisationResult:
 
 
 def _integer_accuracy(network: IntegerNetwork, images: Images) -> float:
-    return _accuracy(integer_logits(network, images.pixels.numpy()), images)
-
-
-def _accuracy(scores: NDArray[Any], images: Images) -> float:
-    return float((scores.argmax(1) == images.labels.numpy()).mean())
-
-
-def _check_size(model: Model, images: Images) -> None:
-    if images.pixels.shape[1:] != model.section.input_shape:
-        found = tuple(images.pixels.shape[1:])
-        raise KilonetError(f"the images are {found}, but the model takes {model.section.input_shape}")
+    return accuracy_of(integer_logits(network, images.pixels.numpy()), images.labels.numpy())
 
 
 def choose_scales(model: Model, images: Images) -> tuple[UnroundedStep, ...]:

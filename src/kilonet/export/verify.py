@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from kilonet.data.datasets import Images
+from kilonet.evaluation.scoring import accuracy_of
 from kilonet.export.forms import FORMS, TOLERANCE, Allowance, FormRunner, trained_model
 from kilonet.export.integer import Pixels, integer_logits
 from kilonet.export.manifest import Manifest, read_manifest
+from kilonet.network.operations import check_pixels
 from kilonet.utils.errors import CannotRunHere, KilonetError
 from kilonet.utils.text_tables import aligned
 
@@ -93,8 +95,7 @@ def verify(folder: Path, images: Images) -> Verification:
             this machine.
     """
     manifest = read_manifest(folder)
-    if tuple(images.pixels.shape[1:]) != manifest.section.input_shape:
-        raise KilonetError(f"the images are {tuple(images.pixels.shape[1:])}, not {manifest.section.input_shape}")
+    check_pixels(images.pixels, manifest.section.input_shape)
     forms, not_run = _open_forms(folder, manifest)
     rows = tuple(_rows(folder, manifest, forms, images))
     return Verification(len(images), len(manifest.pixels), rows, not_run)
@@ -173,7 +174,7 @@ def _is_allowed(differing: int, predictions: int, found: _Logits, allowance: All
 
 
 def _accuracy(scores: _Logits, images: Images) -> float:
-    return float((scores.images.argmax(1) == images.labels.numpy()).mean())
+    return accuracy_of(scores.images, images.labels.numpy())
 
 
 def _cells(row: FormResult) -> tuple[str, ...]:

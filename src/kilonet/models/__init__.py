@@ -1,1 +1,1 @@
-"""A trained network with all it must know to be used: names, kind of images, calibration; loading, prediction."""
+"""Trained networks with what is needed to use them: class names, kind of images, calibration, loading, prediction."""

@@ -1,4 +1,4 @@
-"""How sure a model may be: probabilities that mean what they say, and the bounds below which an answer is marked."""
+"""The calibration of a model: the temperature of its probabilities, and the thresholds of an uncertain prediction."""
 
 from typing import Annotated
 
@@ -12,30 +12,33 @@ LEAST_TEMPERATURE, GREATEST_TEMPERATURE = 0.02, 50.0
 
 
 class Calibration(Schema):
-    """The dials that turn logits into a confidence."""
+    """The temperature and the thresholds that turn logits into a confidence."""
 
     temperature: Annotated[float, Field(ge=LEAST_TEMPERATURE, le=GREATEST_TEMPERATURE)] = 1.0
-    """Divides the logits before the softmax."""
+    """The divisor of the logits before the softmax."""
     sure_from: Fraction = 0.9
-    """An answer of a lower probability is uncertain."""
+    """The confidence threshold: a prediction of a lower probability is uncertain."""
     energy_from: float | None = None
-    """An image whose log-sum-exp of the logits is lower is unlike what the network was trained on; None to take all."""
+    """The energy threshold: an image whose logits have a lower log-sum-exp is unlike the training images.
+
+    None if every image is taken.
+    """
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Turn logits, float32 (N, classes), into probabilities of the same shape; each row sums to one."""
+        """Return the probabilities of logits, float32 (N, classes), in the same shape; each row sums to one."""
         scaled = logits / np.float32(self.temperature)
         powers = np.exp(scaled - scaled.max(1, keepdims=True))
         return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
 
 
 UNFITTED = Calibration()
-"""What a model without a calibration gets."""
+"""The calibration of a model that was never calibrated."""
 
 
 def energies(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return each row's log-sum-exp: (N, classes) to float64 (N,).
+    """Return the log-sum-exp of each row of logits, (N, classes): float64 (N,).
 
-    Source: W. Liu et al., "Energy-based out-of-distribution detection", 2020, with the sign turned round.
+    Source: W. Liu et al., "Energy-based out-of-distribution detection", 2020, with the opposite sign.
     """
     highest = logits.max(1).astype(np.float64)
     return np.asarray(highest + np.log(np.exp(logits - highest[:, None]).sum(1)))

@@ -1,4 +1,4 @@
-"""What a model file may say beside the network: names, what kind of images, how sure it may be."""
+"""The metadata of a model file: class names, kind of images, calibration."""
 
 from typing import Annotated
 
@@ -12,34 +12,35 @@ from kilonet.utils.schema import Schema
 
 DIGIT_SHAPE: Shape = (1, SIDE, SIDE)
 DIGITS = 10
-_LOOKED_AT = 200
+_SAMPLE = 200
+"""The training images that are examined for their layout."""
 
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class Metadata(Schema):
-    """Optional knowledge about a model."""
+    """What is known about a model beside its network; everything is optional."""
 
     names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=4096)] | None = Field(None, strict=False)
-    """Of the classes, in order; None where they are their numbers."""
+    """The names of the classes in order; None if they are the class numbers."""
     digits: bool | None = None
-    """Whether photos are to be laid out as MNIST's digits for it; None to tell by the network's shape."""
+    """Whether the model takes photos of digits, laid out as in MNIST; None if that follows from the network's shape."""
     calibration: Calibration | None = None
-    """None where it was never fitted."""
+    """None if the model was never calibrated."""
 
     def reads_digits(self, shape: Shape, classes: int) -> bool:
-        """Tell whether a picture is searched for digits: by default if (1, 28, 28) goes in and ten numbers come out."""
+        """Return whether pictures are searched for digits: by default for (1, 28, 28) and ten classes without names."""
         likely = shape == DIGIT_SHAPE and classes == DIGITS and self.names is None
         return likely if self.digits is None else self.digits
 
     def name_of(self, label: int) -> str:
-        """Return a class's name, or its number."""
+        """Return the name of a class, or its number if it has no name."""
         return str(label) if self.names is None else self.names[label]
 
 
 def metadata_of(data: DataSet) -> Metadata:
-    """Return what a model trained on a data set is to know of it: its classes' names, and whether it is digits."""
-    first = data.train.pixels[:_LOOKED_AT, 0].numpy()
+    """Return the metadata of a model that is trained on a data set: class names, and whether it reads digits."""
+    first = data.train.pixels[:_SAMPLE, 0].numpy()
     like_mnist = sum(map(is_laid_out, first)) >= 0.95 * len(first)
-    # Left open where it goes without saying, so that a model trained on MNIST has no metadata at all.
+    # None where the network's shape tells it, so that a model trained on MNIST has no metadata at all.
     return Metadata(names=data.names, digits=None if like_mnist else False)

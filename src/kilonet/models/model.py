@@ -1,8 +1,8 @@
-"""A trained network as users have it: loaded by name, from a run folder or from a file, and asked for predictions.
+"""A trained network: loaded by name, from a run folder or from a file, and used for predictions.
 
-The file is safetensors, so that reading it runs no code. Its header's one entry, `kilonet`, is a JSON object with the
-format version, the network's description and, if there are any, its metadata (see `metadata`); its tensors are the
-network's weights and batch-norm statistics, float32.
+The file format is safetensors, so that loading a model runs no code. The header has one entry, `kilonet`: a JSON object
+with the format version, the description of the network and, if there are any, its metadata (see `metadata`). The
+tensors are the weights and batch-norm statistics of the network, float32.
 """
 
 import hashlib
@@ -25,9 +25,11 @@ from torch import Tensor
 from kilonet.models.calibration import UNFITTED
 from kilonet.models.metadata import Metadata
 from kilonet.network.module import initial_network
+from kilonet.network.operations import check_pixels
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded, write_atomically
+from kilonet.utils.schema import first_complaint
 
 FORMAT_VERSION = 1
 MAXIMUM_BYTES = 64 << 20
@@ -39,46 +41,47 @@ _NO_METADATA = Metadata()
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of N images."""
+    """The predictions of a model for N images."""
 
     classes: NDArray[np.int64]
     """int64 (N,): the most probable class of each image."""
     probabilities: NDArray[np.float32]
-    """float32 (N, classes): each row sums to one; with the model's temperature, if one was fitted."""
+    """float32 (N, classes): each row sums to one; the model's temperature, if it has one, is applied."""
 
 
 class Classifier(ABC):
-    """Whatever gives logits of images can be asked for predictions and be scored."""
+    """The base of everything that computes logits of images, and so can predict and be scored."""
 
     section: ModelSection
-    """The network's description."""
+    """The description of the network."""
     metadata: Metadata = _NO_METADATA
-    """What is known beside the network."""
+    """Class names, kind of images, calibration."""
 
     @abstractmethod
     def logits(self, pixels: Tensor) -> Tensor:
-        """Score images: uint8 (N, channels, rows, columns) to float32 (N, classes)."""
+        """Return the logits, float32 (N, classes), of images, uint8 (N, channels, rows, columns)."""
 
     @property
     def reads_digits(self) -> bool:
-        """Whether a picture is searched for digits, which are laid out as MNIST's before the network sees them."""
+        """Whether pictures are searched for digits, which are laid out as MNIST's before the network is applied."""
         return self.metadata.reads_digits(self.section.input_shape, self.section.classes)
 
     def predict(self, images: NDArray[np.uint8] | Tensor) -> Predictions:
         """Classify images.
 
         Args:
-            images: uint8 (N, rows, columns), or (N, channels, rows, columns), light ink on black as in MNIST.
+            images: uint8 (N, channels, rows, columns), or (N, rows, columns) for a network of one channel; digits are
+                light on black, as in MNIST.
 
         Raises:
-            KilonetError: another shape or dtype than the network's.
+            KilonetError: the images have another shape or dtype than the network takes.
         """
-        logits = self.logits(_checked_pixels(images, self.section)).numpy()
+        logits = self.logits(_as_pixels(images, self.section)).numpy()
         return Predictions(logits.argmax(1), (self.metadata.calibration or UNFITTED).probabilities(logits))
 
 
 class Model(Classifier):
-    """A trained network. `section` describes it, `network` is the torch module, in evaluation mode."""
+    """A trained network; `network` is its torch module, in evaluation mode."""
 
     def __init__(self, section: ModelSection, state: Mapping[str, Tensor], metadata: Metadata = _NO_METADATA) -> None:
         if metadata.names is not None and len(metadata.names) != section.classes:
@@ -90,7 +93,7 @@ class Model(Classifier):
         self.network.eval()
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Score images: uint8 (N, channels, rows, columns) to float32 (N, classes)."""
+        """Return the logits, float32 (N, classes), of images, uint8 (N, channels, rows, columns)."""
         with torch.inference_mode():
             parts = [self.network(part) for part in pixels.split(_BATCH)]
         return torch.cat(parts) if parts else torch.empty(0, self.section.classes)
@@ -101,16 +104,16 @@ class Model(Classifier):
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 of the model file that `save` writes."""
+        """The SHA-256 of the file that `save` writes."""
         return hashlib.sha256(serialise(self.section, self.network.state(), self.metadata)).hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write the model file, atomically."""
+        """Write the model file atomically."""
         write_atomically(path, serialise(self.section, self.network.state(), self.metadata))
 
 
 def serialise(section: ModelSection, state: Mapping[str, Tensor], metadata: Metadata = _NO_METADATA) -> bytes:
-    """Return the content of a model file: the same bytes for the same weights and metadata, always."""
+    """Return the content of a model file; equal weights and metadata give equal bytes."""
     header = {"format_version": FORMAT_VERSION, "model": section.model_dump(mode="json", exclude_none=True)}
     if metadata != _NO_METADATA:
         header["metadata"] = metadata.model_dump(mode="json", exclude_none=True)
@@ -127,10 +130,10 @@ def packaged_models() -> list[str]:
 
 
 def model_path(source: str) -> Path:
-    """Return the file behind a packaged name, a run folder or a path.
+    """Return the model file of a packaged name, a run folder or a path.
 
     Raises:
-        KilonetError: nothing there.
+        KilonetError: there is no such model.
     """
     if source in packaged_models():
         return Path(str(files("kilonet.models"))) / "weights" / f"{source}.safetensors"
@@ -149,7 +152,7 @@ def load_model(source: str | Path) -> Model:
     """Load a model by packaged name, from a run folder or from a model file.
 
     Raises:
-        KilonetError: nothing there, or the file is damaged, too large, of another version or holds NaN.
+        KilonetError: there is no such model, or its file is damaged, too large, of another version or holds NaN.
     """
     path = model_path(str(source))
     content = read_bounded(path, MAXIMUM_BYTES, "a model file")
@@ -172,7 +175,7 @@ def _deserialise(content: bytes) -> Model:
 
 
 def _read_header(content: bytes) -> dict[str, Any]:
-    """Return our entry of the safetensors header, which starts with its own length in eight little-endian bytes."""
+    """Return the entry `kilonet` of the safetensors header, which follows its length in eight little-endian bytes."""
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > len(content) - 8:
         raise KilonetError("it is truncated or no safetensors file")
@@ -185,7 +188,7 @@ def _read_header(content: bytes) -> dict[str, Any]:
 
 
 def _check_state(tensors: Mapping[str, Tensor], section: ModelSection) -> None:
-    # Counted before the network is built: a header may describe a network that would not fit in memory.
+    # This comes before the network is built, as a header may describe a network that does not fit in memory.
     if section.parameters > sum(tensor.numel() for tensor in tensors.values()):
         raise KilonetError("it holds fewer weights than its network has")
     expected = initial_network(section, seed=0).state()
@@ -200,21 +203,17 @@ def _check_state(tensors: Mapping[str, Tensor], section: ModelSection) -> None:
             raise KilonetError(f"tensor {name} holds a negative variance")
 
 
-def _checked_pixels(images: NDArray[np.uint8] | Tensor, section: ModelSection) -> Tensor:
+def _as_pixels(images: NDArray[np.uint8] | Tensor, section: ModelSection) -> Tensor:
     pixels = torch.as_tensor(images)
-    channels, rows, columns = section.input_shape
-    if pixels.ndim == 3 and channels == 1:
+    if (1, *pixels.shape[1:]) == section.input_shape:
         pixels = pixels.unsqueeze(1)
-    if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != section.input_shape:
-        found = f"{str(pixels.dtype).removeprefix('torch.')} {tuple(np.shape(images))}"
-        raise KilonetError(f"images must be uint8 (N, {rows}, {columns}) with {channels} channel(s), not {found}")
+    check_pixels(pixels, section.input_shape)
     return pixels
 
 
 def _first_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return first_complaint(error)
     if isinstance(error, KeyError):
         return f"{error} is missing"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

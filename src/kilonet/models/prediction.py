@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from kilonet.data.decode import Picture
-from kilonet.data.digits.finder import PreparedImage, prepare_digit, prepare_plain, prepare_row
+from kilonet.data.digits.prepare import PreparedImage, prepare_digit, prepare_plain, prepare_row
 from kilonet.data.image_folders import image_files, read_picture
 from kilonet.models.calibration import UNFITTED, energies
 from kilonet.models.metadata import Metadata

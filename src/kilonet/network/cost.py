@@ -1,4 +1,4 @@
-"""What a network costs, read off its list of layers: parameters, MACs, receptive field, RAM, bytes of weights."""
+"""The cost of a network, computed from its layers: parameters, MACs, receptive field, RAM, bytes of weights."""
 
 import itertools
 from collections.abc import Iterator
@@ -15,63 +15,63 @@ _FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer's share of the budget."""
+    """The cost of one layer."""
 
     layer: str
-    """Its text form."""
+    """The layer's text form."""
     output_shape: Shape
     """(channels, rows, columns)."""
     parameters: int
     """Trainable parameters, batch norm included."""
     macs: int
-    """Multiply-accumulates an image; batch norm folds into the next layer and counts nothing."""
+    """Multiply-accumulates for one image; batch norm is folded into the next layer and costs none."""
     kernel: int
-    """Side of the window that one output sees of the layer's input."""
+    """Side of the window of the layer's input that one output depends on."""
     receptive_field: int
-    """Side of the window that one output sees of the image, pixels."""
+    """Side of the window of the image that one output depends on, pixels."""
     jump: int
-    """Distance in the image between what neighbouring outputs see, pixels."""
+    """Distance between the windows of neighbouring outputs in the image, pixels."""
     activation_bytes: int
-    """The whole output at one byte an element."""
+    """Bytes of the output at one byte an element (int8)."""
     weight_bytes: int
-    """Convolution weights at one byte each (int8); biases and multipliers not counted."""
+    """Bytes of the convolution weights at one byte each (int8); biases and multipliers are not counted."""
 
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """A network's cost, layer by layer. `str()` gives the table."""
+    """The cost of a network, layer by layer. `str()` returns it as a table."""
 
     input_shape: Shape
     layers: tuple[LayerCost, ...]
 
     @property
     def parameters(self) -> int:
-        """Trainable parameters of the whole network."""
+        """The number of trainable parameters."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates an image."""
+        """The number of multiply-accumulates for one image."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all convolution weights as int8."""
+        """Bytes of all convolution weights at one byte each (int8)."""
         return sum(layer.weight_bytes for layer in self.layers)
 
     @property
     def peak_activation_bytes(self) -> int:
-        """The most bytes that a layer's whole input and output take together, at one byte an element."""
+        """The most bytes that the input and the output of one layer take together, at one byte an element."""
         outputs = [elements(self.input_shape), *(layer.activation_bytes for layer in self.layers)]
         return max(before + after for before, after in itertools.pairwise(outputs))
 
     def as_json(self) -> dict[str, Any]:
-        """Return the rows and the totals as plain lists and numbers."""
+        """Return the layers and the totals as plain lists and numbers, for JSON."""
         totals = ("parameters", "macs", "weight_bytes", "peak_activation_bytes")
         return {**asdict(self), **{name: getattr(self, name) for name in totals}}
 
     def __str__(self) -> str:
-        """Return the table, a line a layer."""
+        """Return the table, one line for each layer."""
         heads = ("layer", "output", "parameters", "MACs", "kernel", "field", "jump", "RAM bytes", "int8 bytes")
         rows = [heads, *(_cells(layer) for layer in self.layers)]
         totals = ("total", "", f"{self.parameters:,}", f"{self.macs:,}", "", "", "")
@@ -82,7 +82,7 @@ class NetworkCost:
 
 
 def network_cost(model: ModelSection) -> NetworkCost:
-    """Return what a network costs.
+    """Return the cost of a network.
 
     Source of the receptive-field arithmetic: A. Araujo, W. Norris, J. Sim, "Computing receptive fields of
     convolutional neural networks", Distill, 2019.
@@ -113,7 +113,7 @@ def _layer_costs(model: ModelSection) -> Iterator[LayerCost]:
 
 
 def _window(operation: Operation, input_shape: Shape) -> int:
-    """Return the side of the window that one output of an operation sees of the layer's input."""
+    """Return the side of the window of the layer's input that one output of an operation depends on."""
     match operation:
         case Convolution(kernel=kernel):
             return kernel
@@ -128,14 +128,14 @@ def _window(operation: Operation, input_shape: Shape) -> int:
 def _cells(layer: LayerCost) -> tuple[str, ...]:
     shape = "x".join(map(str, layer.output_shape))
     counts = (f"{layer.parameters:,}", f"{layer.macs:,}", f"{layer.kernel}x{layer.kernel}")
-    sight = (f"{layer.receptive_field}", f"{layer.jump}")
-    return (layer.layer, shape, *counts, *sight, f"{layer.activation_bytes:,}", f"{layer.weight_bytes:,}")
+    windows = (f"{layer.receptive_field}", f"{layer.jump}")
+    return (layer.layer, shape, *counts, *windows, f"{layer.activation_bytes:,}", f"{layer.weight_bytes:,}")
 
 
 def classic_table(model: ModelSection) -> str:
-    """Return the table that the ERA homework's README shows: one row an operation, in torch's names, float32 sizes.
+    """Return the table of the ERA homework's README: one row for each operation, with torch's names and float32 sizes.
 
-    The sizes follow that table: an activation counts twice, once forward and once backward, and MB are mebibytes.
+    As in that table, an activation counts twice, once forward and once backward, and MB are mebibytes.
     """
     rule, double = "-" * 64, "=" * 64
     lines, parameters, activations, number = [], 0, 0, 0

@@ -1,9 +1,9 @@
-"""The closed set of layer kinds, their text form, and the operations that each is made of.
+"""The kinds of layers, their text form, and the operations that each consists of.
 
-A network is a list of layers such as `conv 10`, `pointwise 10`, `maxpool 2`, `gap`, in which `again 2` repeats the last
-two with the same weights. Each layer expands into a few operations (convolution, ReLU, batch norm, ...). Whatever else
-Kilonet knows about a network is read off these operations, laid out by `kilonet.network.graph`: the torch module, the
-costs, the classic table and the kernels of the native engine.
+A network is a list of layers such as `conv 10`, `pointwise 10`, `maxpool 2`, `gap`; the entry `again 2` repeats the
+last two layers with the same weights. Each layer expands into a few operations (convolution, ReLU, batch norm, ...),
+which `kilonet.network.graph` puts in their places. Everything else is derived from these operations: the torch module,
+the cost, the classic table and the kernels of the native engine.
 
 Shapes are (channels, rows, columns).
 """
@@ -33,8 +33,8 @@ MAXIMUM_AGAIN = 50
 class Conv:
     """`conv C [KxK] [same] [depthwise] [residual]`: convolution, ReLU, batch norm, dropout, in that order.
 
-    Without `same` the convolution is valid (unpadded). `depthwise` gives each input channel its own kernels, C / inputs
-    of them. `residual` adds the layer's input to its output, which must have the same shape.
+    Without `same` the convolution is valid (unpadded). `depthwise` applies C / inputs kernels to each input channel
+    alone. `residual` adds the layer's input to its output, which must have the same shape.
     """
 
     channels: int
@@ -44,13 +44,13 @@ class Conv:
     residual: bool = False
 
     def __str__(self) -> str:
-        """Return the text form, without what is the default."""
+        """Return the text form; options at their default are left out."""
         words = [f"conv {self.channels}"]
         words += [f"{self.kernel}x{self.kernel}"] if self.kernel != 3 else []
         return " ".join(words + [word for word in ("same", "depthwise", "residual") if getattr(self, word)])
 
     def operations(self, shape: Shape, dropout: float) -> tuple[Operation, ...]:
-        """Return what the layer does to an input of `shape`; no dropout operation when `dropout` is zero."""
+        """Return the operations of the layer on an input of `shape`; there is no dropout if `dropout` is zero."""
         convolution = Convolution(
             shape[0],
             self.channels,
@@ -61,29 +61,31 @@ class Conv:
         regular = (Dropout(dropout),) if dropout > 0 else ()
         return convolution, ReLU(), BatchNorm(self.channels), *regular
 
-    def objection(self, shape: Shape) -> str | None:
-        """Say why this layer cannot follow an input of `shape`, or return None."""
+    def check_input(self, shape: Shape) -> None:
+        """Check that the layer takes an input of `shape`.
+
+        Raises:
+            ValueError: it does not; the message says why.
+        """
         if self.same and self.kernel % 2 == 0:
-            return "'same' needs an odd kernel"
+            raise ValueError("'same' needs an odd kernel")
         if self.depthwise and self.channels % shape[0]:
-            return f"'depthwise' needs a multiple of its {shape[0]} input channels"
+            raise ValueError(f"'depthwise' needs a multiple of its {shape[0]} input channels")
         if self.residual and (not self.same or self.channels != shape[0]):
-            return f"'residual' needs 'same' and as many channels as its input, {shape[0]}"
-        return None
+            raise ValueError(f"'residual' needs 'same' and as many channels as its input, {shape[0]}")
 
 
-class _Plain:
-    """What the kinds without options share."""
+class _WithoutOptions:
+    """The base of the kinds without options."""
 
     residual: ClassVar[bool] = False
 
-    def objection(self, shape: Shape) -> str | None:
-        """Any input will do; one that leaves nothing is refused for every kind."""
-        return None
+    def check_input(self, shape: Shape) -> None:
+        """Take any input; an empty output is refused for every kind of layer in `kilonet.network.graph`."""
 
 
 @dataclass(frozen=True)
-class Pointwise(_Plain):
+class Pointwise(_WithoutOptions):
     """`pointwise C`: a bare 1x1 convolution, which mixes channels and nothing else."""
 
     channels: int
@@ -93,12 +95,12 @@ class Pointwise(_Plain):
         return f"pointwise {self.channels}"
 
     def operations(self, shape: Shape, dropout: float) -> tuple[Operation, ...]:
-        """Return what the layer does to an input of `shape`."""
+        """Return the operations of the layer on an input of `shape`."""
         return (Convolution(shape[0], self.channels, 1),)
 
 
 @dataclass(frozen=True)
-class MaxPool(_Plain):
+class MaxPool(_WithoutOptions):
     """`maxpool S`: the maximum over S x S windows."""
 
     size: int
@@ -108,12 +110,12 @@ class MaxPool(_Plain):
         return f"maxpool {self.size}"
 
     def operations(self, shape: Shape, dropout: float) -> tuple[Operation, ...]:
-        """Return what the layer does to an input of `shape`."""
+        """Return the operations of the layer on an input of `shape`."""
         return (MaxPooling(self.size),)
 
 
 @dataclass(frozen=True)
-class Gap(_Plain):
+class Gap(_WithoutOptions):
     """`gap`: the mean of each channel."""
 
     def __str__(self) -> str:
@@ -121,7 +123,7 @@ class Gap(_Plain):
         return "gap"
 
     def operations(self, shape: Shape, dropout: float) -> tuple[Operation, ...]:
-        """Return what the layer does to an input of `shape`."""
+        """Return the operations of the layer on an input of `shape`."""
         return (GlobalAveragePooling(),)
 
 
@@ -130,26 +132,27 @@ Layer = Conv | Pointwise | MaxPool | Gap
 
 @dataclass(frozen=True)
 class Again:
-    """`again L [xN]`: the last L layers N more times, with the same weights, but batch norms of their own."""
+    """`again L [xN]`: the last L layers N more times, with the same convolution weights but their own batch norms."""
 
     layers: int
     times: int = 1
 
     def __str__(self) -> str:
-        """Return the text form, without what is the default."""
+        """Return the text form; one repetition is left out."""
         return f"again {self.layers}" + (f" x{self.times}" if self.times > 1 else "")
 
 
-Entry = Layer | Again
+LayerEntry = Layer | Again
+"""An entry of a network's list of layers."""
 
 GRAMMAR = "conv C [KxK] [same] [depthwise] [residual], pointwise C, maxpool S, gap, again L [xN]"
 
 
-def parse_layer(text: str) -> Entry:
-    """Read one entry of a list of layers from its text form.
+def parse_layer(text: str) -> LayerEntry:
+    """Parse one entry of a list of layers.
 
     Raises:
-        KilonetError: the text is no layer; the message says what is wrong and lists the forms.
+        KilonetError: the text is not a layer; the message says why and lists the forms.
     """
     kind, *words = text.split() or [""]
     try:
@@ -158,7 +161,7 @@ def parse_layer(text: str) -> Entry:
         raise KilonetError(f"layer '{text}': {error}; layers are: {GRAMMAR}") from None
 
 
-def _parse_words(kind: str, words: list[str]) -> Entry:
+def _parse_words(kind: str, words: list[str]) -> LayerEntry:
     if kind == "gap" and not words:
         return Gap()
     if kind == "pointwise" and len(words) == 1:

@@ -29,11 +29,11 @@ _NAMES: Mapping[type[Operation], str] = {
 }
 
 _LEVELS = 1 << 16
-"""A mask compares 16 random bits an element; one 64-bit draw of the generator serves four elements."""
+"""The number of values of the 16 random bits that decide about one element; a 64-bit draw serves four elements."""
 
 
 class Network(nn.Module):
-    """A network of uint8 images: normalises the pixels, then runs the layers."""
+    """A network that normalises the pixels of uint8 images and runs its layers on them."""
 
     def __init__(self, model: ModelSection) -> None:
         super().__init__()
@@ -42,19 +42,19 @@ class Network(nn.Module):
         self._shared = self._share_weights()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return the logits, (N, classes), of pixels from 0 to 255, (N, channels, rows, columns) of any dtype."""
+        """Return the logits, (N, classes), of pixels (N, channels, rows, columns), 0 to 255 in any dtype."""
         scale = 255 * self.model.std
         normalised = (pixels.float() - 255 * self.model.mean) / scale
         logits: Tensor = self.layers(normalised).flatten(1)
         return logits
 
     def state(self) -> dict[str, Tensor]:
-        """Return the weights and batch-norm statistics by name: what a model file holds, all float32."""
+        """Return the float32 tensors that a model file holds by their names: weights and batch-norm statistics."""
         tensors = self.state_dict().items()
         return {name: tensor for name, tensor in tensors if tensor.is_floating_point() and name not in self._shared}
 
     def _share_weights(self) -> frozenset[str]:
-        """Give repeated layers the weights that they repeat, and return the second names that these then have."""
+        """Give repeated layers the weights of the layers that they repeat; return the names that are aliases."""
         names = {placed.second_name: placed.tensor_name("convolution.weight") for placed in self.model.placed}
         shared = {second: first for second, first in names.items() if second is not None}
         for second, first in shared.items():
@@ -63,13 +63,13 @@ class Network(nn.Module):
         return frozenset(shared)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Copy in what `state` returned."""
+        """Copy in the tensors that `state` returned."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
 
 
 class _Residual(nn.Module):
-    """Adds its input to what the layer makes of it."""
+    """Adds the input of a layer to its output."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -112,8 +112,9 @@ def _operation_module(operation: Operation) -> nn.Module:
 class DropoutModule(nn.Module):
     """Zeroes activations with a probability while training and scales up the rest.
 
-    On a CPU, torch's own dropout spends more time on drawing one Bernoulli variable an element than the convolution
-    before it takes; elsewhere torch's own is used. The probability is kept to the nearest 1/65,536.
+    On a CPU, torch's dropout draws one Bernoulli variable for each element, which takes longer than the convolution
+    before it; this module draws 16 bits instead, so the probability is rounded to the nearest 1/65,536. On other
+    devices it calls torch's dropout.
     """
 
     def __init__(self, probability: float) -> None:
@@ -121,7 +122,7 @@ class DropoutModule(nn.Module):
         self.probability = probability
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return the activations, some zeroed: the same shape, dtype and memory format."""
+        """Return the activations, some of them zeroed, with the same shape, dtype and memory format."""
         if not self.training or self.probability == 0:
             return values
         if values.device.type != "cpu":
@@ -129,7 +130,7 @@ class DropoutModule(nn.Module):
         return values * _scaled_mask(values, self.probability)
 
     def extra_repr(self) -> str:
-        """Say the probability where the module is printed."""
+        """Return the text that torch prints in the module's parentheses."""
         return f"p={self.probability}"
 
 
@@ -139,7 +140,7 @@ def _scaled_mask(values: Tensor, probability: float) -> Tensor:
     dropped = round(probability * _LEVELS)
     kept = draws >= dropped - _LEVELS // 2
     mask = torch.empty_like(values)
-    # The mask is filled in the order of memory, whatever that is: element-wise work then runs straight through.
+    # The mask is filled in memory order, whatever its format, so that element-wise operations run over it in one pass.
     flat = mask.as_strided((count,), (1,))
     torch.mul(kept, _LEVELS / (_LEVELS - dropped), out=flat)
     return mask

@@ -1,18 +1,24 @@
-"""The operations that layers are made of, with their shapes and counts.
+"""The operations that layers consist of, with their output shapes and parameter counts.
 
-Shapes are (channels, rows, columns).
+Shapes are (channels, rows, columns), the shape of one image or activation.
 """
 
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kilonet.utils.errors import KilonetError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution without bias, stride 1: weights of `weight_shape`, its own unless it is `shared`."""
+    """A convolution with stride 1 and without bias."""
 
     channels_in: int
     channels_out: int
@@ -20,7 +26,7 @@ class Convolution:
     padding: int = 0
     groups: int = 1
     shared: bool = False
-    """Whether its weights are those of a convolution before it."""
+    """Whether it uses the weights of an earlier convolution."""
     torch_name: ClassVar[str] = "Conv2d"
 
     @property
@@ -30,12 +36,12 @@ class Convolution:
 
     @property
     def weights(self) -> int:
-        """The number of weights that it multiplies by."""
+        """The number of weights, shared or not."""
         return prod(self.weight_shape)
 
     @property
     def parameters(self) -> int:
-        """The number of weights of its own."""
+        """The number of trainable parameters: its weights, unless they are shared."""
         return 0 if self.shared else self.weights
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -46,10 +52,10 @@ class Convolution:
 
 
 class _Elementwise:
-    """What the operations on each element by itself share."""
+    """The base of operations that treat each element alone."""
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the shape after this operation: as it was."""
+        """Return the shape after this operation, which is the shape before it."""
         return shape
 
 
@@ -70,7 +76,7 @@ class BatchNorm(_Elementwise):
 
     @property
     def parameters(self) -> int:
-        """One scale and one shift per channel."""
+        """The number of trainable parameters: a scale and a shift per channel."""
         return 2 * self.channels
 
 
@@ -85,7 +91,7 @@ class Dropout(_Elementwise):
 
 @dataclass(frozen=True)
 class MaxPooling:
-    """The maximum over windows of `size` x `size` that do not overlap; rows and columns left over are dropped."""
+    """The maximum over windows of `size` x `size` that do not overlap; left-over rows and columns are dropped."""
 
     size: int
     torch_name: ClassVar[str] = "MaxPool2d"
@@ -115,3 +121,23 @@ Operation = Convolution | ReLU | BatchNorm | Dropout | MaxPooling | GlobalAverag
 def elements(shape: Shape) -> int:
     """Return the number of elements of a tensor of this shape."""
     return prod(shape)
+
+
+def check_pixels(pixels: "Tensor | NDArray[Any]", shape: Shape) -> None:
+    """Check that pixels are images for a network: uint8 (N, channels, rows, columns).
+
+    Args:
+        pixels: the images.
+        shape: the shape of one image that the network takes.
+
+    Raises:
+        KilonetError: another dtype or shape.
+    """
+    if array_type(pixels) != "uint8" or tuple(pixels.shape[1:]) != shape:
+        expected = f"uint8 (N, {', '.join(map(str, shape))})"
+        raise KilonetError(f"images must be {expected}, not {array_type(pixels)} {tuple(pixels.shape)}")
+
+
+def array_type(array: "Tensor | NDArray[Any]") -> str:
+    """Return the name of an array's dtype, such as `uint8`, the same for torch and NumPy."""
+    return str(array.dtype).removeprefix("torch.")

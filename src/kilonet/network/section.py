@@ -13,7 +13,7 @@ from kilonet.utils.schema import ProperFraction, Schema
 
 
 class ModelSection(Schema):
-    """The network: its input, its layers and its budget."""
+    """A network: its input, its layers and the limit on its parameters."""
 
     input: tuple[
         Annotated[int, Field(ge=1, le=16)], Annotated[int, Field(ge=1, le=512)], Annotated[int, Field(ge=1, le=512)]
@@ -36,7 +36,7 @@ class ModelSection(Schema):
         return tuple(str(parse_layer(text)) for text in layers)
 
     @model_validator(mode="after")
-    def _layers_fit_and_keep_the_budget(self) -> "ModelSection":
+    def _layers_fit_and_keep_the_limit(self) -> "ModelSection":
         _, rows, columns = self.placed[-1].output_shape
         if (rows, columns) != (1, 1):
             raise KilonetError(f"the last layer leaves {rows}x{columns} values per class, not 1x1; end with 'gap'")
@@ -48,7 +48,7 @@ class ModelSection(Schema):
 
     @cached_property
     def placed(self) -> tuple[PlacedLayer, ...]:
-        """The layers at their places, with shapes and operations."""
+        """The layers at their places in the network, with shapes and operations."""
         return place([parse_layer(text) for text in self.layers], self.input, self.dropout)
 
     @property

@@ -13,7 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined
 
 from kilonet.evaluation.scoring import Evaluation, evaluate
-from kilonet.evaluation.statistics import mean_and_deviation, mean_interval, wilson_interval
+from kilonet.evaluation.statistics import mean_and_std, mean_interval, wilson_interval
 from kilonet.models.model import serialise
 from kilonet.recipe import RunSection
 from kilonet.report.subject import Subject
@@ -158,7 +158,7 @@ def _statistics(subject: Subject) -> dict[str, Any] | None:
     accuracies = [record.accuracy for record in subject.repetitions]
     if len(accuracies) < 2:
         return None
-    mean, deviation = mean_and_deviation(accuracies)
+    mean, deviation = mean_and_std(accuracies)
     text = f"{100 * mean:.2f} ± {100 * deviation:.2f} % (mean ± standard deviation), 95 % interval of the mean "
     return {"n": len(accuracies), "text": text + _span(mean_interval(accuracies))}
 

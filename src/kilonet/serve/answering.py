@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from kilonet.data.decode import Picture, decode
-from kilonet.data.digits.finder import PreparedImage
+from kilonet.data.digits.prepare import PreparedImage
 from kilonet.models.model import Classifier
 from kilonet.models.prediction import Prediction, predictions_of, prepare_images
 from kilonet.serve.batching import BatchingPool
@@ -21,6 +21,7 @@ from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal, timed_out, unreadable
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
+from kilonet.utils.schema import first_complaint
 
 with needed_from("serve"):
     import orjson
@@ -100,7 +101,7 @@ class Answering:
                     return timed_out(self.limits.seconds)
                 prepared += prepare_images(image(), self.classifier, "the image")
         except ValidationError as error:
-            return unreadable(_first_complaint(error))
+            return unreadable(first_complaint(error))
         except KilonetError as error:
             return unreadable(str(error))
         return prepared
@@ -119,10 +120,3 @@ class Answering:
 def _json(predictions: Sequence[Prediction], is_batch: bool) -> bytes:
     plain = [one.as_json() | {"seen": np.ascontiguousarray(one.pixels)} for one in predictions]
     return orjson.dumps({"answers": plain} if is_batch else plain[0], option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _first_complaint(error: ValidationError) -> str:
-    """Return the first error without the value that caused it, which may be as long as the body."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(map(str, first["loc"]))
-    return f"{place}: {first['msg']}" if place else first["msg"]

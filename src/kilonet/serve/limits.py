@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kilonet.data import decode
+from kilonet.data.decode import DecodeLimits
 from kilonet.utils.errors import KilonetError
 
 MAX_HEAD_BYTES = 32 << 10
@@ -48,6 +48,6 @@ class RequestLimits:
         return _CONNECTIONS_PER_REQUEST * self.requests
 
     @property
-    def decoding(self) -> decode.Limits:
+    def decoding(self) -> DecodeLimits:
         """The limits for decoding one image."""
-        return decode.Limits(content=self.bytes, pixels=self.pixels, scanned=_SCANS * self.pixels)
+        return DecodeLimits(content=self.bytes, pixels=self.pixels, scanned=_SCANS * self.pixels)

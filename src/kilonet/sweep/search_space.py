@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from kilonet.network.layers import Entry, parse_layer
+from kilonet.network.layers import LayerEntry, parse_layer
 from kilonet.utils.errors import KilonetError
 
 MAXIMUM_REPEATS = 50
@@ -105,7 +105,7 @@ class SpaceLine:
     max_repeats: int
     alternatives: tuple[LayerTemplate, ...]
 
-    def draw(self, suggester: Suggester, name: str, channels: int) -> Iterator[Entry]:
+    def draw(self, suggester: Suggester, name: str, channels: int) -> Iterator[LayerEntry]:
         """Yield the layers of one draw.
 
         Args:

@@ -29,7 +29,7 @@ from kilonet.recipe import Recipe, load_recipe
 from kilonet.utils.environment import Environment
 from kilonet.utils.errors import InUse, KilonetError
 from kilonet.utils.files import read_bounded, remove_leftovers, write_atomically
-from kilonet.utils.schema import Schema
+from kilonet.utils.schema import Schema, first_complaint
 
 RECIPE_FILE = "recipe.toml"
 METRICS_FILE = "metrics.jsonl"
@@ -225,8 +225,7 @@ def read_result(folder: Path) -> Result:
     try:
         return Result.model_validate_json(read_bounded(path, _MAXIMUM_RESULT_BYTES, "a result"))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise KilonetError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise KilonetError(f"{path}: {first_complaint(error)}") from None
 
 
 def read_run(folder: Path) -> Run:

@@ -20,6 +20,7 @@ from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import DataSet, Images, check_fit, load_data
 from kilonet.engines.contract import Engine, Totals
 from kilonet.engines.selection import make_engine, resolve_run
+from kilonet.evaluation.scoring import correct_predictions
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.metadata import metadata_of
 from kilonet.models.model import Model
@@ -242,7 +243,7 @@ def scheduled_rate(train: TrainSection, step: int, steps: int) -> float:
 def loss_and_correct(logits: Tensor, images: Images) -> tuple[float, int]:
     """Return the mean cross-entropy in nats and the number of correct images, for float32 logits (N, classes)."""
     loss = functional.cross_entropy(logits, images.labels).item()
-    return loss, int((logits.argmax(1) == images.labels).sum())
+    return loss, int(correct_predictions(logits, images.labels).sum())
 
 
 def _check_training_loss(totals: Totals, recipe: Recipe, epoch: int) -> None:

@@ -1,1 +1,1 @@
-"""What every room uses and knows nothing of networks: errors, files, text tables, checked data, the machine."""
+"""Helpers that know nothing of networks: errors, files, schemas, text tables, environment."""

@@ -1,4 +1,4 @@
-"""What a figure was measured on: versions, processor, commit."""
+"""The environment of a measurement: versions, processor, commit."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from kilonet.utils.schema import Schema
 
 
 class Environment(Schema):
-    """The machine and the versions behind a result."""
+    """The machine and the versions that a result was measured with."""
 
     kilonet: str
     python: str
@@ -24,11 +24,11 @@ class Environment(Schema):
     engine: str
     threads: int
     commit: str | None
-    """Commit of the source checkout, `-dirty` when it had changes; None for an installed package."""
+    """The commit of the source checkout, ending in `-dirty` if it had changes; None for an installed package."""
 
 
 def describe_environment(*, device: str, precision: str, engine: str, threads: int) -> Environment:
-    """Describe this machine and this build; the arguments are those of the run, none of them `auto`."""
+    """Return the environment of a run on this machine; the arguments are those of the run, none of them `auto`."""
     return Environment(
         kilonet=version("kilonet"),
         python=platform.python_version(),
@@ -44,7 +44,7 @@ def describe_environment(*, device: str, precision: str, engine: str, threads: i
 
 
 def processor_name() -> str:
-    """Return the processor's name as the system tells it."""
+    """Return the name of the processor, such as `AMD EPYC 7763`, or of its architecture if the system has no name."""
     listing = Path("/proc/cpuinfo")
     if listing.exists():
         for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -54,15 +54,15 @@ def processor_name() -> str:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def source_commit() -> str | None:
-    """Return the commit of the checkout that this file is tracked in, if it is."""
+    """Return the commit of the git checkout that tracks this file; None if there is none."""
     here = Path(__file__)
     try:
-        # An installed package may lie inside a checkout of something else; only a tracked file tells our own.
+        # An installed package may lie inside a checkout of another project, which does not track this file.
         _git(here.parent, "ls-files", "--error-unmatch", here.name)
         return _git(here.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.SubprocessError):

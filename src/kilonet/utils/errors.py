@@ -1,25 +1,25 @@
-"""The errors that Kilonet raises on purpose: one line for a person, naming the thing and the mend."""
+"""The errors that Kilonet raises on purpose. Each message is one line that names the fault and the remedy."""
 
 
 class KilonetError(Exception):
-    """Bad input or a condition that the user can mend; the command line prints it and exits with status 2."""
+    """Bad input, or a condition that the user can change; the command line prints it and exits with status 2."""
 
     def __str__(self) -> str:
-        """Return the message in one line, whatever names it quotes."""
+        """Return the message in one line, even if it quotes a name with line breaks."""
         return " ".join(super().__str__().splitlines())
 
 
 class TrainingDiverged(KilonetError):
-    """The loss is no longer a number, or training does no better than guessing; exits with status 1."""
+    """The loss is NaN or infinite, or no better than that of guessing; the command line exits with status 1."""
 
 
 class CheckFailed(KilonetError):
-    """What was asked for is sound, but does not keep a limit that was given with it; exits with status 1."""
+    """A result does not keep a limit that the user gave; the command line exits with status 1."""
 
 
 class CannotRunHere(KilonetError):
-    """This machine lacks what it takes; `kilonet verify` says so and goes on."""
+    """This machine lacks a library, a compiler or a device; `kilonet verify` reports it and continues."""
 
 
 class InUse(KilonetError):
-    """Another process holds what is needed; it may let go of it, or die, at any moment."""
+    """Another process uses the same folder now; a later try may succeed."""

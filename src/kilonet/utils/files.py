@@ -1,4 +1,4 @@
-"""Writing files so that a crash at any moment leaves either the old content or the new."""
+"""Atomic writing and bounded reading of files: a crash at any moment leaves either the old content or the new."""
 
 import contextlib
 import glob
@@ -10,10 +10,10 @@ from kilonet.utils.errors import KilonetError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file's content: write a temporary file beside it, flush it to the disk, rename it into place.
+    """Replace the content of a file: write a temporary file beside it, flush it to the disk and rename it.
 
     Raises:
-        KilonetError: it could not be written (a full disk, say); what was there before is untouched.
+        KilonetError: it cannot be written, for example on a full disk; the old content is unchanged.
     """
     try:
         _replace(path, content)
@@ -22,10 +22,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, unless it is there.
+    """Make a folder and its parents, if they do not exist.
 
     Raises:
-        KilonetError: it cannot be made.
+        KilonetError: the folder cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def make_folder(path: Path) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files that a process killed while writing `path` left beside it."""
+    """Remove the temporary files beside `path` that a process left when it was killed while writing."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
         with contextlib.suppress(OSError):
             leftover.unlink()
@@ -48,7 +48,7 @@ def _replace(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp keeps the file to its owner; a result is an ordinary file.
+        # mkstemp lets only the owner read the file; a result gets the usual permissions.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
@@ -59,7 +59,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut, where the system lets a folder be opened."""
+    """Flush a folder, so that a rename in it survives a power cut; some systems cannot open folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -75,10 +75,15 @@ def _umask() -> int:
 
 
 def read_bounded(path: Path, maximum: int, what: str) -> bytes:
-    """Read a whole file of at most `maximum` bytes; `what` says in messages what the file should be.
+    """Return the content of a file of at most `maximum` bytes.
+
+    Args:
+        path: the file.
+        maximum: the most bytes that are read.
+        what: what the file should be, for messages, such as `a recipe`.
 
     Raises:
-        KilonetError: it is missing, unreadable or larger.
+        KilonetError: the file is missing, unreadable or larger.
     """
     try:
         with path.open("rb") as stream:

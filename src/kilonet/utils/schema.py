@@ -1,5 +1,6 @@
-"""Data that come from files, checked: the pydantic base of recipes, results and descriptions."""
+"""The pydantic base of everything that is read from files, and the wording of its errors."""
 
+import reprlib
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -7,19 +8,38 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ProperFraction = Annotated[float, Field(ge=0, lt=1)]
 
+_LONGEST = 80
+"""Characters of a key or a value that an error message quotes."""
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _LONGEST
+
 
 class Schema(BaseModel):
-    """Frozen; refuses unknown keys, values of another type, and numbers that are NaN or infinite."""
+    """A frozen model that refuses unknown keys, values of another type, NaN and infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 def first_complaint(error: ValidationError) -> str:
-    """Return the first thing that is wrong, in one line that names the key."""
+    """Return the first validation error in one line that names the key; long keys and values are cut."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = _cut(".".join(str(part) for part in first["loc"]))
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     if first["type"] == "missing":
         return f"{key}: missing"
-    return f"{key} = {first['input']!r}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+    message = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+    return f"{key} = {_quoted(first['input'])}: {message}" if key else message
+
+
+def _quoted(value: object) -> str:
+    try:
+        return _cut(_SHORT.repr(value))
+    except ValueError:
+        # Python refuses to write out an integer of more than 4,300 digits.
+        return f"a huge {type(value).__name__}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -4,11 +4,11 @@ from collections.abc import Collection, Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]], words: Collection[int]) -> list[str]:
-    """Return a line a row, its cells two spaces apart and as wide as their column.
+    """Return one line for each row, with cells as wide as their column and two spaces apart.
 
     Args:
-        rows: of one length, the heads first.
-        words: the columns, from 0, that are set to the left; all others hold figures, and are set to the right.
+        rows: rows of equal length, the headings first.
+        words: the numbers, from 0, of the columns that hold words, which are set to the left; others hold figures.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(_cells(row, widths, words)).rstrip() for row in rows]

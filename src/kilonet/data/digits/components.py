@@ -1,4 +1,4 @@
-"""From ink to marks: connected pieces, specks dropped, pieces of one digit put together, digits in reading order."""
+"""Split ink into components: find connected pieces, drop specks, and group the pieces of one digit."""
 
 from dataclasses import dataclass
 
@@ -9,29 +9,34 @@ from scipy import ndimage
 Floats = NDArray[np.float32]
 
 _FAINT, _SURE = 0.2, 0.45
+"""A pixel belongs to a piece above the first level; a piece needs a pixel above the second."""
 _SPECK = 0.03
+"""Pieces below this share of the largest piece's ink are dropped."""
 _GAP = 0.08
+"""Pieces closer than this share of the highest piece's height belong to one digit."""
 
 
 @dataclass(frozen=True)
-class Mark:
-    """One digit's ink, or what may be one."""
+class Component:
+    """The ink of one digit candidate: a group of connected pieces."""
 
     ink: Floats
-    """float32 (rows, columns), 0 to 1: the mark's box alone, without what else may reach into it."""
+    """float32 (rows, columns), 0 to 1: the component's box; ink of other components in it is set to 0."""
     top: int
+    """First row of the box in the picture."""
     left: int
+    """First column of the box in the picture."""
     pieces: int
-    """Of how many connected pieces it is."""
+    """The number of connected pieces."""
 
     @property
     def height(self) -> int:
-        """Rows of the box."""
+        """The number of rows of the box."""
         return int(self.ink.shape[0])
 
     @property
     def width(self) -> int:
-        """Columns of the box."""
+        """The number of columns of the box."""
         return int(self.ink.shape[1])
 
 
@@ -46,20 +51,21 @@ class _Piece:
 
 
 @dataclass(frozen=True)
-class Marks:
-    """All ink but the specks, taken apart and together."""
+class Components:
+    """The components of a picture, without specks."""
 
-    apart: tuple[Mark, ...]
-    """From left to right; pieces above or close to one another are one mark."""
-    whole: Mark | None
-    """All of them as one mark; None without any."""
+    separate: tuple[Component, ...]
+    """The components from left to right; pieces above or close to one another form one."""
+    whole: Component | None
+    """All pieces as one component; None if there are none."""
 
 
-def find_marks(ink: Floats) -> Marks:
-    """Split ink, float32 (rows, columns), 0 to 1, see `kilonet.data.digits.foreground`, into marks."""
+def find_components(ink: Floats) -> Components:
+    """Return the components of ink, float32 (rows, columns), 0 to 1, as `find_foreground` returns it."""
     labels, pieces = _pieces(ink)
-    apart = tuple(_mark(ink, labels, group) for group in _groups(pieces))
-    return Marks(apart, _mark(ink, labels, pieces) if len(apart) > 1 else next(iter(apart), None))
+    separate = tuple(_component(ink, labels, group) for group in _groups(pieces))
+    whole = _component(ink, labels, pieces) if len(separate) > 1 else next(iter(separate), None)
+    return Components(separate, whole)
 
 
 def _pieces(ink: Floats) -> tuple[NDArray[np.int32], list[_Piece]]:
@@ -76,7 +82,7 @@ def _pieces(ink: Floats) -> tuple[NDArray[np.int32], list[_Piece]]:
 
 
 def _groups(pieces: list[_Piece]) -> list[list[_Piece]]:
-    """Put pieces together whose columns overlap or nearly touch, from left to right."""
+    """Group the pieces whose columns overlap or nearly touch, from left to right."""
     height = max((piece.bottom - piece.top for piece in pieces), default=0)
     groups: list[list[_Piece]] = []
     right = 0
@@ -90,13 +96,13 @@ def _groups(pieces: list[_Piece]) -> list[list[_Piece]]:
     return groups
 
 
-def _mark(ink: Floats, labels: NDArray[np.int32], pieces: list[_Piece]) -> Mark:
+def _component(ink: Floats, labels: NDArray[np.int32], pieces: list[_Piece]) -> Component:
     top, left = min(piece.top for piece in pieces), min(piece.left for piece in pieces)
-    # One pixel more on every side: the faint rim of the ink.
+    # The box is one pixel larger on every side, for the faint rim of the ink.
     box = (
         slice(max(0, top - 1), max(piece.bottom for piece in pieces) + 1),
         slice(max(0, left - 1), max(piece.right for piece in pieces) + 1),
     )
     own = ndimage.binary_dilation(np.isin(labels[box], [piece.number for piece in pieces]), np.ones((3, 3)))
     cut = np.where(own, ink[box], np.float32(0))
-    return Mark(cut, max(0, top - 1), max(0, left - 1), len(pieces))
+    return Component(cut, max(0, top - 1), max(0, left - 1), len(pieces))

@@ -1,8 +1,9 @@
-"""Telling ink from paper: colour to one channel, uneven lighting removed, polarity found.
+"""Separate the foreground of a picture, its ink, from the background, its paper.
 
-The paper is a smooth surface, at most quadratic, fitted to every channel so that ink hardly moves it. What is left is
-projected on the one colour direction in which it varies most; its sign is the one that makes ink, which is little and
-far from the paper, positive. Neither dark paper nor coloured ink needs a rule of its own.
+The background is modelled as a smooth surface, at most quadratic, which is fitted to every channel so that ink hardly
+moves it. The difference is projected on the colour direction in which it varies most; the sign is chosen so that ink,
+which covers few pixels and lies far from the paper, is positive. So uneven light, dark paper and coloured ink need no
+rules of their own.
 """
 
 from dataclasses import dataclass
@@ -13,27 +14,32 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 MINIMUM_CONTRAST = 10.0
-"""Ink that is nearer to its paper than this, in levels of 255, is none."""
+"""The least difference between ink and paper, in levels of 255."""
 MINIMUM_SIGNAL = 6.0
-"""Ink stands out from the paper's noise by this many standard deviations at least."""
+"""The least difference between ink and paper, in standard deviations of the paper's noise."""
 
 _TERMS = (1, 3, 6)
+"""Terms of a constant, a plane and a quadratic."""
 _SAMPLES = 32
+"""Most rows and columns that a surface is fitted to."""
 _ROUNDS = 12
+"""Iterations of a fit."""
 _RICHER = 0.95
+"""A surface of more terms must lower the sparsity measure to this share."""
 _RESIDUAL_FLOOR = 2.0
+"""Residuals count as this many levels at least."""
 
 
-def find_ink(picture: Floats) -> Floats | None:
-    """Return how much of each pixel is ink.
+def find_foreground(picture: Floats) -> Floats | None:
+    """Return the share of ink in each pixel.
 
     Args:
         picture: float32 (rows, columns, channels), 0 to 255, one or three channels.
 
     Returns:
-        float32 (rows, columns), 0 for paper to 1 for ink; None where nothing stands out from the paper.
+        float32 (rows, columns), from 0 for paper to 1 for ink; None if nothing stands out from the paper.
     """
-    signal = _signal(picture - fit_paper(picture))
+    signal = _signal(picture - fit_background(picture))
     noise = _noise(signal)
     threshold = _otsu(signal)
     level = float(np.median(signal[signal >= threshold])) if (signal >= threshold).any() else 0.0
@@ -43,12 +49,12 @@ def find_ink(picture: Floats) -> Floats | None:
     return np.asarray(np.clip((signal - floor) / (level - floor), 0, 1), np.float32)
 
 
-def fit_paper(picture: Floats) -> Floats:
-    """Return the picture's paper without ink: a smooth surface a channel, of the picture's shape.
+def fit_background(picture: Floats) -> Floats:
+    """Return the background of a picture without ink: a smooth surface for each channel, of the picture's shape.
 
-    A constant, a plane or a quadratic, whichever leaves the sparsest difference: the least mean of square roots, so
-    that much paper hit exactly counts for more than ink hit nearly. Each is fitted by the sum of absolute differences,
-    which like a median stays on the paper as long as less than half of the picture is ink.
+    The surface is a constant, a plane or a quadratic, whichever leaves the sparsest residual, measured by the mean of
+    its square roots. Each is fitted by least absolute differences: like a median, the fit stays on the paper as long as
+    less than half of the picture is ink.
     """
     rows, columns, channels = picture.shape
     y, x = np.linspace(-1, 1, rows)[:, None], np.linspace(-1, 1, columns)[None, :]
@@ -72,11 +78,11 @@ class _Fit:
 
 
 def _least_absolute(terms: NDArray[np.float64], values: NDArray[np.float64]) -> _Fit:
-    """Fit values, (N, channels), by terms, (N, terms), in iteratively reweighted least squares."""
+    """Fit values, (N, channels), by terms, (N, terms), by iteratively reweighted least squares."""
     weights = np.ones(len(values))
     for _ in range(_ROUNDS):
         weighted = terms * weights[:, None]
-        # Few pixels, or all in a row, do not decide all terms: the smallest solution is taken.
+        # Few pixels, or pixels in one row, leave some terms open: take the smallest solution.
         factors = np.linalg.lstsq(weighted.T @ terms, weighted.T @ values, rcond=1e-9)[0]
         distance = np.maximum(np.linalg.norm(values - terms @ factors, axis=1), _RESIDUAL_FLOOR)
         weights = 1 / distance
@@ -84,28 +90,28 @@ def _least_absolute(terms: NDArray[np.float64], values: NDArray[np.float64]) -> 
 
 
 def _quadratic(y: NDArray[np.float64], x: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """The terms 1, x, y, xx, xy, yy of a column of y and a row of x, from -1 to 1, to be broadcast."""
+    """Return the terms 1, x, y, xx, xy, yy for a column of y and a row of x, both from -1 to 1, to be broadcast."""
     return np.ones((1, 1)), x, y, x * x, x * y, y * y
 
 
 def _signal(difference: Floats) -> Floats:
-    """Project (rows, columns, channels) on its strongest direction, ink positive: (rows, columns)."""
+    """Project a difference, (rows, columns, channels), on its principal colour, ink positive: (rows, columns)."""
     flat = difference.reshape(-1, difference.shape[2])
     direction = np.linalg.eigh((flat.T @ flat).astype(np.float64))[1][:, -1].astype(np.float32)
     signal = flat @ direction
     sign = np.float32(1 if (signal * signal * signal).sum(dtype=np.float64) >= 0 else -1)
-    # A grey picture in three channels is to have the contrast of its single channel.
+    # This scale gives a grey picture in three channels the contrast of its single channel.
     levels = sign * signal / np.abs(direction).sum()
     return np.asarray(levels.reshape(difference.shape[:2]), np.float32)
 
 
 def _noise(signal: Floats) -> float:
-    """The paper's standard deviation, by the median of absolute values, which ink hardly moves."""
+    """Estimate the standard deviation of the paper by the median of absolute values, which ink hardly moves."""
     return 1.4826 * float(np.median(np.abs(signal)))
 
 
 def _otsu(signal: Floats) -> float:
-    """The threshold between two classes of greatest distance.
+    """Return the threshold that maximises the variance between the two classes.
 
     Source: N. Otsu, "A threshold selection method from gray-level histograms", 1979.
     """

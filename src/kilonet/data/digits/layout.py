@@ -1,7 +1,7 @@
-"""A mark as MNIST's makers laid out theirs: scaled into 20x20 with anti-aliasing, placed by `frame`.
+"""Lay out a digit as MNIST's makers did: scale it into 20x20 pixels with anti-aliasing and centre it in 28x28.
 
-A pen much thinner or thicker than theirs is first brought to the widths that occur there: a thin one would fade when it
-is scaled down.
+Strokes much thinner or thicker than MNIST's are first brought to a width that occurs in MNIST: a thin stroke would fade
+when it is scaled down.
 """
 
 import numpy as np
@@ -14,13 +14,14 @@ from kilonet.data.digits.frame import BOX, centred
 Floats = NDArray[np.float32]
 
 THINNEST, THICKEST = 1.4, 4.8
-"""Widths of a stroke in pixels of the 20x20 box, as 99 % of MNIST's are; others are brought to the nearer one."""
+"""Range of the stroke widths of 99 % of MNIST's digits, pixels of the 20x20 box."""
 
 _FINE = 80
+"""Longer side, in pixels, up to which a digit is enlarged before its strokes are widened or narrowed."""
 
 
 def lay_out(ink: Floats) -> NDArray[np.uint8]:
-    """Scale and place a mark: float32 (rows, columns), 0 to 1, to uint8 (28, 28)."""
+    """Return a digit, float32 (rows, columns), 0 to 1, scaled and centred: uint8 (28, 28)."""
     ink = _cropped(ink)
     unit = max(ink.shape) / BOX
     width = stroke_width(ink) / unit
@@ -33,7 +34,7 @@ def lay_out(ink: Floats) -> NDArray[np.uint8]:
 def stroke_width(ink: Floats) -> float:
     """Return the mean width of the strokes in pixels: twice the area over the length of the outline.
 
-    The outline's length is the total variation, which does not ask where in a soft edge the ink ends.
+    The length of the outline is the total variation of the ink, which needs no threshold in soft edges.
     """
     padded = np.pad(ink, 1)
     steps_y, steps_x = np.diff(padded, axis=0)[:, :-1], np.diff(padded, axis=1)[:-1]
@@ -47,7 +48,7 @@ def _cropped(ink: Floats) -> Floats:
 
 
 def _with_width(ink: Floats, change: float) -> Floats:
-    """Widen strokes by so many pixels, or narrow them if negative: moves the outline along the distance to it."""
+    """Return ink with strokes wider by `change` pixels, or narrower if it is negative, by moving their outline."""
     fine = max(1, round(_FINE / max(ink.shape)))
     margin = int(np.ceil(max(change, 0) / 2)) + 1
     ink = np.pad(ink, margin)

@@ -12,6 +12,7 @@ from kilonet.engines.native.build import load_library, multiplies_bfloat16
 from kilonet.engines.native.codegen import value_ranges
 from kilonet.engines.native.teacher import NativeTeacher
 from kilonet.models.model import Model
+from kilonet.network.operations import check_pixels
 from kilonet.network.section import ModelSection
 from kilonet.recipe import Recipe
 from kilonet.utils.errors import KilonetError
@@ -171,8 +172,5 @@ class NativeEngine:
 
 
 def _checked_pixels(pixels: Tensor, model: ModelSection) -> Tensor:
-    if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != model.input_shape:
-        raise KilonetError(
-            f"pixels are {pixels.dtype} {tuple(pixels.shape)}, not uint8 (N, {', '.join(map(str, model.input_shape))})"
-        )
+    check_pixels(pixels, model.input_shape)
     return pixels.to("cpu").contiguous()

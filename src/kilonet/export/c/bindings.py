@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.export.c.codegen import LIBRARY_FILES
-from kilonet.network.operations import Shape
+from kilonet.network.operations import Shape, check_pixels
 from kilonet.utils.compilers import find_compiler, run_compiler
 from kilonet.utils.errors import KilonetError
 
@@ -38,9 +38,8 @@ class CompiledC:
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Return logits: uint8 (N, channels, rows, columns) to int32 (N, classes)."""
-        images = np.ascontiguousarray(pixels, np.uint8)
-        if images.shape[1:] != self._input_shape:
-            raise KilonetError(f"pixels must be uint8 (N, *{self._input_shape}), not {pixels.dtype} {pixels.shape}")
+        check_pixels(pixels, self._input_shape)
+        images = np.ascontiguousarray(pixels)
         result = np.zeros((len(images), self._classes), np.int32)
         image, row = images.ctypes.data, result.ctypes.data
         for _ in range(len(images)):

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.export.onnx.graph import LOGITS, PIXELS
-from kilonet.network.operations import Shape
+from kilonet.network.operations import Shape, check_pixels
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 from kilonet.utils.files import read_bounded
@@ -57,8 +57,7 @@ class OnnxSession:
         Raises:
             KilonetError: pixels of another shape or dtype, or a graph that does not run.
         """
-        if pixels.dtype != np.uint8 or pixels.shape[1:] != self._shape:
-            raise KilonetError(f"pixels must be uint8 (N, *{self._shape}), not {pixels.dtype} {pixels.shape}")
+        check_pixels(pixels, self._shape)
         parts = [self._run(part) for part in _batches(pixels)]
         return np.concatenate([np.empty((0, self._classes), np.float32), *parts])
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.data.datasets import Images, load_data
-from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.evaluation.scoring import correct_predictions
+from kilonet.evaluation.statistics import mean_and_std
 from kilonet.models.model import load_model
 from kilonet.report.comparison.groups import Group, read_groups
 from kilonet.report.comparison.significance import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
@@ -152,7 +153,7 @@ class _Predictions:
         if key not in self._correct:
             images = self._scored_images(record)
             logits = load_model(str(record.folder)).logits(images.pixels)
-            self._correct[key] = (logits.argmax(1) == images.labels).numpy()
+            self._correct[key] = correct_predictions(logits, images.labels).numpy()
         return self._correct[key]
 
     def _scored_images(self, record: RunRecord) -> Images:
@@ -172,7 +173,7 @@ def _p(p: float) -> str:
 
 
 def _cells(group: Group) -> tuple[str, ...]:
-    mean, deviation = mean_and_deviation([100 * accuracy for accuracy in group.accuracies])
+    mean, deviation = mean_and_std([100 * accuracy for accuracy in group.accuracies])
     spread = "" if math.isnan(deviation) else f"{deviation:.3f}"
     interval = "" if group.interval is None else "{:.3f} to {:.3f}".format(*(100 * end for end in group.interval))
     errors = ", ".join(str(record.errors) for record in group.records)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.evaluation.statistics import mean_and_std
 from kilonet.report.comparison.comparison import Comparison
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
@@ -69,7 +69,7 @@ def draw_frontier(comparison: Comparison, path: Path) -> None:
     _draw_public_results(axes)
     result = comparison.groups[0].records[0].result
     for group in comparison.groups:
-        mean, _ = mean_and_deviation([100 * accuracy for accuracy in group.accuracies])
+        mean, _ = mean_and_std([100 * accuracy for accuracy in group.accuracies])
         low, high = [100 * end for end in group.interval] if group.interval else (mean, mean)
         label = f"{group.name}: {result.scored.lower()}, final epoch, mean of {len(group.records)}"
         spread = [[mean - low], [high - mean]]

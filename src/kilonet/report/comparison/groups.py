@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kilonet.evaluation.statistics import mean_and_deviation, mean_interval
+from kilonet.evaluation.statistics import mean_and_std, mean_interval
 from kilonet.training.run_folder import seed_of
 from kilonet.training.run_records import RunRecord, group_repetitions, read_runs
 from kilonet.utils.errors import KilonetError
@@ -39,7 +39,7 @@ class Group:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain lists and numbers; accuracies are fractions."""
-        mean, deviation = mean_and_deviation(self.accuracies)
+        mean, deviation = mean_and_std(self.accuracies)
         return {
             "name": self.name,
             "parameters": self.parameters,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from kilonet.evaluation.statistics import mean_and_deviation
+from kilonet.evaluation.statistics import mean_and_std
 from kilonet.report.comparison.groups import Group
 
 ALPHA = 0.05
@@ -39,7 +39,7 @@ def seeds_test(first: Group, second: Group) -> SeedsTest:
     ours, theirs = ([record.errors for record in group.records] for group in (first, second))
     paired = first.seeds == second.seeds and len(set(first.seeds)) == len(first.seeds)
     kind: Literal["paired", "Welch"] = "paired" if paired else "Welch"
-    difference = mean_and_deviation(theirs)[0] - mean_and_deviation(ours)[0]
+    difference = mean_and_std(theirs)[0] - mean_and_std(ours)[0]
     if not _varies(ours, theirs, paired=paired):
         return SeedsTest(kind, difference, None, None)
     tested = stats.ttest_rel(theirs, ours) if paired else stats.ttest_ind(theirs, ours, equal_var=False)

@@ -13,7 +13,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 import kilonet
-from kilonet.evaluation.statistics import mean_and_deviation, mean_interval
+from kilonet.evaluation.statistics import mean_and_std, mean_interval
 from kilonet.report.page import activations, learning_curves, mistakes, reliability
 from kilonet.report.page.figures import PageFigure, count, percent, span
 from kilonet.report.page.measurements import Measurements, measure
@@ -79,7 +79,7 @@ def _claim(subject: Subject, measured: Measurements) -> dict[str, Any]:
     correct, images = (result.correct, result.scored_images) if result else (evaluation.correct, evaluation.images)
     accuracies = [record.accuracy for record in subject.repetitions]
     several = len(accuracies) > 1
-    mean, deviation = mean_and_deviation(accuracies) if several else (correct / images, 0.0)
+    mean, deviation = mean_and_std(accuracies) if several else (correct / images, 0.0)
     return {
         "several": several,
         "n": len(accuracies),

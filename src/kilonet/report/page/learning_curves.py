@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from kilonet.evaluation.statistics import mean_and_deviation, mean_interval
+from kilonet.evaluation.statistics import mean_and_std, mean_interval
 from kilonet.report.page.charts import ACCENT, FAINT, INK, SECOND, chart
 from kilonet.report.page.figures import PageFigure, Row, Table, percent, span
 from kilonet.training.run_folder import EpochMetrics
@@ -111,7 +111,7 @@ def runs_figure(records: Sequence[RunRecord]) -> PageFigure:
             axes.plot([100 * record.accuracy], [row], "o", color=colour, markersize=4.5)
         start = 0
         for number, group in enumerate(groups):
-            mean, _ = mean_and_deviation([100 * record.accuracy for record in group])
+            mean, _ = mean_and_std([100 * record.accuracy for record in group])
             colour = (ACCENT, SECOND, INK)[number % 3]
             bounds = [start - 0.4, start + len(group) - 0.6]
             axes.plot([mean, mean], bounds, color=colour, linewidth=0.8, linestyle=(0, (3, 2)))
@@ -154,7 +154,7 @@ def statistics_table(records: Sequence[RunRecord]) -> Table:
 
 def _statistic(group: Sequence[RunRecord]) -> Row:
     accuracies = [record.accuracy for record in group]
-    mean, deviation = mean_and_deviation(accuracies)
+    mean, deviation = mean_and_std(accuracies)
     name = group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1} more"
     if math.isnan(deviation):
         return name, "1", percent(mean, 3), percent(None), percent(None)

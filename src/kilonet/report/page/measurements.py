@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.evaluation.scoring import Evaluation, evaluation_of
+from kilonet.evaluation.scoring import Evaluation, correct_predictions, evaluation_of
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.calibration import UNFITTED
 from kilonet.report.subject import Subject
@@ -84,7 +84,7 @@ def measure(subject: Subject) -> Measurements:
     calibration = subject.model.metadata.calibration
     probabilities = (calibration or UNFITTED).probabilities(logits.numpy())
     order = np.argsort(probabilities[np.arange(len(labels)), labels], kind="stable")
-    wrong = probabilities.argmax(1) != labels
+    wrong = ~correct_predictions(probabilities, labels)
     others = [index for index in order[WORST:].tolist() if wrong[index]]
     evaluation = evaluation_of(logits, subject.images)
     _check_robustness(subject, evaluation)
@@ -124,7 +124,8 @@ def reliability_of(probabilities: NDArray[np.float32], labels: NDArray[np.int64]
     Source: C. Guo et al., "On calibration of modern neural networks", 2017: bins of one width, and the expected
     calibration error.
     """
-    confidence, right = probabilities.max(1).astype(np.float64), probabilities.argmax(1) == labels
+    confidence = probabilities.max(1).astype(np.float64)
+    right: NDArray[np.bool_] = correct_predictions(probabilities, labels)
     places = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     bins = tuple(_bin(number, confidence[places == number], right[places == number]) for number in range(BINS))
     gaps = [abs(part.correct - part.confidence * part.images) for part in bins if part.images]

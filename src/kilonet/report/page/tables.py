@@ -31,28 +31,22 @@ def _value(value: Any) -> str:
 
 def layer_table(subject: Subject) -> Table:
     """Return the layers with the cost of each."""
-    total_cost = subject.cost
+    cost = subject.cost
     heads = ("layer", "output", "parameters", "MACs", "RAM, bytes", "kernel", "field", "jump")
     rows = [
         (
-            cost.layer,
-            f" {TIMES} ".join(map(str, cost.output_shape)),
-            f"{cost.parameters:,}",
-            f"{cost.macs:,}",
-            f"{cost.activation_bytes:,}",
-            f"{cost.kernel} {TIMES} {cost.kernel}",
-            f"{cost.receptive_field}",
-            f"{cost.jump}",
+            layer.layer,
+            f" {TIMES} ".join(map(str, layer.output_shape)),
+            f"{layer.parameters:,}",
+            f"{layer.macs:,}",
+            f"{layer.activation_bytes:,}",
+            f"{layer.kernel} {TIMES} {layer.kernel}",
+            f"{layer.receptive_field}",
+            f"{layer.jump}",
         )
-        for cost in total_cost.layers
+        for layer in cost.layers
     ]
-    total = (
-        "total",
-        "",
-        f"{total_cost.parameters:,}",
-        f"{total_cost.macs:,}",
-        f"{total_cost.peak_activation_bytes:,} peak",
-    )
+    total = ("total", "", f"{cost.parameters:,}", f"{cost.macs:,}", f"{cost.peak_activation_bytes:,} peak")
     return Table("The layers", heads, rows, (*total, "", "", ""), words=2)
 
 

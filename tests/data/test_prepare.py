@@ -1,4 +1,4 @@
-"""What the network is shown, and what is no digit."""
+"""Pictures are prepared for the network, or have a reason why they are no digit."""
 
 import io
 
@@ -10,8 +10,8 @@ from PIL import Image
 from helpers import refusal
 from kilonet.data.datasets import DataSet
 from kilonet.data.decode import Picture, decode
-from kilonet.data.digits import finder as sight
-from kilonet.data.digits.finder import prepare_digit, prepare_plain, prepare_row
+from kilonet.data.digits import prepare
+from kilonet.data.digits.prepare import prepare_digit, prepare_plain, prepare_row
 from kilonet.models.model import load_model
 from kilonet.utils.errors import KilonetError
 
@@ -42,9 +42,9 @@ def test_mnists_test_images_written_as_files_are_seen_as_they_are(mnist: DataSet
 
 def test_inverted_test_images_are_recognised_as_well(mnist: DataSet) -> None:
     images, labels = mnist.test.pixels[:500, 0].numpy(), mnist.test.labels[:500].numpy()
-    sights = [prepare_digit(picture(255 - image)) for image in images]
-    assert [one.objection for one in sights] == [None] * 500
-    right = (load_model("best").predict(np.stack([one.pixels for one in sights])).classes == labels).sum()
+    prepared = [prepare_digit(picture(255 - image)) for image in images]
+    assert [image.objection for image in prepared] == [None] * 500
+    right = (load_model("best").predict(np.stack([image.pixels for image in prepared])).classes == labels).sum()
     assert right >= (load_model("best").predict(images).classes == labels).sum() - 3
 
 
@@ -55,19 +55,19 @@ def noise() -> Bytes:
 @pytest.mark.parametrize(
     ("pixels", "objection"),
     [
-        (sheet(X < 0), sight.NOTHING),
-        (sheet(X >= 0), sight.NOTHING),
-        (noise(), sight.NOTHING),
-        ((X * 2).astype(np.uint8), sight.NOTHING),
-        (sheet((np.abs(X - 50) < 20) & (np.abs(Y - 50) < 20)), sight.BLOB),
-        (sheet(np.hypot(X - 50, Y - 50) < 20), sight.BLOB),
-        (sheet((np.abs(X - 50) < 30) & (np.abs(Y - 50) < 2)), sight.FLAT),
-        (sheet((np.abs(X - 50) < 2) & (np.abs(Y - 50) < 2)), sight.SMALL),
+        (sheet(X < 0), prepare.NOTHING),
+        (sheet(X >= 0), prepare.NOTHING),
+        (noise(), prepare.NOTHING),
+        ((X * 2).astype(np.uint8), prepare.NOTHING),
+        (sheet((np.abs(X - 50) < 20) & (np.abs(Y - 50) < 20)), prepare.BLOB),
+        (sheet(np.hypot(X - 50, Y - 50) < 20), prepare.BLOB),
+        (sheet((np.abs(X - 50) < 30) & (np.abs(Y - 50) < 2)), prepare.FLAT),
+        (sheet((np.abs(X - 50) < 2) & (np.abs(Y - 50) < 2)), prepare.SMALL),
         (
             sheet((np.abs(X - 20) < 3) & (np.abs(Y - 50) < 30) | (np.abs(X - 80) < 3) & (np.abs(Y - 50) < 30)),
-            sight.SEVERAL,
+            prepare.SEVERAL,
         ),
-        (sheet((X % 13 < 5) & (Y % 11 < 5)), sight.TEXTURE),
+        (sheet((X % 13 < 5) & (Y % 11 < 5)), prepare.TEXTURE),
     ],
     ids=["white", "black", "noise", "slope", "square", "disc", "dash", "dot", "two", "dots"],
 )
@@ -79,15 +79,15 @@ def test_what_is_no_digit_is_objected_to(pixels: Bytes, objection: str | None) -
 
 
 def test_a_row_without_line_is_objected_to(mnist: DataSet) -> None:
-    assert prepare_digit(picture(row_of(mnist.test.pixels[:4, 0].numpy()))).objection == sight.SEVERAL
+    assert prepare_digit(picture(row_of(mnist.test.pixels[:4, 0].numpy()))).objection == prepare.SEVERAL
 
 
 @pytest.mark.parametrize("gap", [0, 40])
 def test_a_row_is_read_in_order(mnist: DataSet, gap: int) -> None:
     images = mnist.test.pixels[:12, 0].numpy()
-    sights = prepare_row(picture(row_of(images, gap)))
-    assert [one.objection for one in sights] == [None] * 12
-    said = load_model("best").predict(np.stack([one.pixels for one in sights])).classes
+    prepared = prepare_row(picture(row_of(images, gap)))
+    assert [image.objection for image in prepared] == [None] * 12
+    said = load_model("best").predict(np.stack([image.pixels for image in prepared])).classes
     assert said.tolist() == mnist.test.labels[:12].tolist()
 
 
@@ -98,7 +98,7 @@ def test_dots_between_the_digits_of_a_row_are_left_out(mnist: DataSet) -> None:
 
 
 def test_a_row_of_nothing_is_one_objection() -> None:
-    assert [one.objection for one in prepare_row(picture(sheet(X < 0)))] == [sight.NOTHING]
+    assert [image.objection for image in prepare_row(picture(sheet(X < 0)))] == [prepare.NOTHING]
 
 
 def test_plain_pictures_are_taken_as_they_are() -> None:

@@ -1,0 +1,127 @@
+"""Prepare a picture for a network: find its digit, or several in a row, or take its pixels as they are."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kilonet.data.decode import Picture
+from kilonet.data.digits.components import Component, Components, find_components
+from kilonet.data.digits.foreground import find_foreground
+from kilonet.data.digits.frame import BOX, SIDE, is_laid_out
+from kilonet.data.digits.layout import lay_out, stroke_width
+from kilonet.network.operations import Shape
+from kilonet.utils.errors import KilonetError
+
+SMALLEST = 6
+"""The least length of the longer side of a digit, pixels."""
+THICKEST_READ = 7.0
+"""The greatest mean stroke width of a digit, in twentieths of its longer side; more is a blob."""
+WIDEST = 2.0
+"""The greatest ratio of width to height of a digit."""
+SMALL_COMPONENT = 0.4
+"""In a row, components below this share of the greatest height are dots or commas, and are left out."""
+MOST_PIECES = 40
+"""The most connected pieces that digits may have; more of them are a texture."""
+WIDE_GAP = 0.3
+"""The greatest gap between the components of one digit, as a share of its height."""
+
+NOTHING = "nothing stands out from the background"
+SMALL = f"smaller than {SMALLEST} pixels"
+BLOB = "a blob, not strokes"
+FLAT = "much wider than high"
+SEVERAL = "several separate marks; show one digit, or read a row with kilonet predict --line"
+TEXTURE = f"more than {MOST_PIECES} separate pieces"
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """An image as the network is shown it."""
+
+    pixels: NDArray[np.uint8]
+    """uint8 (28, 28) light on black, or the shape of the network's input."""
+    objection: str | None = None
+    """The reason why it is no digit, if there is one."""
+    as_given: bool = False
+    """Whether the pixels are those of the file, which was laid out like MNIST's images already."""
+
+
+_NO_COMPONENTS = Components((), None)
+_EMPTY = PreparedImage(np.zeros((SIDE, SIDE), np.uint8), NOTHING)
+
+
+def prepare_digit(picture: Picture) -> PreparedImage:
+    """Find the one digit of a picture; a picture that is laid out like MNIST's images already is taken as it is."""
+    if picture.grey is not None and is_laid_out(picture.grey):
+        return PreparedImage(picture.grey, as_given=True)
+    ink = find_foreground(picture.values)
+    components = _NO_COMPONENTS if ink is None else find_components(ink)
+    if components.whole is None:
+        return _EMPTY
+    if _is_texture(components):
+        return PreparedImage(lay_out(components.whole.ink), TEXTURE)
+    if _are_several(components.separate, components.whole):
+        return PreparedImage(lay_out(components.whole.ink), SEVERAL)
+    return _prepare_component(components.whole)
+
+
+def prepare_row(picture: Picture) -> list[PreparedImage]:
+    """Find the separate digits of a row, from left to right, without dots and commas."""
+    ink = find_foreground(picture.values)
+    components = _NO_COMPONENTS if ink is None else find_components(ink)
+    if _is_texture(components):
+        return [PreparedImage(np.zeros((SIDE, SIDE), np.uint8), TEXTURE)]
+    highest = max((component.height for component in components.separate), default=0)
+    digits = [component for component in components.separate if component.height >= SMALL_COMPONENT * highest]
+    return [_prepare_component(digit) for digit in digits] or [_EMPTY]
+
+
+def prepare_plain(picture: Picture, shape: Shape, name: str) -> PreparedImage:
+    """Take the pixels of a picture of the network's size, converted to grey or colour as the network needs it.
+
+    Args:
+        picture: the picture.
+        shape: (channels, rows, columns) of the network's input, one channel or three.
+        name: the picture's name in messages.
+
+    Raises:
+        KilonetError: the picture has another size, or the network has neither 1 nor 3 channels.
+    """
+    channels, rows, columns = shape
+    found_rows, found_columns, found_channels = picture.values.shape
+    if channels not in (1, 3):
+        raise KilonetError(f"{name}: the network takes {channels} channels; images have 1 or 3")
+    if (found_rows, found_columns) != (rows, columns):
+        raise KilonetError(
+            f"{name}: {found_columns}x{found_rows} pixels, not {columns}x{rows}; crop and scale it first"
+        )
+    values = picture.values.round().astype(np.uint8)
+    if channels == found_channels:
+        return PreparedImage(values[:, :, 0] if channels == 1 else values.transpose(2, 0, 1))
+    if channels == 1:
+        return PreparedImage(np.asarray(Image.fromarray(values).convert("L")))
+    return PreparedImage(np.repeat(values.transpose(2, 0, 1), 3, 0))
+
+
+def _are_several(separate: tuple[Component, ...], whole: Component) -> bool:
+    """Return whether components are several digits, not one in pieces: of like height, far apart or wide together."""
+    like = [component for component in separate if component.height >= 0.6 * whole.height]
+    gaps = [after.left - before.left - before.width for before, after in pairwise(like)]
+    return bool(gaps) and (whole.width > 1.2 * whole.height or max(gaps) > WIDE_GAP * whole.height)
+
+
+def _is_texture(components: Components) -> bool:
+    return sum(component.pieces for component in components.separate) > MOST_PIECES
+
+
+def _prepare_component(component: Component) -> PreparedImage:
+    longer = max(component.height, component.width)
+    if longer < SMALLEST:
+        return PreparedImage(lay_out(component.ink), SMALL)
+    if component.width > WIDEST * component.height:
+        return PreparedImage(lay_out(component.ink), FLAT)
+    if stroke_width(component.ink) * BOX / longer > THICKEST_READ:
+        return PreparedImage(lay_out(component.ink), BLOB)
+    return PreparedImage(lay_out(component.ink))
