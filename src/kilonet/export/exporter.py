@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from kilonet.data.datasets import DataSet, Images
-from kilonet.evaluation.scoring import evaluate
+from kilonet.evaluation.scoring import accuracy_of, evaluate
 from kilonet.export.c import codegen
 from kilonet.export.c.footprint import footprint_of
 from kilonet.export.html.page import PAGE_FILE, PageFacts, check_draws_digits, page_html
