@@ -13,9 +13,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from filelock import FileLock
 from playwright.sync_api import Browser, sync_playwright
 
 from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
+from kilonet.cli import main
 from kilonet.data.datasets import DataSet, load_data
 from kilonet.export.html.browser import browser_path
 from kilonet.training.run_folder import Run
@@ -33,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # Files whose tests are long and mostly wait for other processes. They come first, among one worker more than there are
 # cores, so that the others compute meanwhile.
-WAITING = ("test_sweep.py", "test_kill.py", "test_serve_process.py")
+WAITING = ("test_sweep.py", "test_kill.py", "test_server.py")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -50,14 +52,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="a longer proof; run it with --run-slow"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is built for this machine is built for this run of the tests alone, once for all of its processes."""
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this run of the tests share."""
     folder = tmp_path_factory.getbasetemp()
-    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(shared_folder: Path) -> Iterator[None]:
+    """What is compiled for this machine is compiled for this run of the tests alone, once for all of its processes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KILONET_CACHE", str(folder / "cache"))
+        patch.setenv("KILONET_CACHE", str(shared_folder / "cache"))
         yield
+
+
+@pytest.fixture(scope="session")
+def exported_best(shared_folder: Path) -> Path:
+    """The page of `best`, exported as a user does; fine-tuning takes a minute, so all processes share it. Read-only."""
+    folder = shared_folder / "exported-best"
+    with FileLock(shared_folder / "exported-best.lock"):
+        if not folder.is_dir():
+            assert main(["export", "best", "--to", "html", "--out", str(folder)]) == 0
+    return folder
 
 
 @pytest.fixture(scope="session")

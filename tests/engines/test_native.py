@@ -262,7 +262,7 @@ def test_the_packaged_network_tracks_torch_on_mnist(mnist: DataSet) -> None:
     engine = NativeEngine(recipe, train_images.pixels, train_images.labels, start, 2)
     exact, rough = (Reference(recipe, start, dtype) for dtype in (torch.float64, torch.float32))
     generator = torch.Generator().manual_seed(1)
-    for step in range(50):
+    for step in range(25):
         indices = torch.randint(0, len(train_images), (64,), generator=generator)
         transforms, rate = draw_transforms(recipe.augment, 64, generator), scheduled_rate(recipe.train, step, 1000)
         engine.train_batch(indices, transforms, rate, step)

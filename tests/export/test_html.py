@@ -20,7 +20,6 @@ from browser import DESKTOP, PHONE, draw, intruded, touch, watched
 from drawing_page import DIGITS, NOTHING, Pixels, said, seen, shows
 from helpers import Answer, command, refusal
 from integer_networks import integer_networks, random_pixels
-from kilonet.cli import main
 from kilonet.data.datasets import DataSet
 from kilonet.export.exporter import model_name
 from kilonet.export.html import browser as running
@@ -43,11 +42,8 @@ from kilonet.utils.errors import KilonetError
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The exported folder of `best`."""
-    out = tmp_path_factory.mktemp("best")
-    assert main(["export", "best", "--to", "html", "--out", str(out)]) == 0
-    return out
+def folder(exported_best: Path) -> Path:
+    return exported_best
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ class RecordedEvents(NoProgress):
 
 
 def test_the_reference_network_learns_mnist_in_an_epoch(mnist: DataSet) -> None:
-    run = fit(kilonet.load_recipe("best", {"epochs": 1, "threads": 1}), mnist)
+    run = fit(kilonet.load_recipe("baseline", {"epochs": 1, "threads": 1}), mnist)
     assert run.result.final.test_accuracy > 0.97
     assert run.result.scored_images == 10_000
 

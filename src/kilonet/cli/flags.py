@@ -61,9 +61,10 @@ def add_recipe_flags(parser: Parser) -> None:
     from kilonet.recipe import SECTIONS
 
     for name, section in SECTIONS.items():
-        group = parser.add_argument_group(f"recipe, [{name}]", (section.__doc__ or "").split("\n", 1)[0])
+        summary = (section.__doc__ or "").partition("\n")[0]
+        group = parser.add_argument_group(f"recipe, [{name}]", f"{summary} Defaults are the recipe's.")
         for key, field in section.model_fields.items():
-            text = f"{field.description} (default: the recipe's)".replace("%", "%%")
+            text = (field.description or "").replace("%", "%%")
             group.add_argument(f"--{key.replace('_', '-')}", help=text, **_reading(field.annotation))
 
 

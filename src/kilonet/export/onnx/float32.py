@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from kilonet.export.folding import BATCH_NORM_EPSILON
-from kilonet.export.onnx.graph import LOGITS, OPSET, PIXELS, USAGE, GraphBuilder, metadata_of
+from kilonet.export.onnx.graph import LOGITS, OPSET, PIXELS, USAGE, GraphBuilder, onnx_metadata
 from kilonet.models.model import Model
 from kilonet.network.graph import PlacedLayer
 from kilonet.network.operations import (
@@ -39,7 +39,7 @@ def float_graph(model: Model, accuracy: float | None = None) -> ModelProto:
     graph.node("Flatten", [values], LOGITS, axis=1)
     about = f"Float network, ONNX opset {OPSET}. {USAGE}"
     return graph.build(
-        "float", section.input_shape, section.classes, about=about, metadata=metadata_of(model, accuracy)
+        "float", section.input_shape, section.classes, about=about, metadata=onnx_metadata(model, accuracy)
     )
 
 

@@ -76,7 +76,7 @@ class GraphBuilder:
         return model
 
 
-def metadata_of(model: Model, accuracy: float | None) -> dict[str, str]:
+def onnx_metadata(model: Model, accuracy: float | None) -> dict[str, str]:
     """Return the metadata of an ONNX file of the model by key, with the accuracy on the test images if it is known."""
     known = {} if accuracy is None else {"kilonet.test_accuracy": f"{accuracy:.6g}"}
     return {

@@ -23,7 +23,7 @@ from kilonet.export.integer import (
     largest_sum,
     rounding_half,
 )
-from kilonet.export.onnx.graph import LOGITS, OPSET, PIXELS, USAGE, GraphBuilder, metadata_of
+from kilonet.export.onnx.graph import LOGITS, OPSET, PIXELS, USAGE, GraphBuilder, onnx_metadata
 from kilonet.models.model import Model
 from kilonet.utils.extras import needed_from
 
@@ -55,7 +55,7 @@ def int8_graph(model: Model, network: IntegerNetwork, accuracy: float | None = N
     graph.node("Flatten", [values], LOGITS, axis=1)
     about = f"Integer network (8-bit weights and activations) with QDQ pairs, ONNX opset {OPSET}. {USAGE}"
     metadata = {
-        **metadata_of(model, accuracy),
+        **onnx_metadata(model, accuracy),
         "kilonet.integer_specification": str(SPECIFICATION),
         "kilonet.fraction_bits": str(network.fraction_bits),
     }
