@@ -33,9 +33,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="run the longer proofs too")
 
 
-# Files whose tests are long and mostly wait for other processes. They come first, among one worker more than there are
-# cores, so that the others compute meanwhile.
-WAITING = ("test_sweep.py", "test_kill.py", "test_server.py")
+# The files that take longest come first, the ones that mostly wait for other processes before the ones that compute: one
+# worker more than there are cores computes meanwhile, and no long file is left over at the end.
+LONGEST = (
+    "test_sweep.py",
+    "test_killed_driver.py",
+    "test_kill.py",
+    "test_server.py",
+    "test_native.py",
+    "test_html.py",
+    "test_quantisation.py",
+    "test_onnx.py",
+    "test_c.py",
+    "test_wheel.py",
+    "test_benchmarks.py",
+    "test_distillation.py",
+)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -44,7 +57,8 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in WAITING)
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
     if config.getoption("--run-slow"):
         return
     for item in items:

@@ -1,0 +1,100 @@
+"""Whole sweeps under test: their plans, their processes, and what they must have written."""
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from helpers import KILONET
+from kilonet.recipe import load_recipe
+from kilonet.training.run_folder import METRICS_FILE, read_result
+from kilonet.training.train import fit
+
+EPOCHS = 10
+NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
+
+
+def write_plan(folder: Path, base: Path, trials: int = 1, **search: Any) -> Path:
+    """A plan whose candidates differ in size and batch size; by default none is stopped early."""
+    path = folder / "sweep.toml"
+    keys = {"epochs": EPOCHS, "grace": EPOCHS, **search}
+    path.write_text(
+        f"""
+        recipe = "{base}"
+        out = "{folder / "out"}"
+        layers = ["conv {{3..6}}", "maxpool 2", "0..1 * conv = same residual", "conv {{4..8}}", "gap", "pointwise 10"]
+        [search]
+        trials = {trials}
+        """
+        + "\n".join(f"{key} = {value}" for key, value in keys.items())
+        + """
+        [budget]
+        max_parameters = 700
+        [keys]
+        batch_size = {choices = [64, 128]}
+        """
+    )
+    return path
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    words = [*KILONET, "sweep", *map(str, arguments)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(happened: Callable[[], bool], driver: subprocess.Popen[str] | None = None, longest: float = 120) -> None:
+    end = time.monotonic() + longest
+    while not happened():
+        assert time.monotonic() < end, "it did not happen in time"
+        assert driver is None or driver.poll() is None, driver and driver.communicate()[1]
+        time.sleep(0.01)
+
+
+def epochs_of(folder: Path) -> list[str]:
+    path = folder / METRICS_FILE
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def children(parent: int, name: bytes) -> list[int]:
+    """Return the child processes whose command line contains a name."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            below = int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent
+            if below and name in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def at_work_in(folder: Path) -> list[int]:
+    """Return the processes that hold a file of a run folder open, such as the lock of the training process."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if link.readlink().parent == folder:
+                found.append(int(link.parts[2]))
+    return found
+
+
+def processes_that_name(word: str) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if word.encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+def proved(out: Path, trials: int) -> None:
+    """Check that every trial is a finished run on the holdout, with the weights of its recipe trained by hand."""
+    folders = sorted(folder for folder in out.iterdir() if folder.is_dir())
+    assert [folder.name for folder in folders] == [f"{number:04}" for number in range(1, trials + 1)]
+    for folder in folders:
+        result = read_result(folder)
+        assert result.scored == "Holdout"
+        assert result.parameters <= 700
+        assert len(epochs_of(folder)) == EPOCHS
+    by_hand = fit(load_recipe(str(folders[0] / "recipe.toml")))
+    assert by_hand.result.model_sha256 == read_result(folders[0]).model_sha256
