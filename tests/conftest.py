@@ -33,8 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="run the longer proofs too")
 
 
-# The files that take longest come first, the ones that mostly wait for other processes before the ones that compute: one
-# worker more than there are cores computes meanwhile, and no long file is left over at the end.
+# The files that take longest come first, so that none is left over at the end; first of all those that mostly wait for
+# other processes, as there is one worker more than there are cores.
 LONGEST = (
     "test_sweep.py",
     "test_killed_driver.py",

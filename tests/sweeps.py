@@ -16,6 +16,28 @@ EPOCHS = 10
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
 
 
+def write_base(folder: Path, data: Path) -> Path:
+    """A recipe that uses everything that a checkpoint stores."""
+    path = folder / "tiny.toml"
+    path.write_text(
+        f"""
+        [model]
+        layers = ["gap", "pointwise 10"]
+        dropout = 0.05
+        [train]
+        ema = 0.9
+        [augment]
+        rotation = 10
+        [run]
+        data = "{data}"
+        engine = "torch"
+        device = "cpu"
+        precision = "float32"
+        """
+    )
+    return path
+
+
 def write_plan(folder: Path, base: Path, trials: int = 1, **search: Any) -> Path:
     """A plan whose candidates differ in size and batch size; by default none is stopped early."""
     path = folder / "sweep.toml"

@@ -8,7 +8,12 @@ import pytest
 
 from helpers import process
 from kilonet.training.run_folder import is_finished
-from sweeps import children, epochs_of, processes_that_name, proved, start, wait_until, write_plan
+from sweeps import children, epochs_of, processes_that_name, proved, start, wait_until, write_base, write_plan
+
+
+@pytest.fixture(scope="module")
+def base(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("base"), small_folder)
 
 
 @pytest.fixture

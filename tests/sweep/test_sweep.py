@@ -13,7 +13,12 @@ from ray.cluster_utils import Cluster
 
 from helpers import process
 from kilonet.training.run_folder import is_finished
-from sweeps import NODE, at_work_in, children, epochs_of, proved, start, wait_until, write_plan
+from sweeps import NODE, at_work_in, children, epochs_of, proved, start, wait_until, write_base, write_plan
+
+
+@pytest.fixture(scope="module")
+def base(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("base"), small_folder)
 
 
 @pytest.fixture(scope="module")
