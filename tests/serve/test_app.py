@@ -121,12 +121,12 @@ def test_a_trained_model_is_answered_by_its_float_graph(mnist: DataSet) -> None:
 
 
 def test_an_exported_folder_is_served_by_its_own_c(small: DataSet, tmp_path: Path) -> None:
-    export_c(load_model("best"), small.train, tmp_path)
+    export_c(load_model("mcu"), small.train, tmp_path)
     exported = ExportedModel(tmp_path)
     classifier = thread_safe(exported)
     assert isinstance(classifier, LockedClassifier)
     facts = describe_model(exported, classifier, str(tmp_path))
-    assert (facts.sha256, facts.accuracy) == (load_model("best").sha256, None)
+    assert (facts.sha256, facts.accuracy) == (load_model("mcu").sha256, None)
     image = small.test.pixels[0, 0].numpy()
     with TestClient(application(classifier, facts, LIMITS, Metrics(facts.classes))) as opened:
         answer = predicted(opened, png(image))

@@ -19,7 +19,8 @@ from kilonet.network.operations import BatchNorm
 from kilonet.recipe import DistillSection, Recipe, TrainSection
 from kilonet.utils.errors import KilonetError
 
-_SCORING_BATCH = 1000
+_SCORING_BATCH = {"cpu": 128}
+"""Images scored at once: on a processor their activations stay in the cache. Elsewhere 1,000."""
 _WARM_UP_STEPS = 3
 
 
@@ -113,7 +114,8 @@ class TorchEngine:
     def logits(self, pixels: Tensor) -> Tensor:
         self._final.eval()
         with torch.inference_mode():
-            parts = [self._final(part.to(self.device)).cpu() for part in pixels.split(_SCORING_BATCH)]
+            batch = _SCORING_BATCH.get(self.device, 1000)
+            parts = [self._final(part.to(self.device)).cpu() for part in pixels.split(batch)]
         self._final.train()
         return torch.cat(parts)
 

@@ -35,7 +35,8 @@ FORMAT_VERSION = 1
 MAXIMUM_BYTES = 64 << 20
 MODEL_FILE = "model.safetensors"
 
-_BATCH = 1000
+_BATCH = 128
+"""Images scored at once: their activations stay in the cache, which is over twice as fast as 1,000 at once."""
 _NO_METADATA = Metadata()
 
 
