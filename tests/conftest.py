@@ -88,7 +88,7 @@ def mnist() -> DataSet:
 
 @pytest.fixture(scope="session")
 def exported_best(shared_folder: Path, mnist: DataSet) -> Path:
-    """The page of `best` as a user exports it, on two fifths of the training images. All processes share it; read-only."""
+    """The page of `best` as a user exports it, on two fifths of the training images. Read-only; all processes share it."""
     folder = shared_folder / "exported-best"
     with FileLock(shared_folder / "exported-best.lock"):
         if not folder.is_dir():
