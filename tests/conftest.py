@@ -42,12 +42,12 @@ LONGEST = (
     "test_server.py",
     "test_native.py",
     "test_html.py",
-    "test_quantisation.py",
     "test_onnx.py",
-    "test_c.py",
-    "test_wheel.py",
     "test_benchmarks.py",
     "test_distillation.py",
+    "test_quantisation.py",
+    "test_wheel.py",
+    "test_c.py",
 )
 
 
@@ -88,7 +88,7 @@ def mnist() -> DataSet:
 
 @pytest.fixture(scope="session")
 def exported_best(shared_folder: Path, mnist: DataSet) -> Path:
-    """The page of `best` as a user exports it, on two fifths of the training images. Read-only; all processes share it."""
+    """The page of `best`, exported on two fifths of the training images; read-only, shared by all processes."""
     folder = shared_folder / "exported-best"
     with FileLock(shared_folder / "exported-best.lock"):
         if not folder.is_dir():

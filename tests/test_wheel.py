@@ -102,7 +102,7 @@ def test_it_predicts(installed: Installed, mnist: DataSet) -> None:
 
 
 def test_it_exports(installed: Installed, small_folder: Path) -> None:
-    answer = installed.kilonet("export", "best", "--to", "c", "--out", "exported", "--data", small_folder)
+    answer = installed.kilonet("export", "mcu", "--to", "c", "--out", "exported", "--data", small_folder)
     assert answer.status == 0, answer
     assert (installed.folder / "exported" / "model.c").is_file()
 
