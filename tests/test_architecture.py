@@ -69,6 +69,11 @@ def rooms_imported(path: Path) -> set[str]:
     return {name.split(".")[1] for name in imported(path) if name.startswith("kilonet.")}
 
 
+def test_every_room_has_its_place_in_the_order() -> None:
+    rooms = {room(path) for path in FILES if path.parent != PACKAGE}
+    assert rooms | {"recipe"} == set(ROOMS)
+
+
 @pytest.mark.parametrize("path", [path for path in FILES if room(path) in ROOMS], ids=lambda path: path.stem)
 def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
     below = ROOMS[ROOMS.index(room(path)) :]
