@@ -46,18 +46,19 @@ report: $(INSTALLED_DEV)
 	$(BIN)/kilonet report best --results docs/results/best.json --corruptions docs/results/corruptions-best.json \
 	  --exported docs/results/exported
 
-# The environment is made without its own pip, which Debian's Python keeps in a package apart; the pip at hand fills it.
+# The environment is made without its own pip, which Debian's Python keeps in a package apart; the pip at hand fills it,
+# and gives it one, so that `pip install '.[serve]'` in it works.
 PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python install --disable-pip-version-check --constraint constraints.txt
 
 $(BIN)/python:
 	$(PYTHON) -m venv --without-pip $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable .
+	$(PIP_INSTALL) pip --editable .
 	touch $@
 
 $(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP_INSTALL) --editable '.[dev]'
+	$(PIP_INSTALL) pip --editable '.[dev]'
 	touch $(INSTALLED) $@
 
 clean:
