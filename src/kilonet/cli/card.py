@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from kilonet.cli.flags import MODEL, Parser, add_json_flag
+from kilonet.cli.flags import MODEL, Parser, add_json_flag, add_measurement_flags
 
 
 def add_flags(parser: Parser) -> None:
@@ -16,18 +16,7 @@ def add_flags(parser: Parser) -> None:
         metavar="PATH",
         help="the Markdown file to write, or a folder, which gets the model's file too (default: %(default)s)",
     )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        metavar="FILE",
-        help="what 'kilonet train --json' printed, for a model whose run folder is not at hand",
-    )
-    parser.add_argument(
-        "--corruptions",
-        type=Path,
-        metavar="FILE",
-        help="what 'kilonet evaluate --corruptions --json' printed (default: corruptions.json in the run folder)",
-    )
+    add_measurement_flags(parser)
     parser.add_argument(
         "--license",
         metavar="NAME",

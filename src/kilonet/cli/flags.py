@@ -4,6 +4,7 @@ import argparse
 import difflib
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
@@ -54,6 +55,22 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 def add_json_flag(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def add_measurement_flags(parser: Parser) -> None:
+    """Add the flags that name what was printed of a model beside its run folder."""
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="FILE",
+        help="what 'kilonet train --json' printed, for a model whose run folder is not at hand",
+    )
+    parser.add_argument(
+        "--corruptions",
+        type=Path,
+        metavar="FILE",
+        help="what 'kilonet evaluate --corruptions --json' printed (default: corruptions.json in the run folder)",
+    )
 
 
 def add_recipe_flags(parser: Parser) -> None:

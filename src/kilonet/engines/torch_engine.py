@@ -13,14 +13,13 @@ from kilonet.data.augment import apply_transforms
 from kilonet.data.datasets import Images
 from kilonet.engines.contract import Totals, average_share
 from kilonet.evaluation.scoring import correct_predictions
-from kilonet.models.model import Model
+from kilonet.models.model import SCORING_BATCH, Model
 from kilonet.network.module import Network
 from kilonet.network.operations import BatchNorm
 from kilonet.recipe import DistillSection, Recipe, TrainSection
 from kilonet.utils.errors import KilonetError
 
-_SCORING_BATCH = {"cpu": 128}
-"""Images scored at once: on a processor their activations stay in the cache. Elsewhere 1,000."""
+_SCORING_BATCH_ELSEWHERE = 1000
 _WARM_UP_STEPS = 3
 
 
@@ -114,7 +113,7 @@ class TorchEngine:
     def logits(self, pixels: Tensor) -> Tensor:
         self._final.eval()
         with torch.inference_mode():
-            batch = _SCORING_BATCH.get(self.device, 1000)
+            batch = SCORING_BATCH if self.device == "cpu" else _SCORING_BATCH_ELSEWHERE
             parts = [self._final(part.to(self.device)).cpu() for part in pixels.split(batch)]
         self._final.train()
         return torch.cat(parts)

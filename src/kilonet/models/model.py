@@ -35,7 +35,7 @@ FORMAT_VERSION = 1
 MAXIMUM_BYTES = 64 << 20
 MODEL_FILE = "model.safetensors"
 
-_BATCH = 128
+SCORING_BATCH = 128
 """Images scored at once: their activations stay in the cache, which is over twice as fast as 1,000 at once."""
 _NO_METADATA = Metadata()
 
@@ -96,7 +96,7 @@ class Model(Classifier):
     def logits(self, pixels: Tensor) -> Tensor:
         """Return the logits, float32 (N, classes), of images, uint8 (N, channels, rows, columns)."""
         with torch.inference_mode():
-            parts = [self.network(part) for part in pixels.split(_BATCH)]
+            parts = [self.network(part) for part in pixels.split(SCORING_BATCH)]
         return torch.cat(parts) if parts else torch.empty(0, self.section.classes)
 
     def with_metadata(self, metadata: Metadata) -> "Model":

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from kilonet.data.datasets import Images, load_data
+from kilonet.export.manifest import MANIFEST_FILE, read_manifest
 from kilonet.models.model import MODEL_FILE, load_model, packaged_models
 from kilonet.recipe import RunSection
 from kilonet.report.subject import ExportedSizes, Robustness, Subject, is_result_of
@@ -114,9 +115,6 @@ def _read_robustness(given: Path | None, home: Path | None) -> Robustness | None
 
 
 def _read_sizes(given: Path | None, home: Path | None) -> ExportedSizes | None:
-    # A report without an export does not wait for it.
-    from kilonet.export.manifest import MANIFEST_FILE, read_manifest  # noqa: PLC0415
-
     path = given or (home / EXPORTED_FOLDER if home else None)
     if path is None or (given is None and not (path / MANIFEST_FILE).is_file()):
         return None
