@@ -9,12 +9,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 import torch
 from filelock import FileLock
-from playwright.sync_api import Browser, sync_playwright
 
 from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
 from kilonet.cli import main
@@ -23,6 +23,9 @@ from kilonet.export.html.browser import browser_path
 from kilonet.training.run_folder import Run
 from kilonet.training.train import fit
 from kilonet.utils.environment import cores
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # The same examples every time, however slow the machine.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
@@ -123,8 +126,11 @@ def finished(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
+def chromium() -> Iterator["Browser"]:
     """One headless browser for all tests; see browser.py."""
+    # Imported here, so that tests that need no browser run without playwright.
+    from playwright.sync_api import sync_playwright
+
     path = browser_path()
     if path is None and "CI" not in os.environ:
         pytest.skip("needs Chromium: apt-get install chromium")

@@ -76,7 +76,9 @@ class RunSection(Schema):
     holdout: bool = Field(False, description="hold the last part of the training images out and score those instead")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="seed of every random choice")
     engine: Literal["auto", "native", "torch"] = Field("auto", description="what computes the training steps")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where the torch engine computes")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="where the torch engine computes; auto is the CPU"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="arithmetic of the torch engine's convolutions; auto takes bfloat16 where the processor has it",

@@ -1,6 +1,6 @@
 """The torch engine, compared with a plain torch loop, and the contract that every engine keeps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers import same_tensors, some_pixels, tiny_recipe
 from kilonet.data.augment import apply_transforms, draw_transforms
 from kilonet.data.datasets import Images
+from kilonet.engines import torch_engine
 from kilonet.engines.torch_engine import TorchEngine, distillation_loss
 from kilonet.models.model import Model
 from kilonet.network.module import Network, initial_network
@@ -229,6 +231,71 @@ def test_steps_with_teachers_match_the_reference() -> None:
         reference.train_batch(IMAGES.pixels[indices], IMAGES.labels[indices], transforms, rate)
     assert_close(engine.network_state(), reference.network.state())
     assert engine.take_totals().loss == pytest.approx(reference.loss, rel=1e-4)
+
+
+class NothingFromTheHost(TorchDispatchMode):
+    """Forbids what capturing a CUDA graph forbids: a tensor from the host, a copy between devices, reading a value."""
+
+    FORBIDDEN = frozenset({"lift", "lift_fresh", "lift_fresh_copy", "scalar_tensor", "_local_scalar_dense", "_to_cpu"})
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name, given = func.overloadpacket.__name__, kwargs or {}
+        moved = name == "_to_copy" and given.get("device", args[0].device) != args[0].device
+        if name in self.FORBIDDEN or moved:
+            raise AssertionError(f"{func} in a step that is captured")
+        return func(*args, **given)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optimizer": "adamw"}, {"precision": "bfloat16"}, {"weight": 0.5}, {"dropout": 0.0, "ema": 0.0}],
+    ids=str,
+)
+def test_a_captured_step_takes_nothing_from_the_host(changes: dict[str, Any]) -> None:
+    recipe = tiny_recipe(**changes)
+    teachers = [Model(recipe.model, initial_network(recipe.model, 1).state())] if "weight" in changes else []
+    engine = TorchEngine(recipe, IMAGES, initial_network(recipe.model, 0), teachers)
+    indices, transforms, _, _ = next(batches(recipe, 1))
+    engine._step(indices, transforms)
+    with NothingFromTheHost():  # type: ignore[no-untyped-call]
+        engine._step(indices, transforms)
+
+
+def test_adamw_may_be_captured() -> None:
+    """torch refuses to capture its step otherwise."""
+    groups = engine_of(tiny_recipe(optimizer="adamw"))._optimizer.param_groups
+    assert all(group["capturable"] for group in groups)
+
+
+class RunOnTheHost:
+    """Stands in for `CapturedStep`: runs the step as often as recording does, and then at every call."""
+
+    def __init__(self, step: Callable[[Tensor, Tensor], None], example: tuple[Tensor, Tensor]) -> None:
+        self._step = step
+        for _ in range(4):
+            step(*example)
+
+    def __call__(self, first: Tensor, second: Tensor) -> None:
+        self._step(first, second)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_recording_a_step_changes_nothing(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither weights, optimiser and average nor the totals, nor what dropout draws in the first step and after it."""
+    monkeypatch.setattr(torch_engine, "CapturedStep", RunOnTheHost)
+    recipe = tiny_recipe(dropout=0.5, optimizer=optimizer)
+    plain, captured = train(engine_of(recipe), recipe, 1), train(engine_of(recipe), recipe, 1)
+    with torch.random.fork_rng():
+        for step, call in ((plain._step, plain), (captured._replay, captured)):
+            torch.manual_seed(3)
+            for indices, transforms, rate, number in batches(recipe, 2, 1):
+                call._learning_rate.fill_(rate)
+                call._average_share.fill_(1 / (1 + number))
+                step(indices, transforms)
+    assert same_tensors(plain.state(), captured.state())
+    assert plain.take_totals() == captured.take_totals()
 
 
 NUMBERS = st.floats(-20, 20, width=32)

@@ -145,12 +145,12 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
 
 def test_only_trials_that_can_use_a_gpu_get_one(tmp_path: Path) -> None:
     cluster = {"CPU": 8.0, "GPU": 1.0}
-    assert _resources(plan_in(tmp_path), cluster) == {"cpu": 1, "gpu": 1.0}
-    assert _resources(plan_in(tmp_path), {"CPU": 8.0}) == {"cpu": 1, "gpu": 0}
-    assert _resources(plan_in(tmp_path, keys={}), cluster)["gpu"] == 1.0
-    native = tmp_path / "native.toml"
-    native.write_text('[model]\nlayers = ["gap", "pointwise 10"]\n[run]\nengine = "native"\nthreads = 2\n')
-    assert _resources(plan_in(tmp_path, recipe=str(native)), cluster) == {"cpu": 2, "gpu": 0}
+    # `auto` computes on the processor.
+    assert _resources(plan_in(tmp_path), cluster) == {"cpu": 1, "gpu": 0}
+    base = tmp_path / "base.toml"
+    base.write_text('[model]\nlayers = ["gap", "pointwise 10"]\n[run]\ndevice = "cuda"\nthreads = 2\n')
+    assert _resources(plan_in(tmp_path, recipe=str(base)), cluster) == {"cpu": 2, "gpu": 1.0}
+    assert _resources(plan_in(tmp_path, recipe=str(base)), {"CPU": 8.0}) == {"cpu": 2, "gpu": 0}
 
 
 def finished_trial(number: int, parameters: int, errors: int) -> Any:

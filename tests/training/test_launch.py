@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from helpers import command, refusal, tiny_recipe
 from kilonet.data.datasets import DataSet
+from kilonet.engines.selection import resolve_run
 from kilonet.training import launch
 from kilonet.training.run_folder import Run, read_result
 from kilonet.training.train import fit
@@ -49,6 +52,28 @@ def test_several_seeds_are_the_runs_that_each_would_be(
         assert read_result(out / f"seed{seed}").model_sha256 == run["model_sha256"]
         alone = fit(tiny_recipe(epochs=1, seed=seed), small)
         assert alone.result.model_sha256 == run["model_sha256"]
+
+
+def test_auto_is_the_processor_although_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for engine in ("auto", "torch"):
+        assert resolve_run(tiny_recipe(device="auto", engine=engine)).run.device == "cpu"
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_seeds_share_a_gpu_one_after_another(device: str, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where `auto` means the GPU."""
+    found: list[int] = []
+
+    def trained(*arguments: Any, **_: Any) -> list[Run]:
+        found.append(arguments[2])
+        return []
+
+    monkeypatch.setattr(launch, "cores", lambda: 8)
+    monkeypatch.setattr(launch, "resolve_device", lambda _: "cuda", raising=False)
+    monkeypatch.setattr(launch, "_train_side_by_side", trained)
+    launch.train_seeds(str(tiny), {"device": device}, None, 4)
+    assert found == [1]
 
 
 @pytest.mark.parametrize("seeds", [-1, 0, 1001])

@@ -9,6 +9,7 @@ A transform maps a position in the augmented image to the position in the origin
 The original is read there by bilinear interpolation, and is zero outside.
 """
 
+import functools
 import math
 
 import torch
@@ -36,8 +37,18 @@ def draw_transforms(augment: AugmentSection, count: int, generator: torch.Genera
 def apply_transforms(pixels: Tensor, transforms: Tensor) -> Tensor:
     """Resample images, uint8 (N, C, H, W), by transforms, float32 (N, 2, 3): float32 (N, C, H, W), 0 to 255."""
     _, _, rows, columns = pixels.shape
-    # affine_grid counts in halves of the image's width and height, not in pixels.
-    half = torch.tensor([columns / 2, rows / 2], device=pixels.device)
-    to_units = torch.cat([half.view(1, 2).expand(2, 2) / half.view(2, 1), 1 / half.view(2, 1)], dim=1)
+    to_units = _pixels_to_units(rows, columns, pixels.device)
     grid = functional.affine_grid(transforms * to_units, list(pixels.shape), align_corners=False)
     return functional.grid_sample(pixels.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+@functools.lru_cache(maxsize=64)
+def _pixels_to_units(rows: int, columns: int, device: torch.device) -> Tensor:
+    """Return the factors of a transform in units of `affine_grid`, halves of the image's width and height: (2, 3).
+
+    Kept on the device: a CUDA graph that is being captured takes no tensor from the host.
+    """
+    # The first call may be in inference mode, later ones in training.
+    with torch.inference_mode(mode=False):
+        half = torch.tensor([columns / 2, rows / 2], device=device)
+        return torch.cat([half.view(1, 2).expand(2, 2) / half.view(2, 1), 1 / half.view(2, 1)], dim=1)

@@ -64,7 +64,7 @@ class TorchEngine:
         self._learning_rate.fill_(learning_rate)
         self._average_share.fill_(average_share(self._recipe.train.ema, step))
         self._images += len(indices)
-        with _seeded_dropout(self._recipe, step, self.device):
+        with _seeded_dropout(self._recipe, step, self.device), _exact_convolutions(self.device):
             if self.device == "cuda" and len(indices) == self._recipe.train.batch_size:
                 self._replay(indices, transforms)
             else:
@@ -72,12 +72,20 @@ class TorchEngine:
 
     def _replay(self, indices: Tensor, transforms: Tensor) -> None:
         if self._captured is None:
-            state, totals = self.state(), (self._loss.clone(), self._correct.clone())
-            self._captured = CapturedStep(self._step, (indices, transforms))
-            self.load_state(state)
-            self._loss.copy_(totals[0])
-            self._correct.copy_(totals[1])
+            with self._unchanged():
+                self._captured = CapturedStep(self._step, (indices, transforms))
         self._captured(indices, transforms)
+
+    @contextlib.contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Restore afterwards all that a step changes: the state, the totals and what dropout draws next."""
+        changing = [*self._live_state().values(), self._loss, self._correct]
+        before = [tensor.detach().clone() for tensor in changing]
+        with torch.random.fork_rng(devices=_generators(self.device)):
+            yield
+        with torch.no_grad():
+            for tensor, value in zip(changing, before, strict=True):
+                tensor.copy_(value)
 
     def _step(self, indices: Tensor, transforms: Tensor) -> None:
         labels = self._labels[indices]
@@ -112,7 +120,7 @@ class TorchEngine:
 
     def logits(self, pixels: Tensor) -> Tensor:
         self._final.eval()
-        with torch.inference_mode():
+        with torch.inference_mode(), _exact_convolutions(self.device):
             batch = SCORING_BATCH if self.device == "cpu" else _SCORING_BATCH_ELSEWHERE
             parts = [self._final(part.to(self.device)).cpu() for part in pixels.split(batch)]
         self._final.train()
@@ -159,15 +167,15 @@ def distillation_loss(
 class CapturedStep:
     """A training step that is recorded once as a CUDA graph and then replayed.
 
-    Recording runs the step a few times, so the caller must restore all state that the step changes. Source: torch's
-    documentation, "CUDA Graphs", whole-network capture.
+    Recording runs the step a few times, so the caller must restore all that the step changes, random generators too.
+    Source: torch's documentation, "CUDA Graphs", whole-network capture.
     """
 
     def __init__(self, step: Callable[[Tensor, Tensor], None], example: tuple[Tensor, Tensor]) -> None:
         """Record a step.
 
         Args:
-            step: takes two tensors.
+            step: takes two tensors, makes no tensor on the host and waits for no value of the device.
             example: two tensors on the device; every replay must have their shapes.
         """
         self._inputs = example[0].clone(), example[1].clone()
@@ -208,7 +216,9 @@ def _make_optimizer(network: nn.Module, train: TrainSection, learning_rate: Tens
         {"params": [weight for weight in network.parameters() if weight.ndim == 1], "weight_decay": 0.0},
     ]
     if train.optimizer == "adamw":
-        adamw = torch.optim.AdamW(groups, lr=learning_rate, betas=(train.momentum, 0.999), fused=True)
+        betas = train.momentum, 0.999
+        # torch refuses to capture a step of an AdamW that is not `capturable`; it changes nothing on other devices.
+        adamw = torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True, capturable=True)
         for parameter in network.parameters():
             adamw.state[parameter] = {
                 "step": torch.zeros((), device=parameter.device),
@@ -229,8 +239,30 @@ def _seeded_dropout(recipe: Recipe, step: int, device: str) -> Iterator[None]:
     if not recipe.model.dropout:
         yield
         return
-    devices = [torch.cuda.current_device()] if device == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=_generators(device)):
         # torch's generator uses only the low 32 bits of a seed, so seed and step are hashed into 32 bits.
         torch.manual_seed(int(np.random.SeedSequence([recipe.run.seed, step]).generate_state(1)[0]))
         yield
+
+
+def _generators(device: str) -> list[int]:
+    """Return the CUDA devices whose random generators a step on `device` uses, beside the CPU's."""
+    return [torch.cuda.current_device()] if device == "cuda" else []
+
+
+@contextlib.contextmanager
+def _exact_convolutions(device: str) -> Iterator[None]:
+    """Have cuDNN repeat a convolution bit for bit and multiply float32 as such; restore its settings afterwards.
+
+    By default cuDNN may add in any order, and rounds the factors of float32 convolutions to TF32, which has 10 bits.
+    """
+    if device != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before

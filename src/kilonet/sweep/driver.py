@@ -99,10 +99,9 @@ def _run_all(tuner: tune.Tuner) -> None:
 
 
 def _resources(plan: Plan, cluster: dict[str, float]) -> dict[str, float]:
-    """Return the resources of a trial: a core for each of its threads, and its share of a GPU if there are any."""
+    """Return the resources of a trial: a core for each of its threads, and its share of a GPU if it asks for one."""
     run = plan.base.run
-    computes_on_gpu = run.device == "cuda" or (run.device == "auto" and run.engine != "native")
-    gpus = plan.search.gpus if computes_on_gpu and cluster.get("GPU") else 0
+    gpus = plan.search.gpus if run.device == "cuda" and cluster.get("GPU") else 0
     return {"cpu": run.threads, "gpu": gpus}
 
 

@@ -45,7 +45,7 @@ class SearchSection(Schema):
     reduction: Annotated[float, Field(gt=1, le=100)] = Field(
         3.0, description="the best trial in so many goes on at each rung; rungs are at grace times its powers"
     )
-    gpus: Annotated[float, Field(ge=0, le=16)] = Field(1.0, description="GPUs a trial takes where there are any")
+    gpus: Annotated[float, Field(ge=0, le=16)] = Field(1.0, description="GPUs that a trial on the device cuda takes")
 
 
 class BudgetSection(Schema):

@@ -12,6 +12,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from kilonet.engines.selection import resolve_device
 from kilonet.recipe import Recipe, load_recipe, recipe_name
 from kilonet.training.progress import LineProgress, Progress, ProgressGroup, progress_on
 from kilonet.training.run_folder import EVENTS_FOLDER, Run, is_finished, read_result, read_run, seed_folder
@@ -71,7 +72,8 @@ def train_seeds(
     parent = out or _new_folder(f"{recipe_name(source)}-{seeds}seeds")
     folders = {seed: seed_folder(parent, seed) for seed in range(recipe.run.seed, recipe.run.seed + seeds)}
     threads = recipe.run.threads or 1
-    workers = 1 if recipe.run.device == "cuda" else max(1, min(seeds, cores() // threads))
+    # One GPU has room for one process.
+    workers = max(1, min(seeds, cores() // threads)) if resolve_device(recipe.run) == "cpu" else 1
     _prepare_teachers(recipe, parent)
     print(f"{recipe_name(source)}: {seeds} seeds, {workers} at a time, in {parent}", file=sys.stderr)
     with _resumable(list(folders.values())):
