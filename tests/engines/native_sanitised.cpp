@@ -3,7 +3,27 @@
 
 #include "network.cpp"
 
+// Returns whether an exception in a task comes to the caller of the loop, and the pool works on after it.
+bool pool_survives_exceptions() {
+  ThreadPool pool(3);
+  for (int round = 0; round < 50; round++) {
+    bool caught = false;
+    try {
+      pool.parallel_for(40, [&](int task, int) {
+        if (task % 7 == round % 7) throw std::runtime_error("task");
+      });
+    } catch (const std::runtime_error&) {
+      caught = true;
+    }
+    std::atomic<int> sum{0};
+    pool.parallel_for(40, [&](int task, int) { sum += task; });
+    if (!caught || sum != 780) return false;
+  }
+  return true;
+}
+
 int main() {
+  if (!pool_survives_exceptions()) return 2;
   const Shape input = tensors[0], last = tensors[network.tensor_count - 1];
   uint32_t word = 1;
   const auto random = [&] { return (word = hash32(word + 1)) * 0x1p-32f; };
@@ -20,7 +40,8 @@ int main() {
   std::vector<float> teacher_values(values);
   TrainerSettings teacher_settings = settings;
   teacher_settings.values = teacher_values.data();
-  Trainer *trainer = kilonet_create_trainer(&settings), *teacher = kilonet_create_trainer(&teacher_settings);
+  Trainer *trainer = nullptr, *teacher = nullptr;
+  if (kilonet_create_trainer(&settings, &trainer) || kilonet_create_trainer(&teacher_settings, &teacher)) return 3;
   kilonet_prepare_teacher(teacher);
   const TeacherNetwork handle{teacher, kilonet_teacher_logits, 1.1, 0.2};
   for (int i = 0; i < 2; i++) kilonet_add_teacher(trainer, &handle);

@@ -34,7 +34,11 @@ CASES: list[dict[str, Any]] = [
     {"precision": "bfloat16"},
 ]
 WIDE = ("conv 8", "conv 8 5x5 same depthwise residual", "pointwise 16", "maxpool 2", "conv 16 depthwise", "gap")
-NETWORKS = [{}, {"layers": (*WIDE, "pointwise 10")}, {"layers": ("conv 6", "conv 6 same", "again 1 x2", "gap", "pointwise 10")}]
+NETWORKS = [
+    {},
+    {"layers": (*WIDE, "pointwise 10")},
+    {"layers": ("conv 6", "conv 6 same", "again 1 x2", "gap", "pointwise 10")},
+]
 
 
 def on_gpu(data: Path | str = "mnist", **changes: Any) -> Recipe:

@@ -1,5 +1,6 @@
 """The native engine compared with torch: gradients, runs, resuming, dropout, instruction sets and the build."""
 
+import ctypes
 import math
 import os
 import shutil
@@ -16,11 +17,15 @@ from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from helpers import python, refusal
 from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import DataSet
-from kilonet.engines.native import NativeEngine, codegen, native_unavailable_reason
-from kilonet.engines.native.build import cache_folder
+from kilonet.engines.native import NativeEngine, build, cache, codegen, native_unavailable_reason
+from kilonet.engines.native.bindings import TeacherNetwork
+from kilonet.engines.native.cache import cache_folder, read_verified, store, work_folder
 from kilonet.engines.native.codegen import value_ranges
+from kilonet.engines.selection import resolve_run
+from kilonet.models.model import Model
 from kilonet.network.module import Network, initial_network
 from kilonet.recipe import Recipe, load_recipe, parse_recipe
 from kilonet.training.train import scheduled_rate
@@ -328,6 +333,69 @@ def test_a_loss_that_is_not_a_number_is_reported() -> None:
     assert math.isnan(engine.take_totals().loss)
 
 
+@pytest.mark.parametrize("label", [0, 1])
+def test_an_image_whose_logits_are_not_numbers_is_not_correct(label: int) -> None:
+    """All comparisons with NaN are false, so class 0 once seemed to be the answer."""
+    recipe = make_recipe(SMALL, SMALL_INPUT)
+    weights = {name: torch.full_like(tensor, float("nan")) for name, tensor in weights_for(recipe).items()}
+    pixels, labels = images_for(recipe)
+    engine = NativeEngine(recipe, pixels, torch.full_like(labels, label), weights, 1)
+    train(engine, recipe, 1)
+    totals = engine.take_totals()
+    assert math.isnan(totals.loss)
+    assert totals.correct == 0
+
+
+def test_too_little_memory_is_an_error_of_one_line() -> None:
+    """An exception of C++ that left the library would end the process."""
+    recipe = make_recipe(SMALL, SMALL_INPUT)
+    engine = native(recipe)
+    indices, transforms, _ = next(batches(recipe, 1, 21))
+    addresses = indices.data_ptr(), transforms.data_ptr()
+    with pytest.raises(KilonetError) as error:
+        engine._library.kilonet_train_batch(engine._trainer, *addresses, 1 << 40, 0.1, 1.0, 0, 0)
+    refusal(error, "no memory", "--batch-size")
+    train(engine, recipe, 1)
+    assert math.isfinite(engine.take_totals().loss)
+
+
+CREATE_WITH_LITTLE_MEMORY = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import test_native
+recipe = test_native.make_recipe(test_native.TINY, (1, 4, 4))
+test_native.native(recipe)
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30,) * 2)
+try:
+    test_native.native(recipe, 1024)
+except test_native.KilonetError as error:
+    print(error)
+"""
+
+
+def test_too_many_threads_are_an_error_of_one_line() -> None:
+    answer = python(CREATE_WITH_LITTLE_MEMORY, Path(__file__).parent)
+    assert answer.status == 0, answer
+    assert answer.out.startswith(("the native engine failed: ", "the native engine gets no memory"))
+
+
+def test_a_teacher_that_fails_is_an_error_of_one_line() -> None:
+    recipe = make_recipe(SMALL, SMALL_INPUT)
+    teacher = Model(recipe.model, weights_for(recipe))
+    engine = NativeEngine(recipe, *images_for(recipe), weights_for(recipe), 2, teachers=[teacher])
+    for status in (1, 2):
+        failing = FailingTeacher(lambda *_, status=status: status)
+        handle = TeacherNetwork(trainer=None, logits=ctypes.cast(failing, ctypes.c_void_p).value, scale=1, shift=0)
+        engine._library.kilonet_add_teacher(engine._trainer, ctypes.byref(handle))
+        with pytest.raises(KilonetError, match="the native engine"):
+            train(engine, recipe, 1)
+
+
+FailingTeacher = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p
+)
+
+
 def dropout_step(seed: int, step: int) -> Tensor:
     """Return the mean of each channel after dropout, read off the gradients of the weights behind it."""
     recipe = make_recipe(
@@ -391,8 +459,134 @@ def test_many_processes_build_at_once(tmp_path: Path) -> None:
     runs = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [run.communicate()[0].strip() for run in runs] == ["None"] * 2
     left = list((tmp_path / "native").iterdir())
-    assert sorted(path.suffix for path in left) == [".o", ".so"]
+    assert sorted(path.suffix or path.name for path in left) == [".lock", ".o", ".so"]
     assert stat.S_IMODE((tmp_path / "native").stat().st_mode) == 0o700
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, named by a relative path, and a fast compilation."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KILONET_CACHE", "relative")
+    monkeypatch.setattr(build, "_FLAGS", build._FLAGS.replace("-O3", "-O0"))
+    return tmp_path / "relative" / "native"
+
+
+def load_anew(recipe: Recipe) -> str | None:
+    """Load a network's library as a new process would."""
+    build._load_once.cache_clear()
+    return native_unavailable_reason(recipe)
+
+
+def test_damaged_files_of_the_cache_are_made_again(own_cache: Path) -> None:
+    recipe = make_recipe(TINY, (1, 4, 4))
+    assert load_anew(recipe) is None
+    library, trainer = ((next(own_cache.glob(f"*{suffix}"))) for suffix in (".so", ".o"))
+    whole = library.read_bytes()
+    for damaged in (whole[:5000], whole[:-1], whole[:3000] + bytes([whole[3000] ^ 1]) + whole[3001:]):
+        library.write_bytes(damaged)
+        assert load_anew(recipe) is None
+        assert library.read_bytes() == whole
+    library.write_bytes(b"")
+    trainer.write_bytes(trainer.read_bytes()[:-5000])
+    assert load_anew(recipe) is None
+    assert library.read_bytes() == whole
+    assert read_verified(trainer) is not None
+    assert sorted(path.suffix or path.name for path in own_cache.iterdir()) == [".lock", ".o", ".so"]
+
+
+def test_what_a_killed_compilation_left_is_removed(own_cache: Path) -> None:
+    cache_folder()
+    script = "import os, sys; from kilonet.engines.native.cache import *; from pathlib import Path\n"
+    script += "with work_folder(Path(sys.argv[1])) as folder: (folder / 'x').touch(); os._exit(9)"
+    assert python(script, own_cache).status == 9
+    (left,) = own_cache.glob("tmp*")
+    with work_folder(own_cache) as first:
+        assert not left.exists()
+        with work_folder(own_cache) as second:
+            assert first.is_dir()
+            assert second.is_dir()
+    assert [path.name for path in own_cache.iterdir()] == [".lock"]
+
+
+def test_a_file_is_flushed_before_it_has_its_name(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    rename = Path.replace
+
+    def renamed(old: Path, new: Path) -> Path:
+        events.append(new.name)
+        return rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", lambda _: events.append("flushed"))
+    monkeypatch.setattr(Path, "replace", renamed)
+    store(b"content", cache_folder() / "name.so")
+    assert events.index("flushed") < events.index("name.so")
+    assert read_verified(own_cache / "name.so") == b"content"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_cache_below_another_users_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o755)
+    os.chown(theirs, 1234, 1234)
+    monkeypatch.setenv("KILONET_CACHE", str(theirs / "cache"))
+    with pytest.raises(KilonetError) as error:
+        cache_folder()
+    refusal(error, f"{theirs} belongs to another user", "KILONET_CACHE")
+
+
+@pytest.mark.parametrize(("mode", "refused"), [(0o777, True), (0o775, True), (0o1777, False), (0o755, False)])
+def test_a_cache_below_a_folder_that_others_write_in_is_refused(
+    mode: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless its sticky bit keeps others from moving what is not theirs, as in /tmp."""
+    shared = tmp_path / "shared"
+    (shared / "below").mkdir(parents=True)
+    shared.chmod(mode)
+    monkeypatch.setattr(cache, "_is_own_group", lambda _: False)
+    monkeypatch.setenv("KILONET_CACHE", str(shared / "below"))
+    if not refused:
+        assert cache_folder() == shared / "below" / "native"
+        return
+    with pytest.raises(KilonetError) as error:
+        cache_folder()
+    refusal(error, f"other users can write in {shared}")
+
+
+def test_a_system_without_file_owners_takes_the_torch_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows is."""
+    monkeypatch.delattr(os, "getuid")
+    said: list[str] = []
+    recipe = make_recipe(TINY, (1, 4, 4)).replace(engine="auto")
+    assert resolve_run(recipe, said.append).run.engine == "torch"
+    assert len(said) == 1
+    assert "no file owners" in said[0]
+
+
+@pytest.mark.parametrize("compiler", ["/bin/true", "/bin/echo"])
+def test_a_compiler_that_makes_nothing_is_named(
+    compiler: str, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    reason = native_unavailable_reason(make_recipe(TINY, (1, 4, 4))) or ""
+    assert f"the compiler {compiler} made no network.o" in reason
+    assert [path.name for path in own_cache.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("made", ["no library", "a library of something else"])
+def test_a_compiler_that_makes_something_else_is_noticed(
+    made: str, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "odd"
+    body = "echo rubbish" if made == "no library" else "echo 'int x;' | cc -shared -x c - -o made && cat made"
+    loop = f"for name in network.o trainer.o network.so; do {body} > $name; done"
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit 0\n{loop}\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    reason = load_anew(make_recipe(TINY, (1, 4, 4))) or ""
+    assert "the compiled native engine cannot be" in reason
+    assert "\n" not in reason
+    assert not list(own_cache.glob("*.so"))
 
 
 def test_a_cache_that_others_may_write_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,7 +617,7 @@ def test_a_failing_or_missing_compiler_is_reported_in_one_line(tmp_path: Path, m
     reason = native_unavailable_reason(recipe) or ""
     assert reason.endswith("a.cpp:1: error: bad")
     assert "\n" not in reason
-    assert not list((tmp_path / "native").iterdir())
+    assert [path.name for path in (tmp_path / "native").iterdir()] == [".lock"]
 
 
 def test_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

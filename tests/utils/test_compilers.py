@@ -45,5 +45,9 @@ def test_output_is_returned_and_the_first_error_reported(tmp_path: Path) -> None
         run_compiler(["sh", "-c", "exit 3"])
     refusal(error, "exit status 3")
     with pytest.raises(KilonetError) as error:
+        run_compiler(["sh", "-c", "true"], tmp_path, makes=tmp_path / "made.o")
+    refusal(error, "the compiler sh made no made.o")
+    run_compiler(["sh", "-c", "echo > made.o"], tmp_path, makes=tmp_path / "made.o")
+    with pytest.raises(KilonetError) as error:
         run_compiler([str(tmp_path / "none")])
     refusal(error, "cannot be run")

@@ -16,6 +16,7 @@ from torch.nn import functional
 from kilonet.models.model import Model
 from kilonet.network.graph import PlacedLayer
 from kilonet.network.operations import BatchNorm, Convolution, GlobalAveragePooling, MaxPooling
+from kilonet.network.support import check_support
 
 BATCH_NORM_EPSILON = 1e-5
 """The epsilon of torch's batch norm."""
@@ -61,13 +62,18 @@ class _Affine:
 
 
 def fold(model: Model) -> tuple[FoldedStep, ...]:
-    """Return the steps from pixels (0 to 255) to logits; the last is never a max-pool."""
+    """Return the steps from pixels (0 to 255) to logits; the last is never a max-pool.
+
+    Raises:
+        KilonetError: the network has an operation that the integer network has not.
+    """
     section = model.section
     state = {name: tensor.double() for name, tensor in model.network.state().items()}
     ones = torch.ones(section.input_shape[0], dtype=torch.float64)
     affine = _Affine(ones / (255 * section.std), -ones * section.mean / section.std)
     steps: list[FoldedStep] = []
     for placed in section.placed:
+        check_support(placed, "the integer network")
         step, affine = _fold_layer(placed, state, affine, section.placed[placed.number + 1 :])
         steps.append(step)
     if isinstance(steps[-1], MaxPooling):

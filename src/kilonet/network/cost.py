@@ -5,7 +5,17 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kilonet.network.operations import Convolution, GlobalAveragePooling, MaxPooling, Operation, Shape, elements
+from kilonet.network.operations import (
+    BatchNorm,
+    Convolution,
+    Dropout,
+    GlobalAveragePooling,
+    MaxPooling,
+    Operation,
+    ReLU,
+    Shape,
+    elements,
+)
 from kilonet.network.section import ModelSection
 from kilonet.utils.text_tables import aligned
 
@@ -121,7 +131,7 @@ def _window(operation: Operation, input_shape: Shape) -> int:
             return size
         case GlobalAveragePooling():
             return max(input_shape[1:])
-        case _:
+        case ReLU() | BatchNorm() | Dropout():
             return 1
 
 

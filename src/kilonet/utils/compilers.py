@@ -30,11 +30,16 @@ def find_compiler(language: str, variable: str, names: Sequence[str]) -> str:
     raise KilonetError(f"no {language} compiler found ({searched}); install one or set {variable}")
 
 
-def run_compiler(command: Sequence[str], folder: Path | None = None) -> str:
-    """Run a compiler or one of its tools in a folder, or in the current one, and return its output.
+def run_compiler(command: Sequence[str], folder: Path | None = None, *, makes: Path | None = None) -> str:
+    """Run a compiler or one of its tools and return what it prints.
+
+    Args:
+        command: the program and its arguments.
+        folder: where it is run; by default in the current folder.
+        makes: a file that it must have made.
 
     Raises:
-        KilonetError: it cannot be run, or it fails; the message has its first error.
+        KilonetError: it cannot be run, it fails, or it makes no file; the message has its first error.
     """
     try:
         done = subprocess.run(  # noqa: S603
@@ -47,4 +52,6 @@ def run_compiler(command: Sequence[str], folder: Path | None = None) -> str:
         first = next((line for line in lines if "error" in line), lines[0])
         place = f" in {folder}" if folder else ""
         raise KilonetError(f"the compiler {command[0]} failed{place}: {first.strip()}")
+    if makes is not None and not (makes.is_file() and makes.stat().st_size):
+        raise KilonetError(f"the compiler {command[0]} made no {makes.name}, although it reports no error")
     return done.stdout

@@ -1,10 +1,12 @@
 """The functions of a compiled library, and the structures that they take, as declared in trainer.hpp."""
 
 import ctypes
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-from kilonet.engines.native.build import load_library
-from kilonet.network.section import ModelSection
+from kilonet.utils.errors import KilonetError
+
+_DONE, _OUT_OF_MEMORY = 0, 1
 
 
 class TrainerSettings(ctypes.Structure):
@@ -37,20 +39,44 @@ class TrainerTotals(ctypes.Structure):
     ]
 
 
-def load_declared_library(model: ModelSection, precision: str) -> ctypes.CDLL:
-    """Return the network's library with its functions declared; see `load_library`."""
-    library, pointer, count = load_library(model, precision), ctypes.c_void_p, ctypes.c_int64
+def declare_functions(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Declare the functions of a network's library, and return it. A function that fails raises KilonetError.
+
+    Raises:
+        KilonetError: it is not the library of a network.
+    """
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
     batch = [pointer, pointer, count, ctypes.c_double, ctypes.c_double, count, count]
-    signatures: dict[str, tuple[Any, list[Any]]] = {
-        "kilonet_create_trainer": (pointer, [pointer]),
-        "kilonet_destroy_trainer": (None, [pointer]),
-        "kilonet_add_teacher": (None, [pointer, pointer]),
-        "kilonet_prepare_teacher": (None, [pointer]),
-        "kilonet_train_batch": (None, [pointer, *batch]),
-        "kilonet_logits": (None, [pointer, pointer, count, pointer, pointer]),
-        "kilonet_take_totals": (None, [pointer, pointer]),
+    signatures = {
+        "kilonet_create_trainer": [pointer, pointer],
+        "kilonet_add_teacher": [pointer, pointer],
+        "kilonet_prepare_teacher": [pointer],
+        "kilonet_train_batch": [pointer, *batch],
+        "kilonet_logits": [pointer, pointer, count, pointer, pointer],
+        "kilonet_take_totals": [pointer, pointer],
     }
-    for name, (result, arguments) in signatures.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
+    try:
+        library.kilonet_error.restype, library.kilonet_error.argtypes = ctypes.c_char_p, []
+        library.kilonet_destroy_trainer.restype, library.kilonet_destroy_trainer.argtypes = None, [pointer]
+        for name, arguments in signatures.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes, function.errcheck = ctypes.c_int, arguments, _checker(library)
+    except AttributeError as error:
+        raise KilonetError(f"the compiled native engine cannot be used: {error}") from None
     return library
+
+
+def _checker(library: ctypes.CDLL) -> Callable[[int, Any, tuple[Any, ...]], int]:
+    """Return a function that ctypes calls with the status of each call, as `Status` in trainer.hpp has it."""
+
+    def check(status: int, _function: Any, _arguments: tuple[Any, ...]) -> int:
+        if status == _OUT_OF_MEMORY:
+            raise KilonetError(
+                "the native engine gets no memory for this network; try a smaller --batch-size, fewer --threads or "
+                "--engine torch"
+            )
+        if status != _DONE:
+            raise KilonetError(f"the native engine failed: {library.kilonet_error().decode(errors='replace')}")
+        return status
+
+    return check

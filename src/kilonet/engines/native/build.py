@@ -1,27 +1,29 @@
 """Compiles the native trainer of a network on first use, and keeps the library in the user's cache folder.
 
-The trainer, which is the same for all networks, is compiled only once, together with the first network's kernels.
+The trainer, which is the same for all networks, is compiled only once, together with the first network's kernels. A
+library is read from the cache, checked, and loaded from a copy that no other process has; one that is damaged is
+compiled again.
 
 Environment variables: CXX names the compiler, KILONET_CACHE the cache folder, KILONET_NATIVE_ISA the instruction set
 (avx512, avx2 or generic; by default all instructions of this processor).
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import os
 import platform
 import shlex
-import stat
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
-import platformdirs
 import torch
 
 from kilonet.engines.native import codegen
+from kilonet.engines.native.bindings import declare_functions
+from kilonet.engines.native.cache import cache_folder, read_verified, store, work_folder
 from kilonet.network.section import ModelSection
 from kilonet.utils.compilers import find_compiler, run_compiler
 from kilonet.utils.errors import KilonetError
@@ -58,52 +60,53 @@ def multiplies_bfloat16() -> bool:
 
 
 def load_library(model: ModelSection, precision: str) -> ctypes.CDLL:
-    """Return the library of a network, compiled now if the cache does not hold it.
+    """Return the library of a network with its functions declared, compiled now if the cache does not hold it.
 
     Args:
         model: the network.
         precision: of the convolutions of training, `bfloat16` or `float32`.
 
     Raises:
-        KilonetError: no compiler, a compiler that fails, or a cache folder that others can write.
+        KilonetError: no compiler, a compiler that fails, a cache folder that others can write, or a network with an
+            operation that the engine does not have.
     """
-    path = cache_folder() / f"{library_name(model, precision)}.so"
-    if not path.exists():
-        _compile(_compiler(), _library_flags(precision), codegen.source(model), path)
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise KilonetError(f"the compiled native engine cannot be loaded: {error}") from None
+    return _load_once(cache_folder(), library_name(model, precision), codegen.source(model), precision)
+
+
+@functools.cache
+def _load_once(cache: Path, name: str, source: str, precision: str) -> ctypes.CDLL:
+    """Load a library, once a process, as each copy of it stays loaded."""
+    path = cache / f"{name}.so"
+    cached = read_verified(path)
+    if cached is not None:
+        # For example of another system that shares this home folder.
+        with contextlib.suppress(KilonetError):
+            return _load(cached, cache)
+    compiled = _compile(_compiler(), _library_flags(precision), source, cache)
+    library = _load(compiled, cache)
+    store(compiled, path)
+    return library
+
+
+def _load(library: bytes, cache: Path) -> ctypes.CDLL:
+    """Load a library from a copy of its own, which stays loaded after its file is removed."""
+    with work_folder(cache) as folder:
+        copy = folder / "network.so"
+        copy.write_bytes(library)
+        try:
+            return declare_functions(ctypes.CDLL(str(copy)))
+        except OSError as error:
+            reason = str(error).replace(f"{folder}/", "")
+            raise KilonetError(f"the compiled native engine cannot be loaded: {reason}") from None
 
 
 def library_name(model: ModelSection, precision: str) -> str:
     """Return a SHA-256 digest of everything that decides what the network's library computes.
 
     Raises:
-        KilonetError: no compiler.
+        KilonetError: no compiler, or an operation that the engine does not have.
     """
     return _fingerprint(codegen.source(model), _compiler(), _library_flags(precision))
-
-
-def cache_folder() -> Path:
-    """Return the folder of compiled libraries, made if it is missing.
-
-    Raises:
-        KilonetError: the folder cannot be made, or others could put a library into it.
-    """
-    base = os.environ.get("KILONET_CACHE") or platformdirs.user_cache_dir("kilonet")
-    folder = Path(base) / "native"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.mkdir(exist_ok=True, mode=0o700)
-        status = folder.lstat()
-    except OSError as error:
-        raise KilonetError(f"the cache folder {folder} cannot be made: {error.strerror}") from None
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise KilonetError(
-            f"the cache folder {folder} must be a folder of your own with mode 0700; remove it or set KILONET_CACHE"
-        )
-    return folder
 
 
 def _compiler() -> str:
@@ -167,24 +170,31 @@ def compile_program(model: ModelSection, precision: str, main: Path, folder: Pat
     """
     _write_sources(codegen.source(model), folder)
     program = folder / main.stem
-    run_compiler([_compiler(), *_flags(precision), f"-I{folder}", "-o", str(program), str(main)])
+    run_compiler([_compiler(), *_flags(precision), f"-I{folder}", "-o", str(program), str(main)], makes=program)
     return program
 
 
-def _compile(compiler: str, flags: list[str], source: str, path: Path) -> None:
-    """Compile in a temporary folder and rename the results into place, so that processes can compile at once."""
-    trainer = path.parent / f"{_fingerprint('', compiler, flags)}.o"
-    with tempfile.TemporaryDirectory(dir=path.parent) as name, ThreadPoolExecutor() as threads:
-        folder = Path(name)
+def _compile(compiler: str, flags: list[str], source: str, cache: Path) -> bytes:
+    """Compile a network's library in a folder of its own, so that processes can compile at once."""
+    kept = cache / f"{_fingerprint('', compiler, flags)}.o"
+    trainer = read_verified(kept)
+    with work_folder(cache) as folder, ThreadPoolExecutor() as threads:
         _write_sources(source, folder)
-        missing = [folder / "network.o"] + ([] if trainer.exists() else [folder / "trainer.o"])
-        command = [compiler, *flags, "-c"]
-        for job in [threads.submit(run_compiler, [*command, one.with_suffix(".cpp").name], folder) for one in missing]:
+        if trainer is not None:
+            (folder / "trainer.o").write_bytes(trainer)
+        missing = [folder / "network.o"] + ([] if trainer else [folder / "trainer.o"])
+        jobs = [
+            threads.submit(run_compiler, [compiler, *flags, "-c", one.with_suffix(".cpp").name], folder, makes=one)
+            for one in missing
+        ]
+        for job in jobs:
             job.result()
-        for made in missing[1:]:
-            made.replace(trainer)
-        run_compiler([compiler, *flags, "-shared", "-o", "network.so", "network.o", str(trainer)], folder)
-        (folder / "network.so").replace(path)
+        library = folder / "network.so"
+        objects = ["network.o", "trainer.o"]
+        run_compiler([compiler, *flags, "-shared", "-o", library.name, *objects], folder, makes=library)
+        if trainer is None:
+            store((folder / "trainer.o").read_bytes(), kept)
+        return library.read_bytes()
 
 
 def _write_sources(source: str, folder: Path) -> None:

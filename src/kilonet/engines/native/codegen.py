@@ -7,6 +7,7 @@ from math import prod
 from kilonet.network.graph import PlacedLayer
 from kilonet.network.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Shape
 from kilonet.network.section import ModelSection
+from kilonet.network.support import check_support
 
 _NORM_VALUES = (
     ("weight", "undecayed"),
@@ -50,7 +51,11 @@ def _named_values(model: ModelSection) -> Iterator[tuple[str, tuple[int, ...], s
 
 
 def source(model: ModelSection) -> str:
-    """Return the C++ file of a network: its shapes, its operations and the kernels that they call."""
+    """Return the C++ file of a network: its shapes, its operations and the kernels that they call.
+
+    Raises:
+        KilonetError: the engine has no kernel for an operation.
+    """
     ranges = value_ranges(model)
     builder = _TableBuilder({one.name: one.begin for one in ranges}, [model.input_shape])
     for placed in model.placed:
@@ -103,6 +108,7 @@ class _TableBuilder:
     pending: _PendingNorm | None = None
 
     def add_layer(self, placed: PlacedLayer) -> None:
+        check_support(placed, "the native engine")
         first = placed.operations[0]
         if isinstance(first, Convolution):
             self._add_convolution(placed, first)

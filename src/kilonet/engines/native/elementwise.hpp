@@ -296,10 +296,12 @@ inline LossSums loss_and_gradient(const Vector* logits, int classes, const int64
     int best = 0;
     for (int k = 1; k < classes; k++)
       if (own[k * lanes] > own[best * lanes]) best = k;
-    result.correct += best == labels[l];
     float* own_gradient = (float*)gradient + l;
-    result.loss += cross_entropy_and_gradient(own, classes, labels[l], smoothing, (float)(image_weight * (1 - soft.weight)),
-                                             own_gradient);
+    const double loss = cross_entropy_and_gradient(own, classes, labels[l], smoothing,
+                                                   (float)(image_weight * (1 - soft.weight)), own_gradient);
+    result.loss += loss;
+    // With a logit that is not a number the comparisons above are all false, and class 0 would seem to be the answer.
+    result.correct += best == labels[l] && std::isfinite(loss);
     if (!soft.probabilities) continue;
     const double factor = image_weight * soft.weight * soft.temperature;
     softmax_at_temperature(own, classes, soft.temperature, [&](int k, double probability) {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kilonet.engines.contract import Totals, average_share
-from kilonet.engines.native.bindings import TrainerSettings, TrainerTotals, load_declared_library
+from kilonet.engines.native.bindings import TrainerSettings, TrainerTotals
 from kilonet.engines.native.build import load_library, multiplies_bfloat16
 from kilonet.engines.native.codegen import value_ranges
 from kilonet.engines.native.teacher import NativeTeacher
@@ -65,10 +65,11 @@ class NativeEngine:
             teachers: trained networks with the same input and classes, used as the recipe's `distill` section says.
 
         Raises:
-            KilonetError: a network cannot be compiled on this machine, or a label is not a class of the network.
+            KilonetError: a network cannot be compiled on this machine, a label is not a class of the network, or there
+                is too little memory.
         """
         self.precision: str = "bfloat16" if recipe.run.precision == "bfloat16" else "float32"
-        self._library = load_declared_library(recipe.model, self.precision)
+        self._library = load_library(recipe.model, self.precision)
         self._recipe = recipe
         self._pixels = _checked_pixels(pixels, recipe.model)
         self._labels = labels.to("cpu", torch.int64).contiguous()
@@ -82,7 +83,8 @@ class NativeEngine:
         self._buffers = self._make_buffers()
         self._teachers = [NativeTeacher(teacher, self.precision, max(threads, 1)) for teacher in teachers]
         self._settings = self._make_settings(threads)
-        self._trainer = self._library.kilonet_create_trainer(ctypes.byref(self._settings))
+        self._trainer = ctypes.c_void_p()
+        self._library.kilonet_create_trainer(ctypes.byref(self._settings), ctypes.byref(self._trainer))
         for teacher in self._teachers:
             self._library.kilonet_add_teacher(self._trainer, ctypes.byref(teacher.for_student(recipe.model)))
 

@@ -4,7 +4,8 @@ import ctypes
 
 import torch
 
-from kilonet.engines.native.bindings import TeacherNetwork, TrainerSettings, load_declared_library
+from kilonet.engines.native.bindings import TeacherNetwork, TrainerSettings
+from kilonet.engines.native.build import load_library
 from kilonet.engines.native.codegen import value_ranges
 from kilonet.models.model import Model
 from kilonet.network.section import ModelSection
@@ -25,14 +26,15 @@ class NativeTeacher:
             threads: how many of the student's threads may compute logits at the same time.
 
         Raises:
-            KilonetError: the network cannot be compiled on this machine.
+            KilonetError: the network cannot be compiled on this machine, or there is too little memory.
         """
         self._section = model.section
-        self._library = load_declared_library(model.section, precision)
+        self._library = load_library(model.section, precision)
         state = model.network.state()
         self._values = torch.cat([state[one.name].detach().flatten() for one in value_ranges(model.section)])
         settings = TrainerSettings(values=self._values.data_ptr(), threads=threads)
-        self._trainer = self._library.kilonet_create_trainer(ctypes.byref(settings))
+        self._trainer = ctypes.c_void_p()
+        self._library.kilonet_create_trainer(ctypes.byref(settings), ctypes.byref(self._trainer))
         self._library.kilonet_prepare_teacher(self._trainer)
 
     def __del__(self) -> None:
@@ -43,7 +45,7 @@ class NativeTeacher:
         """Return the function to call and how the teacher's normalised pixels differ from the student's."""
         own = self._section
         return TeacherNetwork(
-            trainer=self._trainer,
+            trainer=self._trainer.value,
             logits=ctypes.cast(self._library.kilonet_teacher_logits, ctypes.c_void_p).value,
             scale=student.std / own.std,
             shift=(student.mean - own.mean) / own.std,

@@ -1,23 +1,26 @@
-// A pool of threads that run the tasks of a loop. A thread that waits spins for a moment before it sleeps.
+// A pool of threads that run the tasks of a loop. A thread that waits spins for a moment before it sleeps. An exception in a
+// task is thrown again to the caller of the loop, once all threads are done; the tasks not begun by then are left out.
 #pragma once
 #include <atomic>
 #include <chrono>
+#include <exception>
 #include <functional>
 #include <thread>
 #include <vector>
 
 class ThreadPool {
  public:
+  // Throws std::system_error if the system has no more threads.
   explicit ThreadPool(int count) {
-    for (int thread = 1; thread < count; thread++) workers_.emplace_back([this, thread] { run_worker(thread); });
+    try {
+      for (int thread = 1; thread < count; thread++) workers_.emplace_back([this, thread] { run_worker(thread); });
+    } catch (...) {
+      close();
+      throw;
+    }
   }
 
-  ~ThreadPool() {
-    closing_ = true;
-    round_.fetch_add(1);
-    round_.notify_all();
-    for (std::thread& worker : workers_) worker.join();
-  }
+  ~ThreadPool() { close(); }
 
   int count() const { return (int)workers_.size() + 1; }
 
@@ -26,14 +29,24 @@ class ThreadPool {
     work_ = &work;
     task_count_ = tasks;
     next_ = 0;
+    failure_ = nullptr;
+    failed_ = false;
     busy_ = (int)workers_.size();
     round_.fetch_add(1);
     round_.notify_all();
     run_tasks(0);
     for (int left; (left = wait_for(busy_, [](int value) { return value == 0; })) != 0;) busy_.wait(left);
+    if (failure_) std::rethrow_exception(failure_);
   }
 
  private:
+  void close() {
+    closing_ = true;
+    round_.fetch_add(1);
+    round_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+  }
+
   // A training step has a dozen short loops, and waking a sleeping thread takes as long as some of them.
   template <class Value, class Condition>
   static Value wait_for(std::atomic<Value>& value, Condition holds) {
@@ -51,7 +64,12 @@ class ThreadPool {
   }
 
   void run_tasks(int thread) {
-    for (int task; (task = next_.fetch_add(1)) < task_count_;) (*work_)(task, thread);
+    try {
+      for (int task; (task = next_.fetch_add(1)) < task_count_;) (*work_)(task, thread);
+    } catch (...) {
+      if (!failed_.exchange(true)) failure_ = std::current_exception();
+      next_ = task_count_;
+    }
   }
 
   void run_worker(int thread) {
@@ -69,5 +87,6 @@ class ThreadPool {
   int task_count_ = 0;
   std::atomic<int> next_{0}, busy_{0};
   std::atomic<unsigned> round_{0};
-  std::atomic<bool> closing_{false};
+  std::atomic<bool> closing_{false}, failed_{false};
+  std::exception_ptr failure_;  // the first one of the loop; written by the thread that sets failed_
 };

@@ -113,6 +113,7 @@ void Trainer::allocate(int64_t groups) {
     partial_sums_.push_back({zeros<float>(weight_offsets_.back()), zeros<float>(bias_offsets_.back()),
                              zeros<float>(2 * norm_offsets_.back()), zeros<float>(2 * norm_offsets_.back()), {}});
   if (groups <= groups_) return;
+  groups_ = 0;
   tensors_.reset(), gradients_.reset();
   tensors_ = zeros<Vector>(groups * tensor_offsets_.back());
   gradients_ = zeros<Vector>(groups * tensor_gradient_offsets_.back());
@@ -453,7 +454,9 @@ const Vector* Trainer::soft_targets(Group& group) {
   for (const TeacherNetwork& teacher : teachers_) {
     for (size_t i = 0; i < shape(0).vectors(); i++)
       input[i] = (float)teacher.scale * group.tensors[i] + (float)teacher.shift;
-    teacher.logits(teacher.trainer, thread, group.count, input, logits);
+    const Status status = teacher.logits(teacher.trainer, thread, group.count, input, logits);
+    if (status == out_of_memory) throw std::bad_alloc();
+    if (status != done) throw std::runtime_error("a teacher's network failed");
     for (int l = 0; l < group.count; l++)
       softmax_at_temperature((const float*)logits + l, classes, settings_.temperature,
                              [&](int k, double probability) { targets[k][l] += (float)(probability / teachers_.size()); });
@@ -575,28 +578,64 @@ TrainerTotals Trainer::take_totals() {
   return totals;
 }
 
+namespace {
+
+thread_local std::string last_error;  // of this thread's last function that failed
+
+template <class Work>
+Status guarded(const Work& work) noexcept {
+  try {
+    work();
+    return done;
+  } catch (const std::bad_alloc&) {
+    return out_of_memory;
+  } catch (const std::exception& error) {
+    try {
+      last_error = error.what();
+    } catch (...) {
+      return out_of_memory;
+    }
+  } catch (...) {
+    last_error.clear();
+  }
+  return failed;
+}
+
+}  // namespace
+
 extern "C" {
 
-Trainer* kilonet_create_trainer(const TrainerSettings* settings) { return new Trainer(network, *settings); }
+// Returns the text of this thread's last exception.
+const char* kilonet_error() { return last_error.c_str(); }
+
+Status kilonet_create_trainer(const TrainerSettings* settings, Trainer** trainer) {
+  return guarded([&] { *trainer = new Trainer(network, *settings); });
+}
 
 void kilonet_destroy_trainer(Trainer* trainer) { delete trainer; }
 
-void kilonet_train_batch(Trainer* trainer, const int64_t* indices, const float* transforms, int64_t count, double rate,
-                         double average_share, int64_t step, int64_t steps_before) {
-  trainer->train_batch(indices, transforms, count, rate, average_share, step, steps_before);
+Status kilonet_train_batch(Trainer* trainer, const int64_t* indices, const float* transforms, int64_t count, double rate,
+                           double average_share, int64_t step, int64_t steps_before) {
+  return guarded([&] { trainer->train_batch(indices, transforms, count, rate, average_share, step, steps_before); });
 }
 
-void kilonet_logits(Trainer* trainer, const uint8_t* pixels, int64_t count, const float* values, float* result) {
-  trainer->logits(pixels, count, values, result);
+Status kilonet_logits(Trainer* trainer, const uint8_t* pixels, int64_t count, const float* values, float* result) {
+  return guarded([&] { trainer->logits(pixels, count, values, result); });
 }
 
-void kilonet_add_teacher(Trainer* trainer, const TeacherNetwork* teacher) { trainer->add_teacher(*teacher); }
-
-void kilonet_prepare_teacher(Trainer* trainer) { trainer->prepare_teacher(); }
-
-void kilonet_teacher_logits(void* trainer, int thread, int count, const Vector* input, Vector* logits) {
-  ((Trainer*)trainer)->teacher_logits(thread, count, input, logits);
+Status kilonet_add_teacher(Trainer* trainer, const TeacherNetwork* teacher) {
+  return guarded([&] { trainer->add_teacher(*teacher); });
 }
 
-void kilonet_take_totals(Trainer* trainer, TrainerTotals* totals) { *totals = trainer->take_totals(); }
+Status kilonet_prepare_teacher(Trainer* trainer) {
+  return guarded([&] { trainer->prepare_teacher(); });
+}
+
+Status kilonet_teacher_logits(void* trainer, int thread, int count, const Vector* input, Vector* logits) {
+  return guarded([&] { ((Trainer*)trainer)->teacher_logits(thread, count, input, logits); });
+}
+
+Status kilonet_take_totals(Trainer* trainer, TrainerTotals* totals) {
+  return guarded([&] { *totals = trainer->take_totals(); });
+}
 }

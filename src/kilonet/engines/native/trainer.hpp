@@ -8,6 +8,8 @@
 #pragma once
 #include <memory>
 #include <new>
+#include <stdexcept>
+#include <string>
 
 #include "elementwise.hpp"
 #include "thread_pool.hpp"
@@ -38,13 +40,17 @@ using Array = std::unique_ptr<Value[], AlignedDelete>;
 
 template <class Value>
 Array<Value> zeros(size_t count) {
+  if (count > SIZE_MAX / sizeof(Value)) throw std::bad_alloc();
   void* memory = ::operator new(std::max<size_t>(count, 1) * sizeof(Value), std::align_val_t(64));
   std::memset(memory, 0, count * sizeof(Value));
   return Array<Value>((Value*)memory);
 }
 
+// What each function of a library returns. No exception leaves one: its caller is Python, or another library.
+enum Status { done, out_of_memory, failed };  // `_checker` in bindings.py knows the numbers
+
 // Computes the logits of a group, [class] vectors, by a network of another library. `input` is the group's input tensor.
-using TeacherLogits = void(void* teacher, int thread, int count, const Vector* input, Vector* logits);
+using TeacherLogits = Status(void* teacher, int thread, int count, const Vector* input, Vector* logits);
 
 // A trained network to learn from. Its input is scale * the student's + shift, because their normalisations may differ.
 // Mirrored by `TeacherNetwork` in bindings.py.
