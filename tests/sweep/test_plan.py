@@ -62,7 +62,7 @@ def test_a_candidate_is_a_recipe_within_every_budget_or_is_refused(plan: Plan, s
         return
     costs = network_cost(recipe.model)
     assert costs.parameters <= 1000
-    assert costs.peak_activation_bytes <= 6000
+    assert costs.c_ram_bytes <= 6000
     assert costs.macs <= 90_000
     assert [str(parse_layer(layer)) for layer in recipe.model.layers] == list(recipe.model.layers)
     assert recipe.run.holdout

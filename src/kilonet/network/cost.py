@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kilonet.network.memory import c_ram_bytes, computed_operations
 from kilonet.network.operations import (
     BatchNorm,
     Convolution,
@@ -53,6 +54,8 @@ class NetworkCost:
 
     input_shape: Shape
     layers: tuple[LayerCost, ...]
+    c_ram_bytes: int
+    """Bytes of RAM of the C form: pixels, logits and working memory, without the stack."""
 
     @property
     def parameters(self) -> int:
@@ -71,7 +74,10 @@ class NetworkCost:
 
     @property
     def peak_activation_bytes(self) -> int:
-        """The most bytes that the input and the output of one layer take together, at one byte an element."""
+        """The most bytes that the input and the output of one layer take together, at one byte an element.
+
+        What keeps whole feature maps, as the page and ONNX runtimes do, takes at least so much RAM.
+        """
         outputs = [elements(self.input_shape), *(layer.activation_bytes for layer in self.layers)]
         return max(before + after for before, after in itertools.pairwise(outputs))
 
@@ -82,13 +88,17 @@ class NetworkCost:
 
     def __str__(self) -> str:
         """Return the table, one line for each layer."""
-        heads = ("layer", "output", "parameters", "MACs", "kernel", "field", "jump", "RAM bytes", "int8 bytes")
+        heads = ("layer", "output", "parameters", "MACs", "kernel", "field", "jump", "map bytes", "int8 bytes")
         rows = [heads, *(_cells(layer) for layer in self.layers)]
-        totals = ("total", "", f"{self.parameters:,}", f"{self.macs:,}", "", "", "")
-        rows.append((*totals, f"{self.peak_activation_bytes:,} peak", f"{self.weight_bytes:,}"))
+        totals = ("total", "", f"{self.parameters:,}", f"{self.macs:,}", "", "", "", "")
+        rows.append((*totals, f"{self.weight_bytes:,}"))
         lines = aligned(rows, (0, 1))
         rule = "-" * max(map(len, lines))
-        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+        memory = [
+            f"RAM in C: {self.c_ram_bytes:,} bytes, pixels and logits included, stack not",
+            f"RAM where maps are kept whole, as in the page and in ONNX: at least {self.peak_activation_bytes:,} bytes",
+        ]
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1], *memory])
 
 
 def network_cost(model: ModelSection) -> NetworkCost:
@@ -97,7 +107,8 @@ def network_cost(model: ModelSection) -> NetworkCost:
     Source of the receptive-field arithmetic: A. Araujo, W. Norris, J. Sim, "Computing receptive fields of
     convolutional neural networks", Distill, 2019.
     """
-    return NetworkCost(model.input_shape, tuple(_layer_costs(model)))
+    ram = c_ram_bytes(computed_operations(model), model.input_shape, model.classes)
+    return NetworkCost(model.input_shape, tuple(_layer_costs(model)), ram)
 
 
 def _layer_costs(model: ModelSection) -> Iterator[LayerCost]:

@@ -52,7 +52,7 @@ class BudgetSection(Schema):
     """Hard limits on a candidate; a limit that is not given does not apply."""
 
     max_parameters: Count | None = Field(None, description="trainable parameters")
-    max_ram_bytes: Count | None = Field(None, description="peak bytes of activations, as kilonet summary counts them")
+    max_ram_bytes: Count | None = Field(None, description="bytes of RAM in C, as kilonet summary states them")
     max_macs: Count | None = Field(None, description="multiply-accumulates an image")
 
     def objection(self, recipe: Recipe) -> str | None:
@@ -60,7 +60,7 @@ class BudgetSection(Schema):
         costs = network_cost(recipe.model)
         for name, limit, cost in (
             ("max_parameters", self.max_parameters, costs.parameters),
-            ("max_ram_bytes", self.max_ram_bytes, costs.peak_activation_bytes),
+            ("max_ram_bytes", self.max_ram_bytes, costs.c_ram_bytes),
             ("max_macs", self.max_macs, costs.macs),
         ):
             if limit is not None and cost > limit:

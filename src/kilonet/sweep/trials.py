@@ -137,9 +137,9 @@ class FinishedTrial:
 
     @cached_property
     def costs(self) -> dict[str, int]:
-        """Parameters, multiply-accumulates an image, and peak bytes of activations."""
+        """Parameters, multiply-accumulates an image, and bytes of RAM of the C form."""
         cost = network_cost(self.result.recipe.model)
-        return {"parameters": cost.parameters, "macs": cost.macs, "ram_bytes": cost.peak_activation_bytes}
+        return {"parameters": cost.parameters, "macs": cost.macs, "ram_bytes": cost.c_ram_bytes}
 
     def as_json(self) -> dict[str, Any]:
         """Return the trial as plain values."""

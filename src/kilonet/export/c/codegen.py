@@ -8,7 +8,6 @@ the tables take on a microcontroller are counted here exactly.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,13 +22,12 @@ from kilonet.export.integer import (
     Requantisation,
     rounding_half,
 )
-from kilonet.network.operations import MaxPooling, Shape
+from kilonet.network.memory import Computed, OperationMemory, c_ram_bytes, memory_of, scratch_bytes
+from kilonet.network.operations import GlobalAveragePooling, MaxPooling, Shape
 
 RUNTIME_FILES = ("kilonet_runtime.h", "kilonet_runtime.c", "kilonet_vectors.c", "main.c", "Makefile")
 LIBRARY_FILES = ("model.c", "kilonet_runtime.c", "kilonet_vectors.c")
 """The files to compile in order to classify from other code."""
-_STATE_BYTES = 12
-"""Size of a kilonet_state."""
 _BLOCK = 16
 """KILONET_BLOCK of kilonet_runtime.h where vectors execute the network."""
 _BEYOND = 4
@@ -38,57 +36,15 @@ _OPERATION_BYTES = 68
 """Size of a kilonet_operation where pointers take four bytes."""
 
 
-@dataclass(frozen=True)
-class OperationMemory:
-    """The working memory of one operation, in bytes where nothing else is said."""
-
-    pixel: int
-    """One pixel of its input with all channels."""
-    window: int
-    """A convolution's ring, or a max-pool's row of results."""
-    sums: int
-    """Number of int32 that an average pool sums in."""
-    scratch: int
-    """A convolution's gathered window; all operations share the memory for it."""
-    results: int
-    """Number of int32 that a convolution sums in; all operations share the memory for them."""
-    map: int
-    """Its input with padding. Where vectors execute the network, all operations share memory for two such maps."""
-
-
-def memory_of(operation: IntegerOperation, shape: Shape) -> OperationMemory:
-    """Return the working memory of an operation on an input of `shape`."""
-    channels, rows, columns = shape
-    match operation:
-        case IntegerConvolution():
-            kernel, around = operation.operation.kernel, 2 * operation.operation.padding
-            ring = ((kernel - 1) * (columns + around) + kernel) * channels if kernel > 1 else 0
-            whole = (rows + around) * (columns + around) * channels
-            outputs = operation.operation.channels_out
-            return OperationMemory(channels, ring, 0, kernel * kernel * channels, outputs, whole)
-        case IntegerMaxPooling(MaxPooling(size)):
-            return OperationMemory(channels, columns // size * channels, 0, 0, 0, prod(shape))
-        case IntegerAveragePooling():
-            return OperationMemory(channels, 0, channels, 0, 0, prod(shape))
-
-
 def memory_bytes(network: IntegerNetwork) -> int:
     """Return the bytes of RAM for pixels, logits and working memory, without the stack."""
-    kept = [memory_of(operation, shape) for operation, shape in network.placed]
-    bytes_kept = sum(memory.pixel + memory.window for memory in kept)
-    scratch = _scratch_bytes(kept)
-    sums = max(memory.results for memory in kept) + sum(memory.sums for memory in kept)
-    arrays = _aligned(bytes_kept) + _aligned(scratch) + 4 * sums + _STATE_BYTES * len(kept)
-    return prod(network.input_shape) + 4 * network.classes + arrays
+    return c_ram_bytes(_operations(network), network.input_shape, network.classes)
 
 
-def _scratch_bytes(kept: list[OperationMemory]) -> int:
-    # C has no arrays of length 0.
-    return max(1, *(memory.scratch for memory in kept))
-
-
-def _aligned(count: int) -> int:
-    return (count + 3) // 4 * 4
+def _operations(network: IntegerNetwork) -> Iterator[tuple[Computed, Shape]]:
+    """Yield the operations in order, each with its input's shape."""
+    for operation, shape in network.placed:
+        yield GlobalAveragePooling() if isinstance(operation, IntegerAveragePooling) else operation.operation, shape
 
 
 def weight_bytes(network: IntegerNetwork) -> int:
@@ -172,8 +128,8 @@ void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILON
 
 
 def _tables_file(network: IntegerNetwork) -> str:
-    kept = [memory_of(operation, shape) for operation, shape in network.placed]
-    scratch = f"KILONET_BLOCK == 1 ? {_scratch_bytes(kept)} : {2 * (max(memory.map for memory in kept) + _BEYOND)}"
+    kept = [memory_of(operation, shape) for operation, shape in _operations(network)]
+    scratch = f"KILONET_BLOCK == 1 ? {scratch_bytes(kept)} : {2 * (max(memory.map for memory in kept) + _BEYOND)}"
     results = max(memory.results for memory in kept)
     sums = results + sum(memory.sums for memory in kept)
     parts = [

@@ -32,7 +32,7 @@ def _value(value: Any) -> str:
 def layer_table(subject: Subject) -> Table:
     """Return the layers with the cost of each."""
     cost = subject.cost
-    heads = ("layer", "output", "parameters", "MACs", "RAM, bytes", "kernel", "field", "jump")
+    heads = ("layer", "output", "parameters", "MACs", "map, bytes", "kernel", "field", "jump")
     rows = [
         (
             layer.layer,
@@ -46,7 +46,7 @@ def layer_table(subject: Subject) -> Table:
         )
         for layer in cost.layers
     ]
-    total = ("total", "", f"{cost.parameters:,}", f"{cost.macs:,}", f"{cost.peak_activation_bytes:,} peak")
+    total = ("total", "", f"{cost.parameters:,}", f"{cost.macs:,}", "")
     return Table("The layers", heads, rows, (*total, "", "", ""), words=2)
 
 

@@ -1,0 +1,95 @@
+"""The RAM that the C form of a network takes, to the byte, computed from its layers alone.
+
+The C form keeps no whole feature map, but of each operation's input only the rows that its window needs. The figures of
+`kilonet summary`, `kilonet export --to c` and a sweep's budget are all computed here.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import assert_never
+
+from kilonet.network.operations import Convolution, GlobalAveragePooling, MaxPooling, Shape
+from kilonet.network.section import ModelSection
+
+_STATE_BYTES = 12
+"""Size of a kilonet_state in kilonet_runtime.h."""
+
+Computed = Convolution | MaxPooling | GlobalAveragePooling
+"""An operation of the integer network; the others are folded into these."""
+
+
+@dataclass(frozen=True)
+class OperationMemory:
+    """The working memory of one operation, in bytes where nothing else is said."""
+
+    pixel: int
+    """One pixel of its input with all channels."""
+    window: int
+    """A convolution's ring, or a max-pool's row of results."""
+    sums: int
+    """Number of int32 that an average pool sums in."""
+    scratch: int
+    """A convolution's gathered window; all operations share the memory for it."""
+    results: int
+    """Number of int32 that a convolution sums in; all operations share the memory for them."""
+    map: int
+    """Its input with padding. Where vectors execute the network, all operations share memory for two such maps."""
+
+
+def memory_of(operation: Computed, shape: Shape) -> OperationMemory:
+    """Return the working memory of an operation on an input of `shape`."""
+    channels, rows, columns = shape
+    match operation:
+        case Convolution(_, outputs, kernel, padding):
+            around = 2 * padding
+            ring = ((kernel - 1) * (columns + around) + kernel) * channels if kernel > 1 else 0
+            whole = (rows + around) * (columns + around) * channels
+            return OperationMemory(channels, ring, 0, kernel * kernel * channels, outputs, whole)
+        case MaxPooling(size):
+            return OperationMemory(channels, columns // size * channels, 0, 0, 0, prod(shape))
+        case GlobalAveragePooling():
+            return OperationMemory(channels, 0, channels, 0, 0, prod(shape))
+        case _:
+            assert_never(operation)
+
+
+def scratch_bytes(kept: Sequence[OperationMemory]) -> int:
+    """Return the bytes of the scratch memory that all operations share."""
+    # C has no arrays of length 0.
+    return max(1, *(memory.scratch for memory in kept))
+
+
+def c_ram_bytes(operations: Iterable[tuple[Computed, Shape]], input_shape: Shape, classes: int) -> int:
+    """Return the bytes of RAM of the C form for pixels, logits and working memory, without the stack.
+
+    Args:
+        operations: what the integer network consists of, in order, each operation with the shape of its input.
+        input_shape: the shape of one image.
+        classes: the number of logits.
+    """
+    kept = [memory_of(operation, shape) for operation, shape in operations]
+    bytes_kept = sum(memory.pixel + memory.window for memory in kept)
+    sums = max(memory.results for memory in kept) + sum(memory.sums for memory in kept)
+    arrays = _aligned(bytes_kept) + _aligned(scratch_bytes(kept)) + 4 * sums + _STATE_BYTES * len(kept)
+    return prod(input_shape) + 4 * classes + arrays
+
+
+def computed_operations(model: ModelSection) -> list[tuple[Computed, Shape]]:
+    """Return the operations of the integer network of a model, in order, each with the shape of its input.
+
+    A network that ends in a max-pool gets a convolution behind it, because a max-pool gives no logits.
+    """
+    computed: list[tuple[Computed, Shape]] = [
+        (operation, placed.input_shape)
+        for placed in model.placed
+        for operation in placed.operations[:1]
+        if isinstance(operation, Computed)
+    ]
+    if isinstance(computed[-1][0], MaxPooling):
+        computed.append((Convolution(model.classes, model.classes, 1, groups=model.classes), (model.classes, 1, 1)))
+    return computed
+
+
+def _aligned(count: int) -> int:
+    return (count + 3) // 4 * 4
