@@ -61,19 +61,20 @@ def test_auto_is_the_processor_although_there_is_a_gpu(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
-def test_seeds_share_a_gpu_one_after_another(device: str, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_share_a_gpu_one_after_another(
+    device: str, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Also where `auto` means the GPU."""
-    found: list[int] = []
 
-    def trained(*arguments: Any, **_: Any) -> list[Run]:
-        found.append(arguments[2])
-        return []
+    def interrupted(*_: Any, **__: Any) -> list[Run]:
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(launch, "cores", lambda: 8)
     monkeypatch.setattr(launch, "resolve_device", lambda _: "cuda", raising=False)
-    monkeypatch.setattr(launch, "_train_side_by_side", trained)
-    launch.train_seeds(str(tiny), {"device": device}, None, 4)
-    assert found == [1]
+    monkeypatch.setattr(launch, "_train_side_by_side", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        launch.train_seeds(str(tiny), {"device": device}, None, 4)
+    assert "4 seeds, 1 at a time" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("seeds", [-1, 0, 1001])

@@ -245,6 +245,13 @@ def test_a_diverging_run_is_stopped(
     assert engine.batches == batches
 
 
+@pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
+def test_the_loss_of_logits_that_are_not_finite_is_not_a_number(logit: float) -> None:
+    """Of minus infinity for a wrong class it would be finite."""
+    images = Images(torch.zeros(2, 1, 1, 1, dtype=torch.uint8), torch.tensor([0, 0]))
+    assert math.isnan(loss_and_correct(torch.tensor([[1.0, logit], [1.0, 0.0]]), images)[0])
+
+
 def test_a_diverged_run_keeps_its_last_good_epoch(
     small: DataSet, small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -241,8 +241,11 @@ def scheduled_rate(train: TrainSection, step: int, steps: int) -> float:
 
 
 def loss_and_correct(logits: Tensor, images: Images) -> tuple[float, int]:
-    """Return the mean cross-entropy in nats and the number of correct images, for float32 logits (N, classes)."""
-    loss = functional.cross_entropy(logits, images.labels).item()
+    """Return the mean cross-entropy in nats and the number of correct images, for float32 logits (N, classes).
+
+    The loss is NaN if any logit is NaN or infinite.
+    """
+    loss = functional.cross_entropy(logits, images.labels).item() if bool(logits.isfinite().all()) else math.nan
     return loss, int(correct_predictions(logits, images.labels).sum())
 
 

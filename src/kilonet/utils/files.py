@@ -4,6 +4,7 @@ import contextlib
 import glob
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from kilonet.utils.errors import KilonetError
@@ -50,12 +51,24 @@ def _replace(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         # mkstemp lets only the owner read the file; a result gets the usual permissions.
         temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        _rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
     _flush_folder(path.parent)
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    """Rename a file to a name that may be taken. Windows refuses while somebody reads the old file, so this waits."""
+    for seconds in (0.01, 0.1, 1.0):
+        try:
+            temporary.replace(path)
+        except PermissionError:
+            time.sleep(seconds)
+        else:
+            return
+    temporary.replace(path)
 
 
 def _flush_folder(folder: Path) -> None:
