@@ -109,13 +109,24 @@ def test_distillation(count: int) -> None:
     assert_near(recipe, count)
 
 
+def distance(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, Tensor]) -> float:
+    """Return the distance of two networks relative to how far the expected one moved.
+
+    Not weight by weight: AdamW divides a gradient by its size, so that where it is zero but for rounding, a weight moves
+    either way.
+    """
+    flat = [torch.cat([state[name].double().flatten() for name in expected]) for state in (found, expected, start)]
+    return float((flat[0] - flat[1]).norm() / (flat[1] - flat[2]).norm())
+
+
 def assert_near(recipe: Recipe, teachers: int = 0) -> None:
     """Compare two epochs on the GPU with the same on the processor; without dropout, which draws other numbers."""
     still = recipe.replace(dropout=0.0)
     found = train(engine_of(still, teachers), still)
     on_cpu = still.replace(device="cpu")
     expected = train(engine_of(on_cpu, teachers), on_cpu)
-    torch.testing.assert_close(found.network_state(), expected.network_state(), atol=2e-3, rtol=2e-2)
+    start = engine_of(on_cpu).network_state()
+    assert distance(found.network_state(), expected.network_state(), start) < 2e-2
     pixels = some_pixels(100, seed=9)
     torch.testing.assert_close(found.logits(pixels), expected.logits(pixels), atol=2e-2, rtol=2e-2)
     mine, theirs = found.take_totals(), expected.take_totals()
