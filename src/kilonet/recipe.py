@@ -77,7 +77,7 @@ class RunSection(Schema):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="seed of every random choice")
     engine: Literal["auto", "native", "torch"] = Field("auto", description="what computes the training steps")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="where the torch engine computes; auto is the CPU"
+        "auto", description="where the torch engine computes; auto is an NVIDIA GPU if torch sees one, else the CPU"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",

@@ -1,6 +1,6 @@
 """The torch engine on an NVIDIA GPU. `pytest -m cuda tests/engines/test_cuda.py` needs no browser, Ray or compiler.
 
-`auto` stays on the processor until these tests have passed on a device; see `resolve_device`.
+As long as they pass, `auto` may choose the GPU; see `resolve_device`. docs/log/training.md says where they passed.
 """
 
 import json
