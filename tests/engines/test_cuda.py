@@ -112,8 +112,8 @@ def test_distillation(count: int) -> None:
 def distance(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, Tensor]) -> float:
     """Return the distance of two networks relative to how far the expected one moved.
 
-    Not weight by weight: AdamW divides a gradient by its size, so that where it is zero but for rounding, a weight moves
-    either way.
+    Not weight by weight: AdamW divides a gradient by its size, so that where it is zero but for rounding, a weight
+    moves either way.
     """
     flat = [torch.cat([state[name].double().flatten() for name in expected]) for state in (found, expected, start)]
     return float((flat[0] - flat[1]).norm() / (flat[1] - flat[2]).norm())
