@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kilonet.network.memory import c_ram_bytes, computed_operations
+from kilonet.network.c_ram import c_ram_bytes, computed_operations
 from kilonet.network.operations import (
     BatchNorm,
     Convolution,

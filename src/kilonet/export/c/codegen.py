@@ -22,7 +22,7 @@ from kilonet.export.integer import (
     Requantisation,
     rounding_half,
 )
-from kilonet.network.memory import Computed, OperationMemory, c_ram_bytes, memory_of, scratch_bytes
+from kilonet.network.c_ram import Computed, OperationMemory, c_ram_bytes, memory_of, scratch_bytes
 from kilonet.network.operations import GlobalAveragePooling, MaxPooling, Shape
 
 RUNTIME_FILES = ("kilonet_runtime.h", "kilonet_runtime.c", "kilonet_vectors.c", "main.c", "Makefile")

@@ -7,8 +7,8 @@ from test_cost import networks
 from helpers import model_section
 from kilonet.export.folding import FoldedAveragePooling, fold
 from kilonet.models.model import Model
+from kilonet.network.c_ram import c_ram_bytes, computed_operations
 from kilonet.network.cost import network_cost
-from kilonet.network.memory import c_ram_bytes, computed_operations
 from kilonet.network.module import initial_network
 from kilonet.network.operations import Convolution, GlobalAveragePooling, MaxPooling
 from kilonet.network.section import ModelSection
