@@ -19,7 +19,7 @@ from typing import Any
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.network.cost import network_cost
 from kilonet.recipe import Recipe, load_recipe, packaged_recipes
-from kilonet.training.run_records import training_keys
+from kilonet.training.identity import training_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"

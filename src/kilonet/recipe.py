@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 from kilonet.data.section import AugmentSection
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import read_bounded
 from kilonet.utils.schema import Fraction, ProperFraction, Schema, first_complaint
 
 MAXIMUM_RECIPE_BYTES = 16 << 10
@@ -167,9 +168,7 @@ def _read_toml(source: str) -> dict[str, Any]:
         if not path.is_file():
             names = ", ".join(packaged_recipes())
             raise KilonetError(f"no recipe '{source}': neither a file nor a packaged recipe ({names})")
-        if path.stat().st_size > MAXIMUM_RECIPE_BYTES:
-            raise KilonetError(f"{source}: too large for a recipe (over {MAXIMUM_RECIPE_BYTES:,} bytes)")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_bounded(path, MAXIMUM_RECIPE_BYTES, "a recipe").decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise KilonetError(f"{source}: not a TOML file: {error}") from None
     except (OSError, ValueError) as error:

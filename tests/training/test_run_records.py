@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from helpers import refusal
+from kilonet.training.identity import training_keys
 from kilonet.training.run_folder import Run
 from kilonet.training.run_records import (
     RunRecord,
     group_repetitions,
     read_runs,
     run_folders,
-    training_keys,
 )
 from kilonet.utils.errors import KilonetError
 

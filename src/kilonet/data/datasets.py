@@ -1,5 +1,6 @@
 """Data sets in memory: the packaged MNIST, Debian's Fashion-MNIST, folders of IDX files or of images by class."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -81,6 +82,13 @@ class DataSet:
     test: Images
     names: tuple[str, ...] | None = field(default=None, kw_only=True)
     """The names of the classes; None if they are the class numbers."""
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the training set: the shape and the pixels of its images, and their labels."""
+        digest = hashlib.sha256(repr(tuple(self.train.pixels.shape)).encode())
+        for tensor in (self.train.pixels, self.train.labels):
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
 
     def hold_out(self) -> "DataSet":
         """Split the training images: the last sixth after a fixed permutation takes the place of the test images.

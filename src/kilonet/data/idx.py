@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import open_regular
 
 UNSIGNED_BYTE = 0x08
 MAXIMUM_ELEMENTS = 1 << 28
@@ -39,7 +40,7 @@ def read_idx(path: Path, dimensions: int, sha256: str | None = None) -> NDArray[
         KilonetError: the file is missing, truncated, too long, or does not match its header or its SHA-256.
     """
     try:
-        with path.open("rb") as raw:
+        with open_regular(path) as raw:
             packed = raw.peek(2)[:2] == _GZIP_MAGIC
             with gzip.GzipFile(fileobj=raw) if packed else raw as stream:
                 return _read_stream(stream, path, dimensions, sha256)

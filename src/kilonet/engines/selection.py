@@ -11,6 +11,7 @@ from kilonet.engines.torch_engine import TorchEngine
 from kilonet.models.model import Model
 from kilonet.network.module import Network
 from kilonet.recipe import Recipe, RunSection
+from kilonet.utils.environment import cores
 from kilonet.utils.errors import KilonetError
 
 
@@ -19,7 +20,7 @@ def resolve_run(recipe: Recipe, report: Callable[[str], None] = lambda _: None) 
 
     Args:
         recipe: the recipe, whose `run` section may say `auto`.
-        report: gets one line if the torch engine replaces the native one.
+        report: gets one line if the torch engine replaces the native one, or if threads are left out.
 
     Raises:
         KilonetError: the recipe asks for a device or an engine that this machine does not have.
@@ -27,7 +28,7 @@ def resolve_run(recipe: Recipe, report: Callable[[str], None] = lambda _: None) 
     device = resolve_device(recipe.run)
     recipe = recipe.replace(device=device, precision=_resolve_precision(recipe.run, device))
     engine = _resolve_engine(recipe, report)
-    return recipe.replace(engine=engine, threads=recipe.run.threads or torch.get_num_threads())
+    return recipe.replace(engine=engine, threads=_resolve_threads(recipe.run, report))
 
 
 def make_engine(recipe: Recipe, images: Images, network: Network, teachers: Sequence[Model] = ()) -> Engine:
@@ -44,6 +45,16 @@ def make_engine(recipe: Recipe, images: Images, network: Network, teachers: Sequ
             recipe, images.pixels, images.labels, network.state(), recipe.run.threads, teachers=teachers
         )
     return TorchEngine(recipe, images, network, teachers)
+
+
+def _resolve_threads(run: RunSection, report: Callable[[str], None]) -> int:
+    """Return the number of threads: at most one for each core, as more of them wait for one another without end."""
+    available = cores()
+    if run.threads > available:
+        report(f"using {available} threads, one for each core that this process may use, not {run.threads}")
+        return available
+    # Torch's own number heeds OMP_NUM_THREADS, and counts a core that runs two threads once.
+    return run.threads or min(torch.get_num_threads(), available)
 
 
 def resolve_device(run: RunSection) -> str:

@@ -13,7 +13,7 @@ from kilonet.data.augment import apply_transforms
 from kilonet.data.datasets import Images
 from kilonet.engines.contract import Totals, average_share
 from kilonet.evaluation.scoring import correct_predictions
-from kilonet.models.model import SCORING_BATCH, Model
+from kilonet.models.model import Model, scoring_batch
 from kilonet.network.module import Network
 from kilonet.network.operations import BatchNorm
 from kilonet.recipe import DistillSection, Recipe, TrainSection
@@ -121,7 +121,7 @@ class TorchEngine:
     def logits(self, pixels: Tensor) -> Tensor:
         self._final.eval()
         with torch.inference_mode(), _exact_convolutions(self.device):
-            batch = SCORING_BATCH if self.device == "cpu" else _SCORING_BATCH_ELSEWHERE
+            batch = scoring_batch(self._recipe.model) if self.device == "cpu" else _SCORING_BATCH_ELSEWHERE
             parts = [self._final(part.to(self.device)).cpu() for part in pixels.split(batch)]
         self._final.train()
         return torch.cat(parts)

@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from kilonet.data.datasets import DataSet
 from kilonet.data.digits.frame import SIDE, is_laid_out
 from kilonet.models.calibration import Calibration
 from kilonet.network.operations import Shape
-from kilonet.utils.schema import Schema
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.schema import Schema, first_complaint
 
 DIGIT_SHAPE: Shape = (1, SIDE, SIDE)
 DIGITS = 10
@@ -39,8 +40,15 @@ class Metadata(Schema):
 
 
 def metadata_of(data: DataSet) -> Metadata:
-    """Return the metadata of a model that is trained on a data set: class names, and whether it reads digits."""
+    """Return the metadata of a model that is trained on a data set: class names, and whether it reads digits.
+
+    Raises:
+        KilonetError: a model file cannot hold the names of the classes.
+    """
     first = data.train.pixels[:_SAMPLE, 0].numpy()
     like_mnist = sum(map(is_laid_out, first)) >= 0.95 * len(first)
     # None where the network's shape tells it, so that a model trained on MNIST has no metadata at all.
-    return Metadata(names=data.names, digits=None if like_mnist else False)
+    try:
+        return Metadata(names=data.names, digits=None if like_mnist else False)
+    except ValidationError as error:
+        raise KilonetError(f"a model cannot keep the names of the classes: {first_complaint(error)}") from None

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from kilonet.models.calibration import UNFITTED
 from kilonet.models.metadata import Metadata
+from kilonet.network.memory import MAXIMUM_IMAGE_BYTES, check_prediction_memory, image_bytes, weight_bytes
 from kilonet.network.module import initial_network
 from kilonet.network.operations import check_pixels
 from kilonet.network.section import ModelSection
@@ -37,6 +38,10 @@ MODEL_FILE = "model.safetensors"
 
 SCORING_BATCH = 128
 """Images scored at once: their activations stay in the cache, which is over twice as fast as 1,000 at once."""
+_SCORING_BYTES = MAXIMUM_IMAGE_BYTES
+"""The most bytes of activations that scoring takes, for networks of which `SCORING_BATCH` images would take more."""
+_TENSOR_HEAD_BYTES = 256
+"""More than a tensor takes in the header of a model file."""
 _NO_METADATA = Metadata()
 
 
@@ -96,7 +101,7 @@ class Model(Classifier):
     def logits(self, pixels: Tensor) -> Tensor:
         """Return the logits, float32 (N, classes), of images, uint8 (N, channels, rows, columns)."""
         with torch.inference_mode():
-            parts = [self.network(part) for part in pixels.split(SCORING_BATCH)]
+            parts = [self.network(part) for part in pixels.split(scoring_batch(self.section))]
         return torch.cat(parts) if parts else torch.empty(0, self.section.classes)
 
     def with_metadata(self, metadata: Metadata) -> "Model":
@@ -107,6 +112,11 @@ class Model(Classifier):
     def sha256(self) -> str:
         """The SHA-256 of the file that `save` writes."""
         return hashlib.sha256(serialise(self.section, self.network.state(), self.metadata)).hexdigest()
+
+    @property
+    def trained_sha256(self) -> str:
+        """The SHA-256 of the file that its training wrote, before the model was calibrated."""
+        return self.with_metadata(self.metadata.model_copy(update={"calibration": None})).sha256
 
     def save(self, path: Path) -> None:
         """Write the model file atomically."""
@@ -120,6 +130,26 @@ def serialise(section: ModelSection, state: Mapping[str, Tensor], metadata: Meta
         header["metadata"] = metadata.model_dump(mode="json", exclude_none=True)
     tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.items()}
     return safetensors.torch.save(tensors, {"kilonet": json.dumps(header, sort_keys=True)})
+
+
+def check_storable(section: ModelSection, metadata: Metadata = _NO_METADATA) -> None:
+    """Check that `load_model` will take the model file of a network, before the network is trained.
+
+    Raises:
+        KilonetError: the file would be too large.
+    """
+    head = json.dumps(metadata.model_dump(mode="json"))
+    needed = weight_bytes(section.placed) + len(head) + _TENSOR_HEAD_BYTES * 5 * len(section.placed)
+    if needed > MAXIMUM_BYTES:
+        raise KilonetError(
+            f"the network has {section.parameters:,} parameters: its model file would have {needed / (1 << 20):,.1f} "
+            f"MiB, over the limit of {MAXIMUM_BYTES >> 20}"
+        )
+
+
+def scoring_batch(section: ModelSection) -> int:
+    """Return how many images of a network are scored at once."""
+    return max(1, min(SCORING_BATCH, _SCORING_BYTES // image_bytes(section.placed)))
 
 
 def packaged_models() -> list[str]:
@@ -192,6 +222,7 @@ def _check_state(tensors: Mapping[str, Tensor], section: ModelSection) -> None:
     # This comes before the network is built, as a header may describe a network that does not fit in memory.
     if section.parameters > sum(tensor.numel() for tensor in tensors.values()):
         raise KilonetError("it holds fewer weights than its network has")
+    check_prediction_memory(section.placed)
     expected = initial_network(section, seed=0).state()
     if set(tensors) != set(expected):
         raise KilonetError("its tensors are not those of its network")

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kilonet.network.graph import MAXIMUM_LAYERS, PlacedLayer, place
 from kilonet.network.layers import parse_layer
+from kilonet.network.memory import check_image_memory
 from kilonet.network.operations import Shape
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.schema import ProperFraction, Schema
@@ -40,6 +41,7 @@ class ModelSection(Schema):
         _, rows, columns = self.placed[-1].output_shape
         if (rows, columns) != (1, 1):
             raise KilonetError(f"the last layer leaves {rows}x{columns} values per class, not 1x1; end with 'gap'")
+        check_image_memory(self.placed)
         if self.max_parameters is not None and self.parameters > self.max_parameters:
             raise KilonetError(
                 f"the network has {self.parameters:,} parameters, over max_parameters = {self.max_parameters:,}"

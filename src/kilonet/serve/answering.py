@@ -1,6 +1,5 @@
 """From the content of a request to the JSON of its response, in threads; the answers are those of `kilonet predict`."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +18,7 @@ from kilonet.serve.batching import BatchingPool
 from kilonet.serve.limits import RequestLimits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal, timed_out, unreadable
+from kilonet.utils.environment import cores
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 from kilonet.utils.schema import first_complaint
@@ -67,7 +67,7 @@ class Answering:
         """
         self.classifier, self.limits = classifier, limits
         self._metrics = metrics
-        self._threads = BatchingPool(self._answer, lambda job: job.size <= _SMALL, os.cpu_count() or 1, _MAX_BATCH)
+        self._threads = BatchingPool(self._answer, lambda job: job.size <= _SMALL, cores(), _MAX_BATCH)
 
     async def json(self, images: Callable[[], Sequence[LazyImage]], size: int, *, is_batch: bool) -> bytes:
         """Return the JSON of the answer to one image, or of the answers to a batch.

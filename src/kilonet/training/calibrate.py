@@ -6,7 +6,7 @@ from kilonet.data.datasets import load_data
 from kilonet.evaluation.calibration import fit_calibration
 from kilonet.models.calibration import Calibration
 from kilonet.models.model import load_model, model_path
-from kilonet.training.run_folder import read_run
+from kilonet.training.run_folder import check_model, is_finished, read_result, read_run
 from kilonet.utils.errors import KilonetError
 
 
@@ -24,9 +24,13 @@ def calibrate(source: str, by: Path) -> Calibration:
         the fitted calibration.
 
     Raises:
-        KilonetError: no such model or run, a run that held nothing out, or one of another network.
+        KilonetError: no such model or run, a run that held nothing out, one of another network, or a run folder whose
+            model was exchanged.
     """
     model = load_model(source)
+    folder = model_path(source).parent
+    if is_finished(folder):
+        check_model(folder, read_result(folder), model)
     run = read_run(by)
     recipe = run.result.recipe
     if not recipe.run.holdout:

@@ -19,7 +19,7 @@ import torch
 from kilonet.data.datasets import DataSet, Images
 from kilonet.engines.native import library_name
 from kilonet.evaluation.scoring import evaluate
-from kilonet.models.model import MODEL_FILE, Model, load_model, packaged_models
+from kilonet.models.model import MAXIMUM_BYTES, MODEL_FILE, Model, check_storable, load_model, packaged_models
 from kilonet.network.section import ModelSection
 from kilonet.recipe import DistillSection, Recipe, load_recipe, names_a_recipe
 from kilonet.training.progress import Progress
@@ -34,7 +34,7 @@ from kilonet.training.run_folder import (
     read_result,
 )
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.files import make_folder, write_atomically
+from kilonet.utils.files import make_folder, read_bounded, write_atomically
 
 _NAME = "teacher"
 
@@ -82,6 +82,7 @@ def _resolve_recipe(name: str, student: Recipe) -> list[Recipe]:
     if own.distill.teacher:
         raise KilonetError(f"the teacher {name} has a teacher itself; train it, and name its run folder as the teacher")
     _check_fit(name, own.model, student.model)
+    check_storable(own.model)
     return [own.replace(seed=own.run.seed + number) for number in range(student.distill.teachers)]
 
 
@@ -99,7 +100,7 @@ def _resolve_model(name: str, student: Recipe, progress: Progress) -> TrainedMod
 def _run_folder_of(name: str, model: Model) -> Path | None:
     """Return the run folder that a model is named by or lies in, if that run trained this model."""
     folder = Path(name) if Path(name).is_dir() else Path(name).parent
-    return folder if is_finished(folder) and read_result(folder).model_sha256 == model.sha256 else None
+    return folder if is_finished(folder) and read_result(folder).model_sha256 == model.trained_sha256 else None
 
 
 def _check_fit(name: str, teacher: ModelSection, student: ModelSection) -> None:
@@ -213,7 +214,7 @@ def _copy_run(run_folder: Path, place: Path) -> None:
     make_folder(place)
     # The result comes last: it marks the copy as complete.
     for name in (RECIPE_FILE, METRICS_FILE, MODEL_FILE, RESULT_FILE):
-        write_atomically(place / name, (run_folder / name).read_bytes())
+        write_atomically(place / name, read_bounded(run_folder / name, MAXIMUM_BYTES, "a file of a run"))
 
 
 def _teacher_without_folder(source: TeacherSource, data: DataSet, train: TrainTeacher) -> Teacher:

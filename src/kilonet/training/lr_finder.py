@@ -14,10 +14,12 @@ from torch import Tensor
 
 from kilonet.engines.contract import Engine
 from kilonet.engines.selection import make_engine, resolve_run
+from kilonet.models.model import check_storable
 from kilonet.network.module import initial_network
 from kilonet.recipe import Recipe
 from kilonet.training.progress import NoProgress, Progress
 from kilonet.training.train import draw_epoch, prepare_data
+from kilonet.utils.environment import torch_threads_kept
 from kilonet.utils.errors import KilonetError
 
 LOWEST, HIGHEST = 1e-4, 10.0
@@ -107,16 +109,18 @@ def find_rate(
     if not LEAST_STEPS <= steps <= MOST_STEPS:
         raise KilonetError(f"--steps {steps}: must be from {LEAST_STEPS} to {MOST_STEPS:,}")
     progress = progress or NoProgress()
+    check_storable(recipe.model)
     recipe = resolve_run(recipe, progress.message)
     data = prepare_data(recipe)
-    engine = make_engine(recipe, data.train, initial_network(recipe.model, recipe.run.seed))
     rates = [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
-    batches = _batches(recipe, len(data.train), engine.device)
-    progress.epoch_started(0, steps)
-    try:
-        return range_test(rates, lambda rate, step: _loss(engine, next(batches), rate, step, progress), recipe)
-    finally:
-        progress.stopped()
+    with torch_threads_kept():
+        engine = make_engine(recipe, data.train, initial_network(recipe.model, recipe.run.seed))
+        batches = _batches(recipe, len(data.train), engine.device)
+        progress.epoch_started(0, steps)
+        try:
+            return range_test(rates, lambda rate, step: _loss(engine, next(batches), rate, step, progress), recipe)
+        finally:
+            progress.stopped()
 
 
 def range_test(rates: list[float], loss_at: Callable[[float, int], float], recipe: Recipe) -> RangeTest:

@@ -26,9 +26,10 @@ from torch import Tensor
 
 from kilonet.models.model import MODEL_FILE, Model, load_model
 from kilonet.recipe import Recipe, load_recipe
+from kilonet.training.identity import Identity
 from kilonet.utils.environment import Environment
 from kilonet.utils.errors import InUse, KilonetError
-from kilonet.utils.files import read_bounded, remove_leftovers, write_atomically
+from kilonet.utils.files import is_temporary, read_bounded, write_atomically
 from kilonet.utils.schema import Schema, first_complaint
 
 RECIPE_FILE = "recipe.toml"
@@ -124,6 +125,15 @@ class Checkpoint:
     path: Path
     state: Mapping[str, Tensor]
     history: tuple[EpochMetrics, ...]
+    identity: Identity
+
+
+class _CheckpointHead(Schema):
+    """What a checkpoint holds beside the tensors."""
+
+    format_version: Literal[1] = 1
+    identity: Identity
+    history: tuple[EpochMetrics, ...]
 
 
 class RunFolder:
@@ -133,8 +143,6 @@ class RunFolder:
         self.path = path
         self.recipe = recipe
         self._lock = lock
-        for name in (RECIPE_FILE, METRICS_FILE, CHECKPOINT_FILE, MODEL_FILE, RESULT_FILE):
-            remove_leftovers(path / name)
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe) -> "RunFolder":
@@ -147,10 +155,11 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             # A run killed before its recipe was written leaves the lock file and perhaps an incomplete recipe.
-            leftovers = (_LOCK_FILE, f".{RECIPE_FILE}.")
-            occupied = any(not entry.name.startswith(leftovers) for entry in path.iterdir())
+            occupied = any(not _is_leftover(entry.name) for entry in path.iterdir())
         except OSError as error:
             raise KilonetError(f"{path} cannot be made a run folder: {error.strerror}") from None
+        if is_finished(path):
+            raise KilonetError(f"{path} holds a finished run; choose another folder")
         if occupied:
             resume = f"; continue it with: kilonet train --resume {shlex.quote(str(path))}"
             hint = resume if (path / RECIPE_FILE).exists() else ""
@@ -177,12 +186,13 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
-    def save_checkpoint(self, state: Mapping[str, Tensor], history: Sequence[EpochMetrics]) -> None:
+    def save_checkpoint(self, state: Mapping[str, Tensor], history: Sequence[EpochMetrics], identity: Identity) -> None:
         """Write the state after an epoch with the metrics so far, and then `metrics.jsonl`."""
-        lines = [metrics.model_dump_json() for metrics in history]
-        packed = safetensors.torch.save(dict(state), {"kilonet": json.dumps(lines)})
+        head = _CheckpointHead(identity=identity, history=tuple(history))
+        packed = safetensors.torch.save(dict(state), {"kilonet": head.model_dump_json()})
         write_atomically(self.path / CHECKPOINT_FILE, packed)
-        write_atomically(self.path / METRICS_FILE, "".join(line + "\n" for line in lines).encode())
+        lines = [metrics.model_dump_json() + "\n" for metrics in history]
+        write_atomically(self.path / METRICS_FILE, "".join(lines).encode())
 
     def load_checkpoint(self) -> Checkpoint | None:
         """Return the last checkpoint, or None if there is none yet.
@@ -191,21 +201,33 @@ class RunFolder:
             KilonetError: the checkpoint is damaged.
         """
         path = self.path / CHECKPOINT_FILE
-        if not path.exists():
-            return None
-        content = read_bounded(path, _MAXIMUM_CHECKPOINT_BYTES, "a checkpoint")
-        try:
-            state = safetensors.torch.load(content)
-            length = int.from_bytes(content[:8], "little")
-            lines = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["kilonet"])
-            return Checkpoint(path, state, tuple(EpochMetrics.model_validate_json(line) for line in lines))
-        except (SafetensorError, ValidationError, ValueError, KeyError, TypeError, RecursionError):
-            raise KilonetError(f"{path}: not a usable checkpoint; the run cannot be resumed from it") from None
+        return read_checkpoint(path) if path.exists() else None
 
     def finish(self, result: Result, model: Model) -> None:
         """Write the model and then the result, which marks the run as finished."""
         model.save(self.path / MODEL_FILE)
         write_atomically(self.path / RESULT_FILE, (result.model_dump_json(indent=2) + "\n").encode())
+
+
+def _is_leftover(name: str) -> bool:
+    """Return whether a file may lie in the folder of a run that was killed before its recipe was written."""
+    return name == _LOCK_FILE or is_temporary(name, RECIPE_FILE)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        KilonetError: it is damaged.
+    """
+    content = read_bounded(path, _MAXIMUM_CHECKPOINT_BYTES, "a checkpoint")
+    try:
+        state = safetensors.torch.load(content)
+        length = int.from_bytes(content[:8], "little")
+        head = _CheckpointHead.model_validate_json(json.loads(content[8 : 8 + length])["__metadata__"]["kilonet"])
+        return Checkpoint(path, state, head.history, head.identity)
+    except (SafetensorError, ValidationError, ValueError, KeyError, TypeError, RecursionError):
+        raise KilonetError(f"{path}: not a usable checkpoint; the run cannot be resumed from it") from None
 
 
 def is_finished(folder: Path) -> bool:
@@ -232,9 +254,23 @@ def read_run(folder: Path) -> Run:
     """Read a finished run with its model.
 
     Raises:
-        KilonetError: the run is not finished, or one of its files is damaged.
+        KilonetError: the run is not finished, one of its files is damaged, or the model is not the one that it trained.
     """
-    return Run(read_result(folder), read_history(folder), load_model(folder), folder)
+    result, model = read_result(folder), load_model(folder)
+    check_model(folder, result, model)
+    return Run(result, read_history(folder), model, folder)
+
+
+def check_model(folder: Path, result: Result, model: Model) -> None:
+    """Check that the model in a run folder is the one that the run trained, calibrated or not.
+
+    Raises:
+        KilonetError: its file was exchanged.
+    """
+    if model.trained_sha256 != result.model_sha256:
+        raise KilonetError(
+            f"{folder / MODEL_FILE} is not the model that this run trained (model_sha256, {RESULT_FILE})"
+        )
 
 
 def read_history(folder: Path) -> tuple[EpochMetrics, ...]:

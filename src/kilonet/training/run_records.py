@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kilonet.recipe import Recipe
+from kilonet.training.identity import training_keys
 from kilonet.training.run_folder import (
     RECIPE_FILE,
     EpochMetrics,
@@ -28,7 +28,6 @@ from kilonet.utils.files import read_bounded
 from kilonet.utils.schema import first_complaint
 
 _MAXIMUM_BYTES = 16 << 20
-_IRRELEVANT: Any = {"about": True, "run": {"seed", "threads", "device"}}
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,6 @@ class RunRecord:
     def errors(self) -> int:
         """The number of wrong answers after the final epoch."""
         return self.result.scored_images - self.result.correct
-
-
-def training_keys(recipe: Recipe) -> dict[str, Any]:
-    """Return the keys of a recipe that decide the training, flat: `section.key` and its value.
-
-    Runs that agree in all of them are repetitions of one another. Left out are `about` and, from the section `run`, the
-    seed, the number of threads and the device. Engine and precision stay in, because they change the numbers.
-    """
-    sections = recipe.model_dump(mode="json", exclude=_IRRELEVANT)
-    return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
 
 
 def group_repetitions(records: Iterable[RunRecord]) -> list[list[RunRecord]]:

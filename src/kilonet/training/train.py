@@ -23,7 +23,8 @@ from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.evaluation.scoring import correct_predictions
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.metadata import metadata_of
-from kilonet.models.model import Model
+from kilonet.models.model import Model, check_storable
+from kilonet.network.memory import check_training_memory
 from kilonet.network.module import initial_network
 from kilonet.recipe import Recipe, TrainSection
 from kilonet.training.distillation import (
@@ -34,13 +35,17 @@ from kilonet.training.distillation import (
     resolve_teachers,
     train_shared_teachers,
 )
+from kilonet.training.identity import check_identity, identity_of
 from kilonet.training.progress import NoProgress, Progress
 from kilonet.training.run_folder import CHECKPOINT_FILE, RECIPE_FILE, Checkpoint, EpochMetrics, Result, Run, RunFolder
-from kilonet.utils.environment import describe_environment
+from kilonet.utils.environment import describe_environment, torch_threads_kept
 from kilonet.utils.errors import KilonetError, TrainingDiverged
 
 _STEPS_BETWEEN_LOSS_CHECKS = 50
 """On an asynchronous device: reading the loss waits for the device."""
+_LEAST_STEPS_JUDGED = 30
+_LEAST_IMAGES_JUDGED = 1000
+"""The least steps and images whose mean loss shows that a run has diverged."""
 
 
 def fit(
@@ -55,10 +60,11 @@ def fit(
         progress: receives the events of the run.
 
     Raises:
-        KilonetError: the recipe, the images or the folder cannot be used.
+        KilonetError: the recipe, the images or the folder cannot be used, or there is not enough memory.
         TrainingDiverged: the loss is not a number, or no better than guessing.
     """
     progress = progress or NoProgress()
+    check_storable(recipe.model)
     recipe = resolve_run(recipe, progress.message)
     data = prepare_data(recipe, images)
     sources = resolve_teachers(recipe, progress)
@@ -75,7 +81,8 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
     """Continue the run in a folder. It ends in the same weights, bit for bit, as a run without a break.
 
     Raises:
-        KilonetError: not a run folder, a damaged checkpoint, or another process trains in it.
+        KilonetError: not a run folder, a damaged checkpoint, or another process trains in it; or recipe, images or
+            teachers are not those that the run was begun with.
         TrainingDiverged: the loss is not a number, or no better than guessing.
     """
     progress = progress or NoProgress()
@@ -97,6 +104,7 @@ def prepare_teachers(recipe: Recipe, parent: Path, progress: Progress) -> None:
         KilonetError: the recipe or a teacher cannot be used.
         TrainingDiverged: a teacher's loss is not a number, or no better than guessing.
     """
+    check_storable(recipe.model)
     recipe = resolve_run(recipe, progress.message)
     data = prepare_data(recipe)
     train = partial(_train_teacher, data=data, progress=progress)
@@ -108,12 +116,27 @@ def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
 
     With `holdout` the scoring images are the last part of the training images, which are not trained on.
 
+    Args:
+        recipe: the recipe, without `auto`.
+        images: the given images.
+
     Raises:
-        KilonetError: the data do not exist, or do not fit the network.
+        KilonetError: the data do not exist or do not fit the network, a model file cannot hold what they say, or there
+            is not enough memory to train on them.
     """
     data = images or load_data(recipe.run.data)
     check_fit(recipe.model, data)
-    return data.hold_out() if recipe.run.holdout else data
+    # What is written at the end is checked before the start.
+    check_storable(recipe.model, metadata_of(data))
+    data = data.hold_out() if recipe.run.holdout else data
+    _check_memory(recipe, data)
+    return data
+
+
+def _check_memory(recipe: Recipe, data: DataSet) -> None:
+    if recipe.run.device == "cpu":
+        batch = min(recipe.train.batch_size, len(data.train))
+        check_training_memory(recipe.model.placed, batch, native=recipe.run.engine == "native")
 
 
 def _obtain_teachers(
@@ -127,6 +150,7 @@ def _train_teacher(recipe: Recipe, path: Path | None, data: DataSet, progress: P
     """Train a teacher, or resume its training, on its student's data, from which the holdout is already removed."""
     where = f", in {path}" if path else ""
     progress.message(f"the teacher: {recipe.model.parameters:,} parameters, seed {recipe.run.seed}{where}")
+    _check_memory(recipe, data)
     try:
         if path is None:
             return _train(recipe, data, None, progress)
@@ -141,28 +165,45 @@ def _train(
     recipe: Recipe, data: DataSet, folder: RunFolder | None, progress: Progress, teachers: Sequence[Teacher] = ()
 ) -> Run:
     """Train the epochs that are left, with a checkpoint after each if there is a folder; return the finished run."""
-    network = initial_network(recipe.model, recipe.run.seed)
-    engine = make_engine(recipe, data.train, network, [teacher.model for teacher in teachers])
-    checkpoint = folder.load_checkpoint() if folder else None
-    history = list(checkpoint.history) if checkpoint else []
-    if checkpoint:
-        _restore(engine, checkpoint)
-        progress.message(f"resuming after {len(history)} of {recipe.train.epochs} epochs")
-    if folder:
-        # When resuming too: `metrics.jsonl` may lack the last epoch of the checkpoint.
-        folder.save_checkpoint(engine.state(), history)
-    try:
-        for epoch in range(len(history), recipe.train.epochs):
-            history.append(_run_epoch(engine, recipe, data, epoch, progress))
-            if folder:
-                folder.save_checkpoint(engine.state(), history)
-    finally:
-        progress.stopped()
-    model = Model(recipe.model, engine.network_state(), metadata_of(data))
+    with torch_threads_kept():
+        network = initial_network(recipe.model, recipe.run.seed)
+        engine = make_engine(recipe, data.train, network, [teacher.model for teacher in teachers])
+        history = _train_epochs(engine, recipe, data, folder, progress, teachers=teachers)
+        model = Model(recipe.model, engine.network_state(), metadata_of(data))
     result = _make_result(recipe, data, history, teachers, model.sha256)
     if folder:
         folder.finish(result, model)
     return Run(result, tuple(history), model, folder.path if folder else None)
+
+
+def _train_epochs(
+    engine: Engine,
+    recipe: Recipe,
+    data: DataSet,
+    folder: RunFolder | None,
+    progress: Progress,
+    *,
+    teachers: Sequence[Teacher],
+) -> list[EpochMetrics]:
+    """Train the epochs that the checkpoint in the folder, if there is one, does not have; return all metrics."""
+    history: list[EpochMetrics] = []
+    if folder:
+        identity = identity_of(recipe, data, [teacher.result.model_sha256 for teacher in teachers])
+        if checkpoint := folder.load_checkpoint():
+            check_identity(checkpoint.path, checkpoint.identity, identity)
+            _restore(engine, checkpoint)
+            history += checkpoint.history
+            progress.message(f"resuming after {len(history)} of {recipe.train.epochs} epochs")
+        # When resuming too: `metrics.jsonl` may lack the last epoch of the checkpoint.
+        folder.save_checkpoint(engine.state(), history, identity)
+    try:
+        while len(history) < recipe.train.epochs:
+            history.append(_run_epoch(engine, recipe, data, history, progress))
+            if folder:
+                folder.save_checkpoint(engine.state(), history, identity)
+    finally:
+        progress.stopped()
+    return history
 
 
 def _restore(engine: Engine, checkpoint: Checkpoint) -> None:
@@ -175,12 +216,16 @@ def _restore(engine: Engine, checkpoint: Checkpoint) -> None:
     engine.load_state(checkpoint.state)
 
 
-def _run_epoch(engine: Engine, recipe: Recipe, data: DataSet, epoch: int, progress: Progress) -> EpochMetrics:
-    """Train an epoch, score the network, and return the figures."""
+def _run_epoch(
+    engine: Engine, recipe: Recipe, data: DataSet, history: Sequence[EpochMetrics], progress: Progress
+) -> EpochMetrics:
+    """Train the epoch that follows those of `history`, score the network, and return the figures."""
+    epoch = len(history)
     start = time.perf_counter()
     learning_rate, totals = _train_epoch(engine, recipe, len(data.train), epoch, progress)
     seconds = time.perf_counter() - start
-    _check_training_loss(totals, recipe, epoch)
+    losses = [*(metrics.train_loss for metrics in history), totals.loss / totals.images]
+    _check_training_loss(losses, recipe, len(data.train))
     test_loss, correct = loss_and_correct(engine.logits(data.test.pixels), data.test)
     if not math.isfinite(test_loss):
         raise _diverged(f"the loss on the {data.test.name.lower()} set is not a number in epoch {epoch}", recipe)
@@ -249,11 +294,27 @@ def loss_and_correct(logits: Tensor, images: Images) -> tuple[float, int]:
     return loss, int(correct_predictions(logits, images.labels).sum())
 
 
-def _check_training_loss(totals: Totals, recipe: Recipe, epoch: int) -> None:
-    loss, guessing = totals.loss / totals.images, math.log(recipe.model.classes)
-    # In the first epoch the mean loss may be high although training goes well.
-    if epoch > 0 and loss >= guessing:
-        raise _diverged(f"the loss of epoch {epoch} is {loss:.3g}, no better than guessing ({guessing:.3g})", recipe)
+def _check_training_loss(losses: Sequence[float], recipe: Recipe, images: int) -> None:
+    """Stop a run whose loss is no better than guessing.
+
+    The mean loss of an epoch is judged, or of as many epochs as make enough steps and images for a mean that tells
+    something: on a small set an epoch may be a single step. As many epochs before them are not judged, because the loss
+    may be high at first although training goes well.
+
+    Args:
+        losses: the mean training loss of each epoch so far.
+        recipe: the recipe.
+        images: the number of training images.
+    """
+    steps = math.ceil(images / recipe.train.batch_size)
+    judged = max(math.ceil(_LEAST_STEPS_JUDGED / steps), math.ceil(_LEAST_IMAGES_JUDGED / images))
+    if len(losses) < 2 * judged:
+        return
+    loss, guessing = sum(losses[-judged:]) / judged, math.log(recipe.model.classes)
+    if loss >= guessing:
+        last = len(losses) - 1
+        epochs = f"epoch {last}" if judged == 1 else f"epochs {last - judged + 1} to {last}"
+        raise _diverged(f"the loss of {epochs} is {loss:.3g}, no better than guessing ({guessing:.3g})", recipe)
 
 
 def _diverged(reason: str, recipe: Recipe) -> TrainingDiverged:

@@ -1,22 +1,44 @@
-"""Atomic writing and bounded reading of files: a crash at any moment leaves either the old content or the new."""
+"""Atomic writing and bounded reading of files: a crash at any moment leaves either the old content or the new.
+
+A temporary file is named `.NAME.XXXXXXXX.tmp` and locked while it is written. The system frees the lock when the
+process ends, so a temporary file that can be locked was left by a process that was killed, and the next write of NAME
+removes it.
+"""
 
 import contextlib
-import glob
+import errno
 import os
-import tempfile
+import re
+import secrets
+import stat
 import time
+from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from kilonet.utils.errors import KilonetError
+
+try:
+    import fcntl
+except ImportError:  # Windows, which does not remove a file that a process has open.
+    fcntl = None  # type: ignore[assignment]
+
+_TEMPORARY = r"\.{name}\.[0-9a-f]{{8}}\.tmp"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace the content of a file: write a temporary file beside it, flush it to the disk and rename it.
 
+    What killed processes left of earlier writes of the same file is removed.
+
     Raises:
-        KilonetError: it cannot be written, for example on a full disk; the old content is unchanged.
+        KilonetError: it cannot be written, for example on a full disk; the old content is unchanged. Or there is
+            something else of this name, such as a device.
     """
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise KilonetError(f"{path} cannot be written: it is a pipe, a device or a socket, not a file")
+        remove_leftovers(path)
         _replace(path, content)
     except OSError as error:
         raise KilonetError(f"{path} cannot be written: {error.strerror or error}") from None
@@ -34,24 +56,43 @@ def make_folder(path: Path) -> None:
         raise KilonetError(f"the folder {path} cannot be made: {error.strerror}") from None
 
 
+def is_temporary(name: str, of: str) -> bool:
+    """Return whether a name is that of a temporary file of the file `of`."""
+    return re.fullmatch(_TEMPORARY.format(name=re.escape(of)), name) is not None
+
+
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files beside `path` that a process left when it was killed while writing."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        with contextlib.suppress(OSError):
-            leftover.unlink()
+    """Remove the temporary files beside `path` that processes left when they were killed while writing it."""
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(path.parent)):
+            if is_temporary(entry.name, path.name):
+                _remove_unused(Path(entry.path))
+
+
+def _remove_unused(temporary: Path) -> None:
+    with contextlib.suppress(OSError):
+        if fcntl is None:
+            temporary.unlink()
+            return
+        descriptor = os.open(temporary, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def _replace(path: Path, content: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
+    stream, temporary = _create_temporary(path)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp lets only the owner read the file; a result gets the usual permissions.
-        temporary.chmod(0o666 & ~_umask())
-        _rename(temporary, path)
+            if fcntl is None:
+                # Windows does not rename an open file.
+                stream.close()
+            _rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -69,6 +110,29 @@ def _rename(temporary: Path, path: Path) -> None:
         else:
             return
     temporary.replace(path)
+def _create_temporary(path: Path) -> tuple[BinaryIO, Path]:
+    """Create a temporary file for `path`, open and locked."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        # `open` gives it the permissions of any new file; asking for the umask would change it for other threads.
+        stream = temporary.open("xb")
+        if _is_locked(stream):
+            return stream, temporary
+        stream.close()
+
+
+def _is_locked(stream: BinaryIO) -> bool:
+    """Lock a temporary file; False if another process has removed it as a leftover before it was locked."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # A file system without locks, on which no leftover can be locked and removed either.
+        return True
+    return os.fstat(stream.fileno()).st_nlink > 0
 
 
 def _flush_folder(folder: Path) -> None:
@@ -81,10 +145,22 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file to read its bytes. Pipes, devices and sockets are refused, which could block or have no end.
+
+    Raises:
+        OSError: there is no such file, it is a folder, or it may not be read.
+        KilonetError: it is no regular file.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for a writer.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise KilonetError(f"{path}: a pipe, a device or a socket, not a file")
 
 
 def read_bounded(path: Path, maximum: int, what: str) -> bytes:
@@ -96,10 +172,10 @@ def read_bounded(path: Path, maximum: int, what: str) -> bytes:
         what: what the file should be, for messages, such as `a recipe`.
 
     Raises:
-        KilonetError: the file is missing, unreadable or larger.
+        KilonetError: the file is missing, unreadable, larger or no regular file.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             content = stream.read(maximum + 1)
     except OSError as error:
         raise KilonetError(f"{path}: cannot be read: {error.strerror or error}") from None

@@ -30,10 +30,11 @@ def first_complaint(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{key}: missing"
     message = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
-    return f"{key} = {_quoted(first['input'])}: {message}" if key else message
+    return f"{key} = {shortened(first['input'])}: {message}" if key else message
 
 
-def _quoted(value: object) -> str:
+def shortened(value: object) -> str:
+    """Return a value as Python writes it, cut to the length that fits into an error message."""
     try:
         return _cut(_SHORT.repr(value))
     except ValueError:

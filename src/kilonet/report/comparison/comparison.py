@@ -15,7 +15,8 @@ from kilonet.evaluation.statistics import mean_and_std
 from kilonet.models.model import load_model
 from kilonet.report.comparison.groups import Group, read_groups
 from kilonet.report.comparison.significance import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
-from kilonet.training.run_records import RunRecord, training_keys
+from kilonet.training.identity import training_keys
+from kilonet.training.run_records import RunRecord
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.text_tables import aligned
 
