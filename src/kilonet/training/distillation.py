@@ -36,7 +36,8 @@ from kilonet.training.run_folder import (
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import make_folder, read_bounded, write_atomically
 
-_NAME = "teacher"
+TEACHER = "teacher"
+"""The name of a teacher's folder, to which a number or a hash is added where there are several."""
 
 TrainTeacher = Callable[[Recipe, Path | None], Run]
 """Trains a resolved recipe, or resumes its training, in a folder or without one."""
@@ -164,7 +165,7 @@ def train_shared_teachers(sources: Sequence[TeacherSource], data: DataSet, paren
 
 
 def _teacher_folders(run_folder: Path, count: int) -> list[Path]:
-    return [run_folder / (_NAME if count == 1 else f"{_NAME}-{number}") for number in range(1, count + 1)]
+    return [run_folder / (TEACHER if count == 1 else f"{TEACHER}-{number}") for number in range(1, count + 1)]
 
 
 def _is_complete(place: Path) -> bool:
@@ -192,7 +193,7 @@ def _fill_teacher_folder(
 
 def _find_shared_run(recipe: Recipe, images: Images, parent: Path) -> Path | None:
     """Return the folder of a finished run of the teacher that `train_shared_teachers` made."""
-    if not any(parent.glob(f"{_NAME}-*")):
+    if not any(parent.glob(f"{TEACHER}-*")):
         return None
     place = parent / _shared_name(recipe, images)
     return place if is_finished(place) else None
@@ -207,7 +208,7 @@ def _shared_name(recipe: Recipe, images: Images) -> str:
         digest.update(part.encode() + b"\0")
     for tensor in (images.pixels, images.labels):
         digest.update(tensor.contiguous().numpy().data)
-    return f"{_NAME}-{digest.hexdigest()[:16]}"
+    return f"{TEACHER}-{digest.hexdigest()[:16]}"
 
 
 def _copy_run(run_folder: Path, place: Path) -> None:

@@ -5,17 +5,32 @@ import os
 import shlex
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from kilonet.data.datasets import load_data
 from kilonet.engines.selection import resolve_device
 from kilonet.recipe import Recipe, load_recipe, recipe_name
+from kilonet.training.distillation import TEACHER
+from kilonet.training.identity import recipe_differences
 from kilonet.training.progress import LineProgress, Progress, ProgressGroup, progress_on
-from kilonet.training.run_folder import EVENTS_FOLDER, Run, is_finished, read_result, read_run, seed_folder
+from kilonet.training.run_folder import (
+    CHECKPOINT_FILE,
+    EVENTS_FOLDER,
+    RECIPE_FILE,
+    Run,
+    is_finished,
+    lock_folder,
+    read_checkpoint,
+    read_result,
+    read_run,
+    seed_folder,
+)
 from kilonet.training.train import fit, prepare_teachers, resume
 from kilonet.utils.environment import cores
 from kilonet.utils.errors import KilonetError
@@ -23,25 +38,52 @@ from kilonet.utils.extras import needed_from
 
 RUNS = Path("runs")
 MAXIMUM_SEEDS = 1000
+START_METHOD = "spawn"
+"""How the processes of seeds are started: a fork would copy the threads' locks of this process."""
 
 
 def train_recipe(source: str, changes: Mapping[str, Any], out: Path | None, *, tensorboard: bool = False) -> Run:
-    """Train a recipe in a run folder.
+    """Train a recipe in a run folder, or go on with its run there that was interrupted or killed.
 
     Args:
         source: a packaged recipe or a TOML file.
         changes: keys of the recipe to change, each by its name alone.
-        out: the run folder; None for a new one under `RUNS`, named after the recipe and its seed.
+        out: the run folder; None for one under `RUNS`, named after the recipe and its seed: the last one, if its run
+            is an unfinished one of the same recipe, or else a new one.
         tensorboard: whether to write TensorBoard's event files too.
 
     Raises:
-        KilonetError: the recipe, its changes or the folder cannot be used, or the extra `tensorboard` is missing.
+        KilonetError: the recipe, its changes or the folder cannot be used, the folder holds the run of another recipe
+            or a finished run, or the extra `tensorboard` is missing.
         KeyboardInterrupt: interrupted; its message has the command that resumes the run.
     """
     recipe = load_recipe(source, changes)
-    folder = out or _new_folder(f"{recipe_name(source)}-seed{recipe.run.seed}")
-    with _resumable([folder]):
-        return fit(recipe, out=folder, progress=_with_events(progress_on(), folder, tensorboard=tensorboard))
+    folder = out or _default_folder(f"{recipe_name(source)}-seed{recipe.run.seed}", [recipe], lambda path, _: path)
+    with _resumable(folder):
+        return _begin_or_go_on(recipe, folder, progress_on(), tensorboard=tensorboard)
+
+
+def _begin_or_go_on(recipe: Recipe, folder: Path, progress: Progress, *, tensorboard: bool) -> Run:
+    """Train a recipe in a new folder, or go on with the unfinished run of the same recipe in it."""
+    if is_finished(folder):
+        accuracy = 100 * read_result(folder).final.test_accuracy
+        raise KilonetError(f"{folder} holds a finished run ({accuracy:.2f} %); choose another --out")
+    wanted = tensorboard or (folder / EVENTS_FOLDER).is_dir()
+    if not (folder / RECIPE_FILE).is_file():
+        return fit(recipe, out=folder, progress=_with_events(progress, folder, tensorboard=wanted))
+    _check_same_recipe(recipe, folder)
+    progress.message(f"going on with the unfinished run in {folder}")
+    return resume(folder, progress=_with_events(progress, folder, tensorboard=wanted))
+
+
+def _check_same_recipe(recipe: Recipe, folder: Path) -> None:
+    if different := recipe_differences(recipe, load_recipe(str(folder / RECIPE_FILE))):
+        resume = (
+            "" if is_finished(folder) else f", or continue it with: kilonet train --resume {shlex.quote(str(folder))}"
+        )
+        raise KilonetError(
+            f"{folder} holds the run of another recipe: {'; '.join(different)}; choose another --out{resume}"
+        )
 
 
 def train_seeds(
@@ -49,36 +91,59 @@ def train_seeds(
 ) -> list[Run]:
     """Train a recipe with several seeds, from its own seed upwards, side by side on the processor's cores.
 
+    What an interrupted or killed call left goes on: finished seeds are kept, and those that had begun are resumed.
     Each seed has a process of its own, with one thread unless the recipe sets their number, so that no process waits
     for another.
 
     Args:
         source: a packaged recipe or a TOML file.
         changes: keys of the recipe to change, each by its name alone.
-        out: the folder of the run folders; None for a new one under `RUNS`.
+        out: the folder of the run folders; None for one under `RUNS`, which is the last one if it holds an unfinished
+            run of the same recipe and number of seeds, or else a new one.
         seeds: how many.
         tensorboard: whether to write TensorBoard's event files too.
 
     Raises:
-        KilonetError: the recipe, its changes, the number of seeds or the folder cannot be used, or the extra
-            `tensorboard` is missing.
-        KeyboardInterrupt: interrupted; its message has the commands that resume the runs.
+        KilonetError: the recipe, its changes, the number of seeds or the folder cannot be used, the folder holds runs
+            of another recipe or other data, the extra `tensorboard` is missing, or the process of a seed was killed.
+        KeyboardInterrupt: interrupted; its message says how to go on.
     """
     if not 1 <= seeds <= MAXIMUM_SEEDS:
         raise KilonetError(f"--seeds {seeds}: must be from 1 to {MAXIMUM_SEEDS}")
     recipe = load_recipe(source, changes)
     # The highest seed is checked before anything is made.
     recipe.replace(seed=recipe.run.seed + seeds - 1)
-    parent = out or _new_folder(f"{recipe_name(source)}-{seeds}seeds")
-    folders = {seed: seed_folder(parent, seed) for seed in range(recipe.run.seed, recipe.run.seed + seeds)}
     threads = recipe.run.threads or 1
-    # One GPU has room for one process.
-    workers = max(1, min(seeds, cores() // threads)) if resolve_device(recipe.run) == "cpu" else 1
-    _prepare_teachers(recipe, parent)
-    print(f"{recipe_name(source)}: {seeds} seeds, {workers} at a time, in {parent}", file=sys.stderr)
-    with _resumable(list(folders.values())):
-        recipes = [recipe.replace(seed=seed, threads=threads) for seed in folders]
-        return _train_side_by_side(recipes, folders, workers, tensorboard=tensorboard)
+    recipes = [recipe.replace(seed=recipe.run.seed + number, threads=threads) for number in range(seeds)]
+    parent = out or _default_folder(f"{recipe_name(source)}-{seeds}seeds", recipes, seed_folder)
+    folders = [seed_folder(parent, recipe.run.seed) for recipe in recipes]
+    for one, folder in zip(recipes, folders, strict=True):
+        if (folder / RECIPE_FILE).is_file():
+            _check_same_recipe(one, folder)
+    waiting = {folder: one for one, folder in zip(recipes, folders, strict=True) if not is_finished(folder)}
+    _check_same_images(recipe, [folder for folder in folders if folder not in waiting])
+    if waiting:
+        # One GPU has room for one process.
+        workers = max(1, min(len(waiting), cores() // threads)) if resolve_device(recipe.run) == "cpu" else 1
+        _prepare_teachers(recipe, parent)
+        kept = f", {seeds - len(waiting)} of them finished before" if len(waiting) < seeds else ""
+        print(f"{recipe_name(source)}: {seeds} seeds{kept}, {workers} at a time, in {parent}", file=sys.stderr)
+        try:
+            _train_side_by_side(waiting, workers, tensorboard=tensorboard)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; saved; the same command goes on") from None
+    return [read_run(folder) for folder in folders]
+
+
+def _check_same_images(recipe: Recipe, finished: Sequence[Path]) -> None:
+    """Check that finished seeds, which are kept, were trained on the images that the others will be trained on."""
+    saved = {folder: read_checkpoint(folder / CHECKPOINT_FILE).identity.images for folder in finished}
+    images = load_data(recipe.run.data, holdout=recipe.run.holdout).fingerprint() if saved else ""
+    for folder, fingerprint in saved.items():
+        if fingerprint != images:
+            raise KilonetError(
+                f"{folder} was trained on other images than {recipe.run.data} has now; choose another --out"
+            )
 
 
 def _prepare_teachers(recipe: Recipe, parent: Path) -> None:
@@ -92,18 +157,36 @@ def _prepare_teachers(recipe: Recipe, parent: Path) -> None:
         raise KeyboardInterrupt(f"interrupted in the teacher's training; saved; go on with {command}") from None
 
 
-def _train_side_by_side(
-    recipes: Sequence[Recipe], folders: Mapping[int, Path], workers: int, *, tensorboard: bool
-) -> list[Run]:
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
+def _train_side_by_side(recipes: Mapping[Path, Recipe], workers: int, *, tensorboard: bool) -> None:
+    """Train recipes in their folders, so many at a time.
+
+    Every worker is a pool of one process, so that it is known which seed a process was training when it was killed.
+    """
+    context = multiprocessing.get_context(START_METHOD)
+    free = [ProcessPoolExecutor(1, context, _end_with_parent) for _ in range(workers)]
+    pools, waiting = list(free), list(recipes.items())[::-1]
+    running: dict[Future[None], tuple[ProcessPoolExecutor, int]] = {}
     try:
-        runs = [
-            pool.submit(_train_one, recipe, folders[recipe.run.seed], tensorboard=tensorboard) for recipe in recipes
-        ]
-        return [read_run(run.result()) for run in runs]
+        while waiting or running:
+            while waiting and free:
+                folder, recipe = waiting.pop()
+                pool = free.pop()
+                running[pool.submit(_train_one, recipe, folder, tensorboard=tensorboard)] = pool, recipe.run.seed
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                pool, seed = running.pop(future)
+                try:
+                    future.result()
+                except BrokenProcessPool:
+                    raise KilonetError(
+                        f"the process that trained seed {seed} was killed, perhaps for want of memory; "
+                        "the same command goes on"
+                    ) from None
+                free.append(pool)
     finally:
         # After an error, seeds that have not begun are not trained; those that are being trained end by themselves.
-        pool.shutdown(cancel_futures=True)
+        for pool in pools:
+            pool.shutdown()
 
 
 def _end_with_parent() -> None:
@@ -118,10 +201,8 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _train_one(recipe: Recipe, folder: Path, *, tensorboard: bool) -> Path:
-    lines = LineProgress(sys.stderr, f"seed {recipe.run.seed}: ")
-    fit(recipe, out=folder, progress=_with_events(lines, folder, tensorboard=tensorboard))
-    return folder
+def _train_one(recipe: Recipe, folder: Path, *, tensorboard: bool) -> None:
+    _begin_or_go_on(recipe, folder, LineProgress(sys.stderr, f"seed {recipe.run.seed}: "), tensorboard=tensorboard)
 
 
 def _with_events(progress: Progress, folder: Path, *, tensorboard: bool) -> Progress:
@@ -143,23 +224,50 @@ def resume_run(folder: Path, *, tensorboard: bool = False) -> Run:
     if is_finished(folder):
         result = read_result(folder)
         raise KilonetError(f"{folder} is finished: {100 * result.final.test_accuracy:.2f} %; nothing to resume")
-    with _resumable([folder]):
+    with _resumable(folder):
         wanted = tensorboard or (folder / EVENTS_FOLDER).is_dir()
         return resume(folder, progress=_with_events(progress_on(), folder, tensorboard=wanted))
 
 
-def _new_folder(name: str) -> Path:
-    """Return a folder under runs/ that does not exist yet."""
-    names = chain([name], (f"{name}-{number}" for number in count(2)))
-    return next(RUNS / candidate for candidate in names if not (RUNS / candidate).exists())
+def _default_folder(name: str, recipes: Sequence[Recipe], place: Callable[[Path, int], Path]) -> Path:
+    """Return the last folder of a name under runs/ if recipes can go on in it, or else one that does not exist yet.
+
+    Args:
+        name: the folder's name, to which a number is added from the second one on.
+        recipes: one for each run.
+        place: gives the run folder for such a folder and a seed.
+    """
+    last, new = None, RUNS / name
+    for number in count(2):
+        if not new.exists():
+            break
+        last, new = new, RUNS / f"{name}-{number}"
+    if last is None or not _can_go_on(last, [(recipe, place(last, recipe.run.seed)) for recipe in recipes]):
+        return new
+    return last
+
+
+def _can_go_on(parent: Path, runs: Sequence[tuple[Recipe, Path]]) -> bool:
+    """Return whether a folder holds runs of the recipes, at least one of them unfinished and none in use."""
+    begun = [(recipe, folder) for recipe, folder in runs if (folder / RECIPE_FILE).is_file()]
+    shared_teachers = [folder for folder in parent.glob(f"{TEACHER}-*") if folder.is_dir()]
+    if (not begun and not shared_teachers) or all(is_finished(folder) for _, folder in runs):
+        return False
+    try:
+        for folder in [*(folder for _, folder in begun), *shared_teachers]:
+            lock_folder(folder).release()
+        return not any(recipe_differences(recipe, load_recipe(str(folder / RECIPE_FILE))) for recipe, folder in begun)
+    except KilonetError:
+        # A run that another process trains, or a damaged recipe.
+        return False
 
 
 @contextmanager
-def _resumable(folders: Sequence[Path]) -> Iterator[None]:
-    """Give Ctrl-C a message with the commands that resume the runs, whose last whole epochs are on the disk."""
+def _resumable(folder: Path) -> Iterator[None]:
+    """Give Ctrl-C a message with the command that resumes the run, whose last whole epoch is on the disk."""
     try:
         yield
     except KeyboardInterrupt:
-        begun = [folder for folder in folders if folder.exists() and not is_finished(folder)]
-        commands = "; ".join(f"kilonet train --resume {shlex.quote(str(folder))}" for folder in begun)
-        raise KeyboardInterrupt(f"interrupted; saved; go on with: {commands}" if begun else "interrupted") from None
+        begun = folder.exists() and not is_finished(folder)
+        command = f"kilonet train --resume {shlex.quote(str(folder))}"
+        raise KeyboardInterrupt(f"interrupted; saved; go on with: {command}" if begun else "interrupted") from None
