@@ -9,7 +9,7 @@ import torch
 
 from helpers import command, tiny_recipe, write_idx_folder
 from kilonet.data.datasets import DataSet, load_data
-from kilonet.models.model import load_model
+from kilonet.models.model import Model, load_model
 from kilonet.training.run_folder import Run
 from kilonet.training.train import fit
 
@@ -57,6 +57,27 @@ def test_another_model_of_the_same_network_is_calibrated_by_a_run(
     assert text.startswith("Temperature: ")
     assert "Uncertain below a probability of" in text
     assert load_model(tmp_path / "model.safetensors").metadata.calibration is not None
+
+
+@pytest.mark.parametrize("exchanged", ["run", "held"])
+def test_a_model_that_was_exchanged_is_neither_calibrated_nor_calibrated_by(
+    held: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], exchanged: str
+) -> None:
+    for name in ("run", "held"):
+        shutil.copytree(held, tmp_path / name)
+    model = load_model(held)
+    state = {name: tensor + 0.01 for name, tensor in model.network.state().items()}
+    Model(model.section, state, model.metadata).save(tmp_path / exchanged / "model.safetensors")
+    before = (tmp_path / "run/model.safetensors").read_bytes()
+    answer = command(capsys, "calibrate", tmp_path / "run", "--by", tmp_path / "held")
+    answer.refused(tmp_path / exchanged, "is not the model that this run trained")
+    assert (tmp_path / "run/model.safetensors").read_bytes() == before
+
+
+def test_a_calibrated_run_calibrates_again(held: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = shutil.copytree(held, tmp_path / "run")
+    for _ in range(2):
+        assert command(capsys, "calibrate", run, "--by", run).status == 0
 
 
 def test_what_held_nothing_out_or_is_another_network_is_refused(

@@ -1,6 +1,9 @@
 """The run folder: its files, its lock, and what happens when it is damaged or the disk is full."""
 
 import json
+import os
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +12,10 @@ import safetensors.torch
 import torch
 
 from conftest import Interrupted
-from helpers import command, python, refusal, tiny_recipe
+from helpers import command, python, refusal, tiny_recipe, write_idx_folder
+from kilonet.data.datasets import DataSet
+from kilonet.models.calibration import Calibration
+from kilonet.models.model import MODEL_FILE, load_model
 from kilonet.recipe import load_recipe
 from kilonet.training.run_folder import (
     CHECKPOINT_FILE,
@@ -148,15 +154,14 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, read: Callable[[Path
 
 def test_a_run_goes_into_a_new_folder_only(tmp_path: Path, finished: Run) -> None:
     (tmp_path / "letter.txt").write_text("mine")
-    for folder in (tmp_path, folder_of(finished)):
+    for folder, words in ((tmp_path, "is not empty"), (folder_of(finished), "holds a finished run")):
         with pytest.raises(KilonetError) as error:
             RunFolder.create(folder, finished.result.recipe)
-        refusal(error, folder, "is not empty")
-    assert "kilonet train --resume" in str(error.value)
+        refusal(error, folder, words)
     assert (tmp_path / "letter.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("leftovers", [(".lock",), (".lock", ".recipe.toml.x1y2z3")])
+@pytest.mark.parametrize("leftovers", [(".lock",), (".lock", ".recipe.toml.0123abcd.tmp")])
 def test_a_folder_in_which_a_run_was_killed_before_it_began_is_as_good_as_new(
     tmp_path: Path, finished: Run, leftovers: tuple[str, ...]
 ) -> None:
@@ -167,10 +172,80 @@ def test_a_folder_in_which_a_run_was_killed_before_it_began_is_as_good_as_new(
 
 
 def test_what_a_killed_process_began_to_write_is_removed(interrupted: Interrupted) -> None:
-    leftover = interrupted.folder / f".{CHECKPOINT_FILE}.abcd1234"
-    leftover.write_bytes(b"half a checkpoint")
-    with RunFolder.open(interrupted.folder):
-        assert not leftover.exists()
+    leftovers = [interrupted.folder / f".{name}.abcd1234.tmp" for name in (CHECKPOINT_FILE, RESULT_FILE, MODEL_FILE)]
+    for leftover in leftovers:
+        leftover.write_bytes(b"half a file")
+    resume(interrupted.folder)
+    assert not any(leftover.exists() for leftover in leftovers)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("seed = 0", "seed = 1", "run.seed is 1, but was 0"),
+        ("learning_rate = 0.1", "learning_rate = 0.2", "train.learning_rate is 0.2, but was 0.1"),
+        ("epochs = 3", "epochs = 4", "train.epochs is 4, but was 3"),
+        ('data = "', 'data = "{other}', "the training images are others"),
+    ],
+)
+def test_a_run_is_not_resumed_as_another_one(
+    interrupted: Interrupted, other_images: Path, before: str, after: str, words: str
+) -> None:
+    recipe = interrupted.folder / RECIPE_FILE
+    text = recipe.read_text()
+    assert before in text
+    changed = text.replace(before, after)
+    if "{other}" in after:
+        changed = re.sub("data = .*", f'data = "{other_images}"', text)
+    recipe.write_text(changed)
+    checkpoint = (interrupted.folder / CHECKPOINT_FILE).read_bytes()
+    with pytest.raises(KilonetError) as error:
+        resume(interrupted.folder)
+    refusal(error, interrupted.folder / CHECKPOINT_FILE, words)
+    assert (interrupted.folder / CHECKPOINT_FILE).read_bytes() == checkpoint
+    recipe.write_text(text)
+    assert resume(interrupted.folder).result.model_sha256 == interrupted.sha256
+
+
+def test_the_same_images_in_another_folder_are_no_change(
+    interrupted: Interrupted, small_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_folder, tmp_path / "moved")
+    recipe = interrupted.folder / RECIPE_FILE
+    recipe.write_text(re.sub("data = .*", f'data = "{tmp_path / "moved"}"', recipe.read_text()))
+    assert resume(interrupted.folder).result.model_sha256 == interrupted.sha256
+
+
+@pytest.fixture(scope="module")
+def other_images(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images, one pixel of them changed."""
+    train, test = (
+        (part.pixels[:, 0].numpy().copy(), part.labels.to(torch.uint8).numpy()) for part in (small.train, small.test)
+    )
+    train[0][1999, 27, 27] ^= 1
+    return write_idx_folder(tmp_path_factory.mktemp("other"), train, test)
+
+
+def test_a_model_that_was_exchanged_is_refused(finished: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(folder_of(finished), folder)
+    load_model("best").save(folder / MODEL_FILE)
+    with pytest.raises(KilonetError) as error:
+        read_run(folder)
+    refusal(error, folder / MODEL_FILE, "is not the model that this run trained")
+    calibrated = finished.model.metadata.model_copy(update={"calibration": Calibration(temperature=2.0)})
+    finished.model.with_metadata(calibrated).save(folder / MODEL_FILE)
+    assert read_run(folder).model.metadata == calibrated
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", [CHECKPOINT_FILE, RECIPE_FILE])
+def test_a_pipe_in_a_run_folder_is_refused(interrupted: Interrupted, name: str) -> None:
+    (interrupted.folder / name).unlink()
+    os.mkfifo(interrupted.folder / name)
+    with pytest.raises(KilonetError) as error:
+        resume(interrupted.folder)
+    refusal(error, name)
 
 
 def test_an_interrupted_run_is_not_finished(interrupted: Interrupted) -> None:

@@ -1,9 +1,10 @@
 """Training: it learns, it is repeatable, it stops when it diverges, and it refuses images that do not fit."""
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from torch import Tensor
 import kilonet
 from helpers import StopAtEpoch, refusal, same_tensors, tiny_recipe
 from kilonet.data.datasets import DataSet, Images
+from kilonet.engines import selection
 from kilonet.engines.contract import Totals
 from kilonet.models.model import load_model
+from kilonet.network import memory
 from kilonet.recipe import Recipe, TrainSection
 from kilonet.training import train
+from kilonet.training.lr_finder import find_rate
 from kilonet.training.progress import NoProgress
 from kilonet.training.run_folder import EpochMetrics, Run
 from kilonet.training.train import fit, loss_and_correct, resume, scheduled_rate
@@ -250,6 +254,84 @@ def test_the_loss_of_logits_that_are_not_finite_is_not_a_number(logit: float) ->
     """Of minus infinity for a wrong class it would be finite."""
     images = Images(torch.zeros(2, 1, 1, 1, dtype=torch.uint8), torch.tensor([0, 0]))
     assert math.isnan(loss_and_correct(torch.tensor([[1.0, logit], [1.0, 0.0]]), images)[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_on_a_few_images_is_not_stopped_in_its_first_steps(small: DataSet, seed: int) -> None:
+    """One batch an epoch: the loss rises at first, above that of guessing."""
+    few = DataSet(small.train.select(torch.arange(60), "Train"), small.test.select(torch.arange(20), "Test"))
+    run = fit(tiny_recipe(epochs=15, batch_size=128, seed=seed), few)
+    assert len(run.history) == 15
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "epochs"), [(2000, 64, 2), (60, 128, 60), (60, 2, 34), (960, 64, 4), (10, 1, 200)]
+)
+def test_a_loss_no_better_than_guessing_is_judged_over_enough_steps_and_images(
+    images: int, batch: int, epochs: int
+) -> None:
+    recipe = tiny_recipe(batch_size=batch)
+    check = train._check_training_loss
+    check([2.4] * (epochs - 1), recipe, images)
+    check([2.4] * (epochs // 2) + [2.2] * (epochs // 2), recipe, images)
+    with pytest.raises(TrainingDiverged):
+        check([2.2] * (epochs // 2) + [2.4] * (epochs // 2), recipe, images)
+
+
+@pytest.mark.parametrize("stop", [None, 1])
+def test_torch_has_its_number_of_threads_back_after_a_fit(small: DataSet, stop: int | None) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            fit(tiny_recipe(epochs=2), small, progress=NoProgress() if stop is None else StopAtEpoch(stop))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_more_threads_than_cores_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(selection, "cores", lambda: 2)
+    assert selection.resolve_run(tiny_recipe(threads=1024), lines.append).run.threads == 2
+    assert lines == ["using 2 threads, one for each core that this process may use, not 1024"]
+    assert selection.resolve_run(tiny_recipe(threads=2), lines.append).run.threads == 2
+    monkeypatch.setattr(selection, "cores", lambda: 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    assert selection.resolve_run(tiny_recipe(threads=0), lines.append).run.threads == 1
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"layers": ["conv 4096 15x15 same", "conv 4096 31x31 same", "gap", "pointwise 10"]}, "over the limit of 64"),
+        ({"layers": ["conv 4096 5x5 same", "conv 4096 1x1", "gap", "pointwise 10"]}, "over the limit of 64"),
+        ({"layers": ["conv 1024 same", "conv 1024 1x1", "gap", "pointwise 10"], "batch_size": 65_536}, "GiB"),
+    ],
+)
+def test_what_does_not_fit_into_memory_or_a_model_file_is_refused_before_the_start(
+    small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str
+) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 4 << 30)
+    for start in (lambda recipe: fit(recipe, out=tmp_path / "run"), find_rate):
+        with pytest.raises(KilonetError) as error:
+            start(tiny_recipe(small_folder, **changes))
+        refusal(error, words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 101, "caf\udce9", ""])
+def test_names_that_a_model_file_cannot_hold_are_refused_before_the_start(
+    small: DataSet, tmp_path: Path, name: str
+) -> None:
+    events = RecordedEvents()
+    data = replace(small, names=(*map(str, range(9)), name))
+    with pytest.raises(KilonetError) as error:
+        fit(tiny_recipe(), data, tmp_path / "run", events)
+    refusal(error, "names.9")
+    assert not events.begun
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_diverged_run_keeps_its_last_good_epoch(

@@ -148,7 +148,12 @@ def test_available_memory_is_unknown_where_the_system_does_not_say(monkeypatch: 
 
 def test_torch_gets_its_number_of_threads_back_even_after_an_error() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(KilonetError), torch_threads_kept():
+
+    @torch_threads_kept()
+    def fail() -> None:
         torch.set_num_threads(before + 2)
-        raise KilonetError("")
+        raise KilonetError
+
+    with pytest.raises(KilonetError):
+        fail()
     assert torch.get_num_threads() == before

@@ -110,6 +110,8 @@ def _rename(temporary: Path, path: Path) -> None:
         else:
             return
     temporary.replace(path)
+
+
 def _create_temporary(path: Path) -> tuple[BinaryIO, Path]:
     """Create a temporary file for `path`, open and locked."""
     while True:
