@@ -315,7 +315,7 @@ BOMBS = {
         ),
         "decoding it takes 793 MiB, over 381",
     ),
-    # Every entry stands for the same bytes: Pillow would hold 5,000 copies of them.
+    # Every entry claims the same bytes.
     "exif": (png(28, 28, zlib.compress(bytes(29 * 28)), extra=chunk(b"eXIf", exif_of(5_000, 1 << 20))), ""),
     "jpeg-exif": (jpeg_with(*[segment(0xE1, b"Exif\0\0" + exif_of(2_500, 30_000))] * 3), ""),
 }

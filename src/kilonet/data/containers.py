@@ -1,8 +1,8 @@
 """Image files taken apart before Pillow sees them: only what holds pixels is kept, and what it asks for is counted.
 
-Metadata are what makes decoding a hostile file dear: Pillow reads a file's Exif directory entry by entry, each of which
-may stand for the whole file, and takes a JPEG file with an MPF directory for another format. So metadata are left out,
-but for the orientation, which is read here.
+Metadata are left out, but for the orientation, which is read here: with an MPF directory a JPEG file is of another
+format to Pillow, whose label then says nothing of its scans; Exif and text are formats of their own with lengths to lie
+about, and no pixel depends on them.
 
 Sources: ITU-T T.81, annex B (JPEG); W3C, "Portable Network Graphics (PNG) Specification", 5 (PNG); RFC 9649 (WebP);
 Microsoft, "BITMAPINFOHEADER" (BMP); CIPA DC-008, "Exif", 4.6 (orientation).
