@@ -5,6 +5,7 @@ import json
 
 from kilonet.cli.flags import DATA, MODEL_OR_EXPORT, Parser, add_json_flag
 from kilonet.utils.extras import needed_from
+from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
@@ -26,8 +27,8 @@ def run(flags: argparse.Namespace) -> int:
             from kilonet.evaluation.corruptions import evaluate_corrupted
 
         corrupted = evaluate_corrupted(model, images_to_score(model, flags.data))
-        print(json.dumps(corrupted.as_json()) if flags.json else corrupted)
+        print(json.dumps(corrupted.as_json()) if flags.json else printable_lines(corrupted))
     else:
         evaluation = evaluate(model, images_to_score(model, flags.data))
-        print(json.dumps(evaluation.as_json()) if flags.json else evaluation)
+        print(json.dumps(evaluation.as_json()) if flags.json else printable_lines(evaluation))
     return 0

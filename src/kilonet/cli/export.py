@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from kilonet.cli.flags import DATA, MODEL, Parser, add_json_flag
+from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
@@ -44,5 +45,5 @@ def run(flags: argparse.Namespace) -> int:
     exported = export_model(
         flags.to, model, data, flags.out, flags.model, max_flash=flags.max_flash, max_ram=flags.max_ram
     )
-    print(json.dumps(exported.as_json()) if flags.json else exported)
+    print(json.dumps(exported.as_json()) if flags.json else printable_lines(exported))
     return 0

@@ -11,6 +11,7 @@ from importlib import import_module
 
 from kilonet.cli.flags import Parser, did_you_mean
 from kilonet.utils.errors import CheckFailed, KilonetError, TrainingDiverged
+from kilonet.utils.terminal import printable
 
 COMMANDS = {
     "train": "Train a network and keep it in a run folder",
@@ -88,5 +89,5 @@ def _overview() -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"kilonet: {' '.join(message.split())}", file=sys.stderr)
+    print(f"kilonet: {printable(' '.join(message.split()))}", file=sys.stderr)
     return status

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kilonet.cli.flags import MODEL_OR_EXPORT, Parser, add_json_flag
+from kilonet.utils.terminal import printable_lines
 
 if TYPE_CHECKING:
     from kilonet.models.prediction import PredictedFiles
@@ -38,7 +39,7 @@ def run(flags: argparse.Namespace) -> int:
     if flags.show is not None and predicted.files:
         write_atomically(flags.show, predicted.inputs_as_png())
     text = f"Answers: {flags.csv}" if flags.csv is not None else str(predicted)
-    print(json.dumps(predicted.as_json()) if flags.json else text)
+    print(json.dumps(predicted.as_json()) if flags.json else printable_lines(text))
     _report_skipped(predicted)
     return 1 if predicted.skipped else 0
 

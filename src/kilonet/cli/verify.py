@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from kilonet.cli.flags import DATA, Parser, add_json_flag
+from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
@@ -20,5 +21,5 @@ def run(flags: argparse.Namespace) -> int:
     from kilonet.export.verify import verify
 
     verification = verify(flags.folder, load_data(flags.data).test)
-    print(json.dumps(verification.as_json()) if flags.json else verification)
+    print(json.dumps(verification.as_json()) if flags.json else printable_lines(verification))
     return 0 if verification.passed else 1

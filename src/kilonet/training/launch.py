@@ -19,6 +19,7 @@ from kilonet.training.train import fit, prepare_teachers, resume
 from kilonet.utils.environment import cores
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
+from kilonet.utils.terminal import printable
 
 RUNS = Path("runs")
 MAXIMUM_SEEDS = 1000
@@ -73,7 +74,7 @@ def train_seeds(
     threads = recipe.run.threads or 1
     workers = 1 if recipe.run.device == "cuda" else max(1, min(seeds, cores() // threads))
     _prepare_teachers(recipe, parent)
-    print(f"{recipe_name(source)}: {seeds} seeds, {workers} at a time, in {parent}", file=sys.stderr)
+    print(f"{recipe_name(source)}: {seeds} seeds, {workers} at a time, in {printable(parent)}", file=sys.stderr)
     with _resumable(list(folders.values())):
         recipes = [recipe.replace(seed=seed, threads=threads) for seed in folders]
         return _train_side_by_side(recipes, folders, workers, tensorboard=tensorboard)
