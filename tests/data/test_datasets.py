@@ -253,7 +253,7 @@ def nothing_in_test(folder: Path) -> None:
         (a_class_more_in_test, "'owl'"),
         (another_size_in_test, "differ in size"),
         (colour_in_test, "colour"),
-        (nothing_in_test, "no PNG or JPEG"),
+        (nothing_in_test, "no class-named folders"),
     ],
 )
 def test_image_folders_that_will_not_do_are_refused(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helpers import refusal
-from kilonet.data.image_folders import class_folders, image_files, read_labelled, read_picture, unchanged_pixels
+from kilonet.data.image_folders import class_folders, list_files, read_labelled, read_picture, unchanged_pixels
 from kilonet.utils.errors import KilonetError
 
 
@@ -28,7 +28,11 @@ def test_images_are_listed_in_order_and_hidden_ones_left_out(tmp_path: Path) -> 
     save(tmp_path / ".f.png", level(1))
     (tmp_path / "letter.txt").touch()
     (tmp_path / "folder.png").mkdir()
-    assert image_files(tmp_path) == wanted
+    heic = tmp_path / "b" / "IMG_0001.HEIC"
+    heic.touch()
+    files = list_files(tmp_path)
+    assert files.images == wanted
+    assert files.others == [heic]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,7 @@ def test_images_that_differ_are_refused(tmp_path: Path, other: NDArray[np.uint8]
 
 def test_empty_unreadable_and_far_too_large_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
-    for content, words in ((None, "no PNG or JPEG"), (b"junk", "1.png"), (level(1, 4, 600), "512 pixels")):
+    for content, words in ((None, "no images"), (b"junk", "1.png"), (level(1, 4, 600), "512 pixels")):
         if isinstance(content, bytes):
             (tmp_path / "cat" / "1.png").write_bytes(content)
         elif content is not None:

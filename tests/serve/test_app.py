@@ -121,7 +121,7 @@ def test_a_trained_model_is_answered_by_its_float_graph(mnist: DataSet) -> None:
 
 
 def test_an_exported_folder_is_served_by_its_own_c(small: DataSet, tmp_path: Path) -> None:
-    export_c(load_model("mcu"), small.train, tmp_path)
+    export_c(load_model("mcu"), small, tmp_path)
     exported = ExportedModel(tmp_path)
     classifier = thread_safe(exported)
     assert isinstance(classifier, LockedClassifier)

@@ -16,7 +16,7 @@ from kilonet.utils.terminal import printable
 COMMANDS = {
     "train": "Train a network and keep it in a run folder",
     "evaluate": "Score a model on test images",
-    "predict": "Classify PNG or JPEG images",
+    "predict": "Classify images (PNG, JPEG, BMP, WebP)",
     "calibrate": "Fit a model's confidence on held-out images and keep it in the model's file",
     "summary": "Print a network's layers and what it costs",
     "recipes": "List the packaged recipes",
