@@ -18,7 +18,7 @@ _SAMPLE = 300
 _POOR = 0.8
 """An accuracy below which the changes are tried."""
 _GAIN = 0.2
-"""The least gain of accuracy that is worth a hint."""
+"""The least gain of accuracy that is worth a hint; half of the mistakes must go, too."""
 _WHITE = 255
 
 Change = Callable[[Tensor], Tensor]
@@ -39,7 +39,7 @@ def hint(model: Classifier, images: Images, accuracy: float) -> str | None:
     changes = _changes(sample.pixels)
     found = {words: _accuracy(model, sample, change(sample.pixels)) for words, change in changes.items()}
     words, best = max(found.items(), key=lambda pair: pair[1], default=("", 0.0))
-    if best < plain + _GAIN:
+    if best < plain + _GAIN or 1 - best > (1 - plain) / 2:
         return None
     share = f"{100 * best:.0f} % instead of {100 * plain:.0f} % of {len(sample)} images"
     return f"are the images as the model knows them? {share} are right once {words}"

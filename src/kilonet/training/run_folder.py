@@ -16,11 +16,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import safetensors.torch
 from filelock import FileLock, Timeout
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -40,8 +40,6 @@ EVENTS_FOLDER = "tensorboard"
 _LOCK_FILE = ".lock"
 _MAXIMUM_CHECKPOINT_BYTES = 1 << 30
 _MAXIMUM_RESULT_BYTES = 16 << 20
-
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class EpochMetrics(Schema):
@@ -71,7 +69,7 @@ class TeacherResult(Schema):
     """A fraction of the images named by `scored`: images of its own run, or of this run for a model without a run."""
     seconds: NonNegativeFloat | None
     """Time of its own training, which is not in the run's `seconds`; None for a model without a run."""
-    model_sha256: Sha256
+    model_sha256: str
 
 
 class Result(Schema):
@@ -94,8 +92,8 @@ class Result(Schema):
     """Time of the training steps of all epochs."""
     teachers: tuple[TeacherResult, ...] = ()
     environment: Environment
-    model_sha256: Sha256
-    data_sha256: Sha256 | None = None
+    model_sha256: str
+    data_sha256: str | None = None
     """The fingerprint of the images that were trained on and scored; None for runs of older versions."""
 
     @model_validator(mode="after")
