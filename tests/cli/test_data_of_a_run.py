@@ -10,8 +10,8 @@ from PIL import Image
 
 from helpers import command, tiny_recipe
 from kilonet.data.datasets import load_data
-from kilonet.export.training_data import KnownData
 from kilonet.models.model import MODEL_FILE, load_model
+from kilonet.training.run_data import KnownData
 from kilonet.training.run_folder import read_result
 from kilonet.training.train import fit
 

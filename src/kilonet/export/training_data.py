@@ -1,7 +1,5 @@
 """The data that a model was trained on, as far as it is known: what commands use where no data are named."""
 
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from kilonet.data.datasets import DataSet, load_data
@@ -9,42 +7,12 @@ from kilonet.evaluation.scoring import matched_data
 from kilonet.export.manifest import MANIFEST_FILE, Manifest, read_manifest
 from kilonet.models.classes import match_classes
 from kilonet.models.model import Classifier, packaged_models
-from kilonet.training.run_folder import Result, is_finished, read_result
+from kilonet.training.run_data import KnownData, data_of_run
+from kilonet.training.run_folder import is_finished, read_result
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.terminal import printable
 
 _PACKAGED = "mnist"
 """The data of the packaged models, and of any other model that reads digits and does not say more."""
-
-
-@dataclass(frozen=True)
-class KnownData:
-    """What is known of the data of a model."""
-
-    owner: str
-    """The model's name in messages."""
-    source: str
-    """What `load_data` takes."""
-    fingerprint: str | None = None
-    """What `DataSet.fingerprint` was, if it was recorded."""
-    holdout: bool = False
-    """Whether the fingerprint is of the data after holding out."""
-
-    def load(self) -> DataSet:
-        """Load the data, undivided; a line on stderr says if they have changed.
-
-        Raises:
-            KilonetError: they are not there any more.
-        """
-        try:
-            data = load_data(self.source)
-        except KilonetError as error:
-            raise KilonetError(f"the data of {self.owner}: {error}; --data names others") from None
-        found = self.fingerprint and (data.hold_out() if self.holdout else data).fingerprint()
-        if found != self.fingerprint:
-            line = f"kilonet: {self.source} has changed since {self.owner} was made from it"
-            print(printable(line), file=sys.stderr)
-        return data
 
 
 def data_of(source: str | Path, model: Classifier) -> DataSet:
@@ -80,12 +48,6 @@ def known_data(source: str, model: Classifier) -> KnownData:
     if not model.reads_digits:
         raise KilonetError(f"what data {source} was trained on is not known; name them with --data")
     return KnownData(source, _PACKAGED)
-
-
-def data_of_run(result: Result, owner: str) -> KnownData:
-    """Return what is known of the data of a run."""
-    run = result.recipe.run
-    return KnownData(owner, run.data, result.data_sha256, run.holdout)
 
 
 def data_of_export(manifest: Manifest, owner: str) -> KnownData | None:

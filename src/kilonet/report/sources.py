@@ -9,9 +9,10 @@ from pydantic import ValidationError
 from kilonet.data.datasets import Images
 from kilonet.evaluation.scoring import matched_data
 from kilonet.export.manifest import MANIFEST_FILE, read_manifest
-from kilonet.export.training_data import data_of_run, known_data
+from kilonet.export.training_data import known_data
 from kilonet.models.model import MODEL_FILE, Model, load_model, packaged_models
 from kilonet.report.subject import ExportedSizes, Robustness, Subject, is_result_of
+from kilonet.training.run_data import data_of_run
 from kilonet.training.run_folder import Result, is_finished
 from kilonet.training.run_records import RunRecord, read_printed_runs, read_run_folder, run_folders, run_name
 from kilonet.utils.errors import KilonetError
