@@ -148,6 +148,13 @@ def test_a_name_that_no_model_can_keep_is_refused_before_training(
     assert not (bars / "new").exists()
 
 
+def test_data_under_a_name_that_no_recipe_can_keep_are_refused(bars: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = (bars / "data").rename(bars / "caf\udce9")
+    command(capsys, "train", "fast", "--data", data, "--out", bars / "new").refused("caf\\udce9", "not UTF-8")
+    assert not (bars / "new").exists()
+    assert command(capsys, "evaluate", bars / "run", "--data", data).status == 0
+
+
 def test_an_export_of_a_model_that_saw_all_images_claims_no_holdout(
     bars: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
