@@ -132,7 +132,7 @@ def main() -> None:
     model, data = load_model("mcu"), load_data("mnist")
     pixels = data.test.pixels[: options.images].numpy()
     with tempfile.TemporaryDirectory(prefix="kilonet-") as name:
-        export_c(model, data.train, Path(name))
+        export_c(model, data, Path(name))
         export_onnx(model, data, Path(name))
         contenders = open_contenders(model, Path(name), data.train)
     check(contenders, model, pixels)

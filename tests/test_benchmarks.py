@@ -139,7 +139,7 @@ def test_all_that_classifies_is_checked_and_timed(small: DataSet, tmp_path: Path
     import inference
 
     model, pixels = load_model("mcu"), small.test.pixels[:100].numpy()
-    export_c(model, small.train, tmp_path)
+    export_c(model, small, tmp_path)
     export_onnx(model, small, tmp_path)
     contenders = inference.open_contenders(model, tmp_path, small.train)
     assert list(contenders) == ["exported C", "onnxruntime, float", "onnxruntime, int8", "torch eager", "native engine"]

@@ -192,8 +192,13 @@ def parse_recipe(table: Mapping[str, Any], source: str, changes: Mapping[str, An
         if isinstance(section, dict):
             section[key] = value
     try:
-        return Recipe.model_validate(merged)
+        recipe = Recipe.model_validate(merged)
+        # A run keeps its recipe as a file.
+        recipe.to_toml().encode()
+    except UnicodeEncodeError as error:
+        raise KilonetError(f"{source}: '{error.object[error.start - 9 : error.end]}' is not UTF-8; rename it") from None
     except ValidationError as error:
         raise KilonetError(f"{source}: {first_complaint(error)}") from None
     except KilonetError as error:
         raise KilonetError(f"{source}: {error}") from None
+    return recipe

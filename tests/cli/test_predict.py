@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,12 @@ import pytest
 from PIL import Image
 
 from found_digits import draw_change, found_digit
-from helpers import command
+from helpers import command, refusal
 from kilonet.data.datasets import DataSet
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import load_model
+from kilonet.models.prediction import PredictedFiles
+from kilonet.utils.errors import KilonetError
 
 
 @pytest.fixture
@@ -79,7 +83,7 @@ def test_json_has_answers_and_skipped_files(folder: Path, capsys: pytest.Capture
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command(capsys, "predict", "best", tmp_path).refused(tmp_path, "no PNG or JPEG")
+    command(capsys, "predict", "best", tmp_path).refused(tmp_path, "no PNG, JPEG, BMP or WebP files")
 
 
 def test_a_row_is_read_with_line_and_objected_to_without(row: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +113,10 @@ def test_nothing_is_shown_where_no_file_can_be_read(tmp_path: Path, capsys: pyte
     (tmp_path / "photos" / "junk.png").write_bytes(b"junk")
     answer = command(capsys, "predict", "best", tmp_path / "photos", "--show", tmp_path / "seen.png")
     assert answer.status == 1
-    assert answer.err.splitlines()[-1] == "kilonet: 1 of 1 files could not be read"
+    assert answer.err.splitlines()[-2:] == [
+        "kilonet: 1 of 1 files could not be read",
+        f"kilonet: {tmp_path / 'seen.png'} is not written: there is nothing to show",
+    ]
     assert not (tmp_path / "seen.png").exists()
 
 
@@ -147,3 +154,102 @@ def test_a_model_of_other_things_takes_images_as_they_are(tmp_path: Path, capsys
     command(capsys, "predict", path, image, "--line").refused("--line")
     Image.new("RGB", (29, 28)).save(image)
     command(capsys, "predict", path, image).refused(image, "29x28 pixels, not 28x28")
+
+
+def test_photos_of_kinds_that_are_not_read_are_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("junk.jpg", "short.png"):
+        (folder / name).unlink()
+    (folder / "below").mkdir()
+    names = ["IMG_0001.HEIC", "below/b.tiff", "scan", "z.dng"]
+    for name in names:
+        (folder / name).write_bytes(b"photo")
+    answer = command(capsys, "predict", "best", folder)
+    assert answer.status == 1
+    assert len(answer.out.splitlines()) == 12
+    *lines, last = answer.err.splitlines()
+    assert lines == [
+        f"kilonet: skipped: {folder / name}: by its suffix no PNG, JPEG, BMP or WebP file" for name in names
+    ]
+    assert last == "kilonet: 4 of 16 files could not be read"
+    table = json.loads(command(capsys, "predict", "best", folder, "--json").out)
+    assert [one["file"] for one in table["skipped"]] == [str(folder / name) for name in names]
+
+
+def test_many_skipped_files_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(50):
+        (folder / f"{number:02}.heic").touch()
+    lines = command(capsys, "predict", "best", folder).err.splitlines()
+    assert len(lines) == 22
+    assert lines[-2:] == [
+        "kilonet: skipped: 32 more; --json lists all",
+        "kilonet: 52 of 64 files could not be read",
+    ]
+
+
+def test_a_folder_of_nothing_but_other_kinds_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}.heic").touch()
+    command(capsys, "predict", "best", tmp_path).refused("5 files (0.heic, 1.heic, 2.heic, ...) are not read")
+
+
+def test_bmp_and_webp_are_read(mnist: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = Image.fromarray(mnist.test.pixels[0, 0].numpy())
+    image.save(tmp_path / "a.bmp")
+    image.save(tmp_path / "b.webp", lossless=True)
+    answer = command(capsys, "predict", "best", tmp_path)
+    assert (answer.status, answer.err) == (0, "")
+    assert [line.split(": ")[1][0] for line in answer.out.splitlines()] == ["7", "7"]
+
+
+ODD_NAMES = (
+    os.fsdecode(b"caf\xe9.png"),
+    "=cmd|' C calc'!A0.png",
+    "\x1b]0;owned\x07\x1b[2J.png",
+    "gnp.\u202eexe.png",
+    "two\nlines.png",
+)
+
+
+def test_odd_names_lose_nothing_and_never_reach_the_terminal(
+    mnist: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in (*ODD_NAMES, "plain.png"):
+        Image.fromarray(mnist.test.pixels[0, 0].numpy()).save(io := BytesIO(), "PNG")
+        (photos / name).write_bytes(io.getvalue())
+        (photos / f"junk-{name}").write_bytes(b"junk")
+    # So that names stand at the start of their cells.
+    monkeypatch.chdir(photos)
+    answer = command(capsys, "predict", "best", *(*ODD_NAMES, "plain.png"), "--csv", tmp_path / "out.csv")
+    assert answer.status == 0, answer.err
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as stream:
+        files = [row["file"] for row in csv.DictReader(stream)]
+    assert len(files) == len(ODD_NAMES) + 1
+    assert not [name for name in files if name[0] in "=+-@\t\r\n"]
+    assert files[0] == "caf\\udce9.png"
+    for more in ((), ("--csv", tmp_path / "out.csv"), ("--show", tmp_path / "seen.png")):
+        answer = command(capsys, "predict", "best", photos, *more)
+        assert answer.status == 1
+        assert (answer.out + answer.err).replace("\n", "").isprintable()
+    assert len(command(capsys, "predict", "best", photos).out.splitlines()) == len(ODD_NAMES) + 1
+    command(capsys, "predict", "best", photos / f"junk-{ODD_NAMES[2]}").refused("not a PNG")
+
+
+def test_names_of_classes_never_reach_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, image = tmp_path / "model.safetensors", tmp_path / "image.png"
+    names = tuple(f"=\x1b[3{label}m\nclass" for label in range(10))
+    load_model("best").with_metadata(Metadata(names=names)).save(path)
+    Image.new("L", (28, 28), 9).save(image)
+    out = command(capsys, "predict", path, image, "--csv", tmp_path / "out.csv").out
+    out += command(capsys, "predict", path, image).out
+    assert out.replace("\n", "").isprintable()
+    with (tmp_path / "out.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["name"].startswith("'=")
+
+
+def test_an_answer_without_files_has_nothing_to_show() -> None:
+    with pytest.raises(KilonetError) as error:
+        PredictedFiles((), (), Metadata()).inputs_as_png()
+    refusal(error, "nothing to show")

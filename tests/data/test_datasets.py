@@ -197,6 +197,27 @@ def test_the_other_spelling_of_the_files_is_read_too(small_folder: Path, small: 
     assert torch.equal(load_data(str(tmp_path)).train.pixels, small.train.pixels)
 
 
+def test_test_images_may_be_named_test(small_folder: Path, small: DataSet, tmp_path: Path) -> None:
+    for number, spelling in enumerate((".idx", "-idx")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for path in small_folder.iterdir():
+            (folder / path.name.replace("t10k", "test").replace(".idx", spelling)).write_bytes(path.read_bytes())
+        assert torch.equal(load_data(str(folder)).test.pixels, small.test.pixels)
+    (folder / "t10k-labels-idx1-ubyte").touch()
+    with pytest.raises(KilonetError) as error:
+        load_data(str(folder))
+    refusal(error, folder, "t10k-", "test-")
+
+
+def test_a_missing_file_is_named_with_its_other_spellings(small_folder: Path, tmp_path: Path) -> None:
+    for path in small_folder.glob("train*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(KilonetError) as error:
+        load_data(str(tmp_path))
+    refusal(error, "t10k-images.idx3-ubyte", "t10k-images-idx3-ubyte", "test-images.idx3-ubyte")
+
+
 def test_fashion_mnist_is_read_where_it_is_or_its_package_is_named(
     small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +262,25 @@ def colour_in_test(folder: Path) -> None:
     image_set(image_set(folder, "cat"), "cat", size=(8, 8, 3), part="test")
 
 
+def an_empty_class(folder: Path) -> None:
+    image_set(image_set(folder, "cat", "dog"), "cat", part="test")
+    (folder / "train" / "dog" / "image.png").unlink()
+
+
+def an_empty_class_in_test(folder: Path) -> None:
+    image_set(image_set(folder, "cat", "dog"), "cat", part="test")
+    (folder / "test" / "dog").mkdir()
+
+
+def a_photo_of_another_kind(folder: Path) -> None:
+    image_set(image_set(folder, "cat", "dog"), "cat", part="test")
+    (folder / "train" / "dog" / "IMG_0001.HEIC").touch()
+
+
+def tied_classes(folder: Path) -> None:
+    image_set(image_set(folder, "1", "01"), "1", part="test")
+
+
 def nothing_in_test(folder: Path) -> None:
     image_set(folder, "cat")
     (folder / "test").mkdir()
@@ -253,7 +293,11 @@ def nothing_in_test(folder: Path) -> None:
         (a_class_more_in_test, "'owl'"),
         (another_size_in_test, "differ in size"),
         (colour_in_test, "colour"),
-        (nothing_in_test, "no PNG or JPEG"),
+        (an_empty_class, "'dog' has no images"),
+        (an_empty_class_in_test, "'dog' has no images"),
+        (a_photo_of_another_kind, "IMG_0001.HEIC"),
+        (tied_classes, "the same number"),
+        (nothing_in_test, "no class-named folders"),
     ],
 )
 def test_image_folders_that_will_not_do_are_refused(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 
@@ -67,33 +67,46 @@ def test_an_overlong_file_is_refused(tmp_path: Path, packed: bool) -> None:
     assert "more data than the 60 bytes" in message
 
 
-@given(position=st.integers(0, len(GZIPPED) - 1), bit=st.integers(0, 7))
-def test_a_flipped_bit_in_a_gzip_file_never_gives_other_images(
-    position: int, bit: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    damaged = bytearray(GZIPPED)
-    damaged[position] ^= 1 << bit
-    path = tmp_path_factory.getbasetemp() / "flipped.idx.gz"
-    path.write_bytes(damaged)
-    try:
-        read = read_idx(path, 3)
-    except KilonetError as error:
-        refusal(error, path)
-    else:
-        # Some bits of a gzip header, such as its time stamp, do not affect the data.
-        assert idx_bytes(read) == IMAGES
+EXAMPLES = [pytest.param(100, id="short"), pytest.param(20_000, id="long", marks=pytest.mark.slow)]
 
 
-@given(content=st.binary(max_size=200), dimensions=st.integers(1, 4))
-def test_random_bytes_never_raise_anything_else(
-    content: bytes, dimensions: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "random.idx"
-    path.write_bytes(content)
-    try:
-        read_idx(path, dimensions)
-    except KilonetError as error:
-        refusal(error, path)
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_a_flipped_bit_in_a_gzip_file_never_gives_other_images(examples: int, tmp_path: Path) -> None:
+    path = tmp_path / "flipped.idx.gz"
+
+    @settings(max_examples=examples)
+    @given(position=st.integers(0, len(GZIPPED) - 1), bit=st.integers(0, 7))
+    def run(position: int, bit: int) -> None:
+        damaged = bytearray(GZIPPED)
+        damaged[position] ^= 1 << bit
+        path.write_bytes(damaged)
+        try:
+            read = read_idx(path, 3)
+        except KilonetError as error:
+            refusal(error, path)
+        else:
+            # Some bits of a gzip header, such as its time stamp, do not affect the data.
+            assert idx_bytes(read) == IMAGES
+
+    run()
+
+
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_random_bytes_never_raise_anything_else(examples: int, tmp_path: Path) -> None:
+    """Random bytes, half of them behind a header that is right up to its dimensions."""
+    path = tmp_path / "random.idx"
+    starts = st.sampled_from([b"", b"\0\0\x08", b"\0\0\x08\x03", IMAGES[:15], GZIPPED[:12]])
+
+    @settings(max_examples=examples)
+    @given(start=starts, content=st.binary(max_size=200), dimensions=st.integers(1, 4))
+    def run(start: bytes, content: bytes, dimensions: int) -> None:
+        path.write_bytes(start + content)
+        try:
+            read_idx(path, dimensions)
+        except KilonetError as error:
+            refusal(error, path)
+
+    run()
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def _quantised_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the choice of scales, which takes seconds and is not under test."""
-    ready = QuantisationResult(read_manifest(exported).network, 0.99, 0.99, None)
+    ready = QuantisationResult(read_manifest(exported).network, 0.99, 0.99, None, 10_000)
     monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: ready)
 
 
@@ -347,7 +347,7 @@ def test_verify_says_how_to_get_what_is_missing(
 def test_a_folder_with_another_form_is_verified_without_onnx(
     copied: Path, small: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export_c(load_model("mcu"), small.train, copied)
+    export_c(load_model("mcu"), small, copied)
     for name in [name for name in sys.modules if name.startswith("kilonet.export.onnx")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

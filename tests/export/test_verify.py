@@ -26,14 +26,14 @@ from kilonet.utils.errors import CheckFailed, KilonetError
 def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`mcu` with scales from 2,000 images. Tests must not change its files."""
     folder = tmp_path_factory.mktemp("export") / "mcu"
-    export_c(load_model("mcu"), small.train, folder)
+    export_c(load_model("mcu"), small, folder)
     return folder
 
 
 @pytest.fixture
 def _quantised_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the choice of scales, which takes seconds and is not under test."""
-    ready = QuantisationResult(read_manifest(exported).network, 0.99, 0.99, None)
+    ready = QuantisationResult(read_manifest(exported).network, 0.99, 0.99, None, 10_000)
     monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: ready)
 
 
@@ -64,7 +64,7 @@ def test_the_description_brings_the_network_back(exported: Path, small: DataSet)
 
 
 def test_an_export_repeats_to_the_byte(exported: Path, small: DataSet, tmp_path: Path) -> None:
-    export_c(load_model("mcu"), small.train, tmp_path / "again")
+    export_c(load_model("mcu"), small, tmp_path / "again")
     for file in exported.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
 
@@ -135,11 +135,11 @@ def test_flash_is_not_promised_without_a_cross_compiler(
     small: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kilonet.export.c.footprint.CROSS_COMPILER", "no-such-compiler")
-    exported = export_c(load_model("mcu"), small.train, tmp_path)
+    exported = export_c(load_model("mcu"), small, tmp_path)
     assert exported.figures["code"] is None
     assert "no-such-compiler" in str(exported)
     with pytest.raises(CheckFailed) as error:
-        export_c(load_model("mcu"), small.train, tmp_path, max_flash=20_000)
+        export_c(load_model("mcu"), small, tmp_path, max_flash=20_000)
     refusal(error, "no-such-compiler")
 
 

@@ -121,7 +121,7 @@ def test_a_trained_model_is_answered_by_its_float_graph(mnist: DataSet) -> None:
 
 
 def test_an_exported_folder_is_served_by_its_own_c(small: DataSet, tmp_path: Path) -> None:
-    export_c(load_model("mcu"), small.train, tmp_path)
+    export_c(load_model("mcu"), small, tmp_path)
     exported = ExportedModel(tmp_path)
     classifier = thread_safe(exported)
     assert isinstance(classifier, LockedClassifier)
@@ -313,7 +313,7 @@ def test_a_file_of_two_formats_is_read_as_an_image_only(client: TestClient, seve
     jpeg = png(mnist.test.pixels[0, 0].numpy(), "JPEG")
     assert predicted(client, jpeg + b"<html><script>alert(1)</script>", "image/jpeg")["class"] == 7
     for content in (b"<html>" + jpeg, b"PK\x03\x04" + seven, b"GIF89a" + seven, b"%PDF-1.4 " + seven, b"<svg/>"):
-        refused(client.post("/predict", content=content, headers=PNG), 422, "not a PNG or JPEG image")
+        refused(client.post("/predict", content=content, headers=PNG), 422, "not a PNG, JPEG, BMP or WebP image")
 
 
 @hypothesis.settings(max_examples=60)

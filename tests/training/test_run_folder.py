@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -126,15 +127,31 @@ def test_a_damaged_result_is_refused(tmp_path: Path, content: bytes, words: str)
         {"interval": [0.1]},
         {"recipe": {}},
         {"environment": "a laptop"},
+        {"scored_images": 0},
+        {"scored_images": -5},
+        {"correct": -1},
+        {"correct": 501},
+        {"parameters": -1},
+        {"seconds": -1.0},
+        {"interval": [0.5, 1.1]},
+        {"final": {"epoch": 1, "test_accuracy": 1.5}},
+        {"best": {"epoch": -1}},
+        {"teachers": [{"scored_images": 0}]},
     ],
     ids=str,
 )
-def test_a_changed_result_is_refused(tmp_path: Path, finished: Run, change: dict[str, object]) -> None:
+def test_a_changed_result_is_refused(tmp_path: Path, finished: Run, change: dict[str, Any]) -> None:
     result = json.loads((folder_of(finished) / RESULT_FILE).read_bytes())
-    (tmp_path / RESULT_FILE).write_text(json.dumps({**result, **change}))
+    ((key, value),) = change.items()
+    if key in ("final", "best"):
+        value = {**result[key], **value}
+    elif key == "teachers":
+        teacher = dict.fromkeys(("parameters", "seconds"), 1) | {"scored": "Test", "folder": None, "model_sha256": "0"}
+        value = [{**teacher, "accuracy": 0.5, **value[0]}]
+    (tmp_path / RESULT_FILE).write_text(json.dumps({**result, key: value}))
     with pytest.raises(KilonetError) as error:
         read_result(tmp_path)
-    refusal(error, tmp_path / RESULT_FILE, next(iter(change)))
+    refusal(error, tmp_path / RESULT_FILE, key)
 
 
 @pytest.mark.parametrize("content", [b"{\n", b"[]\n", b"\xff\n", b'{"epoch": 0}\n'])

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from kilonet.cli.flags import Parser, add_json_flag
+from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
@@ -28,5 +29,5 @@ def run(flags: argparse.Namespace) -> int:
         f"Uncertain below a probability of {100 * calibration.sure_from:.2f}%",
         f"Unlike the training images below an energy of {calibration.energy_from:.3f}",
     ]
-    print(json.dumps(calibration.model_dump(mode="json")) if flags.json else "\n".join(text))
+    print(json.dumps(calibration.model_dump(mode="json")) if flags.json else printable_lines("\n".join(text)))
     return 0

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from kilonet.cli.flags import MODEL, Parser, add_json_flag, add_measurement_flags
+from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
@@ -30,5 +31,5 @@ def run(flags: argparse.Namespace) -> int:
     from kilonet.report.writing import write_card
 
     written = write_card(flags.model, flags.out, ExtraFiles(flags.results, flags.corruptions), flags.license)
-    print(json.dumps(written.as_json()) if flags.json else written)
+    print(json.dumps(written.as_json()) if flags.json else printable_lines(written))
     return 0

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from kilonet.cli.flags import Parser, add_json_flag
+from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
@@ -31,5 +32,5 @@ def run(flags: argparse.Namespace) -> int:
         from kilonet.report.comparison.frontier import draw_frontier
 
         draw_frontier(comparison, flags.plot)
-    print(json.dumps(comparison.as_json()) if flags.json else comparison)
+    print(json.dumps(comparison.as_json()) if flags.json else printable_lines(comparison))
     return 0

@@ -2,14 +2,16 @@
 
 import argparse
 import json
+import sys
 
 from kilonet.cli.flags import DATA, MODEL_OR_EXPORT, Parser, add_json_flag
 from kilonet.utils.extras import needed_from
+from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_OR_EXPORT)
-    parser.add_argument("--data", default="mnist", help=f"{DATA} or photos (default: mnist)")
+    parser.add_argument("--data", help=f"{DATA} or photos (default: the model's own)")
     parser.add_argument(
         "--corruptions", action="store_true", help="score the model under the 15 corruptions of MNIST-C instead"
     )
@@ -17,17 +19,22 @@ def add_flags(parser: Parser) -> None:
 
 
 def run(flags: argparse.Namespace) -> int:
+    from kilonet.evaluation.hints import hint
     from kilonet.evaluation.scoring import evaluate, images_to_score
     from kilonet.export.loading import load
+    from kilonet.export.training_data import data_of
 
     model = load(flags.model)
+    images = data_of(flags.model, model).test if flags.data is None else images_to_score(model, flags.data)
     if flags.corruptions:
         with needed_from("corruptions", "--corruptions"):
             from kilonet.evaluation.corruptions import evaluate_corrupted
 
-        corrupted = evaluate_corrupted(model, images_to_score(model, flags.data))
-        print(json.dumps(corrupted.as_json()) if flags.json else corrupted)
+        corrupted = evaluate_corrupted(model, images)
+        print(json.dumps(corrupted.as_json()) if flags.json else printable_lines(corrupted))
     else:
-        evaluation = evaluate(model, images_to_score(model, flags.data))
-        print(json.dumps(evaluation.as_json()) if flags.json else evaluation)
+        evaluation = evaluate(model, images)
+        print(json.dumps(evaluation.as_json()) if flags.json else printable_lines(evaluation))
+        if advice := hint(model, images, evaluation.accuracy):
+            print(f"kilonet: {advice}", file=sys.stderr)
     return 0

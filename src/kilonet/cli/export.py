@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from kilonet.cli.flags import DATA, MODEL, Parser, add_json_flag
+from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
@@ -25,8 +26,7 @@ def add_flags(parser: Parser) -> None:
     )
     parser.add_argument(
         "--data",
-        default="mnist",
-        help=f"the training data, to choose scales on: {DATA} (default: mnist)",
+        help=f"the training data, to choose scales on: {DATA} (default: the model's own)",
     )
     parser.add_argument(
         "--max-flash", type=int, metavar="N", help="fail if the C takes more flash on a Cortex-M0, in bytes"
@@ -37,12 +37,15 @@ def add_flags(parser: Parser) -> None:
 
 def run(flags: argparse.Namespace) -> int:
     from kilonet.data.datasets import load_data
+    from kilonet.evaluation.scoring import matched_data
     from kilonet.export.exporter import export_model
+    from kilonet.export.training_data import data_of
     from kilonet.models.model import load_model
 
-    model, data = load_model(flags.model), load_data(flags.data)
+    model = load_model(flags.model)
+    data = data_of(flags.model, model) if flags.data is None else matched_data(model, load_data(flags.data))
     exported = export_model(
         flags.to, model, data, flags.out, flags.model, max_flash=flags.max_flash, max_ram=flags.max_ram
     )
-    print(json.dumps(exported.as_json()) if flags.json else exported)
+    print(json.dumps(exported.as_json()) if flags.json else printable_lines(exported))
     return 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kilonet.cli.flags import Parser, add_json_flag, add_recipe_flags, recipe_changes
 from kilonet.utils.extras import needed_from
+from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
@@ -45,5 +46,5 @@ def run(flags: argparse.Namespace) -> int:
     found = find_rate(recipe, lowest=flags.lowest, highest=flags.highest, steps=flags.steps, progress=progress_on())
     if flags.plot is not None:
         draw_range_test(found, flags.plot)
-    print(json.dumps(found.as_json()) if flags.json else found)
+    print(json.dumps(found.as_json()) if flags.json else printable_lines(found))
     return 0

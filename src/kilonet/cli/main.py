@@ -11,11 +11,12 @@ from importlib import import_module
 
 from kilonet.cli.flags import Parser, did_you_mean
 from kilonet.utils.errors import CheckFailed, KilonetError, TrainingDiverged
+from kilonet.utils.terminal import printable
 
 COMMANDS = {
     "train": "Train a network and keep it in a run folder",
     "evaluate": "Score a model on test images",
-    "predict": "Classify PNG or JPEG images",
+    "predict": "Classify images (PNG, JPEG, BMP, WebP)",
     "calibrate": "Fit a model's confidence on held-out images and keep it in the model's file",
     "summary": "Print a network's layers and what it costs",
     "recipes": "List the packaged recipes",
@@ -88,5 +89,5 @@ def _overview() -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"kilonet: {' '.join(message.split())}", file=sys.stderr)
+    print(f"kilonet: {printable(' '.join(message.split()))}", file=sys.stderr)
     return status

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from kilonet.cli.flags import Parser, add_json_flag, add_measurement_flags
+from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
@@ -44,5 +45,5 @@ def run(flags: argparse.Namespace) -> int:
 
     extra = ExtraFiles(flags.results, flags.corruptions, flags.exported)
     written = write_report(flags.runs, flags.out, extra, flags.digit)
-    print(json.dumps(written.as_json()) if flags.json else written)
+    print(json.dumps(written.as_json()) if flags.json else printable_lines(written))
     return 0

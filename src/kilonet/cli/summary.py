@@ -5,6 +5,7 @@ import json
 from typing import TYPE_CHECKING
 
 from kilonet.cli.flags import DATA, Parser, add_json_flag
+from kilonet.utils.terminal import printable_lines
 
 if TYPE_CHECKING:
     from kilonet.network.section import ModelSection
@@ -30,7 +31,7 @@ def run(flags: argparse.Namespace) -> int:
     text = classic_table(section) if flags.classic else str(cost)
     if flags.data is not None:
         text += f"\n\n{_data_line(section, flags.data)}"
-    print(json.dumps(cost.as_json()) if flags.json else text)
+    print(json.dumps(cost.as_json()) if flags.json else printable_lines(text))
     return 0
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kilonet.cli.flags import Parser, add_json_flag
 from kilonet.utils.extras import needed_from
+from kilonet.utils.terminal import printable_lines
 
 if TYPE_CHECKING:
     from kilonet.sweep.pareto import ParetoFront
@@ -25,7 +26,7 @@ def add_flags(parser: Parser) -> None:
 
 def run(flags: argparse.Namespace) -> int:
     front = _stored_front(flags.plan) if flags.show else _search(flags.plan, flags.address)
-    print(json.dumps(front.as_json()) if flags.json else front)
+    print(json.dumps(front.as_json()) if flags.json else printable_lines(front))
     return 0
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from kilonet.cli.flags import Parser, add_json_flag, add_recipe_flags, recipe_changes
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.utils.errors import KilonetError
+from kilonet.utils.terminal import printable_lines
 
 if TYPE_CHECKING:
     from kilonet.training.run_folder import Result, Run
@@ -52,15 +53,19 @@ def run(flags: argparse.Namespace) -> int:
                 "--resume continues a run with its own recipe: give no recipe, and no flag but --tensorboard or --json"
             )
         run = launch.resume_run(flags.resume, tensorboard=flags.tensorboard)
-        print(json.dumps(run_as_json(run)) if flags.json else run_text(run))
+        print(json.dumps(run_as_json(run)) if flags.json else printable_lines(run_text(run)))
         return 0
     recipe = flags.recipe if flags.recipe is not None else DEFAULT_RECIPE
     if flags.seeds is None:
         run = launch.train_recipe(recipe, changes, flags.out, tensorboard=flags.tensorboard)
-        print(json.dumps(run_as_json(run)) if flags.json else run_text(run))
+        print(json.dumps(run_as_json(run)) if flags.json else printable_lines(run_text(run)))
     else:
         runs = launch.train_seeds(recipe, changes, flags.out, flags.seeds, tensorboard=flags.tensorboard)
-        print(json.dumps({"runs": [run_as_json(run) for run in runs]}) if flags.json else seeds_text(runs))
+        print(
+            json.dumps({"runs": [run_as_json(run) for run in runs]})
+            if flags.json
+            else printable_lines(seeds_text(runs))
+        )
     return 0
 
 

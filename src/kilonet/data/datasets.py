@@ -82,12 +82,18 @@ class DataSet:
     test: Images
     names: tuple[str, ...] | None = field(default=None, kw_only=True)
     """The names of the classes; None if they are the class numbers."""
+    folders: tuple[str, ...] | None = field(default=None, kw_only=True)
+    """The names of the folders that gave the images their labels, in order; None for labels that are numbers."""
+    source: str | None = field(default=None, kw_only=True)
+    """What `load_data` was given; None for images that were made in memory."""
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the training set: the shape and the pixels of its images, and their labels."""
-        digest = hashlib.sha256(repr(tuple(self.train.pixels.shape)).encode())
-        for tensor in (self.train.pixels, self.train.labels):
-            digest.update(tensor.contiguous().numpy().data)
+        """Return the SHA-256 of shapes, pixels and labels of the training and the test images."""
+        digest = hashlib.sha256()
+        for images in (self.train, self.test):
+            digest.update(repr(tuple(images.pixels.shape)).encode())
+            for tensor in (images.pixels, images.labels):
+                digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()
 
     def hold_out(self) -> "DataSet":
@@ -105,7 +111,7 @@ class DataSet:
         # NumPy keeps the random numbers of RandomState the same in every version.
         order = torch.from_numpy(np.random.RandomState(0).permutation(count))
         kept = self.train.select(order[: count - held], "Train")
-        return DataSet(kept, self.train.select(order[count - held :], "Holdout"), names=self.names)
+        return replace(self, train=kept, test=self.train.select(order[count - held :], "Holdout"))
 
 
 def load_data(source: str, *, holdout: bool = False) -> DataSet:
@@ -113,13 +119,13 @@ def load_data(source: str, *, holdout: bool = False) -> DataSet:
 
     Args:
         source: `mnist`; `fashion-mnist`; a folder with the four IDX files of such a set, plain or gzip; or a folder
-            with `train` and `test`, each with one subfolder of PNG or JPEG images for each class, all of one size.
+            with `train` and `test`, each with one subfolder of images for each class, all of one size.
         holdout: replace the test images by held-out training images; see `DataSet.hold_out`.
 
     Raises:
         KilonetError: there is no such data set, a file is missing or damaged, or files do not fit one another.
     """
-    data = _load(source)
+    data = replace(_load(source), source=source)
     return data.hold_out() if holdout else data
 
 
@@ -183,7 +189,7 @@ def _load_images(folder: Path) -> DataSet:
     if train.pixels.shape[1:] != test.pixels.shape[1:]:
         raise KilonetError(f"{folder}: training and test images differ in size, or only some are in colour")
     numbers = [str(number) for number in range(len(names))]
-    return DataSet(train, test, names=None if names == numbers else tuple(names))
+    return DataSet(train, test, names=None if names == numbers else tuple(names), folders=tuple(names))
 
 
 def _load_image_part(folder: Path, names: list[str]) -> Images:
@@ -193,7 +199,12 @@ def _load_image_part(folder: Path, names: list[str]) -> Images:
 
 
 def _load_folder(folder: Path, digests: dict[str, str]) -> DataSet:
-    data = DataSet(_load_part(folder, "train", "Train", digests), _load_part(folder, "t10k", "Test", digests))
+    published, renamed = (any(folder.glob(f"{part}-*idx[13]-ubyte*")) for part in ("t10k", "test"))
+    if published and renamed:
+        raise KilonetError(f"{folder}: test images under two names, t10k-... and test-...; remove one")
+    # Some converters write `test` where the published files have `t10k`.
+    test = "test" if renamed else "t10k"
+    data = DataSet(_load_part(folder, "train", "Train", digests), _load_part(folder, test, "Test", digests))
     if data.train.pixels.shape[1:] != data.test.pixels.shape[1:]:
         raise KilonetError(f"{folder}: training and test images differ in size")
     return data
@@ -211,7 +222,10 @@ def _load_file(folder: Path, name: str, dimensions: int, digests: dict[str, str]
     # Both spellings are in use: train-images.idx3-ubyte and train-images-idx3-ubyte.
     spellings = [spelling + ending for spelling in (name, name.replace(".", "-")) for ending in (".gz", "")]
     found = [folder / spelling for spelling in spellings if (folder / spelling).exists()]
-    return read_idx(found[0] if found else folder / name, dimensions, digests.get(name))
+    if not found:
+        others = dict.fromkeys([name.replace(".", "-"), name.replace("t10k", "test")])
+        raise KilonetError(f"{folder}: no {name} in it, nor {' or '.join(other for other in others if other != name)}")
+    return read_idx(found[0], dimensions, digests.get(name))
 
 
 def _described(tensor: Tensor) -> str:

@@ -1,32 +1,49 @@
-"""Decode PNG and JPEG files: orientation, transparency, palettes and 16 bits are resolved.
+"""Decode PNG, JPEG, BMP and WebP files: orientation, transparency, palettes and 16 bits are resolved.
 
-A file is decoded only when its size is within the limits. A file that ends early is refused; Pillow would fill the
-missing rows of a PNG file with black.
+A file is decoded only when what it asks for is within the limits: pixels, passes over them, and bytes of memory. A file
+that ends early is refused; Pillow would fill the missing rows of a PNG file with black.
 """
 
 import io
-import struct
 import warnings
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from kilonet.data.containers import FORMATS, Container, open_container, png_chunks
 from kilonet.utils.errors import KilonetError
 
-FORMATS = ("PNG", "JPEG")
+READABLE = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+"""The formats in words."""
 WORKING_SIDE = 1024
 """Pictures with a longer side are scaled down to this one by averaging, which leaves enough pixels of a digit."""
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # The seven passes of Adam7: column and row of the first pixel, and the steps between pixels in x and y.
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-_START_OF_SCAN = b"\xff\xda"
 _PIECE = 1 << 20
+_PIXEL_BYTES = {"L": 1, "1": 2, "RGB": 4, "P": 5, "I;16": 6}
+"""Bytes of memory that a pixel takes by Pillow's mode, with the copies that converting and scaling make."""
+_OTHER_PIXEL_BYTES = 8
+_TRANSPARENT_PIXEL_BYTES = 8
+"""How many more a pixel takes in a mode without alpha if the file has transparent colours."""
+_WEBP_PIXEL_BYTES = 12
+"""How many more a pixel of a WebP file takes: libwebp holds the picture twice, and hands out a copy."""
+_COEFFICIENT_BYTES = 2
+"""Bytes of a coefficient of a JPEG file with several scans: all of them are held at once."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its orientation."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +55,9 @@ class DecodeLimits:
     pixels: int = 64_000_000
     """The most pixels, rows times columns."""
     scanned: int = 1_000_000_000
-    """The most pixels times scans of a progressive JPEG file; each scan is a pass over the whole picture."""
+    """The most pixels times scans of a JPEG file; each scan is a pass over the whole picture."""
+    memory: int = 400_000_000
+    """The most bytes that decoding may take, by the file's header."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +71,7 @@ class Picture:
 
 
 def decode(content: bytes, name: str, limits: DecodeLimits = DecodeLimits()) -> Picture:
-    """Decode a PNG or JPEG file.
+    """Decode an image file.
 
     Args:
         content: the file's bytes.
@@ -60,7 +79,7 @@ def decode(content: bytes, name: str, limits: DecodeLimits = DecodeLimits()) -> 
         limits: the limits of the file.
 
     Raises:
-        KilonetError: the file is no PNG or JPEG, over a limit, truncated or damaged.
+        KilonetError: the file is of no format in `FORMATS`, over a limit, truncated or damaged.
     """
     if len(content) > limits.content:
         raise KilonetError(f"{name}: over {limits.content:,} bytes; save it smaller")
@@ -68,36 +87,56 @@ def decode(content: bytes, name: str, limits: DecodeLimits = DecodeLimits()) -> 
         with warnings.catch_warnings():
             # Pillow warns of large pictures and of damaged metadata, which our own limits and errors cover.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _check_size(image, content, name, limits)
-                if image.format == "PNG":
-                    _check_png(content, image.size)
-                return _picture(image)
-    except UnidentifiedImageError:
-        raise KilonetError(f"{name}: not a PNG or JPEG image") from None
+            return _decoded(content, name, limits)
+    except KilonetError:
+        raise
     except Image.DecompressionBombError:
         raise KilonetError(f"{name}: more than {limits.pixels:,} pixels; scale it down first") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        LookupError,
-        ArithmeticError,
-        struct.error,
-        zlib.error,
-    ) as error:
-        raise KilonetError(f"{name}: damaged: {error}") from None
+    except MemoryError:
+        raise KilonetError(f"{name}: too little memory to decode it; scale it down first") from None
+    except Exception as error:  # noqa: BLE001 - Pillow raises nearly every kind, AssertionError and AttributeError too.
+        raise KilonetError(f"{name}: damaged: {error or type(error).__name__}") from None
 
 
-def _check_size(image: Image.Image, content: bytes, name: str, limits: DecodeLimits) -> None:
-    pixels = image.width * image.height
-    if pixels > limits.pixels:
-        raise KilonetError(f"{name}: {image.width}x{image.height} pixels, over {limits.pixels:,}; scale it down first")
-    # Every scan starts with this marker, so the scans are never more than the markers counted.
-    if image.format == "JPEG" and pixels * content.count(_START_OF_SCAN) > limits.scanned:
+def _decoded(content: bytes, name: str, limits: DecodeLimits) -> Picture:
+    container = open_container(content)
+    if container is None:
+        raise KilonetError(f"{name}: not a {READABLE} image")
+    if container.size is not None:
+        _check_passes(container.size, container, name, limits)
+    with Image.open(io.BytesIO(container.content), formats=[container.form]) as image:
+        _check_passes(image.size, container, name, limits)
+        _check_memory(image, container, name, limits)
+        if container.form == "PNG":
+            _check_png(container.content, image.size)
+        return _picture(image, container.orientation)
+
+
+def _check_passes(size: tuple[int, int], container: Container, name: str, limits: DecodeLimits) -> None:
+    columns, rows = size
+    if columns * rows > limits.pixels:
+        raise KilonetError(f"{name}: {columns}x{rows} pixels, over {limits.pixels:,}; scale it down first")
+    if columns * rows * container.scans > limits.scanned:
+        raise KilonetError(f"{name}: too many scans for {columns}x{rows} pixels; save it as a baseline JPEG")
+
+
+def _check_memory(image: Image.Image, container: Container, name: str, limits: DecodeLimits) -> None:
+    """Check the memory that an image will take; a large JPEG file is decoded to fewer pixels.
+
+    Raises:
+        KilonetError: it takes more than `limits.memory`.
+    """
+    whole = image.width * image.height
+    if max(image.size) > WORKING_SIDE:
+        image.draft(None, (WORKING_SIDE, WORKING_SIDE))
+    each = _PIXEL_BYTES.get(image.mode, _OTHER_PIXEL_BYTES)
+    each += _TRANSPARENT_PIXEL_BYTES if "transparency" in image.info else 0
+    each += _WEBP_PIXEL_BYTES if container.form == "WebP" else 0
+    needed = image.width * image.height * each
+    needed += whole * len(image.getbands()) * _COEFFICIENT_BYTES if container.is_progressive else 0
+    if needed > limits.memory:
         raise KilonetError(
-            f"{name}: too many scans for {image.width}x{image.height} pixels; save it as a baseline JPEG"
+            f"{name}: decoding it takes {needed >> 20:,} MiB, over {limits.memory >> 20:,}; scale it down first"
         )
 
 
@@ -106,14 +145,14 @@ def _check_png(content: bytes, size: tuple[int, int]) -> None:
 
     Source: W3C, "Portable Network Graphics (PNG) Specification", 5.3 (chunks), 7.2 (scanlines), 8.1 (interlacing).
     """
-    if content[12:16] != b"IHDR":
-        raise ValueError("its header does not come first")
     depth, colour, interlaced = content[24], content[25], content[28]
     bits = depth * _PNG_SAMPLES[colour]
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
     missing = sum(_scanline_bytes(size, bits, one) for one in passes)
     unpacker = zlib.decompressobj()
-    for data in _png_data(content):
+    for kind, data in png_chunks(content):
+        if kind != b"IDAT":
+            continue
         packed = data
         while packed and missing > 0 and not unpacker.eof:
             missing -= len(unpacker.decompress(packed, _PIECE))
@@ -128,47 +167,43 @@ def _scanline_bytes(size: tuple[int, int], bits: int, one: tuple[int, int, int, 
     return rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
 
 
-def _png_data(content: bytes) -> Iterator[bytes]:
-    """Yield the compressed pixels of each chunk, up to the chunk that ends the file."""
-    position = len(_PNG_SIGNATURE)
-    while True:
-        length, kind = struct.unpack_from(">I4s", content, position)
-        if position + 12 + length > len(content):
-            raise ValueError("truncated")
-        if kind == b"IEND":
-            return
-        if kind == b"IDAT":
-            yield content[position + 8 : position + 8 + length]
-        position += 12 + length
-
-
-def _picture(image: Image.Image) -> Picture:
-    plain = image.mode == "L" and "transparency" not in image.info
-    if max(image.size) > WORKING_SIDE:
-        image.draft(None, (WORKING_SIDE, WORKING_SIDE))
-    ImageOps.exif_transpose(image, in_place=True)
-    if plain and max(image.size) <= WORKING_SIDE:
-        grey = np.asarray(image)
+def _picture(image: Image.Image, orientation: int) -> Picture:
+    """Return the picture of an opened image, which is decoded here."""
+    plain = image.mode == "L" and "transparency" not in image.info and max(image.size) <= WORKING_SIDE
+    deep = image.mode.startswith("I")
+    opaque = image if plain else _opaque(image)
+    upright = opaque.transpose(_TURNS[orientation]) if orientation in _TURNS else opaque
+    if plain:
+        grey = np.array(upright)
         return Picture(grey.astype(np.float32)[:, :, None], grey)
-    values = np.asarray(_reduced(_without_alpha(image)), np.float32)
-    if image.mode.startswith("I"):
+    values = np.asarray(upright, np.float32)
+    if deep:
         # 16-bit levels, Pillow's modes I;16 and I, are scaled to 0 to 255.
         values = values / np.float32(257)
     return Picture(values if values.ndim == 3 else values[:, :, None], None)
 
 
-def _without_alpha(image: Image.Image) -> Image.Image:
-    """Return an image of mode L, F or RGB; transparent pixels become white below dark ink, black below light ink."""
+def _opaque(image: Image.Image) -> Image.Image:
+    """Return an image of mode L, F or RGB, and no side over `WORKING_SIDE`.
+
+    Transparent pixels become white below dark ink, black below light ink.
+    """
     if image.mode.startswith("I"):
-        return image.convert("I").convert("F")
+        return _reduced(image.convert("F"))
     if not image.has_transparency_data:
-        return image.convert("L" if image.mode in ("1", "L") else "RGB")
-    layered = image.convert("RGBA")
+        return _reduced(_as_mode(image, "L") if image.mode in ("1", "L") else _as_mode(image, "RGB"))
+    # Scaled first, which Pillow does with weighted colours: what follows takes far more memory a pixel.
+    layered = _reduced(_as_mode(image, "RGBA"))
     alpha = np.asarray(layered.getchannel("A"), np.float64)
     weight = alpha.sum()
     mean = (np.asarray(layered.convert("RGB").convert("L")) * alpha).sum() / weight if weight else 0
     paper = Image.new("RGBA", layered.size, "white" if mean < 128 else "black")
     return Image.alpha_composite(paper, layered).convert("RGB")
+
+
+def _as_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Convert an image; one of that mode is returned itself, because Pillow would copy it."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _reduced(image: Image.Image) -> Image.Image:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.data.datasets import Images, has_classes, load_data
+from kilonet.data.datasets import DataSet, Images, has_classes, load_data
 from kilonet.data.decode import Picture
 from kilonet.data.image_folders import class_folders, read_labelled
 from kilonet.evaluation.statistics import wilson_interval
+from kilonet.models.classes import class_names, labels_of, match_classes
 from kilonet.models.model import Classifier
 from kilonet.models.prediction import prepare_images
 from kilonet.network.operations import check_pixels
@@ -128,14 +129,15 @@ def images_to_score(model: Classifier, data: str) -> Images:
         data: a data set as `kilonet.data.datasets.load_data` takes it, whose test images are returned; or a folder of
             class-named folders of images without a part `train`, all of which are returned. Those images may be photos
             if the model reads digits. A photo in which no digit is found is scored all the same, as the finder lays it
-            out, and the number of such photos is printed on stderr.
+            out, and the number of such photos is printed on stderr. Folders are matched with the model's classes by
+            name.
 
     Raises:
         KilonetError: no such data, a folder that is no class of the model, or images that do not fit it.
     """
     folder = Path(data)
     if not has_classes(folder) or (folder / "train").is_dir():
-        return load_data(data).test
+        return matched_data(model, load_data(data)).test
     without_digit: list[str] = []
 
     def network_input(picture: Picture, name: str) -> NDArray[np.uint8]:
@@ -144,21 +146,22 @@ def images_to_score(model: Classifier, data: str) -> Images:
             without_digit.append(name)
         return image.pixels.reshape(model.section.input_shape)
 
-    pixels, labels, _ = read_labelled(folder, _labels_of_folders(folder, model), network_input)
+    found = class_folders(folder)
+    known = class_names(model.metadata, model.section.classes)
+    numbers = labels_of(found, known, data)
+    pixels, labels, _ = read_labelled(folder, dict(zip(found, numbers, strict=True)), network_input)
     if without_digit:
         print(f"no digit found in {len(without_digit)} of {len(labels)} images; scored all the same", file=sys.stderr)
     return Images(torch.from_numpy(pixels), torch.from_numpy(labels), folder.resolve().name)
 
 
-def _labels_of_folders(folder: Path, model: Classifier) -> dict[str, int]:
-    """Return the label of each class-named folder: the place of its name among the model's classes."""
-    names = [model.metadata.name_of(label) for label in range(model.section.classes)]
-    found = class_folders(folder)
-    for name in found:
-        if name not in names:
-            known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-            raise KilonetError(f"{folder}: the model has no class '{name}'; its classes are {known}")
-    return {name: names.index(name) for name in found}
+def matched_data(model: Classifier, data: DataSet) -> DataSet:
+    """Return a data set with the labels of a model's classes; see `match_classes`.
+
+    Raises:
+        KilonetError: the model has no class of a name that the data have.
+    """
+    return match_classes(data, model.metadata, model.section.classes)
 
 
 def evaluation_of(logits: Tensor, images: Images) -> Evaluation:

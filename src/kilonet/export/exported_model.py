@@ -24,6 +24,7 @@ class ExportedModel(Classifier):
         if "c" not in manifest.forms:
             raise KilonetError(f"{folder}: no C form in this folder; 'kilonet export --to c' writes one")
         self.section = manifest.section
+        self.metadata = manifest.metadata
         self.sha256 = manifest.model_sha256
         self._scale = 2.0**-manifest.network.fraction_bits
         self._compiled = CompiledC(folder, self.section.input_shape, self.section.classes)

@@ -77,7 +77,7 @@ def export_model(
             `export_html`.
     """
     if form == "c":
-        return export_c(model, data.train, folder, max_flash, max_ram)
+        return export_c(model, data, folder, max_flash, max_ram)
     if max_flash is not None or max_ram is not None:
         raise KilonetError("--max-flash and --max-ram are limits of microcontrollers: give them with --to c")
     if form == "onnx":
@@ -92,13 +92,13 @@ def model_name(source: str) -> str:
 
 
 def export_c(
-    model: Model, images: Images, folder: Path, max_flash: int | None = None, max_ram: int | None = None
+    model: Model, data: DataSet, folder: Path, max_flash: int | None = None, max_ram: int | None = None
 ) -> ExportResult:
     """Write the C form of a model.
 
     Args:
         model: the trained network.
-        images: its training images, on which scales are chosen.
+        data: the data set that it was trained on; scales are chosen on the training images.
         folder: where to; made if it is missing.
         max_flash: the most bytes of flash it may take on a Cortex-M0.
         max_ram: the most bytes of RAM.
@@ -108,15 +108,15 @@ def export_c(
         KilonetError: images of another size, or a folder that cannot be written or holds another model.
     """
     prepare_folder(folder, model)
-    quantised = quantise(model, images)
+    quantised = quantise(model, data.train)
     sources = codegen.sources(quantised.network)
     footprint = footprint_of(quantised.network, sources)
     footprint.check(max_flash, max_ram)
     for name, content in sources.items():
         write_atomically(folder / name, content.encode())
-    _add_form(folder, "c", footprint.as_json(), _new_manifest(model, images, quantised.network))
+    _add_form(folder, "c", footprint.as_json(), _new_manifest(model, data, quantised.network))
     figures = {**_holdout_figures(quantised), **footprint.as_json()}
-    return ExportResult(folder, (*sources, MANIFEST_FILE), figures, (_holdout_line(quantised), str(footprint)))
+    return ExportResult(folder, (*sources, MANIFEST_FILE), figures, (_integers_line(quantised), str(footprint)))
 
 
 def export_onnx(model: Model, data: DataSet, folder: Path) -> ExportResult:
@@ -144,13 +144,13 @@ def export_onnx(model: Model, data: DataSet, folder: Path) -> ExportResult:
         ("onnx-int8", INT8_FILE): int8_graph(model, network, _integer_accuracy(network, data.test)),
     }
     model.save(folder / MODEL_FILE)
-    manifest = _new_manifest(model, data.train, network)
+    manifest = _new_manifest(model, data, network)
     for (form, name), graph in graphs.items():
         content = graph.SerializeToString(deterministic=True)
         write_atomically(folder / name, content)
         _add_form(folder, form, {"bytes": len(content)}, manifest)
     files = (FLOAT_FILE, INT8_FILE, MODEL_FILE, MANIFEST_FILE)
-    return ExportResult(folder, files, _holdout_figures(quantised), (_holdout_line(quantised),))
+    return ExportResult(folder, files, _holdout_figures(quantised), (_integers_line(quantised),))
 
 
 def export_html(model: Model, data: DataSet, folder: Path, name: str) -> ExportResult:
@@ -173,7 +173,7 @@ def export_html(model: Model, data: DataSet, folder: Path, name: str) -> ExportR
     accuracy = _integer_accuracy(quantised.network, data.test)
     content = page_html(quantised.network, PageFacts(name, model.section.parameters, accuracy)).encode()
     write_atomically(folder / PAGE_FILE, content)
-    _add_form(folder, "html", {"bytes": len(content)}, _new_manifest(model, data.train, quantised.network))
+    _add_form(folder, "html", {"bytes": len(content)}, _new_manifest(model, data, quantised.network))
     figures = {
         "bytes": len(content),
         "test_integer_accuracy": accuracy,
@@ -213,15 +213,18 @@ def _holdout_figures(quantised: QuantisationResult) -> dict[str, object]:
     }
 
 
-def _holdout_line(quantised: QuantisationResult) -> str:
+def _integers_line(quantised: QuantisationResult) -> str:
     before, after = (100 * accuracy for accuracy in (quantised.float_accuracy, quantised.accuracy))
-    return f"Integers: {after:.2f}% of the held-out training images, {before:.2f}% as floats"
+    images = f"{quantised.images:,} training images that were set aside when scales were chosen"
+    return f"Integers: {after:.2f}% of {images}, {before:.2f}% as floats"
 
 
-def _new_manifest(model: Model, images: Images, network: IntegerNetwork) -> Manifest:
+def _new_manifest(model: Model, data: DataSet, network: IntegerNetwork) -> Manifest:
     """Return the manifest of a model's export with test vectors and no form yet."""
-    pixels = _test_vectors(images)
-    return Manifest(model.section, model.sha256, network, pixels, integer_logits(network, pixels), {})
+    pixels = _test_vectors(data.train)
+    logits = integer_logits(network, pixels)
+    known = (data.source, None if data.source is None else data.fingerprint())
+    return Manifest(model.section, model.sha256, network, pixels, logits, {}, model.metadata, *known)
 
 
 def _add_form(folder: Path, form: str, figures: dict[str, int | None], manifest: Manifest) -> None:

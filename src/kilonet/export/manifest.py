@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +23,7 @@ from kilonet.export.integer import (
     Requantisation,
     Sums,
 )
+from kilonet.models.metadata import Metadata
 from kilonet.network.operations import Convolution, MaxPooling, Shape
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
@@ -70,6 +71,9 @@ class _ManifestSchema(Schema, strict=False):
     specification: Literal[1] = 1
     model: ModelSection
     model_sha256: str
+    metadata: Metadata = Metadata()
+    data: str | None = None
+    data_sha256: str | None = None
     fraction_bits: Annotated[int, Field(ge=0, le=16)]
     operations: tuple[_OperationSchema, ...]
     vectors: tuple[_VectorSchema, ...]
@@ -90,6 +94,12 @@ class Manifest:
     """Logits of the integer reference for these images, int32 (N, classes)."""
     forms: dict[str, dict[str, int | None]]
     """Figures of each form in the folder, such as bytes of flash and RAM, by the form's name."""
+    metadata: Metadata = field(default_factory=Metadata)
+    """The exported model's: class names, kind of images, calibration."""
+    data: str | None = None
+    """The data on which the model was exported, as `load_data` takes them; None if they are not known."""
+    data_sha256: str | None = None
+    """The fingerprint of these data."""
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -104,6 +114,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "specification": SPECIFICATION,
         "model": manifest.section.model_dump(mode="json", exclude_none=True),
         "model_sha256": manifest.model_sha256,
+        "metadata": manifest.metadata.model_dump(mode="json", exclude_none=True),
+        "data": manifest.data,
+        "data_sha256": manifest.data_sha256,
         "fraction_bits": manifest.network.fraction_bits,
         "forms": manifest.forms,
         "operations": entries,
@@ -172,7 +185,17 @@ def _manifest_of(table: _ManifestSchema) -> Manifest:
     pixels = [_decoded_pixels(vector.pixels, table.model.input_shape) for vector in table.vectors]
     scores = np.array([vector.logits for vector in table.vectors], np.int32).reshape(len(pixels), network.classes)
     images = np.array(pixels, np.uint8).reshape(-1, *table.model.input_shape)
-    return Manifest(table.model, table.model_sha256, network, images, scores, table.forms)
+    return Manifest(
+        table.model,
+        table.model_sha256,
+        network,
+        images,
+        scores,
+        table.forms,
+        metadata=table.metadata,
+        data=table.data,
+        data_sha256=table.data_sha256,
+    )
 
 
 def _operation(entry: _OperationSchema, shape: Shape) -> IntegerOperation:

@@ -54,7 +54,10 @@ class Encoding:
 
 @dataclass(frozen=True, eq=False)
 class QuantisationResult:
-    """An integer network and its accuracy: fractions of the held-out training images."""
+    """An integer network and its accuracy: fractions of training images that chose no scales.
+
+    The float network may have been trained on them: only a run with --holdout has not seen them.
+    """
 
     network: IntegerNetwork
     float_accuracy: float
@@ -62,6 +65,8 @@ class QuantisationResult:
     """Accuracy of the integers before fine-tuning."""
     finetuned_accuracy: float | None
     """Accuracy of the integers after fine-tuning; None if fine-tuning was not needed."""
+    images: int
+    """How many images were set aside to measure accuracy."""
 
     @property
     def accuracy(self) -> float:
@@ -74,8 +79,8 @@ def quantise(model: Model, images: Images) -> QuantisationResult:
 
     Args:
         model: the trained network.
-        images: its training images; a sixth of them are held out to measure accuracy, the rest choose scales and
-            fine-tune.
+        images: its training images; a sixth of them, the same that --holdout takes, are set aside to measure accuracy,
+            the rest choose scales and fine-tune.
 
     Raises:
         KilonetError: the images are of another size than the network's or too few, or a sum could pass 32 bits.
@@ -87,10 +92,10 @@ def quantise(model: Model, images: Images) -> QuantisationResult:
     network = to_integer_network(model.section, steps)
     calibrated = _integer_accuracy(network, data.test)
     if wanted - calibrated <= TOLERATED_DROP:
-        return QuantisationResult(network, wanted, calibrated, None)
+        return QuantisationResult(network, wanted, calibrated, None, len(data.test))
     tuned = to_integer_network(model.section, finetune(model, steps, data.train))
     found = _integer_accuracy(tuned, data.test)
-    return QuantisationResult(tuned if found > calibrated else network, wanted, calibrated, found)
+    return QuantisationResult(tuned if found > calibrated else network, wanted, calibrated, found, len(data.test))
 
 
 def _integer_accuracy(network: IntegerNetwork, images: Images) -> float:

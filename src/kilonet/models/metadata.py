@@ -6,6 +6,7 @@ from pydantic import Field, ValidationError
 
 from kilonet.data.datasets import DataSet
 from kilonet.data.digits.frame import SIDE, is_laid_out
+from kilonet.data.image_folders import LONGEST_NAME
 from kilonet.models.calibration import Calibration
 from kilonet.network.operations import Shape
 from kilonet.utils.errors import KilonetError
@@ -16,7 +17,7 @@ DIGITS = 10
 _SAMPLE = 200
 """The training images that are examined for their layout."""
 
-Name = Annotated[str, Field(min_length=1, max_length=100)]
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 
 
 class Metadata(Schema):

@@ -14,17 +14,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from kilonet.data.decode import Picture
+from kilonet.data.decode import READABLE, Picture
 from kilonet.data.digits.prepare import PreparedImage, prepare_digit, prepare_plain, prepare_row
-from kilonet.data.image_folders import image_files, read_picture
+from kilonet.data.image_folders import FolderFiles, list_files, name_files, read_picture
 from kilonet.models.calibration import UNFITTED, energies
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import Classifier
 from kilonet.utils.errors import KilonetError
+from kilonet.utils.terminal import printable
 
 STRANGE = "unlike the images it was trained on"
 
 _BATCH = 256
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _CSV_COLUMNS = ("file", "place", "class", "name", "probability", "uncertain", "no_digit")
 
 
@@ -130,9 +132,9 @@ class PredictedFile:
 
     def __str__(self) -> str:
         if len(self.predictions) == 1:
-            return f"{self.file}: {self.predictions[0]}"
+            return f"{printable(self.file)}: {printable(self.predictions[0])}"
         text = "".join(prediction.name or "?" for prediction in self.predictions)
-        return f"{self.file}: {text} ({', '.join(map(_confidence, self.predictions))})"
+        return f"{printable(self.file)}: {printable(text)} ({', '.join(map(_confidence, self.predictions))})"
 
 
 def _confidence(prediction: Prediction) -> str:
@@ -147,7 +149,7 @@ class PredictedFiles:
 
     files: tuple[PredictedFile, ...]
     skipped: tuple[tuple[Path, str], ...]
-    """A folder's files that could not be read, each with the reason."""
+    """A folder's files that could not be read or are of no kind that is read, each with the reason."""
     metadata: Metadata
     """The model's."""
 
@@ -165,19 +167,29 @@ class PredictedFiles:
         }
 
     def as_csv(self) -> str:
-        """Return a table with a row a prediction and a column for each class's probability."""
+        """Return a table with a row a prediction and a column for each class's probability.
+
+        A text that a spreadsheet would take for a formula begins with an apostrophe.
+        """
         stream = io.StringIO()
         table = csv.writer(stream, lineterminator="\n")
         classes = max((len(one.predictions[0].probabilities) for one in self.files), default=0)
         table.writerow([*_CSV_COLUMNS, *(f"p{self.metadata.name_of(label)}" for label in range(classes))])
         for row in self.as_json()["predictions"]:
             probabilities = [f"{probability:.6f}" for probability in row["probabilities"]]
-            table.writerow([*("" if row[key] is None else row[key] for key in _CSV_COLUMNS), *probabilities])
-        return stream.getvalue()
+            table.writerow([*(_cell(row[key]) for key in _CSV_COLUMNS), *probabilities])
+        # The bytes of a file name that are not UTF-8 are escaped.
+        return stream.getvalue().encode(errors="backslashreplace").decode()
 
     def inputs_as_png(self) -> bytes:
-        """Return the network's inputs, side by side, as a PNG file. There must be at least one."""
+        """Return the network's inputs, side by side, as a PNG file.
+
+        Raises:
+            KilonetError: there are none.
+        """
         inputs = [prediction.pixels for one in self.files for prediction in one.predictions]
+        if not inputs:
+            raise KilonetError("no image could be read, so there is nothing to show")
         # A picture has its channels last.
         pictures = [pixels if pixels.ndim == 2 else pixels.transpose(1, 2, 0) for pixels in inputs]
         stream = io.BytesIO()
@@ -188,12 +200,22 @@ class PredictedFiles:
         return "\n".join(map(str, self.files))
 
 
+def _cell(value: object) -> object:
+    """Return a cell of a CSV table.
+
+    Source: OWASP, "CSV injection".
+    """
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+        return f"'{value}"
+    return "" if value is None else value
+
+
 def predict_files(model: Classifier, paths: Sequence[Path], *, line: bool = False) -> PredictedFiles:
     """Classify image files, with a progress bar for a folder if stderr is a terminal.
 
     Args:
         model: the model.
-        paths: image files, or one folder; a folder's unreadable files are skipped.
+        paths: image files, or one folder; a folder's files that cannot be read are skipped and listed.
         line: whether each image has several digits in a row.
 
     Raises:
@@ -203,11 +225,12 @@ def predict_files(model: Classifier, paths: Sequence[Path], *, line: bool = Fals
     if line and not model.reads_digits:
         raise KilonetError("the model reads no digits, so --line has nothing to split")
     folder = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
-    files = image_files(folder) if folder else paths
+    listed = list_files(folder) if folder else FolderFiles(list(paths), [])
+    files = listed.images
     if not files:
-        raise KilonetError(f"{folder}: no PNG or JPEG files in it" if folder else "no image given")
+        raise KilonetError(_no_images(folder, listed.others) if folder else "no image given")
     predicted: list[PredictedFile] = []
-    skipped: list[tuple[Path, str]] = []
+    skipped = [(path, f"{path}: by its suffix no {READABLE} file") for path in listed.others]
     # None: no bar where stderr is no terminal.
     with tqdm(total=len(files), unit="file", file=sys.stderr, disable=None if folder else True) as bar:
         for start in range(0, len(files), _BATCH):
@@ -217,6 +240,11 @@ def predict_files(model: Classifier, paths: Sequence[Path], *, line: bool = Fals
             skipped += unreadable
             bar.update(len(batch))
     return PredictedFiles(tuple(predicted), tuple(skipped), model.metadata)
+
+
+def _no_images(folder: Path, others: Sequence[Path]) -> str:
+    rest = f"; {name_files(others)} not read" if others else ""
+    return f"{folder}: no {READABLE} files in it{rest}"
 
 
 def _read_images(

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from kilonet.data.datasets import Images, load_data
+from kilonet.data.datasets import Images
+from kilonet.evaluation.scoring import matched_data
 from kilonet.export.manifest import MANIFEST_FILE, read_manifest
-from kilonet.models.model import MODEL_FILE, load_model, packaged_models
-from kilonet.recipe import RunSection
+from kilonet.export.training_data import known_data
+from kilonet.models.model import MODEL_FILE, Model, load_model, packaged_models
 from kilonet.report.subject import ExportedSizes, Robustness, Subject, is_result_of
+from kilonet.training.run_data import data_of_run
 from kilonet.training.run_folder import Result, is_finished
 from kilonet.training.run_records import RunRecord, read_printed_runs, read_run_folder, run_folders, run_name
 from kilonet.utils.errors import KilonetError
@@ -62,7 +64,7 @@ def collect(sources: Sequence[str], extra: ExtraFiles | None = None, image_index
     return Subject(
         name=name_of(first),
         model=model,
-        images=_scored_images(own),
+        images=_scored_images(own, first, model),
         record=own,
         others=tuple(_distinct(records, [own.result] if own else [])),
         robustness=_read_robustness(extra.corruptions, home),
@@ -91,9 +93,10 @@ def name_of(source: str) -> str:
     return run_name(path) if _is_run(source) else path.name.removesuffix(".safetensors")
 
 
-def _scored_images(own: RunRecord | None) -> Images:
-    run = own.result.recipe.run if own else RunSection()
-    return load_data(run.data, holdout=run.holdout).test
+def _scored_images(own: RunRecord | None, source: str, model: Model) -> Images:
+    known = data_of_run(own.result, own.name) if own else known_data(source, model)
+    data = matched_data(model, known.load())
+    return (data.hold_out() if known.holdout else data).test
 
 
 def _distinct(records: Sequence[RunRecord], seen: list[Result]) -> Iterator[RunRecord]:

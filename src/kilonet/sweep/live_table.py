@@ -12,6 +12,7 @@ from rich.text import Text
 
 from kilonet.sweep.pareto import ParetoFront
 from kilonet.sweep.trials import Trials
+from kilonet.utils.terminal import printable
 
 
 class LiveTable(Callback):  # type: ignore[misc]
@@ -26,7 +27,7 @@ class LiveTable(Callback):  # type: ignore[misc]
 
     def __enter__(self) -> "LiveTable":
         """Start drawing if stderr is a terminal."""
-        print(f"{self._trials.plan.search.trials} trials, in {self._trials.plan.out}", file=sys.stderr)
+        print(f"{self._trials.plan.search.trials} trials, in {printable(self._trials.plan.out)}", file=sys.stderr)
         if self._console.is_terminal:
             self._live.start()
         return self

@@ -35,6 +35,7 @@ from kilonet.training.train import fit, prepare_teachers, resume
 from kilonet.utils.environment import cores
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
+from kilonet.utils.terminal import printable
 
 RUNS = Path("runs")
 MAXIMUM_SEEDS = 1000
@@ -127,7 +128,9 @@ def train_seeds(
         workers = max(1, min(len(waiting), cores() // threads)) if resolve_device(recipe.run) == "cpu" else 1
         _prepare_teachers(recipe, parent)
         kept = f", {seeds - len(waiting)} of them finished before" if len(waiting) < seeds else ""
-        print(f"{recipe_name(source)}: {seeds} seeds{kept}, {workers} at a time, in {parent}", file=sys.stderr)
+        print(
+            f"{recipe_name(source)}: {seeds} seeds{kept}, {workers} at a time, in {printable(parent)}", file=sys.stderr
+        )
         try:
             _train_side_by_side(waiting, workers, tensorboard=tensorboard)
         except KeyboardInterrupt:

@@ -6,6 +6,7 @@ from typing import NoReturn, Protocol, TextIO
 from tqdm import tqdm
 
 from kilonet.training.run_folder import EpochMetrics
+from kilonet.utils.terminal import printable
 
 
 class Progress(Protocol):
@@ -55,7 +56,7 @@ class BarProgress:
         self._bar: tqdm[NoReturn] | None = None
 
     def message(self, text: str) -> None:
-        print(text, file=self._stream)
+        print(printable(text), file=self._stream)
 
     def epoch_started(self, epoch: int, steps: int) -> None:
         self._bar = tqdm(total=steps, desc=f"EPOCH: {epoch}", file=self._stream, dynamic_ncols=True)
@@ -87,7 +88,7 @@ class LineProgress:
 
     def message(self, text: str) -> None:
         # One write, so that the lines of several processes do not mix.
-        self._stream.write(f"{self._prefix}{text}\n")
+        self._stream.write(f"{self._prefix}{printable(text)}\n")
         self._stream.flush()
 
     def epoch_started(self, epoch: int, steps: int) -> None:

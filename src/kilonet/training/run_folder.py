@@ -20,7 +20,7 @@ from typing import Literal
 
 import safetensors.torch
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -30,7 +30,7 @@ from kilonet.training.identity import Identity
 from kilonet.utils.environment import Environment
 from kilonet.utils.errors import InUse, KilonetError
 from kilonet.utils.files import is_temporary, read_bounded, write_atomically
-from kilonet.utils.schema import Schema, first_complaint
+from kilonet.utils.schema import Fraction, Schema, first_complaint
 
 RECIPE_FILE = "recipe.toml"
 METRICS_FILE = "metrics.jsonl"
@@ -46,16 +46,16 @@ _MAXIMUM_RESULT_BYTES = 16 << 20
 class EpochMetrics(Schema):
     """The figures of one epoch. Accuracies are fractions, losses are mean cross-entropies in nats."""
 
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    test_loss: float
-    test_accuracy: float
-    learning_rate: float
+    epoch: NonNegativeInt
+    train_loss: NonNegativeFloat
+    train_accuracy: Fraction
+    test_loss: NonNegativeFloat
+    test_accuracy: Fraction
+    learning_rate: NonNegativeFloat
     """The learning rate of the epoch's last step."""
-    seconds: float
+    seconds: NonNegativeFloat
     """Time of the training steps, with augmentation, without scoring."""
-    images_per_second: float
+    images_per_second: NonNegativeFloat
 
 
 class TeacherResult(Schema):
@@ -63,12 +63,12 @@ class TeacherResult(Schema):
 
     folder: str | None
     """The name of its folder in the run folder; None for a run without a folder."""
-    parameters: int
+    parameters: NonNegativeInt
     scored: str
-    scored_images: int
-    accuracy: float
+    scored_images: PositiveInt
+    accuracy: Fraction
     """A fraction of the images named by `scored`: images of its own run, or of this run for a model without a run."""
-    seconds: float | None
+    seconds: NonNegativeFloat | None
     """Time of its own training, which is not in the run's `seconds`; None for a model without a run."""
     model_sha256: str
 
@@ -78,22 +78,30 @@ class Result(Schema):
 
     format_version: Literal[1] = 1
     recipe: Recipe
-    parameters: int
+    parameters: NonNegativeInt
     scored: str
     """`Test`, or `Holdout` for images that were held out of the training images."""
-    scored_images: int
-    correct: int
+    scored_images: PositiveInt
+    correct: NonNegativeInt
     """Images that the final network classifies correctly."""
-    interval: tuple[float, float]
+    interval: tuple[Fraction, Fraction]
     """95 % interval of the final accuracy (Wilson), two fractions."""
     final: EpochMetrics
     best: EpochMetrics
     """The epoch with the highest accuracy. Not a claim, because it was chosen on the scored images."""
-    seconds: float
+    seconds: NonNegativeFloat
     """Time of the training steps of all epochs."""
     teachers: tuple[TeacherResult, ...] = ()
     environment: Environment
     model_sha256: str
+    data_sha256: str | None = None
+    """The fingerprint of the images that were trained on and scored; None for runs of older versions."""
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> "Result":
+        if self.correct > self.scored_images:
+            raise ValueError(f"correct is {self.correct}, over scored_images, {self.scored_images}")
+        return self
 
 
 def seed_folder(parent: Path, seed: int) -> Path:

@@ -349,4 +349,5 @@ def _make_result(
             threads=recipe.run.threads,
         ),
         model_sha256=model_sha256,
+        data_sha256=data.fingerprint(),
     )

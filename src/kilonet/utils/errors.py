@@ -1,12 +1,14 @@
 """The errors that Kilonet raises on purpose. Each message is one line that names the fault and the remedy."""
 
+from kilonet.utils.terminal import printable
+
 
 class KilonetError(Exception):
     """Bad input, or a condition that the user can change; the command line prints it and exits with status 2."""
 
     def __str__(self) -> str:
-        """Return the message in one line, even if it quotes a name with line breaks."""
-        return " ".join(super().__str__().splitlines())
+        """Return the message in one line that is safe to print, even if it quotes a name with line breaks."""
+        return printable(" ".join(super().__str__().splitlines()))
 
 
 class TrainingDiverged(KilonetError):

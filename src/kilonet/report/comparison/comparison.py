@@ -160,7 +160,10 @@ class _Predictions:
     def _scored_images(self, record: RunRecord) -> Images:
         if self._images is None:
             run = record.result.recipe.run
-            self._images = load_data(run.data, holdout=run.holdout).test
+            data = load_data(run.data, holdout=run.holdout)
+            if record.result.data_sha256 not in (None, data.fingerprint()):
+                raise KilonetError(f"{run.data} has changed since {record.name} was scored on it")
+            self._images = data.test
             if len(self._images) != record.result.scored_images:
                 raise KilonetError(
                     f"{run.data} has changed since {record.name} was scored on it: "

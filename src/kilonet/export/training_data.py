@@ -1,0 +1,78 @@
+"""The data that a model was trained on, as far as it is known: what commands use where no data are named."""
+
+from pathlib import Path
+
+from kilonet.data.datasets import DataSet, load_data
+from kilonet.evaluation.scoring import matched_data
+from kilonet.export.manifest import MANIFEST_FILE, Manifest, read_manifest
+from kilonet.models.classes import match_classes
+from kilonet.models.model import Classifier, packaged_models
+from kilonet.training.run_data import KnownData, data_of_run
+from kilonet.training.run_folder import is_finished, read_result
+from kilonet.utils.errors import KilonetError
+
+_PACKAGED = "mnist"
+"""The data of the packaged models, and of any other model that reads digits and does not say more."""
+
+
+def data_of(source: str | Path, model: Classifier) -> DataSet:
+    """Load the data that a model was trained on, undivided, with the labels of the model's classes.
+
+    Args:
+        source: what the model was loaded from: a packaged name, a run folder, its model file, or an exported folder.
+        model: the model.
+
+    Raises:
+        KilonetError: the data are not known, not there any more, or of other classes.
+    """
+    return matched_data(model, known_data(str(source), model).load())
+
+
+def known_data(source: str, model: Classifier) -> KnownData:
+    """Return what is known of the data of a model; arguments as for `data_of`.
+
+    Raises:
+        KilonetError: nothing is known, and the model reads no digits.
+    """
+    path = Path(source)
+    folder = path if path.is_dir() else path.parent
+    if source not in packaged_models() and path.exists():
+        if is_finished(folder):
+            return data_of_run(read_result(folder), str(folder))
+        if (
+            path.is_dir()
+            and (path / MANIFEST_FILE).is_file()
+            and (known := data_of_export(read_manifest(path), source))
+        ):
+            return known
+    if not model.reads_digits:
+        raise KilonetError(f"what data {source} was trained on is not known; name them with --data")
+    return KnownData(source, _PACKAGED)
+
+
+def data_of_export(manifest: Manifest, owner: str) -> KnownData | None:
+    """Return what is known of the data on which a model was exported; None for folders of older versions."""
+    return None if manifest.data is None else KnownData(owner, manifest.data, manifest.data_sha256)
+
+
+def verification_data(folder: Path, given: str | None) -> DataSet:
+    """Load the data on which an exported folder is verified, with the labels of its classes.
+
+    Args:
+        folder: the exported folder.
+        given: what `load_data` takes; None for the data on which the folder was exported.
+
+    Raises:
+        KilonetError: the folder is no exported one, or its data are not known, not there any more, or of other classes.
+    """
+    manifest = read_manifest(folder)
+    section, metadata = manifest.section, manifest.metadata
+    if given is not None:
+        data = load_data(given)
+    elif known := data_of_export(manifest, str(folder)):
+        data = known.load()
+    elif metadata.reads_digits(section.input_shape, section.classes):
+        data = load_data(_PACKAGED)
+    else:
+        raise KilonetError(f"what data {folder} was exported on is not known; name them with --data")
+    return match_classes(data, metadata, section.classes)

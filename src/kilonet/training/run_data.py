@@ -1,0 +1,45 @@
+"""The data of a run: loaded again by what the run recorded of them, with a word if they have changed."""
+
+import sys
+from dataclasses import dataclass
+
+from kilonet.data.datasets import DataSet, load_data
+from kilonet.training.run_folder import Result
+from kilonet.utils.errors import KilonetError
+from kilonet.utils.terminal import printable
+
+
+@dataclass(frozen=True)
+class KnownData:
+    """What is known of the data of a model."""
+
+    owner: str
+    """The model's name in messages."""
+    source: str
+    """What `load_data` takes."""
+    fingerprint: str | None = None
+    """What `DataSet.fingerprint` was, if it was recorded."""
+    holdout: bool = False
+    """Whether the fingerprint is of the data after holding out."""
+
+    def load(self) -> DataSet:
+        """Load the data, undivided; a line on stderr says if they have changed.
+
+        Raises:
+            KilonetError: they are not there any more.
+        """
+        try:
+            data = load_data(self.source)
+        except KilonetError as error:
+            raise KilonetError(f"the data of {self.owner}: {error}; --data names others") from None
+        found = self.fingerprint and (data.hold_out() if self.holdout else data).fingerprint()
+        if found != self.fingerprint:
+            line = f"kilonet: {self.source} has changed since {self.owner} was made from it"
+            print(printable(line), file=sys.stderr)
+        return data
+
+
+def data_of_run(result: Result, owner: str) -> KnownData:
+    """Return what is known of the data of a run."""
+    run = result.recipe.run
+    return KnownData(owner, run.data, result.data_sha256, run.holdout)
