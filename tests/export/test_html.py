@@ -34,7 +34,7 @@ from kilonet.export.integer import (
     integer_logits,
 )
 from kilonet.export.manifest import read_manifest
-from kilonet.models.model import Model
+from kilonet.models.model import Model, load_model
 from kilonet.network.module import initial_network
 from kilonet.network.operations import Convolution
 from kilonet.network.section import ModelSection
@@ -326,7 +326,9 @@ def test_what_is_seen_is_what_is_recognised(clean: Page, best: IntegerNetwork) -
     pixels = seen(clean)
     recognised = clean.evaluate("() => Array.from(kilonet.recognise().pixels)")
     np.testing.assert_array_equal(pixels.flatten(), recognised)
-    scores = integer_logits(best, pixels[None, None])[0] / 2**best.fraction_bits
+    calibration = load_model("best").metadata.calibration
+    assert calibration
+    scores = integer_logits(best, pixels[None, None])[0] / 2**best.fraction_bits / calibration.temperature
     expected = np.exp(scores - scores.max())
     shares = clean.evaluate("() => kilonet.recognise().shares")
     np.testing.assert_allclose(shares, expected / expected.sum(), atol=1e-12)
@@ -516,7 +518,7 @@ def test_a_name_is_text_and_nothing_else(chromium: Browser, best: IntegerNetwork
 
 
 def test_parts_can_stand_in_a_page(best: IntegerNetwork) -> None:
-    for name in page_module.SCRIPTS:
+    for name in (*page_module.DRAWING_SCRIPTS, *page_module.PICTURE_SCRIPTS):
         assert "</script" not in page_source(name).lower()
         assert "<!--" not in page_source(name)
     assert "<" not in page_source("page.css")

@@ -8,6 +8,7 @@ from kilonet.data.datasets import DataSet
 from kilonet.data.digits.frame import SIDE, is_laid_out
 from kilonet.models.calibration import Calibration
 from kilonet.network.operations import Shape
+from kilonet.utils.errors import KilonetError
 from kilonet.utils.schema import Schema
 
 DIGIT_SHAPE: Shape = (1, SIDE, SIDE)
@@ -36,6 +37,22 @@ class Metadata(Schema):
     def name_of(self, label: int) -> str:
         """Return the name of a class, or its number if it has no name."""
         return str(label) if self.names is None else self.names[label]
+
+
+NO_METADATA = Metadata()
+
+
+def check_metadata(metadata: Metadata, shape: Shape, classes: int) -> None:
+    """Check that metadata fit a network.
+
+    Raises:
+        KilonetError: they name more or fewer classes, or say that it reads digits although it takes other images.
+    """
+    if metadata.names is not None and len(metadata.names) != classes:
+        raise KilonetError(f"it names {len(metadata.names)} classes, but its network has {classes}")
+    if metadata.digits and shape != DIGIT_SHAPE:
+        taken, needed = ("x".join(map(str, one)) for one in (shape, DIGIT_SHAPE))
+        raise KilonetError(f"it says that it reads digits, but its network takes {taken} pixels, not {needed}")
 
 
 def metadata_of(data: DataSet) -> Metadata:
