@@ -54,25 +54,53 @@
   }
 
   /** Return the network's input, Uint8Array [channel][row][column], of an image. One of the network's size is taken as
-      it is; any other is cropped in its middle to the same shape and scaled. */
+      it is; any other is cropped in its middle to the same shape and scaled, each pixel the mean over its area. */
   function pixelsOf(image) {
-    const context = newContext(columns, rows);
     const scale = Math.max(columns / image.width, rows / image.height);
-    const [width, height] = [columns / scale, rows / scale];
-    const [left, top] = [(image.width - width) / 2, (image.height - height) / 2];
-    context.imageSmoothingQuality = "high";
-    context.drawImage(image, left, top, width, height, 0, 0, columns, rows);
-    const { data } = context.getImageData(0, 0, columns, rows);
-    const places = rows * columns;
+    const [width, height] = [columns, rows].map((side) => Math.max(1, Math.round(side / scale)));
+    const context = newContext(width, height);
+    context.drawImage(image, Math.round((width - image.width) / 2), Math.round((height - image.height) / 2));
+    const { data } = context.getImageData(0, 0, width, height);
+    const [down, across] = [parts(rows, height), parts(columns, width)];
+    const pixels = new Uint8Array(channels * rows * columns);
     const paper = paperOf(data);
-    const pixels = new Uint8Array(channels * places);
-    for (let place = 0; place < places; place++) {
-      const alpha = data[4 * place + 3];
-      const colour = [0, 1, 2].map((at) => Math.round((data[4 * place + at] * alpha + paper * (255 - alpha)) / 255));
-      if (channels === 1) pixels[place] = grey(colour);
-      else colour.forEach((level, channel) => (pixels[channel * places + place] = level));
+    for (let row = 0, place = 0; row < rows; row++) {
+      for (let column = 0; column < columns; column++, place++) {
+        const colour = meanOf(data, width, down[row], across[column], paper);
+        if (channels === 1) pixels[place] = grey(colour);
+        else colour.forEach((level, channel) => (pixels[channel * rows * columns + place] = level));
+      }
     }
     return pixels;
+  }
+
+  /** Return for each of `count` equal parts of a side the places that it covers, each with the length covered. */
+  function parts(count, length) {
+    return Array.from({ length: count }, (_, part) => {
+      const [start, end] = [(part * length) / count, ((part + 1) * length) / count];
+      const first = Math.floor(start);
+      return Array.from({ length: Math.ceil(end) - first }, (_, at) => first + at).map((at) => [
+        at,
+        Math.min(end, at + 1) - Math.max(start, at),
+      ]);
+    });
+  }
+
+  /** Return the mean colour of an area, laid on paper, in whole levels. */
+  function meanOf(data, width, down, across, paper) {
+    const sums = [0, 0, 0];
+    let area = 0;
+    for (const [row, high] of down) {
+      for (const [column, wide] of across) {
+        const at = 4 * (row * width + column);
+        const alpha = data[at + 3];
+        area += high * wide;
+        for (let channel = 0; channel < 3; channel++) {
+          sums[channel] += (high * wide * (data[at + channel] * alpha + paper * (255 - alpha))) / 255;
+        }
+      }
+    }
+    return sums.map((total) => Math.round(total / area));
   }
 
   /** Return what lies below transparent pixels: white below a dark picture, black below a light one. */
@@ -107,7 +135,7 @@
 
   function showSeen(pixels) {
     const places = rows * columns;
-    const context = byId("seen").getContext("2d");
+    const context = byId("seen").getContext("2d", { willReadFrequently: true });
     [context.canvas.width, context.canvas.height] = [columns, rows];
     const image = context.createImageData(columns, rows);
     for (let place = 0; place < places; place++) {
