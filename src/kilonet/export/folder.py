@@ -8,6 +8,7 @@ killed in between is known as one of this model, and the same command completes 
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from filelock import FileLock, Timeout
 from kilonet.export.manifest import MANIFEST_FILE, Manifest, read_manifest
 from kilonet.models.model import MAXIMUM_BYTES, MODEL_FILE, Model
 from kilonet.utils.errors import InUse, KilonetError
-from kilonet.utils.files import flush_folder, read_bounded, remove_leftovers
+from kilonet.utils.files import flush_folder, read_bounded
 
 _LISTED = 5
 """The most files that a message names."""
@@ -36,6 +37,8 @@ _MARKS = {
     "model-int8.onnx": b"\x12\x07kilonet",
 }
 """What the head of every file that an export writes holds, in every version of Kilonet."""
+_TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, (*_MARKS, MODEL_FILE, MANIFEST_FILE)))})\.[a-z0-9_]{{8}}")
+"""The name of a temporary file of an earlier version, such as `.main.c.vgo50huk`."""
 
 
 class ExportFolder:
@@ -110,9 +113,8 @@ def _clean(home: Path, prefix: str) -> None:
     for left in home.iterdir():
         if left.name.startswith(prefix) and left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
-    if prefix == ".export-":
-        for name in (*_MARKS, MODEL_FILE, MANIFEST_FILE):
-            remove_leftovers(home / name)
+        elif prefix == ".export-" and _TEMPORARY.fullmatch(left.name) and left.is_file():
+            left.unlink()
 
 
 def _held(path: Path, model: Model) -> Manifest | None:
