@@ -87,16 +87,20 @@ def test_verify_sees_one_changed_weight(copied: Path, small_folder: Path, capsys
     changed, tables = re.subn(r"(weights_2\[\d+\] = {\s*)-?\d+", r"\g<1>127", text)
     assert tables == 2, "a table for vectors and one for any processor"
     (copied / "model.c").write_text(changed)
-    answer = command(capsys, "verify", copied, "--data", small_folder)
+    answer = command(capsys, "verify", copied, "--data", small_folder, "--run-foreign-code")
     assert answer.status == 1
-    assert answer.out.splitlines()[-1].endswith("DIFFERS")
+    row, named = answer.out.splitlines()[-2:]
+    assert row.endswith("DIFFERS")
+    assert named.startswith("model.c: differs")
 
 
 def test_verify_sees_a_changed_vector(copied: Path, small: DataSet) -> None:
     table = json.loads((copied / "model.json").read_text())
     table["vectors"][0]["logits"][3] += 1
-    (copied / "model.json").write_text(json.dumps(table))
-    assert not verify(copied, small.test).passed
+    (copied / "model.json").write_text(json.dumps(table) + "\n")
+    found = verify(copied, small.test)
+    assert not found.passed
+    assert [row.passed for row in found.rows] == [False, True]
 
 
 def test_an_exported_folder_is_a_model(exported: Path, small: DataSet) -> None:
@@ -121,7 +125,7 @@ def test_limits_are_held_and_nothing_is_written(
     assert (answer.status, answer.out) == (1, "")
     assert answer.err.startswith("kilonet: error: the network takes 2,8")
     assert len(answer.err.splitlines()) == 1
-    assert not list((tmp_path / "a").iterdir())
+    assert not list(tmp_path.iterdir())
     answer = command(capsys, *words, "--out", tmp_path / "b", "--max-flash", "8000")
     assert answer.status == 1
     assert "--max-flash" in answer.err
@@ -192,7 +196,14 @@ def _operation(number: int, key: str, change: Callable[[Any], Any]) -> Callable[
         (_operation(0, "weights", lambda weights: [-128, *weights[1:]]), "weights"),
         (_operation(0, "bias", lambda bias: [2**31 - 1, *bias[1:]]), "32 bits"),
         (_operation(1, "channels_in", lambda _: 11), "fit"),
-        (_operation(1, "kernel", lambda _: 300), "numbers"),
+        (_operation(1, "kernel", lambda _: 200), "numbers"),
+        (_operation(1, "kernel", lambda _: 300), "255"),
+        (_operation(1, "channels_out", lambda _: 70_000), "65535"),
+        (_operation(3, "size", lambda _: 256), "255"),
+        (_change("metadata", {"names": ["a", "b"]}), "names 2 classes"),
+        (_change("metadata", {"names": ["a" * 101] * 10}), "names"),
+        (_change("metadata", {"calibration": {"temperature": 0}}), "temperature"),
+        (_change("accuracies", {"html": 1.5}), "accuracies"),
         (_operation(1, "output", lambda _: None), "output"),
         (_operation(3, "size", lambda _: 100), "nothing"),
         (_operation(0, "kind", lambda _: "sigmoid"), "kind"),
@@ -218,18 +229,18 @@ def test_what_is_no_json_is_refused(content: bytes, copied: Path) -> None:
 def test_c_that_does_not_compile_is_refused(copied: Path, small: DataSet) -> None:
     (copied / "model.c").write_text("int broken(\n")
     with pytest.raises(KilonetError) as error:
-        verify(copied, small.test)
+        verify(copied, small.test, run_foreign_code=True)
     refusal(error, "failed")
     (copied / "model.c").unlink()
     with pytest.raises(KilonetError) as error:
-        kilonet.load(copied)
+        verify(copied, small.test, run_foreign_code=True)
     refusal(error, "model.c")
 
 
-def test_a_missing_compiler_is_reported(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_reported(exported: Path, small: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(KilonetError) as error:
-        kilonet.load(exported)
+        verify(exported, small.test)
     refusal(error, "no-such-compiler", "CC")
 
 

@@ -9,10 +9,13 @@ from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
-    parser.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="what 'kilonet export' wrote; its code is compiled and run"
-    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what 'kilonet export' wrote")
     parser.add_argument("--data", help=f"the test images to classify: {DATA} (default: those of the export)")
+    parser.add_argument(
+        "--run-foreign-code",
+        action="store_true",
+        help="compile and run the folder even if its files are not what 'kilonet export' writes; only if you trust it",
+    )
     add_json_flag(parser)
 
 
@@ -20,6 +23,7 @@ def run(flags: argparse.Namespace) -> int:
     from kilonet.export.training_data import verification_data
     from kilonet.export.verify import verify
 
-    verification = verify(flags.folder, verification_data(flags.folder, flags.data).test)
+    images = verification_data(flags.folder, flags.data).test
+    verification = verify(flags.folder, images, run_foreign_code=flags.run_foreign_code)
     print(json.dumps(verification.as_json()) if flags.json else printable_lines(verification))
     return 0 if verification.passed else 1

@@ -1,7 +1,7 @@
 """`kilonet export`: write a trained model to a folder in one of its forms, with a manifest that describes it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,18 +9,19 @@ from typing import Literal
 import numpy as np
 import torch
 
+import kilonet
 from kilonet.data.datasets import DataSet, Images
 from kilonet.evaluation.scoring import accuracy_of, evaluate
 from kilonet.export.c import codegen
 from kilonet.export.c.footprint import footprint_of
-from kilonet.export.html.page import PAGE_FILE, PageFacts, check_draws_digits, page_html
+from kilonet.export.folder import ExportFolder, open_folder
+from kilonet.export.forms import FORMS
+from kilonet.export.html.page import PAGE_FILE, check_takes_pictures
 from kilonet.export.integer import IntegerNetwork, Pixels, integer_logits
-from kilonet.export.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
-from kilonet.export.onnx import FLOAT_FILE, INT8_FILE
+from kilonet.export.manifest import MANIFEST_FILE, Manifest, manifest_content, same_network
 from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.models.model import MODEL_FILE, Model
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.files import write_atomically
 
 STORED_IMAGES = 8
 
@@ -107,16 +108,15 @@ def export_c(
         CheckFailed: a limit is exceeded; nothing is written.
         KilonetError: images of another size, or a folder that cannot be written or holds another model.
     """
-    prepare_folder(folder, model)
-    quantised = quantise(model, data.train)
-    sources = codegen.sources(quantised.network)
-    footprint = footprint_of(quantised.network, sources)
-    footprint.check(max_flash, max_ram)
-    for name, content in sources.items():
-        write_atomically(folder / name, content.encode())
-    _add_form(folder, "c", footprint.as_json(), _new_manifest(model, data, quantised.network))
+    with open_folder(folder, model) as target:
+        quantised = quantise(model, data.train)
+        manifest = _new_manifest(model, data, quantised.network)
+        sources = codegen.sources(quantised.network, model.metadata)
+        footprint = footprint_of(quantised.network, sources)
+        footprint.check(max_flash, max_ram)
+        files = _publish(target, manifest, {"c": footprint.as_json()}, model)
     figures = {**_holdout_figures(quantised), **footprint.as_json()}
-    return ExportResult(folder, (*sources, MANIFEST_FILE), figures, (_integers_line(quantised), str(footprint)))
+    return ExportResult(folder, files, figures, (_integers_line(quantised), str(footprint)))
 
 
 def export_onnx(model: Model, data: DataSet, folder: Path) -> ExportResult:
@@ -132,24 +132,16 @@ def export_onnx(model: Model, data: DataSet, folder: Path) -> ExportResult:
         KilonetError: a library of the extra `onnx` is missing, images of another size, or a folder
             that cannot be written or holds another model.
     """
-    # Imported only here, so that the other forms do not need the libraries of the extra `onnx`.
-    from kilonet.export.onnx.float32 import float_graph  # noqa: PLC0415
-    from kilonet.export.onnx.int8 import int8_graph  # noqa: PLC0415
+    # A missing library is told before the work begins.
 
-    prepare_folder(folder, model)
-    quantised = quantise(model, data.train)
-    network = quantised.network
-    graphs = {
-        ("onnx", FLOAT_FILE): float_graph(model, evaluate(model, data.test).accuracy),
-        ("onnx-int8", INT8_FILE): int8_graph(model, network, _integer_accuracy(network, data.test)),
-    }
-    model.save(folder / MODEL_FILE)
-    manifest = _new_manifest(model, data, network)
-    for (form, name), graph in graphs.items():
-        content = graph.SerializeToString(deterministic=True)
-        write_atomically(folder / name, content)
-        _add_form(folder, form, {"bytes": len(content)}, manifest)
-    files = (FLOAT_FILE, INT8_FILE, MODEL_FILE, MANIFEST_FILE)
+    with open_folder(folder, model) as target:
+        quantised = quantise(model, data.train)
+        accuracies = {
+            "onnx": evaluate(model, data.test).accuracy,
+            "onnx-int8": _integer_accuracy(quantised.network, data.test),
+        }
+        manifest = _new_manifest(model, data, quantised.network, accuracies)
+        files = _publish(target, manifest, dict.fromkeys(accuracies), model)
     return ExportResult(folder, files, _holdout_figures(quantised), (_integers_line(quantised),))
 
 
@@ -164,41 +156,26 @@ def export_html(model: Model, data: DataSet, folder: Path, name: str) -> ExportR
         name: the model's name on the page.
 
     Raises:
-        KilonetError: the network does not read digits, images of another size, or a folder that cannot be written or
-            holds another model.
+        KilonetError: the network takes images of neither one nor three channels, images of another size, or a folder
+            that cannot be written or holds another model.
     """
-    check_draws_digits(model.section.input_shape, model.section.classes)
-    prepare_folder(folder, model)
-    quantised = quantise(model, data.train)
-    accuracy = _integer_accuracy(quantised.network, data.test)
-    content = page_html(quantised.network, PageFacts(name, model.section.parameters, accuracy)).encode()
-    write_atomically(folder / PAGE_FILE, content)
-    _add_form(folder, "html", {"bytes": len(content)}, _new_manifest(model, data, quantised.network))
+    check_takes_pictures(model.section.input_shape)
+    with open_folder(folder, model) as target:
+        quantised = quantise(model, data.train)
+        accuracy = _integer_accuracy(quantised.network, data.test)
+        manifest = _new_manifest(model, data, quantised.network, {"html": accuracy}, name)
+        files = _publish(target, manifest, {"html": None}, model)
+    size = (folder / PAGE_FILE).stat().st_size
     figures = {
-        "bytes": len(content),
+        "bytes": size,
         "test_integer_accuracy": accuracy,
         "finetuned": quantised.finetuned_accuracy is not None,
     }
     summary = (
         f"Integers: {100 * accuracy:.2f}% of the test images",
-        f"Page: {len(content):,} bytes in one file, to be opened in any browser, offline too",
+        f"Page: {size:,} bytes in one file, to be opened in any browser, offline too",
     )
-    return ExportResult(folder, (PAGE_FILE, MANIFEST_FILE), figures, summary, is_page=True)
-
-
-def prepare_folder(folder: Path, model: Model) -> None:
-    """Make the folder of an export if it is missing, and check that it is empty or holds the same model.
-
-    Raises:
-        KilonetError: it cannot be made, holds something else, or holds another model.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        is_empty = not any(folder.iterdir())
-    except OSError as error:
-        raise KilonetError(f"{folder} cannot be made: {error.strerror}") from None
-    if not is_empty and read_manifest(folder).model_sha256 != model.sha256:
-        raise KilonetError(f"{folder} holds another model's export; choose another folder or empty it")
+    return ExportResult(folder, files, figures, summary, is_page=True)
 
 
 def _integer_accuracy(network: IntegerNetwork, images: Images) -> float:
@@ -219,18 +196,73 @@ def _integers_line(quantised: QuantisationResult) -> str:
     return f"Integers: {after:.2f}% of {images}, {before:.2f}% as floats"
 
 
-def _new_manifest(model: Model, data: DataSet, network: IntegerNetwork) -> Manifest:
+def _new_manifest(
+    model: Model, data: DataSet, network: IntegerNetwork, accuracies: Mapping[str, float] | None = None, name: str = ""
+) -> Manifest:
     """Return the manifest of a model's export with test vectors and no form yet."""
     pixels = _test_vectors(data.train)
-    logits = integer_logits(network, pixels)
-    known = (data.source, None if data.source is None else data.fingerprint())
-    return Manifest(model.section, model.sha256, network, pixels, logits, {}, model.metadata, *known)
+    return Manifest(
+        model.section,
+        model.sha256,
+        network,
+        pixels,
+        integer_logits(network, pixels),
+        forms={},
+        metadata=model.metadata,
+        data=data.source,
+        data_sha256=None if data.source is None else data.fingerprint(),
+        accuracies=accuracies or {},
+        # A folder's name need not be UTF-8, but a page is.
+        name=name.encode(errors="replace").decode(),
+        kilonet=kilonet.__version__,
+    )
 
 
-def _add_form(folder: Path, form: str, figures: dict[str, int | None], manifest: Manifest) -> None:
-    """Write the folder's manifest with the forms that it lists already and this one."""
-    forms = read_manifest(folder).forms if (folder / MANIFEST_FILE).exists() else {}
-    write_manifest(folder, dataclasses.replace(manifest, forms={**forms, form: figures}))
+def _publish(
+    target: ExportFolder, manifest: Manifest, forms: Mapping[str, Mapping[str, int | None] | None], model: Model
+) -> tuple[str, ...]:
+    """Write forms to a folder, beside those that it has already, and return the names of the files written.
+
+    Args:
+        target: the folder.
+        manifest: the manifest without forms.
+        forms: the figures of each form; None for the bytes of its one file.
+        model: the exported model.
+
+    Raises:
+        KilonetError: the folder has a form of other integers, or cannot be written.
+    """
+    contents = {form: FORMS[form].write(manifest, lambda: model) for form in forms}
+    figures = {form: found or {"bytes": len(_first(contents[form].values()))} for form, found in forms.items()}
+    files = {name: content for written in contents.values() for name, content in written.items()}
+    files[MANIFEST_FILE] = manifest_content(_with_held_forms(manifest, figures, target))
+    target.publish(files)
+    return tuple(files)
+
+
+def _first(contents: Iterable[bytes]) -> bytes:
+    return next(iter(contents))
+
+
+def _with_held_forms(
+    manifest: Manifest, forms: Mapping[str, Mapping[str, int | None]], target: ExportFolder
+) -> Manifest:
+    held = target.held
+    kept = {} if held is None else {form: figures for form, figures in held.forms.items() if form not in forms}
+    if held is None or not kept:
+        return dataclasses.replace(manifest, forms=forms)
+    if not same_network(held.network, manifest.network):
+        raise KilonetError(
+            f"{target.path} holds {' and '.join(kept)} of this model with other integers, as of other --data; "
+            "choose another folder or empty it"
+        )
+    accuracies = {form: held.accuracies[form] for form in kept if form in held.accuracies}
+    return dataclasses.replace(
+        manifest,
+        forms={**kept, **forms},
+        accuracies={**accuracies, **manifest.accuracies},
+        name=manifest.name or held.name,
+    )
 
 
 def _test_vectors(images: Images) -> Pixels:

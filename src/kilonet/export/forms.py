@@ -1,4 +1,4 @@
-"""The forms that an exported folder may hold: how each runs on this machine, and how much its logits may differ."""
+"""The forms that an exported folder may hold: how each is written and run, and how much its logits may differ."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from kilonet.export.c.bindings import CompiledC
+from kilonet.export.c.codegen import RUNTIME_FILES, sources
 from kilonet.export.html.browser import PageRunner
-from kilonet.export.html.page import PAGE_FILE
+from kilonet.export.html.page import PAGE_FILE, PageFacts, page_html
 from kilonet.export.integer import Pixels
-from kilonet.export.manifest import Manifest
+from kilonet.export.manifest import MANIFEST_FILE, Manifest
 from kilonet.export.onnx import FLOAT_FILE, INT8_FILE
 from kilonet.models.model import MODEL_FILE, Model, load_model
 from kilonet.utils.errors import KilonetError
@@ -41,8 +42,13 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Form:
-    """How to run a form and what to expect of it."""
+    """How to write a form, how to run it and what to expect of it."""
 
+    files: tuple[str, ...]
+    """Names of its files."""
+    write: Callable[[Manifest, Callable[[], Model]], dict[str, bytes]]
+    """Returns the content of the form's files by name. The second argument returns the trained model, which only some
+    forms need. Raises CannotRunHere if this machine lacks a library for it."""
     open: Callable[[Path, Manifest], FormRunner]
     """Raises CannotRunHere if this machine lacks a program or library for it, KilonetError if the folder is damaged."""
     allowance: Allowance | None = None
@@ -62,7 +68,35 @@ def trained_model(folder: Path, manifest: Manifest) -> Model:
     model = load_model(folder / MODEL_FILE)
     if model.sha256 != manifest.model_sha256:
         raise KilonetError(f"{folder / MODEL_FILE}: not the model that was exported to this folder; export it again")
+    if (model.section, model.metadata) != (manifest.section, manifest.metadata):
+        raise KilonetError(f"{folder / MANIFEST_FILE}: describes another model than {MODEL_FILE}; export it again")
     return model
+
+
+def _write_c(manifest: Manifest, _: Callable[[], Model]) -> dict[str, bytes]:
+    return {name: text.encode() for name, text in sources(manifest.network, manifest.metadata).items()}
+
+
+def _write_html(manifest: Manifest, _: Callable[[], Model]) -> dict[str, bytes]:
+    facts = PageFacts(manifest.name, manifest.section.parameters, manifest.accuracies.get("html"))
+    return {PAGE_FILE: page_html(manifest.network, facts, manifest.metadata).encode()}
+
+
+def _write_float(manifest: Manifest, trained: Callable[[], Model]) -> dict[str, bytes]:
+    # Imported only here and below, so that the other forms do not need the libraries of the extra `onnx`.
+    from kilonet.export.onnx.float32 import float_graph  # noqa: PLC0415
+
+    graph = float_graph(trained(), manifest.accuracies.get("onnx"))
+    return {FLOAT_FILE: graph.SerializeToString(deterministic=True)}
+
+
+def _write_int8(manifest: Manifest, trained: Callable[[], Model]) -> dict[str, bytes]:
+    from kilonet.export.onnx.int8 import int8_graph  # noqa: PLC0415
+
+    model = trained()
+    graph = int8_graph(model, manifest.network, manifest.accuracies.get("onnx-int8"))
+    # The trained model stands beside the two graphs, which are always written together.
+    return {INT8_FILE: graph.SerializeToString(deterministic=True), MODEL_FILE: model.content}
 
 
 def _open_c(folder: Path, manifest: Manifest) -> FormRunner:
@@ -71,7 +105,6 @@ def _open_c(folder: Path, manifest: Manifest) -> FormRunner:
 
 def _open_onnx(name: str) -> Callable[[Path, Manifest], FormRunner]:
     def open_file(folder: Path, manifest: Manifest) -> FormRunner:
-        # Imported only here, so that the other forms do not need the libraries of the extra `onnx`.
         from kilonet.export.onnx.session import OnnxSession  # noqa: PLC0415
 
         return OnnxSession(folder / name, manifest.section.input_shape, manifest.section.classes)
@@ -84,9 +117,16 @@ def _open_html(folder: Path, _: Manifest) -> FormRunner:
 
 
 FORMS: Mapping[str, Form] = {
-    "c": Form(_open_c),
-    "html": Form(_open_html),
-    "onnx": Form(_open_onnx(FLOAT_FILE), Allowance(with_trained=True, logits=0.0, predictions=0.0)),
-    "onnx-int8": Form(_open_onnx(INT8_FILE), Allowance(with_trained=False, logits=0.05, predictions=5e-4)),
+    "c": Form((*RUNTIME_FILES, "model.h", "model.c"), _write_c, _open_c),
+    "html": Form((PAGE_FILE,), _write_html, _open_html),
+    "onnx": Form(
+        (FLOAT_FILE,), _write_float, _open_onnx(FLOAT_FILE), Allowance(with_trained=True, logits=0.0, predictions=0.0)
+    ),
+    "onnx-int8": Form(
+        (INT8_FILE, MODEL_FILE),
+        _write_int8,
+        _open_onnx(INT8_FILE),
+        Allowance(with_trained=False, logits=0.05, predictions=5e-4),
+    ),
 }
 """All forms by their names in the manifest; docs/ONNX.md explains the allowances."""

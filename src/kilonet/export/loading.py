@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 def load(source: str | Path) -> "model.Model | ExportedModel":
     """Load a model by packaged name, from a run folder, from a model file or from an exported folder.
 
-    The C code of an exported folder is compiled and run: load only folders that you trust.
+    A folder with a `model.safetensors` is read from it, whatever else is there. Loading runs nothing from any file.
 
     Raises:
-        KilonetError: there is no such model, it is damaged, or this machine cannot run it.
+        KilonetError: there is no such model, or it is damaged.
     """
     folder = Path(source)
-    if str(source) in model.packaged_models() or not folder.is_dir():
+    if str(source) in model.packaged_models() or not folder.is_dir() or (folder / model.MODEL_FILE).exists():
         return model.load_model(source)
     # Only an exported folder needs these modules; loading a trained model by name does not wait for them.
     from kilonet.export.exported_model import ExportedModel  # noqa: PLC0415

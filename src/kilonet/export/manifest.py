@@ -1,8 +1,12 @@
-"""The manifest of an exported folder, `model.json`: the integer network, its source and test vectors for every form."""
+"""The manifest of an exported folder, `model.json`: all that its forms are written from.
+
+It holds the integer network, the metadata of the trained model, the figures of each form and test vectors.
+"""
 
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -23,12 +27,12 @@ from kilonet.export.integer import (
     Requantisation,
     Sums,
 )
-from kilonet.models.metadata import Metadata
+from kilonet.models.metadata import NO_METADATA, Metadata, check_metadata
 from kilonet.network.operations import Convolution, MaxPooling, Shape
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.files import read_bounded, write_atomically
-from kilonet.utils.schema import Schema, first_complaint
+from kilonet.utils.files import read_bounded
+from kilonet.utils.schema import Fraction, Schema, first_complaint
 
 MANIFEST_FILE = "model.json"
 _MAXIMUM_BYTES = 64 << 20
@@ -37,6 +41,9 @@ Int8 = Annotated[int, Field(ge=-127, le=127)]
 Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 UInt8 = Annotated[int, Field(ge=0, le=255)]
+# What the fields of a kilonet_operation in C hold.
+_Channels = Annotated[int, Field(ge=1, le=(1 << 16) - 1)]
+_Side = Annotated[int, Field(ge=1, le=255)]
 
 
 class _RequantisationSchema(Schema, strict=False):
@@ -47,18 +54,18 @@ class _RequantisationSchema(Schema, strict=False):
 
 class _OperationSchema(Schema, strict=False):
     kind: Literal["convolution", "max-pool", "average-pool"]
-    channels_in: Annotated[int, Field(ge=1)] = 1
-    channels_out: Annotated[int, Field(ge=1)] = 1
-    kernel: Annotated[int, Field(ge=1)] = 1
-    padding: Annotated[int, Field(ge=0)] = 0
-    groups: Annotated[int, Field(ge=1)] = 1
+    channels_in: _Channels = 1
+    channels_out: _Channels = 1
+    kernel: _Side = 1
+    padding: UInt8 = 0
+    groups: _Channels = 1
     relu: bool = False
     weights: tuple[Int8, ...] = ()
     bias: tuple[Int32, ...] = ()
     pad: tuple[UInt8, ...] = ()
     skip: tuple[Int32, ...] | None = None
     output: _RequantisationSchema | None = None
-    size: Annotated[int, Field(ge=1)] = 1
+    size: _Side = 1
 
 
 class _VectorSchema(Schema, strict=False):
@@ -70,10 +77,13 @@ class _ManifestSchema(Schema, strict=False):
     format: Literal["kilonet export"] = "kilonet export"
     specification: Literal[1] = 1
     model: ModelSection
-    model_sha256: str
-    metadata: Metadata = Metadata()
-    data: str | None = None
-    data_sha256: str | None = None
+    data: Annotated[str, Field(max_length=4096)] | None = None
+    data_sha256: Annotated[str, Field(max_length=64)] | None = None
+    model_sha256: Annotated[str, Field(max_length=64)]
+    kilonet: Annotated[str, Field(max_length=100)] = ""
+    name: Annotated[str, Field(max_length=1000)] = ""
+    metadata: Metadata = NO_METADATA
+    accuracies: dict[str, Fraction] = Field(default_factory=dict)
     fraction_bits: Annotated[int, Field(ge=0, le=16)]
     operations: tuple[_OperationSchema, ...]
     vectors: tuple[_VectorSchema, ...]
@@ -92,18 +102,24 @@ class Manifest:
     """Images of the test vectors, uint8 (N, channels, rows, columns)."""
     logits: NDArray[np.int32]
     """Logits of the integer reference for these images, int32 (N, classes)."""
-    forms: dict[str, dict[str, int | None]]
+    forms: Mapping[str, Mapping[str, int | None]]
     """Figures of each form in the folder, such as bytes of flash and RAM, by the form's name."""
-    metadata: Metadata = field(default_factory=Metadata)
-    """The exported model's: class names, kind of images, calibration."""
     data: str | None = None
     """The data on which the model was exported, as `load_data` takes them; None if they are not known."""
     data_sha256: str | None = None
     """The fingerprint of these data."""
+    metadata: Metadata = NO_METADATA
+    """The exported model's: class names, kind of images, calibration."""
+    accuracies: Mapping[str, float] = field(default_factory=dict)
+    """Fraction of the test images that a form states about itself, by the form's name."""
+    name: str = ""
+    """The model's name on the page."""
+    kilonet: str = ""
+    """The version of Kilonet that wrote the folder; empty for versions that did not say so."""
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `model.json` into a folder, atomically."""
+def manifest_content(manifest: Manifest) -> bytes:
+    """Return the content of `model.json`."""
     entries = [operation_as_json(operation) for operation in manifest.network.operations]
     vectors = [
         {"pixels": base64.b64encode(image.tobytes()).decode("ascii"), "logits": row.tolist()}
@@ -114,15 +130,27 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "specification": SPECIFICATION,
         "model": manifest.section.model_dump(mode="json", exclude_none=True),
         "model_sha256": manifest.model_sha256,
+        "kilonet": manifest.kilonet,
+        "name": manifest.name,
         "metadata": manifest.metadata.model_dump(mode="json", exclude_none=True),
         "data": manifest.data,
         "data_sha256": manifest.data_sha256,
+        "accuracies": dict(manifest.accuracies),
         "fraction_bits": manifest.network.fraction_bits,
-        "forms": manifest.forms,
+        "forms": {form: dict(figures) for form, figures in manifest.forms.items()},
         "operations": entries,
         "vectors": vectors,
     }
-    write_atomically(folder / MANIFEST_FILE, (json.dumps(table) + "\n").encode())
+    return (json.dumps(table) + "\n").encode()
+
+
+def same_network(network: IntegerNetwork, other: IntegerNetwork) -> bool:
+    """Return whether two integer networks are the same number by number."""
+    first, second = (
+        (one.input_shape, one.fraction_bits, [operation_as_json(operation) for operation in one.operations])
+        for one in (network, other)
+    )
+    return first == second
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -172,6 +200,7 @@ def _requantisation_as_json(output: Requantisation) -> dict[str, list[int]]:
 
 def _manifest_of(table: _ManifestSchema) -> Manifest:
     shape = table.model.input_shape
+    check_metadata(table.metadata, shape, table.model.classes)
     operations: list[IntegerOperation] = []
     for entry in table.operations:
         operation = _operation(entry, shape)
@@ -195,6 +224,9 @@ def _manifest_of(table: _ManifestSchema) -> Manifest:
         metadata=table.metadata,
         data=table.data,
         data_sha256=table.data_sha256,
+        accuracies=table.accuracies,
+        name=table.name,
+        kilonet=table.kilonet,
     )
 
 

@@ -1,8 +1,15 @@
-"""`kilonet verify`: compare every exported form with the reference on the test vectors and the whole test set."""
+"""`kilonet verify`: compare every exported form with the reference on the test vectors and the whole test set.
 
+First every file of the folder is compared with what `kilonet export` writes. Where all are the same, these files are
+written again into a folder of our own and run there; where one differs, nothing of the folder is run unless the caller
+says so.
+"""
+
+import functools
 import math
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +18,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import kilonet
 from kilonet.data.datasets import Images
 from kilonet.evaluation.scoring import accuracy_of
 from kilonet.export.forms import FORMS, TOLERANCE, Allowance, FormRunner, trained_model
 from kilonet.export.integer import Pixels, integer_logits
-from kilonet.export.manifest import Manifest, read_manifest
+from kilonet.export.manifest import MANIFEST_FILE, Manifest, manifest_content, read_manifest
+from kilonet.models.model import Model
 from kilonet.network.operations import check_pixels
 from kilonet.utils.errors import CannotRunHere, KilonetError
+from kilonet.utils.files import read_bounded
 from kilonet.utils.text_tables import aligned
 
 _MICROSECONDS = 1e6
@@ -51,26 +61,46 @@ class Verification:
     images: int
     vectors: int
     rows: tuple[FormResult, ...]
+    """Empty if nothing was run, because of foreign files."""
     not_run: dict[str, str]
     """Why a form could not run on this machine, by its name."""
+    foreign: dict[str, str]
+    """The files that are not what `kilonet export` writes, by name, and in what they are not."""
+    written_by: str = ""
+    """The version of Kilonet that wrote the folder, if it is another than this and there are foreign files."""
 
     @property
     def passed(self) -> bool:
-        """Whether no form differs by more than the specification allows."""
-        return all(row.passed for row in self.rows)
+        """Whether the forms were run and none differs by more than the specification allows."""
+        return bool(self.rows) and all(row.passed for row in self.rows)
 
     def as_json(self) -> dict[str, Any]:
         """Return all fields as plain lists and numbers."""
         return {**asdict(self), "passed": self.passed}
 
     def __str__(self) -> str:
-        """Return the table with one line for each form."""
+        """Return the table with one line for each form, and one line for each foreign file."""
+        return "\n".join([*self._table(), *self._foreign_lines()])
+
+    def _table(self) -> list[str]:
+        if not self.rows:
+            return []
         heads = ("form", "accuracy", "logits", "predictions", "flash", "RAM", "us/image", "")
         rows = [heads, *(_cells(row) for row in self.rows)]
         lines = aligned(rows, (0,))
         head = f"{self.images:,} test images and {self.vectors} stored vectors; logits and predictions: how many differ"
         notes = [f"{form}: not run here: {reason}" for form, reason in self.not_run.items()]
-        return "\n".join([head, "", lines[0], "-" * max(map(len, lines)), *lines[1:], *notes])
+        return [head, "", lines[0], "-" * max(map(len, lines)), *lines[1:], *notes]
+
+    def _foreign_lines(self) -> list[str]:
+        if not self.foreign:
+            return []
+        lines = [f"{name}: {reason}" for name, reason in self.foreign.items()]
+        if self.written_by:
+            lines.append(f"Kilonet {self.written_by} wrote this folder, and this is {kilonet.__version__}")
+        if not self.rows:
+            lines.append("Nothing of this folder was run. Export the model again, or run it with --run-foreign-code")
+        return lines
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +113,13 @@ class _Logits:
     """Mean time of a test image."""
 
 
-def verify(folder: Path, images: Images) -> Verification:
-    """Run every form in an exported folder and compare it with the reference.
+def verify(folder: Path, images: Images, *, run_foreign_code: bool = False) -> Verification:
+    """Compare the files of an exported folder with what an export writes, run every form, and compare their logits.
 
     Args:
         folder: an exported folder.
         images: the test set.
+        run_foreign_code: whether a folder whose files differ is run all the same.
 
     Raises:
         KilonetError: no such folder, a damaged manifest or form, images of another size, or no form that can run on
@@ -96,27 +127,95 @@ def verify(folder: Path, images: Images) -> Verification:
     """
     manifest = read_manifest(folder)
     check_pixels(images.pixels, manifest.section.input_shape)
-    forms, not_run = _open_forms(folder, manifest)
-    rows = tuple(_rows(folder, manifest, forms, images))
-    return Verification(len(images), len(manifest.pixels), rows, not_run)
-
-
-def _open_forms(folder: Path, manifest: Manifest) -> tuple[dict[str, FormRunner], dict[str, str]]:
-    forms: dict[str, FormRunner] = {}
-    not_run: dict[str, str] = {}
     for name in manifest.forms:
         if name not in FORMS:
             raise KilonetError(f"{folder}: its form '{name}' is unknown to this version of Kilonet")
+    trained = functools.cache(lambda: trained_model(folder, manifest))
+    own, not_run = _own_files(manifest, trained)
+    foreign = foreign_files(folder, own, uncompared=_files_of_forms_not_written(not_run))
+    if foreign and not run_foreign_code:
+        return Verification(len(images), len(manifest.pixels), (), not_run, foreign, _other_version(manifest))
+    with tempfile.TemporaryDirectory(prefix="kilonet-") as copy:
+        # What is run is what was compared, and nothing else lies beside it.
+        for name, content in own.items():
+            (Path(copy) / name).write_bytes(content)
+        forms = _open_forms(folder if foreign else Path(copy), manifest, not_run)
+        rows = tuple(_rows(trained, manifest, forms, images))
+    return Verification(len(images), len(manifest.pixels), rows, not_run, foreign, _other_version(manifest))
+
+
+def foreign_files(folder: Path, own: Mapping[str, bytes], uncompared: Collection[str] = ()) -> dict[str, str]:
+    """Return what is not as an export writes it in a folder: names of files, and in what they differ.
+
+    Args:
+        folder: the folder.
+        own: the content of the files that an export writes, by name.
+        uncompared: names of files that may be there with any content.
+
+    Raises:
+        KilonetError: a file cannot be read.
+    """
+    there = {file.name for file in folder.iterdir()}
+    found: dict[str, str] = {}
+    for name in sorted((there | set(own)) - set(uncompared)):
+        if name not in there:
+            found[name] = "missing"
+        elif name not in own:
+            found[name] = "not written by kilonet export"
+        elif not _holds(folder / name, own[name]):
+            found[name] = "differs from what kilonet export writes"
+    return found
+
+
+def _holds(file: Path, content: bytes) -> bool:
+    # Anything but a file, such as a pipe, might never end.
+    if not file.is_file() or file.stat().st_size != len(content):
+        return False
+    return read_bounded(file, len(content), "a file of this export") == content
+
+
+def _own_files(manifest: Manifest, trained: Callable[[], Model]) -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return the files that an export with this manifest writes, and why some forms cannot be written here."""
+    own = {MANIFEST_FILE: manifest_content(manifest)}
+    not_run: dict[str, str] = {}
+    for form in manifest.forms:
         try:
-            forms[name] = FORMS[name].open(folder, manifest)
+            own |= FORMS[form].write(manifest, trained)
+        except CannotRunHere as error:
+            not_run[form] = str(error)
+    return own, not_run
+
+
+def _files_of_forms_not_written(not_run: Mapping[str, str]) -> set[str]:
+    return {name for form in not_run for name in FORMS[form].files}
+
+
+def _other_version(manifest: Manifest) -> str:
+    return "" if manifest.kilonet == kilonet.__version__ else manifest.kilonet or "of another version"
+
+
+def _open_forms(place: Path, manifest: Manifest, not_run: dict[str, str]) -> dict[str, FormRunner]:
+    """Open the forms in a folder; why one cannot run here is added to `not_run`.
+
+    Raises:
+        KilonetError: none can run here.
+    """
+    forms: dict[str, FormRunner] = {}
+    for name in manifest.forms:
+        if name in not_run:
+            continue
+        try:
+            forms[name] = FORMS[name].open(place, manifest)
         except CannotRunHere as error:
             not_run[name] = str(error)
     if not_run and not forms:
         raise KilonetError(next(iter(not_run.values())))
-    return forms, not_run
+    return forms
 
 
-def _rows(folder: Path, manifest: Manifest, forms: dict[str, FormRunner], images: Images) -> Iterator[FormResult]:
+def _rows(
+    trained: Callable[[], Model], manifest: Manifest, forms: dict[str, FormRunner], images: Images
+) -> Iterator[FormResult]:
     reference = _classify(lambda pixels: integer_logits(manifest.network, pixels), manifest, images)
     stored = int((reference.vectors != manifest.logits).sum())
     seconds = reference.microseconds
@@ -124,7 +223,7 @@ def _rows(folder: Path, manifest: Manifest, forms: dict[str, FormRunner], images
     for name, form in forms.items():
         allowance = FORMS[name].allowance
         found = _classify(form.logits, manifest, images)
-        wanted = _expected_logits(folder, manifest, images, reference, allowance)
+        wanted = _expected_logits(trained, manifest, images, reference, allowance)
         differing, predictions = _differing_logits(found, wanted, allowance), _differing_predictions(found, wanted)
         passed = _is_allowed(differing, predictions, found, allowance)
         bytes_of = (manifest.forms[name].get("flash"), manifest.forms[name].get("ram"))
@@ -140,13 +239,13 @@ def _classify(classify: Callable[[Pixels], NDArray[Any]], manifest: Manifest, im
 
 
 def _expected_logits(
-    folder: Path, manifest: Manifest, images: Images, reference: _Logits, allowance: Allowance | None
+    trained: Callable[[], Model], manifest: Manifest, images: Images, reference: _Logits, allowance: Allowance | None
 ) -> _Logits:
     """Return the logits that a form must give, in the form's unit."""
     if allowance is None:
         return reference
     if allowance.with_trained:
-        model = trained_model(folder, manifest)
+        model = trained()
         return _classify(lambda pixels: model.logits(torch.tensor(pixels)).numpy(), manifest, images)
     unit = 2.0**-manifest.network.fraction_bits
     return _Logits(reference.images * unit, reference.vectors * unit)

@@ -40,6 +40,22 @@ class Metadata(Schema):
         return str(label) if self.names is None else self.names[label]
 
 
+NO_METADATA = Metadata()
+
+
+def check_metadata(metadata: Metadata, shape: Shape, classes: int) -> None:
+    """Check that metadata fit a network.
+
+    Raises:
+        KilonetError: they name more or fewer classes, or say that it reads digits although it takes other images.
+    """
+    if metadata.names is not None and len(metadata.names) != classes:
+        raise KilonetError(f"it names {len(metadata.names)} classes, but its network has {classes}")
+    if metadata.digits and shape != DIGIT_SHAPE:
+        taken, needed = ("x".join(map(str, one)) for one in (shape, DIGIT_SHAPE))
+        raise KilonetError(f"it says that it reads digits, but its network takes {taken} pixels, not {needed}")
+
+
 def metadata_of(data: DataSet) -> Metadata:
     """Return the metadata of a model that is trained on a data set: class names, and whether it reads digits.
 

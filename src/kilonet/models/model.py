@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kilonet.models.calibration import UNFITTED
-from kilonet.models.metadata import Metadata
+from kilonet.models.metadata import NO_METADATA, Metadata, check_metadata
 from kilonet.network.memory import MAXIMUM_IMAGE_BYTES, check_prediction_memory, image_bytes, weight_bytes
 from kilonet.network.module import initial_network
 from kilonet.network.operations import check_pixels
@@ -42,7 +42,6 @@ _SCORING_BYTES = MAXIMUM_IMAGE_BYTES
 """The most bytes of activations that scoring takes, for networks of which `SCORING_BATCH` images would take more."""
 _TENSOR_HEAD_BYTES = 256
 """More than a tensor takes in the header of a model file."""
-_NO_METADATA = Metadata()
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Classifier(ABC):
 
     section: ModelSection
     """The description of the network."""
-    metadata: Metadata = _NO_METADATA
+    metadata: Metadata = NO_METADATA
     """Class names, kind of images, calibration."""
 
     @abstractmethod
@@ -89,9 +88,8 @@ class Classifier(ABC):
 class Model(Classifier):
     """A trained network; `network` is its torch module, in evaluation mode."""
 
-    def __init__(self, section: ModelSection, state: Mapping[str, Tensor], metadata: Metadata = _NO_METADATA) -> None:
-        if metadata.names is not None and len(metadata.names) != section.classes:
-            raise KilonetError(f"it names {len(metadata.names)} classes, but its network has {section.classes}")
+    def __init__(self, section: ModelSection, state: Mapping[str, Tensor], metadata: Metadata = NO_METADATA) -> None:
+        check_metadata(metadata, section.input_shape, section.classes)
         self.section = section
         self.metadata = metadata
         self.network = initial_network(section, seed=0)
@@ -111,7 +109,12 @@ class Model(Classifier):
     @property
     def sha256(self) -> str:
         """The SHA-256 of the file that `save` writes."""
-        return hashlib.sha256(serialise(self.section, self.network.state(), self.metadata)).hexdigest()
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def content(self) -> bytes:
+        """The content of the file that `save` writes."""
+        return serialise(self.section, self.network.state(), self.metadata)
 
     @property
     def trained_sha256(self) -> str:
@@ -120,19 +123,19 @@ class Model(Classifier):
 
     def save(self, path: Path) -> None:
         """Write the model file atomically."""
-        write_atomically(path, serialise(self.section, self.network.state(), self.metadata))
+        write_atomically(path, self.content)
 
 
-def serialise(section: ModelSection, state: Mapping[str, Tensor], metadata: Metadata = _NO_METADATA) -> bytes:
+def serialise(section: ModelSection, state: Mapping[str, Tensor], metadata: Metadata = NO_METADATA) -> bytes:
     """Return the content of a model file; equal weights and metadata give equal bytes."""
     header = {"format_version": FORMAT_VERSION, "model": section.model_dump(mode="json", exclude_none=True)}
-    if metadata != _NO_METADATA:
+    if metadata != NO_METADATA:
         header["metadata"] = metadata.model_dump(mode="json", exclude_none=True)
     tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.items()}
     return safetensors.torch.save(tensors, {"kilonet": json.dumps(header, sort_keys=True)})
 
 
-def check_storable(section: ModelSection, metadata: Metadata = _NO_METADATA) -> None:
+def check_storable(section: ModelSection, metadata: Metadata = NO_METADATA) -> None:
     """Check that `load_model` will take the model file of a network, before the network is trained.
 
     Raises:

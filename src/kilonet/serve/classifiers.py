@@ -1,7 +1,6 @@
 """A model in a form that many threads can use at once."""
 
 import tempfile
-import threading
 from pathlib import Path
 
 import torch
@@ -18,8 +17,8 @@ _BATCH = 50
 
 
 def thread_safe(classifier: Classifier) -> Classifier:
-    """Return the same network for many threads: a trained model in onnxruntime, an exported folder behind a lock."""
-    return OnnxClassifier(classifier) if isinstance(classifier, Model) else LockedClassifier(classifier)
+    """Return the same network for many threads: a trained model in onnxruntime, an exported folder as it is."""
+    return OnnxClassifier(classifier) if isinstance(classifier, Model) else classifier
 
 
 class OnnxClassifier(Classifier):
@@ -35,17 +34,3 @@ class OnnxClassifier(Classifier):
     def logits(self, pixels: Tensor) -> Tensor:
         """Return logits, float32 (N, classes), of images, uint8 (N, channels, rows, columns)."""
         return torch.cat([torch.from_numpy(self._session.logits(part.numpy())) for part in pixels.split(_BATCH)])
-
-
-class LockedClassifier(Classifier):
-    """A classifier with working memory of its own, such as an exported folder's C, used by one thread at a time."""
-
-    def __init__(self, classifier: Classifier) -> None:
-        self.section, self.metadata = classifier.section, classifier.metadata
-        self._classifier = classifier
-        self._lock = threading.Lock()
-
-    def logits(self, pixels: Tensor) -> Tensor:
-        """Return logits, float32 (N, classes), of images, uint8 (N, channels, rows, columns)."""
-        with self._lock:
-            return self._classifier.logits(pixels)

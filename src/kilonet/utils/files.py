@@ -97,7 +97,7 @@ def _replace(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
 def _rename(temporary: Path, path: Path) -> None:
@@ -137,7 +137,7 @@ def _is_locked(stream: BinaryIO) -> bool:
     return os.fstat(stream.fileno()).st_nlink > 0
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Flush a folder, so that a rename in it survives a power cut; some systems cannot open folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -13,14 +13,14 @@ from kilonet.network.operations import Shape, check_pixels
 from kilonet.utils.compilers import find_compiler, run_compiler
 from kilonet.utils.errors import KilonetError
 
-FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O3", "-fPIC", "-shared")
+FLAGS = ("-std=c99", "-O3", "-fPIC", "-shared")
 
 
 class CompiledC:
     """The compiled C of an exported folder. Its working memory is static, so only one thread may call it at a time."""
 
     def __init__(self, folder: Path, input_shape: Shape, classes: int) -> None:
-        """Compile the folder's C and load it. This runs code from that folder.
+        """Compile the folder's C and load it. This runs code from that folder: `verify` gives it one of its own.
 
         Raises:
             KilonetError: there is no compiler, or it fails.

@@ -5,6 +5,7 @@ them in blocks for processors with suitable vector instructions; the preprocesso
 the tables take on a microcontroller are counted here exactly.
 """
 
+import string
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -22,6 +23,7 @@ from kilonet.export.integer import (
     Requantisation,
     rounding_half,
 )
+from kilonet.models.metadata import NO_METADATA, Metadata
 from kilonet.network.c_ram import Computed, OperationMemory, c_ram_bytes, memory_of, scratch_bytes
 from kilonet.network.operations import GlobalAveragePooling, MaxPooling, Shape
 
@@ -34,6 +36,13 @@ _BEYOND = 4
 """KILONET_BEYOND of kilonet_runtime.h."""
 _OPERATION_BYTES = 68
 """Size of a kilonet_operation where pointers take four bytes."""
+_PLAIN_BYTES = frozenset(f"{string.ascii_letters}{string.digits} .-_".encode())
+_FIELDS = (
+    *("weights", "bias", "multiplier", "shift", "offset", "skip", "pad", "state", "pixel", "memory", "sums"),
+    *("memory_size", "row_size", "inputs", "outputs", "rows", "columns", "multiple", "kind", "window", "padding"),
+    "relu",
+)
+"""The fields of a kilonet_operation in order, in which C++ wants them initialised."""
 
 
 def memory_bytes(network: IntegerNetwork) -> int:
@@ -61,12 +70,17 @@ def table_bytes(network: IntegerNetwork) -> int:
     )
 
 
-def sources(network: IntegerNetwork) -> dict[str, str]:
-    """Return the content of the form's files by name."""
+def sources(network: IntegerNetwork, metadata: Metadata = NO_METADATA) -> dict[str, str]:
+    """Return the content of the form's files by name.
+
+    Args:
+        network: the integer network.
+        metadata: the model's metadata, which the header states.
+    """
     runtime = {
         name: (files("kilonet.export.c") / "runtime" / name).read_text(encoding="utf-8") for name in RUNTIME_FILES
     }
-    return {**runtime, "model.h": _header(network), "model.c": _tables_file(network)}
+    return {**runtime, "model.h": _header(network, metadata), "model.c": _tables_file(network)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,13 +117,18 @@ def _requantisation_tables(output: Requantisation) -> Iterator[_CTable]:
         yield _CTable("offset", "int64_t", output.offset - rounding_half(output.shift))
 
 
-def _header(network: IntegerNetwork) -> str:
+def _header(network: IntegerNetwork, metadata: Metadata) -> str:
     channels, rows, columns = network.input_shape
-    return f"""/* Written by kilonet export. */
+    return f"""/* Written by kilonet export. C99; C++20 compiles it too.
+ * The names are the same for every network: link only one to a program. */
 #ifndef KILONET_MODEL_H
 #define KILONET_MODEL_H
 
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
 
 #define KILONET_CHANNELS {channels}
 #define KILONET_ROWS {rows}
@@ -118,13 +137,57 @@ def _header(network: IntegerNetwork) -> str:
 #define KILONET_CLASSES {network.classes}
 /* A logit divided by two to this power is approximately the logit of the float network. */
 #define KILONET_FRACTION_BITS {network.fraction_bits}
-
+/* 1 if the images are digits as MNIST has them: light on black, 20 pixels long, the centre of mass in the middle. */
+#define KILONET_READS_DIGITS {int(metadata.reads_digits(network.input_shape, network.classes))}
+{_names_macro(metadata)}{_calibration_macros(metadata)}
 /* Classifies one image: pixels [channel][row][column] to one logit for each class; the largest is that of the predicted
  * class. Working memory is static, so calls must not overlap. */
 void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILONET_CLASSES]);
 
+#ifdef __cplusplus
+}}
+#endif
+
 #endif
 """
+
+
+def _names_macro(metadata: Metadata) -> str:
+    """Return the macro of the classes' names, which takes no memory unless it is used; '' if they have none."""
+    if metadata.names is None:
+        return ""
+    names = ", \\\n     ".join(map(_c_string, metadata.names))
+    return f"""
+/* The names of the classes in UTF-8: static const char *const names[KILONET_CLASSES] = KILONET_CLASS_NAMES; */
+#define KILONET_CLASS_NAMES \\
+    {{{names}}}
+"""
+
+
+def _calibration_macros(metadata: Metadata) -> str:
+    """Return macros of the calibration, which only code with floating point can use; '' for none."""
+    calibration = metadata.calibration
+    if calibration is None:
+        return ""
+    macros = f"""
+/* With l = logits / 2^KILONET_FRACTION_BITS, the probabilities are softmax(l / KILONET_TEMPERATURE). A class of a lower
+ * probability than KILONET_SURE_FROM is uncertain. */
+#define KILONET_TEMPERATURE {calibration.temperature!r}
+#define KILONET_SURE_FROM {calibration.sure_from!r}
+"""
+    if calibration.energy_from is None:
+        return macros
+    return f"""{macros}/* An image is unlike those of the training if log(sum(exp(l))) is below this. */
+#define KILONET_ENERGY_FROM ({calibration.energy_from!r})
+"""
+
+
+def _c_string(text: str) -> str:
+    """Return a C string of a name. All but letters, figures, blanks, dots and hyphens becomes an octal escape.
+
+    So no name can end the string, begin a trigraph or continue an escape.
+    """
+    return '"' + "".join(chr(byte) if byte in _PLAIN_BYTES else f"\\{byte:03o}" for byte in text.encode()) + '"'
 
 
 def _tables_file(network: IntegerNetwork) -> str:
@@ -213,7 +276,7 @@ def _operation_initialisers(network: IntegerNetwork, kept: list[OperationMemory]
         if memory.sums:
             fields["sums"] = f"sums + {sums}"
         fields |= _numeric_fields(operation, shape)
-        yield "    {" + ", ".join(f".{name} = {value}" for name, value in fields.items()) + "},"
+        yield "    {" + ", ".join(f".{name} = {fields[name]}" for name in _FIELDS if name in fields) + "},"
         place += memory.pixel + memory.window
         sums += memory.sums
 

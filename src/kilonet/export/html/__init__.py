@@ -1,1 +1,1 @@
-"""The HTML form: one page that recognises the digits drawn on it."""
+"""The HTML form: one page that recognises digits drawn on it, or pictures."""

@@ -12,6 +12,7 @@
   const reader = makeReader(drawing, settle);
   const [paper, seen] = [byId("paper"), byId("seen").getContext("2d", { willReadFrequently: true })];
   const bars = [...byId("bars").children];
+  const names = bars.map((bar) => bar.querySelector(".name").textContent);
   let pointer = null; // id of the pointer that is drawing
   let frame = 0; // id of the requested animation frame; 0 if none is requested
   let [asked, answered] = [0, 0]; // numbers of the latest drawing given to the reader and of the latest result
@@ -33,7 +34,7 @@
     const isDigit = Boolean(found?.shares && !found.objection);
     const shares = isDigit ? found.shares : [];
     const order = [...shares.keys()].sort((a, b) => shares[b] - shares[a]);
-    byId("digit").textContent = isDigit ? order[0] : "–";
+    byId("digit").textContent = isDigit ? names[order[0]] : "–";
     byId("sure").textContent = found ? sentence(found, order) : "Nothing recognised yet";
     document.body.classList.toggle("found", isDigit);
     document.body.classList.toggle("uncertain", Boolean(isDigit && found.uncertain));
@@ -53,7 +54,7 @@
     if (objection) return `No digit: ${objection}`;
     const sure = `${percent(shares[first])} sure`;
     if (!uncertain && shares[first] >= 0.9) return sure;
-    return `${uncertain ? "Uncertain: " : ""}${sure}, or ${second} with ${percent(shares[second])}`;
+    return `${uncertain ? "Uncertain: " : ""}${sure}, or ${names[second]} with ${percent(shares[second])}`;
   }
 
   function percent(share) {

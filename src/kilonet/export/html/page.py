@@ -1,4 +1,4 @@
-"""One self-contained HTML page that recognises drawn digits; JavaScript executes the integer network.
+"""One self-contained HTML page that recognises drawn digits or pictures; JavaScript executes the integer network.
 
 The page is assembled from the files beside this one. It fetches nothing, and its Content-Security-Policy allows only
 the scripts and the style sheet that are written here.
@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -17,16 +17,25 @@ from typing import Any
 import kilonet
 from kilonet.export.integer import IntegerConvolution, IntegerNetwork, IntegerOperation
 from kilonet.export.manifest import operation_as_json
+from kilonet.models.calibration import UNFITTED
+from kilonet.models.metadata import NO_METADATA, Metadata
 from kilonet.network.operations import Shape
 from kilonet.utils.errors import KilonetError
 
 PAGE_FILE = "index.html"
-SCRIPTS = ("integer.js", "centring.js", "drawing.js", "local_reader.js", "app.js")
+DRAWING_SCRIPTS = ("integer.js", "answer.js", "centring.js", "drawing.js", "local_reader.js", "app.js")
+"""The scripts of a page to draw digits on, in order."""
+PICTURE_SCRIPTS = ("integer.js", "answer.js", "picture.js")
+"""The scripts of a page that takes pictures, in order."""
 
 FIELD_SIZE = "28 \N{MULTIPLICATION SIGN} 28"
 
-_FIELD = (1, 28, 28)
-_DIGITS = 10
+_DIGITS = tuple(map(str, range(10)))
+_SHOWN_CLASSES = 5
+"""The most classes whose probabilities the page for pictures shows."""
+_LISTED_CLASSES = 20
+"""The most classes that the footer of the page for pictures lists."""
+_CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True)
@@ -52,36 +61,45 @@ class PageContent:
     facts: Sequence[tuple[str, str]]
     """Name and HTML of each fact in the footer."""
     scripts: Sequence[str]
-    """The scripts in order. The last is `app.js`; one before it defines `makeReader`."""
+    """The scripts in order. If the last is `app.js`, one before it defines `makeReader`."""
     style: str
     """The style sheet."""
     tools: str = ""
     """HTML of further buttons beside Undo and Clear."""
+    title: str = "Draw a digit"
+    sections: str = "drawing.html"
+    """The file with the HTML between heading and footer."""
+    bars: Sequence[str] = _DIGITS
+    """The name of each bar."""
     data: str = ""
     """JSON of the element `network`, which the scripts read."""
     requests: bool = False
     """Whether the scripts may send requests to the page's own server."""
 
 
-def page_html(network: IntegerNetwork, facts: PageFacts) -> str:
-    """Return the whole page.
+def page_html(network: IntegerNetwork, facts: PageFacts, metadata: Metadata = NO_METADATA) -> str:
+    """Return the whole page: one to draw on for a network that reads digits, else one that takes pictures.
+
+    Args:
+        network: the integer network.
+        facts: the figures that the page states.
+        metadata: the model's metadata; the page shows the classes' names and follows the calibration.
 
     Raises:
-        KilonetError: the network does not read the ten digits in 28x28 grey pixels.
+        KilonetError: the network takes images of neither one nor three channels.
     """
-    check_draws_digits(network.input_shape, network.classes)
-    return _page_of_size(network, facts, len(_page_of_size(network, facts, 0).encode()))
+    check_takes_pictures(network.input_shape)
+    return _page_of_size(network, facts, metadata, len(_page_of_size(network, facts, metadata, 0).encode()))
 
 
-def check_draws_digits(shape: Shape, classes: int) -> None:
-    """Check that a network reads the page's drawings.
+def check_takes_pictures(shape: Shape) -> None:
+    """Check that a page can show a network pictures.
 
     Raises:
-        KilonetError: it has another input shape or another number of classes.
+        KilonetError: the network takes images of neither one nor three channels.
     """
-    if shape != _FIELD or classes != _DIGITS:
-        found = f"{'x'.join(map(str, shape))} pixels and {classes} classes"
-        raise KilonetError(f"the page draws digits, 1x28x28 pixels and 10 classes, but this network has {found}")
+    if shape[0] not in _CHANNELS:
+        raise KilonetError(f"a page reads pictures of 1 or 3 channels, but this network takes {shape[0]}")
 
 
 def network_as_json(network: IntegerNetwork) -> dict[str, Any]:
@@ -107,15 +125,17 @@ def _compact_operation(operation: IntegerOperation) -> dict[str, Any]:
 
 def assemble_page(content: PageContent) -> str:
     """Return the HTML of a page."""
+    sections = Template(page_source(content.sections)).substitute(
+        tools=content.tools, bars="".join(map(_bar, content.bars)), caption=escape(content.caption)
+    )
     return Template(page_source("page.html")).substitute(
         policy=content_security_policy(content),
         version=kilonet.__version__,
+        title=escape(content.title),
         name=escape(content.name),
         lead=escape(content.lead),
         style=content.style,
-        tools=content.tools,
-        bars="".join(map(_bar, range(_DIGITS))),
-        caption=escape(content.caption),
+        sections=sections,
         facts="".join(f"<div><dt>{name}</dt><dd>{html}</dd></div>" for name, html in content.facts),
         data=f'<script id="network" type="application/json">{content.data}</script>' if content.data else "",
         scripts="\n".join(f"<script>{script}</script>" for script in content.scripts),
@@ -143,17 +163,71 @@ def footer_facts(facts: PageFacts) -> list[tuple[str, str]]:
     return [("Model", escape(facts.name)), ("Parameters", f"{facts.parameters:,}"), *accuracy]
 
 
-def _page_of_size(network: IntegerNetwork, facts: PageFacts, size: int) -> str:
-    content = PageContent(
+def _page_of_size(network: IntegerNetwork, facts: PageFacts, metadata: Metadata, size: int) -> str:
+    digits = metadata.reads_digits(network.input_shape, network.classes)
+    content = _drawing_page if digits else _picture_page
+    names = [metadata.name_of(label) for label in range(network.classes)]
+    return assemble_page(
+        replace(
+            content(network, facts, names),
+            data=_data(network, metadata, names, digits=digits),
+            facts=[
+                *footer_facts(facts),
+                *_class_facts(metadata),
+                ("This page", f"{size / 1000:.0f} kB, works offline"),
+            ],
+        )
+    )
+
+
+def _drawing_page(_: IntegerNetwork, facts: PageFacts, names: Sequence[str]) -> PageContent:
+    return PageContent(
         name=facts.name,
         lead=f"A neural network of {facts.parameters:,} parameters reads it as you draw, here in this page.",
         caption=f"Your ink in {FIELD_SIZE} grey pixels, scaled and centred like the digits it was trained on.",
-        facts=[*footer_facts(facts), ("This page", f"{size / 1000:.0f} kB, works offline")],
-        scripts=[page_source(name) for name in SCRIPTS],
+        facts=(),
+        scripts=[page_source(name) for name in DRAWING_SCRIPTS],
         style=page_source("page.css"),
-        data=json.dumps(network_as_json(network), separators=(",", ":")),
+        bars=names,
     )
-    return assemble_page(content)
+
+
+def _picture_page(network: IntegerNetwork, facts: PageFacts, names: Sequence[str]) -> PageContent:
+    channels, rows, columns = network.input_shape
+    size = f"{columns} \N{MULTIPLICATION SIGN} {rows} {'grey' if channels == 1 else 'coloured'} pixels"
+    return PageContent(
+        name=facts.name,
+        lead=f"A neural network of {facts.parameters:,} parameters tells {len(names):,} classes apart, "
+        "here in this page.",
+        caption=f"{size}. A picture of this size is taken as it is; any other is cropped in its middle and scaled.",
+        facts=(),
+        scripts=[page_source(name) for name in PICTURE_SCRIPTS],
+        style=page_source("page.css") + page_source("picture.css"),
+        title="Classify a picture",
+        sections="picture.html",
+        bars=[""] * min(_SHOWN_CLASSES, len(names)),
+    )
+
+
+def _data(network: IntegerNetwork, metadata: Metadata, names: Sequence[str], *, digits: bool) -> str:
+    """Return the JSON of the element `network`."""
+    calibration = metadata.calibration or UNFITTED
+    table = {
+        **network_as_json(network),
+        "digits": digits,
+        "names": names,
+        "calibration": calibration.model_dump(mode="json"),
+    }
+    # A name must not end the element.
+    return json.dumps(table, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _class_facts(metadata: Metadata) -> list[tuple[str, str]]:
+    if metadata.names is None:
+        return []
+    more = len(metadata.names) - _LISTED_CLASSES
+    listed = [*metadata.names[:_LISTED_CLASSES], *([f"and {more:,} more"] if more > 0 else [])]
+    return [("Classes", escape(", ".join(listed)))]
 
 
 def hash_source(text: str) -> str:
@@ -161,5 +235,6 @@ def hash_source(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _bar(digit: int) -> str:
-    return f'<li><span class="track" aria-hidden="true"></span>{digit} <span class="percent"></span></li>'
+def _bar(name: str) -> str:
+    name = f'<span class="name">{escape(name)}</span>'
+    return f'<li><span class="track" aria-hidden="true"></span>{name} <span class="percent"></span></li>'

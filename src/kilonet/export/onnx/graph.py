@@ -16,9 +16,9 @@ with needed_from("onnx"):
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-OPSET = 19
-"""Published in 2023 and widely supported; ONNX's reference evaluator runs every node used here from this opset on."""
-IR_VERSION = 9
+OPSET = 17
+"""Published in 2022, so that runtimes of 2023 take the files; docs/ONNX.md names those that were tried."""
+IR_VERSION = 8
 """The version of the file format that was published with this opset."""
 PIXELS = "pixels"
 LOGITS = "logits"
@@ -77,12 +77,18 @@ class GraphBuilder:
 
 
 def onnx_metadata(model: Model, accuracy: float | None) -> dict[str, str]:
-    """Return the metadata of an ONNX file of the model by key, with the accuracy on the test images if it is known."""
+    """Return the metadata of an ONNX file by key: network, names, calibration, and the accuracy if it is known."""
+    metadata = model.metadata
     known = {} if accuracy is None else {"kilonet.test_accuracy": f"{accuracy:.6g}"}
+    if metadata.names is not None:
+        known["kilonet.class_names"] = json.dumps(metadata.names, ensure_ascii=False)
+    if metadata.calibration is not None:
+        known["kilonet.calibration"] = metadata.calibration.model_dump_json()
     return {
         "kilonet.network.layers": json.dumps(model.section.layers),
         "kilonet.input": json.dumps(model.section.input_shape),
         "kilonet.parameters": str(model.section.parameters),
+        "kilonet.reads_digits": json.dumps(model.reads_digits),
         "kilonet.model_sha256": model.sha256,
         **known,
     }

@@ -14,21 +14,12 @@ from kilonet.utils.files import read_bounded
 with needed_from("onnx"):
     import onnx
     import onnxruntime
-    from google.protobuf.message import DecodeError
-    from onnxruntime.capi import onnxruntime_pybind11_state as states
+    from google.protobuf.message import Message
 
 MAXIMUM_BYTES = 64 << 20
 _BATCH = 1000
 _LOG_FATAL_ONLY = 4
 """onnxruntime's level of logging; it raises its errors as well, so they need not appear on the terminal."""
-_ONNXRUNTIME_ERRORS = (
-    states.Fail,
-    states.InvalidArgument,
-    states.InvalidGraph,
-    states.InvalidProtobuf,
-    states.NotImplemented,
-    states.RuntimeException,
-)
 
 
 class OnnxSession:
@@ -64,8 +55,10 @@ class OnnxSession:
     def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
             logits: NDArray[np.float32] = self._session.run([LOGITS], {PIXELS: pixels})[0]
-        except _ONNXRUNTIME_ERRORS as error:
+        except Exception as error:  # noqa: BLE001 - its errors have no common base
             raise KilonetError(f"{self._path}: onnxruntime cannot run it: {_first_line(error)}") from None
+        if logits.shape != (len(pixels), self._classes) or logits.dtype != np.float32:
+            raise KilonetError(f"{self._path}: it does not give float32 ({len(pixels)}, {self._classes})")
         return logits
 
 
@@ -77,10 +70,21 @@ def _read(path: Path) -> onnx.ModelProto:
     content = read_bounded(path, MAXIMUM_BYTES, "an ONNX file of Kilonet")
     try:
         model = onnx.load_model_from_string(content)
+        # First of all, as the libraries would read the other file.
+        if _refers_elsewhere(model):
+            raise KilonetError("it refers to data outside the file")
         onnx.checker.check_model(model, full_check=True)
-    except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    except Exception as error:  # noqa: BLE001 - a damaged file makes protobuf and onnx raise errors of many kinds
         raise KilonetError(f"{path}: not a usable ONNX file: {_first_line(error)}") from None
     return model
+
+
+def _refers_elsewhere(message: Message) -> bool:
+    """Return whether any tensor of a message, however deep, has its data in another file."""
+    if isinstance(message, onnx.TensorProto):
+        return bool(message.external_data) or message.data_location == onnx.TensorProto.EXTERNAL
+    fields = (value for field, value in message.ListFields() if field.message_type is not None)
+    return any(_refers_elsewhere(one) for value in fields for one in ([value] if isinstance(value, Message) else value))
 
 
 def _mismatch(graph: onnx.GraphProto, input_shape: Shape, classes: int) -> str | None:
@@ -91,8 +95,6 @@ def _mismatch(graph: onnx.GraphProto, input_shape: Shape, classes: int) -> str |
         return f"'{PIXELS}' is not uint8 (batch, {', '.join(map(str, input_shape))})"
     if logits.elem_type != onnx.TensorProto.FLOAT or _dimensions(logits) != [0, classes]:
         return f"'{LOGITS}' is not float32 (batch, {classes})"
-    if any(tensor.external_data for tensor in graph.initializer):
-        return "it refers to data outside the file"
     return None
 
 
@@ -107,9 +109,9 @@ def _start(path: Path, model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options.log_severity_level = _LOG_FATAL_ONLY
     try:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except _ONNXRUNTIME_ERRORS as error:
+    except Exception as error:  # noqa: BLE001 - its errors have no common base
         raise KilonetError(f"{path}: onnxruntime cannot run it: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

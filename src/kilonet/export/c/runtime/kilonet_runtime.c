@@ -5,6 +5,10 @@
 
 #if KILONET_BLOCK == 1
 
+#ifdef __cplusplus
+#define restrict
+#endif
+
 static void copy(uint8_t *to, const uint8_t *from, uint32_t count)
 {
     while (count--)

@@ -1,8 +1,13 @@
-/* Executes an integer network (docs/INTEGER.md of Kilonet) pixel by pixel in little memory. C99 without libc. */
+/* Executes an integer network (docs/INTEGER.md of Kilonet) pixel by pixel in little memory. C99 without libc; C++20
+ * compiles it too. */
 #ifndef KILONET_RUNTIME_H
 #define KILONET_RUNTIME_H
 
 #include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* A processor with vector instructions that sum four products of bytes for 16 outputs at once gets weights in that
  * order, and kilonet_vectors.c executes the network. On any other processor kilonet_runtime.c does. */
@@ -59,5 +64,9 @@ typedef struct {
  * weights in blocks, for two maps of the largest size, each with padding and KILONET_BEYOND bytes. */
 void kilonet_run(const kilonet_operation *operations, unsigned count, const uint8_t *pixels, uint8_t *scratch,
                  int32_t *sums, int32_t *logits);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -6,6 +6,17 @@
 
 #define HEIGHT (KILONET_CHANNELS * KILONET_ROWS)
 
+/* Prints the name of a class or, where the classes have none, its number. */
+static void print_class(int class_)
+{
+#ifdef KILONET_CLASS_NAMES
+    static const char *const names[KILONET_CLASSES] = KILONET_CLASS_NAMES;
+    printf("%s", names[class_]);
+#else
+    printf("%d", class_);
+#endif
+}
+
 /* Reads a number of the header and one whitespace character after it. Comments run from # to the end of the line. */
 static long header_number(FILE *file)
 {
@@ -63,8 +74,11 @@ int main(int count, char **arguments)
     for (class_ = 1; class_ < KILONET_CLASSES; class_++)
         if (logits[class_] > logits[best])
             best = class_;
-    printf("%d\n", best);
-    for (class_ = 0; class_ < KILONET_CLASSES; class_++)
-        printf("%d: %ld\n", class_, (long)logits[class_]);
+    print_class(best);
+    printf("\n");
+    for (class_ = 0; class_ < KILONET_CLASSES; class_++) {
+        print_class(class_);
+        printf(": %ld\n", (long)logits[class_]);
+    }
     return 0;
 }

@@ -1,0 +1,203 @@
+"""Every exported form carries class names, the kind of images and the calibration, whatever the names are."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+import kilonet
+from helpers import command
+from kilonet.data.datasets import DataSet
+from kilonet.data.digits.frame import is_laid_out
+from kilonet.export.exporter import export_model
+from kilonet.export.manifest import read_manifest
+from kilonet.export.quantisation import quantise
+from kilonet.models.calibration import Calibration
+from kilonet.models.metadata import Metadata
+from kilonet.models.model import Model
+from kilonet.training.run_folder import Run
+from kilonet.utils.schema import Schema
+
+NAMES = (
+    "un",
+    '"); system("true"); //',
+    "*/ ??/ ??' ??=include \\",
+    "</script><script>alert(1)</script><!--",
+    "été 7 日本",
+    "%s%n$policy ${x}",
+    "\\x41\\0421",
+    "a\tb\x7f",
+    "x" * 100,
+    "0",
+)
+METADATA = Metadata(
+    names=NAMES, digits=False, calibration=Calibration(temperature=1.75, sure_from=0.625, energy_from=-2.5)
+)
+CALIBRATED_DIGITS = Metadata(calibration=Calibration(temperature=1.75, sure_from=0.625, energy_from=2.5))
+STRICT = ("-Wall", "-Wextra", "-Werror", "-pedantic", "-Wtrigraphs")
+
+
+@pytest.fixture(scope="module")
+def named(finished: Run) -> Model:
+    return finished.model.with_metadata(METADATA)
+
+
+def export(model: Model, data: DataSet, folder: Path, *forms: str) -> Path:
+    quantised = quantise(model, data.train)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised)
+        for form in forms:
+            export_model(form, model, data, folder, "named")  # type: ignore[arg-type]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(named: Model, small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The named model in every form. Tests must not change its files."""
+    return export(named, small, tmp_path_factory.mktemp("export") / "named", "c", "html", "onnx")
+
+
+@pytest.fixture(scope="module")
+def digits(finished: Run, small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A calibrated model of digits as C."""
+    model = finished.model.with_metadata(CALIBRATED_DIGITS)
+    return export(model, small, tmp_path_factory.mktemp("export") / "digits", "c")
+
+
+def test_the_manifest_gives_the_metadata_back(exported: Path, named: Model, tmp_path: Path) -> None:
+    assert read_manifest(exported).metadata == METADATA
+    (tmp_path / "model.json").write_bytes((exported / "model.json").read_bytes())
+    loaded = kilonet.load(tmp_path)
+    assert not isinstance(loaded, Model), "there is no trained model in this folder"
+    assert loaded.metadata == METADATA
+    assert loaded.reads_digits is False
+    assert loaded.sha256 == named.sha256
+
+
+@pytest.mark.parametrize("metadata", [METADATA, CALIBRATED_DIGITS], ids=["named", "digits"])
+def test_an_exported_folder_answers_as_its_model(
+    metadata: Schema, exported: Path, digits: Path, finished: Run, *, small: DataSet, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Name, confidence, uncertain and "no digit" are those of the model; the integers round the probabilities."""
+    folder = exported if metadata is METADATA else digits
+    assert isinstance(metadata, Metadata)
+    finished.model.with_metadata(metadata).save(tmp_path / "model.safetensors")
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "model.json").write_bytes((folder / "model.json").read_bytes())
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(40):
+        Image.fromarray(small.test.pixels[number, 0].numpy()).save(images / f"{number:02}.png")
+    Image.fromarray(np.full((28, 28), 255, np.uint8)).save(images / "white.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)).save(images / "noise.png")
+    one, other = (
+        json.loads(command(capsys, "predict", tmp_path / source, images, "--json").out)
+        for source in ("model.safetensors", "exported")
+    )
+    assert one["calibration"] == other["calibration"]
+    for wanted, found in zip(one["predictions"], other["predictions"], strict=True):
+        np.testing.assert_allclose(wanted["probabilities"], found["probabilities"], atol=0.1)
+        second, first = sorted(wanted["probabilities"])[-2:]
+        if first - second > 0.2:
+            assert (wanted["name"], wanted["no_digit"]) == (found["name"], found["no_digit"])
+        if abs(first - 0.625) > 0.1:
+            assert wanted["uncertain"] == found["uncertain"]
+    if metadata is CALIBRATED_DIGITS:
+        assert sum(found["no_digit"] is not None for found in other["predictions"]) >= 1
+        assert is_laid_out(small.test.pixels[0, 0].numpy())
+
+
+def test_the_c_form_prints_the_names_byte_for_byte(exported: Path, small: DataSet, tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "CFLAGS": " ".join(STRICT)}
+    for file in exported.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    subprocess.run(["make", "-s"], cwd=tmp_path, env=environment, check=True, timeout=120)
+    image = small.test.pixels[0, 0].numpy()
+    (tmp_path / "digit.pgm").write_bytes(b"P5\n28 28\n255\n" + image.tobytes())
+    done = subprocess.run([tmp_path / "classify", "digit.pgm"], cwd=tmp_path, capture_output=True, check=True)
+    logits = np.round(kilonet.load(tmp_path / "model.safetensors").logits(small.test.pixels[:1])[0].numpy(), 0)
+    lines = done.stdout.split(b"\n")
+    assert lines[0] == NAMES[int(logits.argmax())].encode()
+    assert [line.rpartition(b": ")[0] for line in lines[1:-1]] == [name.encode() for name in NAMES]
+
+
+def test_the_header_states_the_calibration_and_the_kind_of_images(exported: Path, digits: Path) -> None:
+    text = (exported / "model.h").read_text(encoding="ascii")
+    for line in (
+        "#define KILONET_READS_DIGITS 0",
+        "#define KILONET_TEMPERATURE 1.75",
+        "#define KILONET_SURE_FROM 0.625",
+        "#define KILONET_ENERGY_FROM (-2.5)",
+    ):
+        assert line in text.splitlines()
+    other = (digits / "model.h").read_text(encoding="ascii")
+    assert "#define KILONET_READS_DIGITS 1" in other
+    assert "KILONET_CLASS_NAMES" not in other
+
+
+def test_the_header_is_c_and_cpp(exported: Path, tmp_path: Path) -> None:
+    for file in exported.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "sketch.cpp").write_text(
+        '#include "model.h"\n'
+        "static const char *const names[KILONET_CLASSES] = KILONET_CLASS_NAMES;\n"
+        "static uint8_t pixels[KILONET_PIXELS];\nstatic int32_t logits[KILONET_CLASSES];\n"
+        "int main() { kilonet_classify(pixels, logits); return names[0][0] != 'u'; }\n"
+    )
+    parts = ("model", "kilonet_runtime", "kilonet_vectors")
+
+    def run(*words: str) -> None:
+        subprocess.run(words, cwd=tmp_path, check=True, timeout=120)
+
+    for part in parts:
+        run("gcc", "-std=c99", *STRICT, "-c", f"{part}.c")
+    run("g++", "-std=c++11", *STRICT, "-o", "sketch", "sketch.cpp", *(f"{part}.o" for part in parts))
+    run("./sketch")
+    # As projects do that rename their C.
+    for target in ("-march=native", "-DKILONET_PLAIN"):
+        sources = [word for part in parts for word in ("-x", "c++", f"{part}.c")]
+        run(
+            "g++",
+            "-std=c++20",
+            *STRICT,
+            "-Wno-missing-field-initializers",
+            target,
+            "-o",
+            "renamed",
+            "sketch.cpp",
+            *sources,
+        )
+        run("./renamed")
+
+
+def test_the_shipped_makefile_does_not_turn_warnings_into_errors(exported: Path) -> None:
+    assert "-Werror" not in (exported / "Makefile").read_text()
+
+
+def test_both_graphs_hold_the_metadata(exported: Path) -> None:
+    for name in ("model.onnx", "model-int8.onnx"):
+        properties = {entry.key: entry.value for entry in onnx.load(exported / name).metadata_props}
+        assert json.loads(properties["kilonet.class_names"]) == list(NAMES)
+        assert json.loads(properties["kilonet.reads_digits"]) is False
+        assert Calibration.model_validate_json(properties["kilonet.calibration"]) == METADATA.calibration
+
+
+def test_all_forms_are_verified(exported: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = command(capsys, "verify", exported, "--data", small_folder, "--json")
+    assert answer.status == 0, answer
+    assert [row["form"] for row in json.loads(answer.out)["rows"]] == ["reference", "c", "html", "onnx", "onnx-int8"]
+
+
+def test_a_model_of_other_images_cannot_claim_to_read_digits(
+    tmp_path: Path, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = json.loads((digits / "model.json").read_text())
+    table["model"] = {"input": [3, 8, 8], "layers": ["gap", "pointwise 10"]}
+    table["metadata"] = {"digits": True}
+    (tmp_path / "model.json").write_text(json.dumps(table))
+    command(capsys, "predict", tmp_path, "x.png").refused("model.json", "reads digits", "3x8x8")
