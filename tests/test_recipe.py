@@ -273,6 +273,14 @@ def test_a_mistake_of_any_name_is_told_in_one_line(
     refuse(tmp_path_factory.getbasetemp() / "named.toml", f'{MODEL}"{quoted}" = {value}\n')
 
 
+@pytest.mark.parametrize("number", ["9" * 8000, "0x" + "9" * 8000])
+def test_a_number_of_thousands_of_digits_is_refused(file: Path, number: str) -> None:
+    file.write_text(f"{MODEL}[train]\nepochs = {number}\n")
+    with pytest.raises(KilonetError) as error:
+        load_recipe(str(file))
+    assert "sys." not in refusal(error, file)
+
+
 def test_an_oversized_file_is_refused(file: Path) -> None:
     refuse(file, b"#" * (MAXIMUM_RECIPE_BYTES + 1), "too large for a recipe")
 

@@ -172,7 +172,8 @@ def _read_toml(source: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise KilonetError(f"{source}: not a TOML file: {error}") from None
     except (OSError, ValueError) as error:
-        raise KilonetError(f"{source}: cannot be read: {error}") from None
+        # Python's remark on an integer of over 4,300 digits ends in advice for programmers.
+        raise KilonetError(f"{source}: cannot be read: {str(error).partition('; use sys.')[0]}") from None
 
 
 def parse_recipe(table: Mapping[str, Any], source: str, changes: Mapping[str, Any]) -> Recipe:

@@ -75,6 +75,12 @@ def test_a_switch_that_a_recipe_sets_can_be_switched_off(
     assert all_images["scored_images"] == 500
 
 
+def test_an_error_about_a_flag_is_short_however_long_its_value_is(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = command(capsys, "train", "--epochs", "9" * 8000)
+    answer.refused("--epochs")
+    assert len(answer.err) < 400
+
+
 # Run folders
 
 

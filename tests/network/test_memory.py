@@ -12,7 +12,7 @@ from kilonet.network.memory import check_training_memory, image_bytes, weight_by
 from kilonet.network.module import initial_network
 from kilonet.utils.errors import KilonetError
 
-SMALL = model_section("conv 4", "maxpool 2", "conv 8 residual same", "gap", "pointwise 10", input=(4, 10, 10))
+SMALL = model_section("conv 4", "maxpool 2", "conv 4 same residual", "gap", "pointwise 10", input=(4, 10, 10))
 
 
 def test_weights_are_counted_with_the_statistics_of_batch_norms() -> None:
@@ -107,6 +107,7 @@ print((train(images) - few) / estimate)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["native", "torch"])
 def test_the_estimate_is_about_what_training_takes(engine: str) -> None:
     done = python(MEASURED, engine)

@@ -14,6 +14,8 @@ MODEL = "a packaged model, a run folder or a model file"
 MODEL_OR_EXPORT = "a packaged model, a run folder, a model file or an exported folder"
 DATA = "'mnist', 'fashion-mnist', a folder of IDX files, or a folder of class-named folders of images"
 
+_LONGEST = 300
+"""Characters of an error about a flag, which quotes its value."""
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
@@ -44,7 +46,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print with the usage before it exits."""
-        raise KilonetError(f"{self.command}: {message.removeprefix('argument ')}")
+        text = message.removeprefix("argument ")
+        raise KilonetError(f"{self.command}: {text if len(text) <= _LONGEST else f'{text[: _LONGEST - 3]}...'}")
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
