@@ -61,7 +61,7 @@ CASES = {
 }
 
 
-def make_inputs(folder: Path) -> None:
+def make_inputs(folder: Path, engine: str) -> None:
     """Write the images, the recipes and the run with a holdout that the commands take."""
     mnist = load_data("mnist")
     for name, count in (("images", 3300), ("few", 200)):
@@ -70,9 +70,9 @@ def make_inputs(folder: Path) -> None:
             write_idx(folder / name / part, images, count)
     recipe = {
         "model": {"layers": LAYERS, "dropout": 0.05},
-        "train": {"epochs": 24, "batch_size": 64, "ema": 0.9},
+        "train": {"epochs": 8, "batch_size": 64, "ema": 0.9},
         "augment": {"rotation": 10.0},
-        "run": {"data": str(folder / "few"), "threads": 1},
+        "run": {"data": str(folder / "few"), "threads": 1, "engine": engine},
     }
     (folder / "tiny.toml").write_text(tomli_w.dumps(recipe))
     (folder / "student.toml").write_text(tomli_w.dumps(recipe | {"distill": {"teacher": str(folder / "tiny.toml")}}))
@@ -221,6 +221,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="how many kills of each command (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments; they differ as the machine's speed does")
+    parser.add_argument("--engine", default="auto", help="of the trainings; torch compiles nothing first")
     parser.add_argument("cases", nargs="*", metavar="COMMAND", help=f"some of: {', '.join(CASES)} (default: all)")
     options = parser.parse_args()
     random.seed(options.seed)
@@ -228,7 +229,7 @@ def main() -> None:
     launch.START_METHOD = "fork"
     print(f"{processor_name()}, seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
-        make_inputs(Path(name).resolve())
+        make_inputs(Path(name).resolve(), options.engine)
         for case in options.cases or CASES:
             print(prove(Path(name).resolve(), case, options.kills), flush=True)
 
