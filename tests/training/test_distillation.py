@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers import TINY_LAYERS, StopAtEpoch, command, process, refusal, tiny_recipe
+from helpers import TINY_LAYERS, StopAtEpoch, command, refusal, tiny_recipe
 from kilonet.data.datasets import DataSet
 from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import MODEL_FILE, load_model, model_path
@@ -18,6 +18,7 @@ from kilonet.training.progress import NoProgress
 from kilonet.training.run_folder import CHECKPOINT_FILE, Run, is_finished, read_result
 from kilonet.training.train import fit, prepare_teachers, resume
 from kilonet.utils.errors import KilonetError, TrainingDiverged
+from preloaded import forked
 
 TEACHER_LAYERS = ("conv 6", "maxpool 2", "conv 10", "gap", "pointwise 10")
 
@@ -43,7 +44,7 @@ class RecordedMessages(NoProgress):
 @pytest.fixture(scope="module")
 def few(small: DataSet) -> DataSet:
     """Fewer images: the networks that are trained here need not be good."""
-    return DataSet(small.train.select(torch.arange(600), "Train"), small.test.select(torch.arange(200), "Test"))
+    return DataSet(small.train.select(torch.arange(300), "Train"), small.test.select(torch.arange(200), "Test"))
 
 
 def write_recipe(path: Path, small_folder: Path, **changes: Any) -> str:
@@ -189,7 +190,7 @@ def test_a_bare_model_cannot_tell_what_it_has_seen(few: DataSet, finished: Run, 
 def test_the_seeds_share_a_teacher(teacher: str, small_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "seeds"
     path = write_recipe(tmp_path / "few.toml", small_folder, epochs=1, teacher=teacher)
-    answer = process("train", path, "--seeds", "2", "--out", out, "--json")
+    answer = forked("train", path, "--seeds", "2", "--out", out, "--json")
     assert answer.status == 0, answer.err
     assert answer.err.count("the teacher: ") == 1
     assert [line.split(": ")[0] for line in answer.err.splitlines() if "the teacher is that of" in line] == [

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import safetensors.torch
 import torch
 
 from conftest import Interrupted
-from helpers import command, python, refusal, tiny_recipe, write_idx_folder
+from helpers import command, refusal, tiny_recipe, write_idx_folder
 from kilonet.data.datasets import DataSet
 from kilonet.models.calibration import Calibration
 from kilonet.models.model import MODEL_FILE, load_model
@@ -32,6 +33,7 @@ from kilonet.training.run_folder import (
 )
 from kilonet.training.train import fit, resume
 from kilonet.utils.errors import KilonetError
+from preloaded import forked
 
 
 def folder_of(run: Run) -> Path:
@@ -307,7 +309,7 @@ def occupied(interrupted: Interrupted) -> Iterator[Path]:
 
 def test_a_second_process_is_refused_and_changes_nothing(occupied: Path) -> None:
     before = {entry.name: entry.read_bytes() for entry in occupied.iterdir()}
-    answer = python("import sys; from kilonet.cli import main; sys.exit(main())", "train", "--resume", occupied)
+    answer = forked("train", "--resume", occupied)
     answer.refused(occupied, "another process trains in it")
     assert {entry.name: entry.read_bytes() for entry in occupied.iterdir()} == before
 
@@ -408,19 +410,15 @@ def test_a_run_from_another_machine_says_what_is_missing_here(interrupted: Inter
     refusal(error, "no cuda device")
 
 
-FULL_DISK = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-from kilonet.cli import main
-sys.exit(main())
-"""
+def fill_the_disk() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
 
 def test_a_full_disk_is_told_in_one_line_and_costs_nothing(interrupted: Interrupted) -> None:
     folder = interrupted.folder
     before = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
     assert len(before[CHECKPOINT_FILE]) > 4096
-    answer = python(FULL_DISK, "train", "--resume", folder)
+    answer = forked("train", "--resume", folder, before=fill_the_disk)
     errors = [line for line in answer.err.splitlines() if line.startswith("kilonet: error: ")]
     assert answer.status == 2
     assert answer.out == ""
