@@ -15,36 +15,60 @@ from kilonet.cli import main
 if TYPE_CHECKING:
     from helpers import Answer
 
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["kilonet.training.launch", "kilonet.engines.native.engine", "scipy.stats"])
+_PROCESSES = multiprocessing.get_context("forkserver")
+_TRAINING = ("kilonet.training.launch", "kilonet.engines.native.engine", "scipy.stats")
 
 
-def _run(words: list[str], folder: Path, before: Callable[[], None] | None) -> None:
+def _run(words: list[str], folder: Path, environment: dict[str, str], output: Path, before: Callable[[], None]) -> None:
+    """Run a command as if the process had been started in this folder and environment."""
+    os.chdir(folder)
+    os.environ.update(environment)
+    tempfile.tempdir = None
     for number, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
-    if before is not None:
-        before()
+        os.dup2(os.open(output / name, os.O_WRONLY | os.O_CREAT), number)
+    # Ctrl-C ends it also where whoever started the tests ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    before()
     sys.exit(main(words))
 
 
-class Started:
-    """A started command; leaving its `with` block waits for it, as `subprocess.Popen` does."""
+def nothing() -> None:
+    """Do nothing."""
 
-    def __init__(self, *words: object, before: Callable[[], None] | None = None) -> None:
+
+class Started:
+    """A started command, killed at the end of its `with` block if it still runs then."""
+
+    def __init__(
+        self, *words: object, before: Callable[[], None] = nothing, preload: tuple[str, ...] = _TRAINING
+    ) -> None:
+        """Start it.
+
+        Args:
+            words: the command's name and its arguments.
+            before: called in the command's process first.
+            preload: modules that the process which is forked has imported, if this is the first command of all.
+        """
         self._output = tempfile.TemporaryDirectory()
-        self.folder = Path(self._output.name)
-        arguments = (list(map(str, words)), self.folder, before)
-        self._process = _SERVER.Process(target=_run, args=arguments)
+        _PROCESSES.set_forkserver_preload(list(preload))
+        self._process = _PROCESSES.Process(
+            target=_run,
+            args=(list(map(str, words)), Path.cwd(), dict(os.environ), Path(self._output.name), before),
+        )
         self._process.start()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is not None:
-            self.kill()
+        self.kill()
         self._process.join()
         self._output.cleanup()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
 
     def running(self) -> bool:
         return self._process.is_alive()
@@ -54,8 +78,12 @@ class Started:
 
     def interrupt(self) -> None:
         """Send what Ctrl-C sends."""
-        assert self._process.pid is not None
-        os.kill(self._process.pid, signal.SIGINT)
+        os.kill(self.pid, signal.SIGINT)
+
+    def printed(self, stream: str) -> str:
+        """Return what it has printed so far to the stream `out` or `err`."""
+        file = Path(self._output.name) / stream
+        return file.read_text(encoding="utf-8") if file.exists() else ""
 
     def end(self, timeout: float = 120) -> "Answer":
         """Wait for the end; return the exit status, negative after a signal, and the output."""
@@ -64,13 +92,10 @@ class Started:
 
         self._process.join(timeout)
         assert self._process.exitcode is not None, "the command did not end in time"
-        out, err = (
-            (self.folder / name).read_text() if (self.folder / name).exists() else "" for name in ("out", "err")
-        )
-        return Answer(self._process.exitcode, out, err)
+        return Answer(self._process.exitcode, self.printed("out"), self.printed("err"))
 
 
-def forked(*words: object, before: Callable[[], None] | None = None) -> "Answer":
+def forked(*words: object, before: Callable[[], None] = nothing) -> "Answer":
     """Run a command to its end; `before` is called in its process first."""
     with Started(*words, before=before) as started:
         return started.end()

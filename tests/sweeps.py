@@ -23,7 +23,6 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": Fal
 
 # Drivers are forked off one process that has imported torch and Ray: importing them takes 4 seconds of a core.
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["kilonet.sweep.driver", "matplotlib.figure"])
 
 
 def write_base(folder: Path, data: Path) -> Path:
@@ -101,6 +100,7 @@ def sweep(plan: Path, *flags: str) -> Iterator[Driver]:
     """Start a sweep; at the end it is killed if it still runs."""
     output, errors = plan.with_suffix(".stdout"), plan.with_suffix(".stderr")
     words = ["sweep", str(plan), *flags]
+    _PROCESSES.set_forkserver_preload(["kilonet.sweep.driver", "matplotlib.figure"])
     process = _PROCESSES.Process(target=_run, args=(words, Path.cwd(), dict(os.environ), output, errors))
     process.start()
     try:
