@@ -3,8 +3,8 @@
 import json
 import os
 import re
-import shutil
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
