@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from found_digits import draw_change, found_digit
-from helpers import command
+from helpers import command, save_overflowing_model
 from kilonet.data.datasets import DataSet
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import load_model
@@ -147,3 +147,14 @@ def test_a_model_of_other_things_takes_images_as_they_are(tmp_path: Path, capsys
     command(capsys, "predict", path, image, "--line").refused("--line")
     Image.new("RGB", (29, 28)).save(image)
     command(capsys, "predict", path, image).refused(image, "29x28 pixels, not 28x28")
+
+
+def test_a_model_that_computes_nan_is_refused(
+    small_folder: Path, mnist: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_overflowing_model(tmp_path)
+    Image.fromarray(mnist.test.pixels[0, 0].numpy()).save(tmp_path / "7.png")
+    command(capsys, "predict", model, tmp_path / "7.png").refused("NaN or infinity")
+    command(capsys, "predict", model, tmp_path / "7.png", "--json").refused("NaN or infinity")
+    command(capsys, "evaluate", model, "--data", small_folder).refused("NaN or infinity", "500 of 500 images")
+    command(capsys, "evaluate", model, "--data", small_folder, "--json").refused("NaN or infinity")
