@@ -119,6 +119,51 @@ def test_a_head_without_end_is_refused(service: Process) -> None:
     refused(exchange(service.port, *many, pause=0.002), 431, "32,768")
 
 
+def test_a_long_head_that_arrives_at_once_is_refused(service: Process) -> None:
+    """A chunk from the socket may hold more than a head may have."""
+    refused(exchange(service.port, head("/health", f"X: {60_000 * 'x'}", method="GET")), 431, "32,768")
+    refused(exchange(service.port, head(f"/{33_000 * 'x'}", method="GET")), 431, "32,768")
+    refused(exchange(service.port, head("/health", *["X: y"] * 6_000, method="GET")), 431, "32,768")
+    longest = head("/health", "Connection: close", f"X: {32_500 * 'x'}", method="GET")
+    assert exchange(service.port, longest).startswith(b"HTTP/1.1 200")
+
+
+# Clients that offer another protocol
+
+OFFER = (
+    "Connection: Upgrade, HTTP2-Settings",
+    "Upgrade: h2c",
+    "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("pieces", [1, 2, 50])
+def test_an_offer_of_http_2_loses_no_body(service: Process, seven: bytes, pieces: int, chunked: bool) -> None:
+    """As Java's HttpClient and curl --http2 send it; RFC 9110, 7.8: a server may ignore an offer."""
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(seven)}"
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(seven), seven) if chunked else seven
+    offered = head("/predict", *OFFER, "Content-Type: image/png", length)
+    last = head("/health", "Connection: close", method="GET")
+    whole_ = offered + body
+    parts = {1: [whole_ + last], 2: [offered, body, last]}.get(pieces)
+    step = -(-len(whole_) // pieces)
+    parts = parts or [whole_[start : start + step] for start in range(0, len(whole_), step)] + [last]
+    answers = exchange(service.port, *parts, pause=0.005).split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"200", b"200"]
+    assert json.loads(answers[0].split(b"\r\n\r\n", 1)[1])["class"] == 7
+    assert b"upgrade" not in answers[0].lower()
+
+
+def test_offers_are_ignored_in_every_request_of_a_connection(service: Process, seven: bytes) -> None:
+    offered = head("/predict", *OFFER, "Content-Type: image/png", f"Content-Length: {len(seven)}") + seven
+    socket_ = head("/health", "Connection: Upgrade", "Upgrade: websocket", method="GET")
+    last = head("/health", "Connection: close", method="GET")
+    answers = exchange(service.port, offered + socket_ + offered + last).split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == 4 * [b"200"]
+    refused(exchange(service.port, head("example.com:80", method="CONNECT") + b"anything"), 405, "CONNECT")
+
+
 # Lying clients
 
 
