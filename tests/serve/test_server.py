@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 import threading
 import time
 import urllib.request
@@ -18,7 +19,7 @@ from signal import SIGINT, SIGTERM
 import numpy as np
 import pytest
 
-from helpers import command, process, python
+from helpers import KILONET, command, process, python
 from kilonet.cli.flags import Parser
 from kilonet.cli.serve import add_flags
 from kilonet.data.datasets import DataSet
@@ -279,6 +280,24 @@ def test_every_request_was_a_json_log_line_without_its_body(service: Process) ->
     assert {line["logger"] for line in lines} <= {"kilonet.serve", "uvicorn.error"}
     assert not [line for line in lines if line["level"] in ("ERROR", "CRITICAL")]
     assert max(map(len, service.log.read_text(encoding="utf-8").splitlines())) < 500
+
+
+def test_a_stderr_that_nobody_reads_blocks_no_request_and_no_shutdown() -> None:
+    """More log lines than a pipe holds."""
+    words = [*KILONET, "serve", "best", "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as unread:
+        assert unread.stdout
+        found = re.search(r":(\d+) ", unread.stdout.readline())
+        assert found
+        connection = HTTPConnection("127.0.0.1", int(found[1]), timeout=5)
+        for _ in range(1_000):
+            connection.request("GET", "/health")
+            assert connection.getresponse().read() == b'{"status":"ok"}'
+        connection.close()
+        unread.send_signal(SIGTERM)
+        assert unread.wait(10) == 0
+        assert unread.stderr
+        assert unread.stderr.read().count('"path":"/health"') > 100
 
 
 # Shutdown

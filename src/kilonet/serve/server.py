@@ -52,7 +52,7 @@ def serve(
     # Threads that change the warning filters for a while, as decoding does, overwrite each other's changes; so no
     # warning may be left to print.
     warnings.simplefilter("ignore")
-    start_logging()
+    log = start_logging()
     with closing(_listening(address)) as listener:
         classifier = thread_safe(model)
         facts = describe_model(model, classifier, source)
@@ -64,6 +64,8 @@ def serve(
         gc.freeze()
         announce(f"Serving {facts.name} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
         _Server(_config(app, limits, metrics)).run([listener])
+    if log:
+        log.finish()
 
 
 def _config(app: Gate, limits: RequestLimits, metrics: Metrics) -> uvicorn.Config:
