@@ -7,19 +7,22 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import hypothesis
 import numpy as np
 import pytest
+from httpx2 import Response
 from hypothesis import strategies
 from starlette.testclient import TestClient
 from torch import Tensor
 
 from found_digits import draw_change, found_digit
-from helpers import BASELINE_LAYERS, refusal
+from helpers import BASELINE_LAYERS, command, refusal, save_overflowing_model
 from kilonet.data.datasets import DataSet
 from kilonet.export.exported_model import ExportedModel
 from kilonet.export.exporter import export_c
+from kilonet.models.calibration import Calibration
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import Model, load_model
 from kilonet.models.prediction import predict_files
@@ -32,6 +35,7 @@ from kilonet.serve.limits import RequestLimits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.model_facts import describe_model
 from kilonet.serve.refusal import Refusal
+from kilonet.serve.schema import ModelFacts
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
 from service import LIMITS, PNG, in_loop, png, service_of
@@ -138,7 +142,7 @@ def test_a_network_of_other_classes_takes_images_of_its_size(tmp_path: Path) -> 
     model = Model(section, initial_network(section, 0).state(), Metadata(names=("cat", "dog", "hen")))
     model.save(tmp_path / "model.safetensors")
     with TestClient(service_of(str(tmp_path))) as opened:
-        assert opened.get("/", follow_redirects=False).headers["location"] == "/docs"
+        assert opened.get("/", follow_redirects=False).headers["location"] == "docs"
         assert opened.get("/model").json()["classes"] == ["cat", "dog", "hen"]
         answer = predicted(opened, png(np.zeros((6, 5, 3), np.uint8)))
         assert answer["name"] in ("cat", "dog", "hen")
@@ -217,13 +221,61 @@ def test_metrics_count_what_was_asked_and_answered(mnist: DataSet) -> None:
     assert "invented" not in text
 
 
-def test_the_api_page_needs_no_other_host(client: TestClient) -> None:
+@pytest.mark.parametrize("prefix", ["/", "/behind/a/path/"])
+def test_the_api_page_needs_no_other_host_and_no_path_of_its_own(client: TestClient, prefix: str) -> None:
+    """A proxy may serve it below a path, which it strips."""
+    home = f"http://proxy.example{prefix}"
+
+    def through_proxy(address: str, base: str) -> Response:
+        moved = urljoin(base, address)
+        assert moved.startswith(home), address
+        return client.get("/" + moved.removeprefix(home))
+
     html = client.get("/docs").text
     addresses = re.findall(r'(?:src|href)="([^"]+)"', html)
-    assert sorted(addresses) == ["/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "data:,"]
-    for address in sorted(addresses)[:2]:
-        assert client.get(address).status_code == 200
+    assert sorted(addresses) == ["data:,", "docs/swagger-ui-bundle.js", "docs/swagger-ui.css"]
+    (document,) = re.findall(r"url: '([^']*)'", html)
+    for address in (*addresses[:2], document):
+        if address != "data:,":
+            assert through_proxy(address, f"{home}docs").status_code == 200
+    ((server,),) = (entry.values() for entry in through_proxy(document, f"{home}docs").json()["servers"])
+    assert urljoin(f"{home}{document}", server) == home
     assert "://" not in html
+
+
+@pytest.mark.parametrize(
+    "accept", ["text/plain; version=x", "application/openmetrics-text; version=1..2", "a/b;;=,", ""]
+)
+def test_metrics_are_answered_whatever_is_accepted(client: TestClient, accept: str) -> None:
+    response = client.get("/metrics", headers={"accept": accept})
+    assert response.status_code == 200
+    assert "kilonet_requests" in response.text
+
+
+def test_the_accuracy_of_another_model_is_not_stated(finished: Run, tmp_path: Path) -> None:
+    assert finished.folder
+    for file in finished.folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert described(tmp_path).accuracy
+    calibrated = finished.model.metadata.model_copy(update={"calibration": Calibration(temperature=2.0)})
+    finished.model.with_metadata(calibrated).save(tmp_path / "model.safetensors")
+    assert described(tmp_path).accuracy, "a calibration changes no class"
+    state = {name: 1.01 * tensor for name, tensor in finished.model.network.state().items()}
+    Model(finished.model.section, state).save(tmp_path / "model.safetensors")
+    assert described(tmp_path).accuracy is None
+
+
+def described(folder: Path) -> ModelFacts:
+    model = load_model(folder)
+    return describe_model(model, thread_safe(model), str(folder))
+
+
+def test_a_model_that_computes_nan_is_not_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = save_overflowing_model(tmp_path)
+    with pytest.raises(KilonetError) as error:
+        thread_safe(load_model(model))
+    refusal(error, "NaN or infinity")
+    command(capsys, "serve", model, "--port", "0").refused("NaN or infinity")
 
 
 # Bad input

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 from signal import SIGINT, SIGTERM
@@ -23,6 +24,7 @@ from helpers import KILONET, command, process, python
 from kilonet.cli.flags import Parser
 from kilonet.cli.serve import add_flags
 from kilonet.data.datasets import DataSet
+from kilonet.serve.server import _listening
 from service import Process, exchange, head, png, running, status_and_error
 
 SECONDS = 2.0
@@ -328,6 +330,38 @@ def test_a_signal_ends_the_service_once_requests_are_answered(tmp_path: Path, se
         assert [line["status"] for line in ending.lines()] == [200]
 
 
+# Addresses
+
+
+def test_all_addresses_are_those_of_ipv6_and_ipv4() -> None:
+    with closing(_listening(("::", 0))) as listener:
+        port = listener.getsockname()[1]
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, port), timeout=5).close()
+    with closing(_listening(("127.0.0.1", 0))) as listener, pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("::1", listener.getsockname()[1]), timeout=5)
+
+
+def test_another_host_is_not_answered(service: Process) -> None:
+    asked = b"GET /model HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+    refused(exchange(service.port, asked), 421, "evil.example", "--allow-host")
+
+
+def test_health_is_answered_while_slow_bodies_wait(service: Process, seven: bytes) -> None:
+    """More bodies than there may be requests at once."""
+    slow = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(20)]
+    try:
+        for connection in slow:
+            connection.sendall(whole(seven)[:-1])
+        time.sleep(0.2)
+        last = head("/health", "Connection: close", method="GET")
+        assert exchange(service.port, last).startswith(b"HTTP/1.1 200")
+        assert exchange(service.port, whole(seven, "Connection: close")).startswith(b"HTTP/1.1 200")
+    finally:
+        for connection in slow:
+            connection.close()
+
+
 # The command line
 
 
@@ -336,6 +370,8 @@ def test_bad_input_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], tm
     command(capsys, "serve", tmp_path).refused("model.safetensors")
     command(capsys, "serve", "best", "--max-bytes", "0").refused("--max-bytes")
     command(capsys, "serve", "best", "--max-seconds", "-1").refused("--max-seconds")
+    command(capsys, "serve", "best", "--allow-origin", "localhost").refused("--allow-origin", "http://localhost:3000")
+    command(capsys, "serve", "best", "--allow-host", "http://a").refused("--allow-host")
     command(capsys, "serve", "best", "--port", "70000").refused("--port")
     for host in ("no.such.host.invalid", 300 * "x"):
         command(capsys, "serve", "best", "--host", host).refused("--host")

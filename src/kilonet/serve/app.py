@@ -10,8 +10,9 @@ from pydantic import BaseModel
 
 from kilonet.models.model import Classifier
 from kilonet.serve import pages
+from kilonet.serve.access import ANYBODY, Access
 from kilonet.serve.answering import Answering, LazyImage, from_file, from_pixels
-from kilonet.serve.gate import Gate
+from kilonet.serve.gate import HEALTH, Gate
 from kilonet.serve.limits import RequestLimits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal, unreadable
@@ -40,16 +41,19 @@ _DESCRIPTIONS = {
     408: "The body arrived too slowly",
     413: "The body is too long",
     415: "The media type is not supported",
+    421: "The request names a host that this service does not answer to",
     422: "The image cannot be read: damaged, over a limit, of another size, or not an image",
     500: "The service failed",
     503: "Too many requests at once, or no answer in time; try again",
 }
-_ANY_ROUTE = (408, 413, 500, 503)
+_ANY_ROUTE = (408, 413, 421, 500, 503)
 _WITH_BODY = (400, 415, 422)
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 
-def application(classifier: Classifier, facts: ModelFacts, limits: RequestLimits, metrics: Metrics) -> Gate:
+def application(
+    classifier: Classifier, facts: ModelFacts, limits: RequestLimits, metrics: Metrics, access: Access = ANYBODY
+) -> Gate:
     """Return the whole service as an ASGI application.
 
     Args:
@@ -57,6 +61,7 @@ def application(classifier: Classifier, facts: ModelFacts, limits: RequestLimits
         facts: what the service says about the model.
         limits: the limits of a request.
         metrics: counts requests and answers.
+        access: who is answered.
     """
     app = FastAPI(
         title=f"Kilonet: {facts.name}",
@@ -64,12 +69,14 @@ def application(classifier: Classifier, facts: ModelFacts, limits: RequestLimits
         description=_description(facts, limits),
         docs_url=None,
         redoc_url=None,
+        # Relative to the document's own address, which a proxy may have moved below a path.
+        servers=[{"url": "."}],
         exception_handlers={Refusal: _refused, HTTPException: _http_error, Exception: _failed},
     )
     _add_predictions(app, Answering(classifier, limits, metrics))
     _add_information(app, facts, metrics)
     _add_pages(app, facts)
-    return Gate(app, limits, metrics, (route.path for route in app.routes if hasattr(route, "path")))
+    return Gate(app, limits, metrics, (route.path for route in app.routes if hasattr(route, "path")), access)
 
 
 def _add_predictions(app: FastAPI, answering: Answering) -> None:
@@ -106,7 +113,7 @@ def _add_predictions(app: FastAPI, answering: Answering) -> None:
 
 
 def _add_information(app: FastAPI, facts: ModelFacts, metrics: Metrics) -> None:
-    @app.get("/health", **_documented(HealthResponse, _ANY_ROUTE))
+    @app.get(HEALTH, **_documented(HealthResponse, _ANY_ROUTE))
     async def health() -> Response:
         """Confirm that the service answers."""
         return JSONResponse({"status": "ok"})
@@ -129,11 +136,11 @@ def _add_information(app: FastAPI, facts: ModelFacts, metrics: Metrics) -> None:
 
 def _add_pages(app: FastAPI, facts: ModelFacts) -> None:
     drawing = pages.drawing_page(facts) if facts.reads_digits else None
-    docs = pages.docs_page("/openapi.json", app.title)
+    docs = pages.docs_page("openapi.json", app.title)
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return _page_response(drawing) if drawing else RedirectResponse("/docs")
+        return _page_response(drawing) if drawing else RedirectResponse("docs")
 
     @app.get("/docs", include_in_schema=False)
     async def interface() -> Response:

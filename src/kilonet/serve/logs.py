@@ -78,10 +78,10 @@ def start_logging() -> BackgroundHandler | None:
         the handler, to be finished at the end; None if stderr is closed, which leaves no place for logs.
     """
     logging.captureWarnings(capture=True)
-    if sys.stderr is None:
+    if sys.__stderr__ is None:
         logging.disable()
         return None
-    handler = BackgroundHandler(sys.stderr.fileno())
+    handler = BackgroundHandler(sys.__stderr__.fileno())
     handler.setFormatter(
         OrjsonFormatter(_FORMAT, style="{", timestamp="time", rename_fields={"levelname": "level", "name": "logger"})
     )
