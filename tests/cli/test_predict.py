@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from found_digits import draw_change, found_digit
-from helpers import command, refusal
+from helpers import command, refusal, save_overflowing_model
 from kilonet.data.datasets import DataSet
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import load_model
@@ -253,3 +253,14 @@ def test_an_answer_without_files_has_nothing_to_show() -> None:
     with pytest.raises(KilonetError) as error:
         PredictedFiles((), (), Metadata()).inputs_as_png()
     refusal(error, "nothing to show")
+
+
+def test_a_model_that_computes_nan_is_refused(
+    small_folder: Path, mnist: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_overflowing_model(tmp_path)
+    Image.fromarray(mnist.test.pixels[0, 0].numpy()).save(tmp_path / "7.png")
+    command(capsys, "predict", model, tmp_path / "7.png").refused("NaN or infinity")
+    command(capsys, "predict", model, tmp_path / "7.png", "--json").refused("NaN or infinity")
+    command(capsys, "evaluate", model, "--data", small_folder).refused("NaN or infinity", "500 of 500 images")
+    command(capsys, "evaluate", model, "--data", small_folder, "--json").refused("NaN or infinity")

@@ -94,3 +94,11 @@ def test_without_a_temperature_it_is_the_softmax() -> None:
         Calibration().probabilities(np.log([[1, 2, 5]]).astype(np.float32)), [[0.125, 0.25, 0.625]]
     )
     np.testing.assert_allclose(energies(np.log([[1, 2, 5]]).astype(np.float32)), [np.log(8)], rtol=1e-6)
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    logits, labels = drawn(1.0, 600)
+    logits[7, 3] = np.nan
+    with pytest.raises(KilonetError) as error:
+        fit_calibration(logits, labels)
+    refusal(error, "NaN or infinity for 1 of 600 images")

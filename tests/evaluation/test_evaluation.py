@@ -9,7 +9,14 @@ from torch import Tensor
 
 from helpers import model_section, refusal, some_pixels
 from kilonet.data.datasets import DataSet, Images
-from kilonet.evaluation.scoring import WORST_IMAGES, Evaluation, accuracy_of, correct_predictions, evaluate
+from kilonet.evaluation.scoring import (
+    WORST_IMAGES,
+    Evaluation,
+    accuracy_of,
+    correct_predictions,
+    evaluate,
+    evaluation_of,
+)
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.model import Model
 from kilonet.training.run_folder import Run
@@ -101,6 +108,15 @@ def test_images_that_do_not_fit_are_refused(images: Images, words: str) -> None:
     with pytest.raises(KilonetError) as error:
         evaluate(Fixed(), images)
     refusal(error, words)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, -3e38])
+def test_logits_or_losses_that_are_not_finite_are_refused(bad: float) -> None:
+    logits = torch.tensor([[3e38, 0.0], [0.0, 1.0]])
+    logits[0, 1] = bad
+    with pytest.raises(KilonetError) as error:
+        evaluation_of(logits, Images(some_pixels(2, (1, 1, 1)), torch.tensor([1, 1])))
+    refusal(error, "NaN or infinity for 1 of 2 images")
 
 
 def test_correct_predictions_have_the_highest_score() -> None:

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from helpers import refusal
 from kilonet.data.digits.prepare import BLOB, PreparedImage
 from kilonet.models.calibration import Calibration
 from kilonet.models.metadata import Metadata
 from kilonet.models.prediction import STRANGE, Prediction, predictions_of
+from kilonet.utils.errors import KilonetError
 
 PIXELS = np.zeros((28, 28), np.uint8)
 CALIBRATION = Calibration(temperature=2.0, sure_from=0.8, energy_from=3.0)
@@ -63,3 +65,19 @@ def test_a_model_without_a_calibration_is_uncertain_below_nine_tenths() -> None:
     assert prediction([0.0, 2.0], Metadata()).uncertain
     assert not prediction([0.0, 2.5], Metadata()).uncertain
     assert prediction([-50.0, -50.0], Metadata()).objection is None
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("metadata", [METADATA, Metadata()])
+def test_no_answer_is_made_of_logits_that_are_not_finite(bad: float, metadata: Metadata) -> None:
+    """NaN is less than no threshold, so it would be a sure answer."""
+    with pytest.raises(KilonetError) as error:
+        prediction([0.0, bad, 1.0], metadata)
+    refusal(error, "NaN or infinity for 1 of 1 images")
+
+
+def test_finite_logits_of_any_size_are_answered() -> None:
+    most = float(np.finfo(np.float32).max)
+    assert prediction([-most, most, 0.0], Metadata()).probabilities == (0.0, 1.0, 0.0)
+    with pytest.raises(KilonetError):
+        prediction([-most, most, 0.0], Metadata(calibration=Calibration(temperature=0.5)))

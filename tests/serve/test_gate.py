@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from kilonet.serve.gate import Gate
+from helpers import refusal
+from kilonet.serve.access import Access, access_of
+from kilonet.serve.gate import HEALTH, Gate
 from kilonet.serve.limits import RequestLimits
 from kilonet.serve.metrics import Metrics
+from kilonet.utils.errors import KilonetError
 from service import in_loop
 
 LIMITS = RequestLimits(bytes=100, pixels=1, images=1, requests=2, seconds=0.3)
@@ -31,12 +34,15 @@ class Client:
     parts: Iterable[tuple[bytes, float]] = ((b"", 0),)
     length: int | None = None
     leaves: bool = False
+    method: str = "POST"
+    more_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     asked: int = 0
     sent: list[Message] = field(default_factory=list)
 
     async def through(self, gate: Gate, path: str = "/echo") -> "Client":
         headers = [] if self.length is None else [(b"content-length", str(self.length).encode())]
-        scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "client": ("10.0.0.1", 1)}
+        headers += self.more_headers
+        scope = {"type": "http", "method": self.method, "path": path, "headers": headers, "client": ("10.0.0.1", 1)}
         messages = self._messages()
 
         async def receive() -> Message:
@@ -148,21 +154,124 @@ def test_a_slow_body_is_refused() -> None:
     assert counted(metrics, "kilonet_refusals_total", reason="slow") == 1
 
 
-def test_too_many_requests_at_once_are_refused_for_now() -> None:
-    async def run() -> list[Client]:
-        clients = [Client([(b"x", 0.1)]) for _ in range(5)]
-        await asyncio.gather(*(client.through(guarded) for client in clients))
-        return [*clients, await Client().through(guarded)]
+async def slowly(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["path"] != HEALTH:
+        await asyncio.sleep(0.1)
+    await echo(scope, receive, send)
 
-    guarded, metrics = gate()
-    *clients, after = in_loop(run())
+
+def test_too_many_requests_at_once_are_refused_for_now_but_health_is_answered() -> None:
+    async def run() -> list[Client]:
+        clients = [Client() for _ in range(5)]
+        answers = [client.through(guarded) for client in clients]
+        _, health = await asyncio.gather(asyncio.gather(*answers), Client().through(guarded, HEALTH))
+        return [*clients, health, await Client().through(guarded)]
+
+    guarded, metrics = gate(slowly)
+    *clients, health, after = in_loop(run())
     clients.sort(key=lambda client: client.status)
     assert [client.status for client in clients] == [200, 200, 503, 503, 503]
     for client in clients[2:]:
         client.refused(503, "2 requests")
         assert client.headers[b"retry-after"] == b"1"
-    assert after.status == 200
+    assert (health.status, after.status) == (200, 200)
     assert counted(metrics, "kilonet_refusals_total", reason="busy") == 3
+
+
+def test_slow_bodies_take_no_place_from_others() -> None:
+    async def run() -> tuple[list[Client], list[Client]]:
+        waiting = [Client([(b"x", 0.1), (b"y", 0.02)]) for _ in range(20)]
+        others = [Client() for _ in range(5)]
+
+        async def others_in_turn() -> None:
+            for client in others:
+                await client.through(guarded)
+
+        await asyncio.gather(*(client.through(guarded) for client in waiting), others_in_turn())
+        return waiting, others
+
+    guarded, _ = gate()
+    waiting, others = in_loop(run())
+    assert {client.status for client in waiting + others} == {200}
+
+
+# Who is answered
+
+
+def answered(access: Access, method: str = "POST", **headers: str) -> Client:
+    """Send a request with headers, underscores in their names for dashes, and return the client with its response."""
+    guarded = Gate(echo, LIMITS, Metrics(["0"]), [], access)
+    client = Client(method=method)
+    client.more_headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return in_loop(client.through(guarded))
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *((host, 200) for host in ("localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1:1", "[::1]", "[::1]:80")),
+        *(
+            (host, 421)
+            for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8000", "10.0.0.1")
+        ),
+        *((host, 421) for host in ("", "[::1", "localhost@evil.example", "169.254.169.254", "::1")),
+    ],
+)
+def test_on_a_loopback_address_only_the_names_of_this_machine_are_answered(host: str, status: int) -> None:
+    """Otherwise a page whose own host resolves to 127.0.0.1 could read the answers."""
+    for address in ("127.0.0.1", "::1"):
+        client = answered(access_of(address, [], []), host=host)
+        assert client.status == status
+        if status == 421:
+            client.refused(421, "--allow-host")
+
+
+def test_further_hosts_are_answered_by_name_and_any_host_on_other_addresses() -> None:
+    named = access_of("127.0.0.1", ["Models.example", "127.0.0.7"], [])
+    for host in ("models.example", "MODELS.example:443", "localhost", "127.0.0.7:8000"):
+        assert answered(named, host=host).status == 200
+    assert answered(named, host="evil.example").status == 421
+    assert answered(access_of("127.0.0.9", [], []), host="127.0.0.9").status == 200
+    for address in ("10.0.0.1", "::", "192.168.1.7"):
+        assert answered(access_of(address, [], []), host="evil.example").status == 200
+        assert answered(access_of(address, ["a.example"], []), host="evil.example").status == 421
+    assert answered(access_of("127.0.0.1", [], [])).status == 200, "HTTP/1.0 has no Host"
+
+
+def test_pages_of_other_origins_may_read_nothing_unless_they_are_allowed() -> None:
+    asking = {"origin": "http://localhost:3000", "access_control_request_method": "POST"}
+    client = answered(Access(), "OPTIONS", **asking)
+    client.refused(403, "http://localhost:3000", "--allow-origin")
+    assert not any(name.startswith(b"access-control") for name in client.headers)
+    access = access_of("127.0.0.1", [], ["http://localhost:3000", "https://a.example"])
+    client = answered(access, "OPTIONS", **asking, access_control_request_headers="content-type")
+    assert (client.status, client.headers[b"access-control-allow-origin"]) == (200, b"http://localhost:3000")
+    assert b"content-type" in client.headers[b"access-control-allow-headers"].lower()
+    client = answered(access, origin="http://localhost:3000")
+    assert (client.status, client.headers[b"access-control-allow-origin"]) == (200, b"http://localhost:3000")
+    client = answered(access, origin="http://localhost:3000", content_length="101")
+    client.refused(413)
+    assert client.headers[b"access-control-allow-origin"] == b"http://localhost:3000", "so that the page can show why"
+    for other in ("http://localhost:3001", "http://evil.example", "null"):
+        answered(access, "OPTIONS", **{**asking, "origin": other}).refused(403, other)
+        assert b"access-control-allow-origin" not in answered(access, origin=other).headers
+    assert answered(Access(("*",)), origin="http://b.example").headers[b"access-control-allow-origin"] == b"*"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "origins", "flag"),
+    [
+        (["http://a.example"], [], "--allow-host"),
+        (["a.example:80"], [], "--allow-host"),
+        ([""], [], "--allow-host"),
+        ([], ["a.example"], "--allow-origin"),
+        ([], ["http://a.example/"], "--allow-origin"),
+    ],
+)
+def test_hosts_and_origins_are_checked(hosts: list[str], origins: list[str], flag: str) -> None:
+    with pytest.raises(KilonetError) as error:
+        access_of("127.0.0.1", hosts, origins)
+    refusal(error, flag)
 
 
 def test_all_bodies_in_memory_share_a_limit() -> None:

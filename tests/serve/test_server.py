@@ -6,11 +6,13 @@ import json
 import os
 import re
 import socket
+import subprocess
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 from signal import SIGINT, SIGTERM
@@ -18,10 +20,11 @@ from signal import SIGINT, SIGTERM
 import numpy as np
 import pytest
 
-from helpers import command, process, python
+from helpers import KILONET, command, process, python
 from kilonet.cli.flags import Parser
 from kilonet.cli.serve import add_flags
 from kilonet.data.datasets import DataSet
+from kilonet.serve.server import _listening
 from service import Process, exchange, head, png, running, status_and_error
 
 SECONDS = 2.0
@@ -117,6 +120,51 @@ def test_a_head_without_end_is_refused(service: Process) -> None:
     refused(exchange(service.port, *endless, pause=0.002), 431, "32,768")
     many = itertools.chain([b"GET / HTTP/1.1\r\n"], itertools.repeat(100 * b"X: y\r\n", 100))
     refused(exchange(service.port, *many, pause=0.002), 431, "32,768")
+
+
+def test_a_long_head_that_arrives_at_once_is_refused(service: Process) -> None:
+    """A chunk from the socket may hold more than a head may have."""
+    refused(exchange(service.port, head("/health", f"X: {60_000 * 'x'}", method="GET")), 431, "32,768")
+    refused(exchange(service.port, head(f"/{33_000 * 'x'}", method="GET")), 431, "32,768")
+    refused(exchange(service.port, head("/health", *["X: y"] * 6_000, method="GET")), 431, "32,768")
+    longest = head("/health", "Connection: close", f"X: {32_500 * 'x'}", method="GET")
+    assert exchange(service.port, longest).startswith(b"HTTP/1.1 200")
+
+
+# Clients that offer another protocol
+
+OFFER = (
+    "Connection: Upgrade, HTTP2-Settings",
+    "Upgrade: h2c",
+    "HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("pieces", [1, 2, 50])
+def test_an_offer_of_http_2_loses_no_body(service: Process, seven: bytes, pieces: int, chunked: bool) -> None:
+    """As Java's HttpClient and curl --http2 send it; RFC 9110, 7.8: a server may ignore an offer."""
+    length = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(seven)}"
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(seven), seven) if chunked else seven
+    offered = head("/predict", *OFFER, "Content-Type: image/png", length)
+    last = head("/health", "Connection: close", method="GET")
+    whole_ = offered + body
+    parts = {1: [whole_ + last], 2: [offered, body, last]}.get(pieces)
+    step = -(-len(whole_) // pieces)
+    parts = parts or [whole_[start : start + step] for start in range(0, len(whole_), step)] + [last]
+    answers = exchange(service.port, *parts, pause=0.005).split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"200", b"200"]
+    assert json.loads(answers[0].split(b"\r\n\r\n", 1)[1])["class"] == 7
+    assert b"upgrade" not in answers[0].lower()
+
+
+def test_offers_are_ignored_in_every_request_of_a_connection(service: Process, seven: bytes) -> None:
+    offered = head("/predict", *OFFER, "Content-Type: image/png", f"Content-Length: {len(seven)}") + seven
+    socket_ = head("/health", "Connection: Upgrade", "Upgrade: websocket", method="GET")
+    last = head("/health", "Connection: close", method="GET")
+    answers = exchange(service.port, offered + socket_ + offered + last).split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == 4 * [b"200"]
+    refused(exchange(service.port, head("example.com:80", method="CONNECT") + b"anything"), 405, "CONNECT")
 
 
 # Lying clients
@@ -236,6 +284,24 @@ def test_every_request_was_a_json_log_line_without_its_body(service: Process) ->
     assert max(map(len, service.log.read_text(encoding="utf-8").splitlines())) < 500
 
 
+def test_a_stderr_that_nobody_reads_blocks_no_request_and_no_shutdown() -> None:
+    """More log lines than a pipe holds."""
+    words = [*KILONET, "serve", "best", "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as unread:
+        assert unread.stdout
+        found = re.search(r":(\d+) ", unread.stdout.readline())
+        assert found
+        connection = HTTPConnection("127.0.0.1", int(found[1]), timeout=5)
+        for _ in range(1_000):
+            connection.request("GET", "/health")
+            assert connection.getresponse().read() == b'{"status":"ok"}'
+        connection.close()
+        unread.send_signal(SIGTERM)
+        assert unread.wait(10) == 0
+        assert unread.stderr
+        assert unread.stderr.read().count('"path":"/health"') > 100
+
+
 # Shutdown
 
 
@@ -264,6 +330,38 @@ def test_a_signal_ends_the_service_once_requests_are_answered(tmp_path: Path, se
         assert [line["status"] for line in ending.lines()] == [200]
 
 
+# Addresses
+
+
+def test_all_addresses_are_those_of_ipv6_and_ipv4() -> None:
+    with closing(_listening(("::", 0))) as listener:
+        port = listener.getsockname()[1]
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, port), timeout=5).close()
+    with closing(_listening(("127.0.0.1", 0))) as listener, pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("::1", listener.getsockname()[1]), timeout=5)
+
+
+def test_another_host_is_not_answered(service: Process) -> None:
+    asked = b"GET /model HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+    refused(exchange(service.port, asked), 421, "evil.example", "--allow-host")
+
+
+def test_health_is_answered_while_slow_bodies_wait(service: Process, seven: bytes) -> None:
+    """More bodies than there may be requests at once."""
+    slow = [socket.create_connection(("127.0.0.1", service.port)) for _ in range(20)]
+    try:
+        for connection in slow:
+            connection.sendall(whole(seven)[:-1])
+        time.sleep(0.2)
+        last = head("/health", "Connection: close", method="GET")
+        assert exchange(service.port, last).startswith(b"HTTP/1.1 200")
+        assert exchange(service.port, whole(seven, "Connection: close")).startswith(b"HTTP/1.1 200")
+    finally:
+        for connection in slow:
+            connection.close()
+
+
 # The command line
 
 
@@ -272,6 +370,8 @@ def test_bad_input_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], tm
     command(capsys, "serve", tmp_path).refused("model.safetensors")
     command(capsys, "serve", "best", "--max-bytes", "0").refused("--max-bytes")
     command(capsys, "serve", "best", "--max-seconds", "-1").refused("--max-seconds")
+    command(capsys, "serve", "best", "--allow-origin", "localhost").refused("--allow-origin", "http://localhost:3000")
+    command(capsys, "serve", "best", "--allow-host", "http://a").refused("--allow-host")
     command(capsys, "serve", "best", "--port", "70000").refused("--port")
     for host in ("no.such.host.invalid", 300 * "x"):
         command(capsys, "serve", "best", "--host", host).refused("--host")

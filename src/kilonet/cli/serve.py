@@ -11,10 +11,27 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="the address to listen on (default: %(default)s, which only this machine reaches)",
+        help="the address to listen on (default: %(default)s, which only this machine reaches); :: for all, "
+        "by IPv6 and IPv4",
     )
     parser.add_argument(
         "--port", type=int, default=8000, metavar="N", help="the port; 0 for any free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="an origin, such as http://localhost:3000, whose pages may read the answers (CORS); * for any; "
+        "may be repeated (default: none)",
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a host name that requests may be sent to; may be repeated (default: on a loopback address the names of "
+        "this machine, else any)",
     )
     limits = parser.add_argument_group("limits", "A request over a limit is refused before anything is decoded.")
     for name, kind, default, text in (
@@ -40,5 +57,13 @@ def run(flags: argparse.Namespace) -> int:
     from kilonet.serve.server import serve
 
     limits = RequestLimits(flags.max_bytes, flags.max_pixels, flags.max_images, flags.max_requests, flags.max_seconds)
-    serve(load(flags.model), flags.model, (flags.host, flags.port), limits, lambda line: print(line, flush=True))
+    serve(
+        load(flags.model),
+        flags.model,
+        (flags.host, flags.port),
+        limits,
+        lambda line: print(line, flush=True),
+        hosts=flags.allow_host,
+        origins=flags.allow_origin,
+    )
     return 0

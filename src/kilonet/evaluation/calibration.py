@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from kilonet.evaluation.scoring import correct_predictions
-from kilonet.models.calibration import GREATEST_TEMPERATURE, LEAST_TEMPERATURE, Calibration, energies
+from kilonet.models.calibration import GREATEST_TEMPERATURE, LEAST_TEMPERATURE, Calibration, check_finite, energies
 from kilonet.utils.errors import KilonetError
 
 SURE_SHARE = 0.999
@@ -22,11 +22,12 @@ def fit_calibration(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> C
         labels: int64 (N,).
 
     Raises:
-        KilonetError: too few images.
+        KilonetError: too few images, or a logit that is NaN or infinite.
     """
     least = round(1 / STRANGE_SHARE)
     if len(labels) < least:
         raise KilonetError(f"{len(labels)} held-out images are too few to calibrate on; at least {least} are needed")
+    check_finite(logits)
     temperature = fit_temperature(logits, labels)
     probabilities = Calibration(temperature=temperature).probabilities(logits)
     return Calibration(

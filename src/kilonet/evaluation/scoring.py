@@ -15,6 +15,7 @@ from kilonet.data.datasets import DataSet, Images, has_classes, load_data
 from kilonet.data.decode import Picture
 from kilonet.data.image_folders import class_folders, read_labelled
 from kilonet.evaluation.statistics import wilson_interval
+from kilonet.models.calibration import check_finite
 from kilonet.models.classes import class_names, labels_of, match_classes
 from kilonet.models.model import Classifier
 from kilonet.models.prediction import prepare_images
@@ -113,7 +114,8 @@ def evaluate(model: Classifier, images: Images) -> Evaluation:
     """Score a model on labelled images.
 
     Raises:
-        KilonetError: the images have another shape than the network's input, or labels that it does not have.
+        KilonetError: the images have another shape than the network's input, or labels that it does not have; or the
+            network computes NaN or infinity.
     """
     check_pixels(images.pixels, model.section.input_shape)
     if int(images.labels.max()) >= model.section.classes:
@@ -165,8 +167,14 @@ def matched_data(model: Classifier, data: DataSet) -> DataSet:
 
 
 def evaluation_of(logits: Tensor, images: Images) -> Evaluation:
-    """Return the evaluation of a model's logits, float32 (N, classes), for N labelled images."""
+    """Return the evaluation of a model's logits, float32 (N, classes), for N labelled images.
+
+    Raises:
+        KilonetError: a logit is NaN or infinite, or so large that a loss is.
+    """
+    check_finite(logits.numpy())
     losses = functional.cross_entropy(logits, images.labels, reduction="none")
+    check_finite(losses[:, None].numpy())
     confusion = _confusion(images.labels, logits.argmax(1), logits.shape[1])
     correct, count = int(confusion.trace()), len(images)
     return Evaluation(

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from kilonet.utils.errors import KilonetError
 from kilonet.utils.schema import Fraction, Schema
 
 LEAST_TEMPERATURE, GREATEST_TEMPERATURE = 0.02, 50.0
@@ -25,14 +26,35 @@ class Calibration(Schema):
     """
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the probabilities of logits, float32 (N, classes), in the same shape; each row sums to one."""
-        scaled = logits / np.float32(self.temperature)
-        powers = np.exp(scaled - scaled.max(1, keepdims=True))
+        """Return the probabilities of logits, float32 (N, classes), in the same shape; each row sums to one.
+
+        Raises:
+            KilonetError: a logit, divided by the temperature, is NaN or infinite.
+        """
+        # A difference of finite logits may overflow to minus infinity, whose power is 0, as it should be.
+        with np.errstate(over="ignore"):
+            scaled = logits / np.float32(self.temperature)
+            check_finite(scaled)
+            powers = np.exp(scaled - scaled.max(1, keepdims=True))
         return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
 
 
 UNFITTED = Calibration()
 """The calibration of a model that was never calibrated."""
+
+
+def check_finite(logits: NDArray[np.float32]) -> None:
+    """Check logits, (N, classes), before anything is concluded from them: every comparison with NaN is false.
+
+    Raises:
+        KilonetError: one is NaN or infinite.
+    """
+    if not np.isfinite(logits).all():
+        bad = int((~np.isfinite(logits)).any(1).sum())
+        raise KilonetError(
+            f"the network computes NaN or infinity for {bad:,} of {len(logits):,} images: its weights are too large; "
+            "train it again at a lower learning rate"
+        )
 
 
 def energies(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -97,6 +97,9 @@ def predictions_of(
         metadata: the model's metadata, with its calibration and its classes' names.
         digits: whether the model reads digits; then an image unlike the training images is no digit instead of an
             uncertain prediction.
+
+    Raises:
+        KilonetError: a logit is NaN or infinite.
     """
     calibration = metadata.calibration or UNFITTED
     return [
@@ -109,7 +112,7 @@ def _prediction(
     image: PreparedImage, probabilities: NDArray[np.float32], energy: float, metadata: Metadata, *, digits: bool
 ) -> Prediction:
     calibration = metadata.calibration or UNFITTED
-    strange = calibration.energy_from is not None and energy < calibration.energy_from
+    strange = calibration.energy_from is not None and not energy >= calibration.energy_from
     # An image that came laid out as MNIST's are was meant as a digit: its prediction is uncertain, but is given.
     objection = image.objection or (STRANGE if strange and digits and not image.as_given else None)
     best = int(probabilities.argmax())
@@ -117,7 +120,7 @@ def _prediction(
         label=None if objection else best,
         name=None if objection else metadata.name_of(best),
         probabilities=tuple(probabilities.tolist()),
-        uncertain=objection is not None or strange or float(probabilities[best]) < calibration.sure_from,
+        uncertain=objection is not None or strange or not float(probabilities[best]) >= calibration.sure_from,
         objection=objection,
         pixels=image.pixels,
     )

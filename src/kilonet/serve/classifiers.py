@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,8 +18,14 @@ _BATCH = 50
 
 
 def thread_safe(classifier: Classifier) -> Classifier:
-    """Return the same network for many threads: a trained model in onnxruntime, an exported folder as it is."""
-    return OnnxClassifier(classifier) if isinstance(classifier, Model) else classifier
+    """Return the same network for many threads: a trained model in onnxruntime, an exported folder as it is.
+
+    Raises:
+        KilonetError: it computes NaN or infinity for a black or a white image, and so has no answers to give.
+    """
+    safe = OnnxClassifier(classifier) if isinstance(classifier, Model) else classifier
+    safe.predict(np.stack([np.full(safe.section.input_shape, level, np.uint8) for level in (0, 255)]))
+    return safe
 
 
 class OnnxClassifier(Classifier):

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from time import perf_counter
 
+from kilonet.serve.access import ANYBODY, Access
 from kilonet.serve.limits import RequestLimits
 from kilonet.serve.logs import LOGGER
 from kilonet.serve.metrics import OTHER, Metrics
@@ -27,6 +28,9 @@ _SECURITY_HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+HEALTH = "/health"
+"""The path that is answered even while the service is busy: it takes no thread, and its answer is what others ask for
+to find out whether the service still lives."""
 _MAX_LOGGED_PATH = 200
 _LINGER_SECONDS = 1.0
 
@@ -38,7 +42,9 @@ class ClientLeftError(Exception):
 class Gate:
     """An ASGI application around another one."""
 
-    def __init__(self, app: ASGIApp, limits: RequestLimits, metrics: Metrics, routes: Iterable[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, limits: RequestLimits, metrics: Metrics, routes: Iterable[str], access: Access = ANYBODY
+    ) -> None:
         """Wrap an application.
 
         Args:
@@ -46,10 +52,12 @@ class Gate:
             limits: the limits of a request.
             metrics: counts the requests.
             routes: the paths that get a label of their own in the metrics; all other paths share one.
+            access: who is answered.
         """
-        self._app, self._limits, self._metrics = app, limits, metrics
-        self._routes = frozenset(routes)
-        self._in_flight = 0
+        self._app, self._limits, self._metrics = access.with_cors(app), limits, metrics
+        self._routes, self._access = frozenset(routes), access
+        self._being_answered = 0
+        """Requests whose body is complete; one that still arrives takes no place from others."""
         self._bytes_in_memory = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,31 +66,34 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started, exchange = perf_counter(), _Exchange(receive, send)
-        self._in_flight += 1
         self._metrics.in_flight.inc()
         try:
             await self._answer(scope, exchange)
         except Refusal as refusal:
-            await exchange.refuse(refusal, scope)
+            await exchange.refuse(refusal, scope, self._access)
         except ClientLeftError:
             exchange.status = CLIENT_LEFT
         finally:
-            self._in_flight -= 1
             self._bytes_in_memory -= exchange.body_bytes
             self._metrics.in_flight.dec()
             self._log_and_count(scope, exchange, perf_counter() - started)
 
     async def _answer(self, scope: Scope, exchange: "_Exchange") -> None:
-        if self._in_flight > self._limits.requests:
-            raise _busy(f"{self._limits.requests} requests are being answered")
+        self._access.check(scope)
         self._check_length(_declared_length(scope))
+        self._check_busy(scope)
         seconds = self._limits.seconds
         try:
             async with asyncio.timeout(seconds) as timeout:
                 body = await self._body(exchange)
                 timeout.reschedule(asyncio.get_running_loop().time() + seconds)
                 exchange.timeout = timeout
-                await self._app(_as_get(scope), _receive_once(body), exchange.send)
+                self._check_busy(scope)
+                self._being_answered += 1
+                try:
+                    await self._app(_as_get(scope), _receive_once(body), exchange.send)
+                finally:
+                    self._being_answered -= 1
         except TimeoutError:
             if exchange.complete:
                 raise timed_out(seconds) from None
@@ -103,6 +114,10 @@ class Gate:
             self._bytes_in_memory += len(part)
             parts.append(part)
         return b"".join(parts)
+
+    def _check_busy(self, scope: Scope) -> None:
+        if self._being_answered >= self._limits.requests and scope["path"] != HEALTH:
+            raise _busy(f"{self._limits.requests} requests are being answered")
 
     def _check_length(self, length: int) -> None:
         if length > self._limits.bytes:
@@ -160,10 +175,13 @@ class _Exchange:
             message["headers"] = headers
         await self._send(message)
 
-    async def refuse(self, refusal: Refusal, scope: Scope) -> None:
+    async def refuse(self, refusal: Refusal, scope: Scope, access: Access) -> None:
         """Send a refusal. A client that is still sending gets a moment to read it before the connection closes."""
         headers = refusal.headers if self.complete else refusal.headers | {"connection": "close"}
-        response = JSONResponse({"error": refusal.line}, refusal.status, headers)
+        response: ASGIApp = JSONResponse({"error": refusal.line}, refusal.status, headers)
+        if scope["method"] != "OPTIONS":
+            # Lets an allowed page read why; a preflight it would answer itself.
+            response = access.with_cors(response)
         lingers = not self.complete and refusal.status is not HTTPStatus.REQUEST_TIMEOUT
         await response(scope, self._receive, self._send_unfinished if lingers else self.send)
         if lingers:

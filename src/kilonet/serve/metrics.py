@@ -14,11 +14,13 @@ METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"}
 NO_DIGIT = "none"
 REASONS = {
     400: "malformed",
+    403: "origin",
     404: "no such path",
     405: "method",
     408: "slow",
     413: "too long",
     415: "type",
+    421: "host",
     422: "unreadable",
     431: "too long a head",
     499: "client left",
@@ -71,5 +73,10 @@ class Metrics:
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics in a format that the header Accept allows, and the media type of that format."""
-        encode, media_type = choose_encoder(accept)
-        return encode(self.registry), media_type
+        try:
+            encode, media_type = choose_encoder(accept)
+            return encode(self.registry), media_type
+        except (ValueError, TypeError, LookupError):
+            # The header asks for a version that is no number.
+            encode, media_type = choose_encoder("")
+            return encode(self.registry), media_type

@@ -8,6 +8,7 @@ from kilonet.evaluation.scoring import evaluate
 from kilonet.export.exported_model import ExportedModel
 from kilonet.export.exporter import model_name
 from kilonet.models.model import Classifier, Model, packaged_models
+from kilonet.report.subject import is_result_of
 from kilonet.serve.schema import ModelAccuracy, ModelFacts
 from kilonet.training.run_folder import RESULT_FILE, read_result
 
@@ -29,14 +30,17 @@ def describe_model(model: Model | ExportedModel, classifier: Classifier, source:
         classes=[metadata.name_of(label) for label in range(section.classes)],
         reads_digits=model.reads_digits,
         sha256=model.sha256,
-        accuracy=_accuracy(classifier, source),
+        accuracy=_accuracy(model, classifier, source),
         calibration=metadata.calibration,
         kilonet=kilonet.__version__,
     )
 
 
-def _accuracy(classifier: Classifier, source: str) -> ModelAccuracy | None:
-    """Return the accuracy of a packaged model, scored here, or of a run, read from its result; None for all others."""
+def _accuracy(model: Model | ExportedModel, classifier: Classifier, source: str) -> ModelAccuracy | None:
+    """Return the accuracy of a packaged model, scored here, or of a run, read from its result; None for all others.
+
+    A result that is not of this model says nothing about it: the model's file may have been exchanged since.
+    """
     if source in packaged_models():
         test = load_data("mnist").test
         share = evaluate(classifier, test).accuracy
@@ -45,6 +49,8 @@ def _accuracy(classifier: Classifier, source: str) -> ModelAccuracy | None:
     if not (folder / RESULT_FILE).is_file():
         return None
     result = read_result(folder)
+    if not (is_result_of(result, model) if isinstance(model, Model) else result.model_sha256 == model.sha256):
+        return None
     share = result.correct / result.scored_images
     of = f"{result.scored} images of {result.recipe.run.data}"
     return ModelAccuracy(share=share, images=result.scored_images, of=of)

@@ -67,8 +67,9 @@ def docs_page(openapi: str, title: str) -> Page:
     response = get_swagger_ui_html(
         openapi_url=openapi,
         title=title,
-        swagger_js_url="/docs/swagger-ui-bundle.js",
-        swagger_css_url="/docs/swagger-ui.css",
+        # Relative to /docs, so that it works below a path of a proxy too.
+        swagger_js_url="docs/swagger-ui-bundle.js",
+        swagger_css_url="docs/swagger-ui.css",
         swagger_favicon_url="data:,",
     )
     html = bytes(response.body).decode()

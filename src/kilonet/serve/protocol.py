@@ -3,6 +3,9 @@
 uvicorn closes only idle connections in time. A head that arrives byte by byte or never ends, and a response that the
 client does not read, would hold a connection for ever. This subclass relies on methods of uvicorn 0.54 that are not
 public; pyproject.toml therefore pins that minor version.
+
+It also answers a request that offers another protocol (`Upgrade: h2c`) as if there were no offer, body and all, which
+RFC 9110, 7.8 allows. httptools ends such a request after its head, and would take the body for the next request.
 """
 
 import asyncio
@@ -14,8 +17,12 @@ from kilonet.serve.metrics import Metrics
 from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):
+    import httptools
     import orjson
     from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+_BETWEEN = len(": \r\n")
+"""The bytes beside name and value in a line of a head."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -26,7 +33,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._limits, self._metrics = limits, metrics
         self._in_head = self._head_is_new = False
         self._head_bytes = 0
-        """The bytes of the current head, without those of the chunk in which it began."""
+        """The bytes of the current head; without those of the chunk in which it began, while it is not complete."""
         self._answering: RequestResponseCycle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._reader_timer: asyncio.TimerHandle | None = None
@@ -42,9 +49,14 @@ class GuardedProtocol(HttpToolsProtocol):
         self._start_head_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Parse the data, and limit the length of an unfinished head and the time for it."""
+        """Parse the data, and limit the length of a head and the time for it."""
+        self._unset_keepalive_if_required()
         self._head_is_new = False
-        super().data_received(data)
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            if self._head_bytes <= MAX_HEAD_BYTES:
+                self._refuse(400, "this is not an HTTP request")
         if self.transport.is_closing():
             return
         if self._in_head and not self._head_is_new:
@@ -54,6 +66,16 @@ class GuardedProtocol(HttpToolsProtocol):
         elif self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
             self._start_head_timer()
 
+    def _parse(self, data: bytes) -> None:
+        while data and not self.transport.is_closing():
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                # What follows the head is parsed again, after the same head without its offer.
+                data = self._head_without_offer() + data[offer.args[0] :]
+            else:
+                return
+
     def on_message_begin(self) -> None:
         """Note that a head begins."""
         super().on_message_begin()
@@ -61,11 +83,31 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def on_headers_complete(self) -> None:
-        """Note that the head arrived in time."""
+        """Note that the head arrived in time, and check its length.
+
+        Raises:
+            ValueError: it is too long; httptools turns this into an HttpParserError.
+        """
         _stop(self._head_timer)
         self._head_timer = None
         self._in_head = False
-        super().on_headers_complete()
+        self._head_bytes = len(self.url) + sum(len(name) + len(value) + _BETWEEN for name, value in self.headers)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise ValueError
+        if self.parser.get_method() == b"CONNECT":
+            self._refuse(405, "CONNECT is for proxies; send GET or POST")
+        elif not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that a request is complete, unless only the head of one with an offer is."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def _head_without_offer(self) -> bytes:
+        line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        lines = [line, *(b"%b: %b" % header for header in self.headers if header[0] != b"upgrade")]
+        return b"\r\n".join([*lines, b"", b""])
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
@@ -93,10 +135,6 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._answering and not self._answering.response_complete:
             self._answering.disconnected = True
             self._answering.message_event.set()
-
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP, in the same form as every other refusal."""
-        self._refuse(400, msg)
 
     def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(self._limits.seconds, self._head_timed_out)

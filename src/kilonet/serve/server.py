@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from math import ceil
@@ -13,6 +13,7 @@ from typing import Any
 
 from kilonet.export.exported_model import ExportedModel
 from kilonet.models.model import Model
+from kilonet.serve.access import access_of
 from kilonet.serve.app import application
 from kilonet.serve.classifiers import thread_safe
 from kilonet.serve.gate import Gate
@@ -36,6 +37,9 @@ def serve(
     address: tuple[str, int],
     limits: RequestLimits,
     announce: Callable[[str], None],
+    *,
+    hosts: Sequence[str] = (),
+    origins: Sequence[str] = (),
 ) -> None:
     """Serve a model until SIGINT or SIGTERM, then finish the requests that are being answered.
 
@@ -45,25 +49,30 @@ def serve(
         address: host and port; port 0 takes a free one.
         limits: the limits of a request.
         announce: called once with a line that gives the address, when the service listens.
+        hosts: further hosts that requests may name, see `kilonet.serve.access.access_of`.
+        origins: the origins whose pages may read answers.
 
     Raises:
-        KilonetError: the service cannot listen on the address.
+        KilonetError: the service cannot listen on the address, a host or an origin is none, or the model computes NaN.
     """
     # Threads that change the warning filters for a while, as decoding does, overwrite each other's changes; so no
     # warning may be left to print.
     warnings.simplefilter("ignore")
-    start_logging()
     with closing(_listening(address)) as listener:
+        host, port = listener.getsockname()[:2]
+        access = access_of(host, hosts, origins)
         classifier = thread_safe(model)
         facts = describe_model(model, classifier, source)
         metrics = Metrics(facts.classes)
-        app = application(classifier, facts, limits, metrics)
-        host, port = listener.getsockname()[:2]
+        app = application(classifier, facts, limits, metrics, access)
         # What is loaded now stays for good: the garbage collector need not go through it again and again.
         gc.collect()
         gc.freeze()
+        log = start_logging()
         announce(f"Serving {facts.name} at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
         _Server(_config(app, limits, metrics)).run([listener])
+    if log:
+        log.finish()
 
 
 def _config(app: Gate, limits: RequestLimits, metrics: Metrics) -> uvicorn.Config:
@@ -103,7 +112,8 @@ def _listening(address: tuple[str, int]) -> socket.socket:
         raise KilonetError(f"--port is {port}; a port is from 0 to 65535")
     try:
         family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(where[:2], family=family, backlog=_BACKLOG)
+        is_both = where[0] == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server(where[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=is_both)
     except (OSError, UnicodeError) as error:
         line = f"cannot listen on {host} port {port}: {_reason(error)}; choose another --host or --port"
         raise KilonetError(line) from None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from kilonet.data.datasets import Images, load_data
 from kilonet.evaluation.scoring import correct_predictions
 from kilonet.evaluation.statistics import mean_and_std
+from kilonet.models.calibration import check_finite
 from kilonet.models.model import load_model
 from kilonet.report.comparison.groups import Group, read_groups
 from kilonet.report.comparison.significance import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
@@ -154,6 +155,7 @@ class _Predictions:
         if key not in self._correct:
             images = self._scored_images(record)
             logits = load_model(str(record.folder)).logits(images.pixels)
+            check_finite(logits.numpy())
             self._correct[key] = correct_predictions(logits, images.labels).numpy()
         return self._correct[key]
 
