@@ -37,7 +37,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 # other processes, as there is one worker more than there are cores.
 LONGEST = (
     "test_sweep.py",
-    "test_killed_driver.py",
     "test_kill.py",
     "test_server.py",
     "test_native.py",

@@ -6,98 +6,163 @@ import shlex
 import signal
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from ray.cluster_utils import Cluster
 
-from helpers import process
+from helpers import command, write_idx_folder
+from kilonet.data.datasets import DataSet
+from kilonet.recipe import load_recipe
 from kilonet.training.run_folder import is_finished
-from sweeps import NODE, at_work_in, children, epochs_of, proved, start, wait_until, write_base, write_plan
+from sweeps import (
+    EPOCHS,
+    NODE,
+    at_work_in,
+    children,
+    epochs_of,
+    processes_that_name,
+    proved,
+    sweep,
+    wait_until,
+    write_base,
+    write_plan,
+)
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found under /proc")
 
 
 @pytest.fixture(scope="module")
-def base(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_base(tmp_path_factory.mktemp("base"), small_folder)
+def few(mnist: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 and 100 real images as a folder of IDX files, nearly all of them ones and zeros: even two steps learn it."""
+    parts = []
+    for images, count in ((mnist.train, 400), (mnist.test, 100)):
+        easy = (images.labels < 2).nonzero()[: count - 40, 0]
+        chosen = torch.cat([easy, (images.labels >= 2).nonzero()[:40, 0]])
+        parts.append((images.pixels[chosen, 0].numpy(), images.labels[chosen].to(torch.uint8).numpy()))
+    return write_idx_folder(tmp_path_factory.mktemp("few"), *parts)
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def base(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("base"), few)
+
+
+@pytest.fixture(scope="module")
+def short_folder() -> Iterator[Path]:
+    """A folder for Ray's files: the paths of its sockets must be shorter than pytest's."""
+    with tempfile.TemporaryDirectory(prefix="k-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def cluster(short_folder: Path) -> Iterator[Cluster]:
     """A head with one core, and whatever a test adds to it."""
     health = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
-    # Sockets need a short path, shorter than pytest's.
-    with (
-        tempfile.TemporaryDirectory(prefix="k-", ignore_cleanup_errors=True) as folder,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv("RAY_TMPDIR", folder)
-        (Path(folder) / "ray").mkdir()
-        made = Cluster(initialize_head=True, head_node_args={**NODE, "_system_config": health})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", str(short_folder))
+        (short_folder / "ray").mkdir()
+        made = Cluster(initialize_head=True, head_node_args={**NODE, "no_monitor": True, "_system_config": health})
         yield made
         made.shutdown()
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="workers are found under /proc")
-def test_a_worker_is_killed_and_a_node_is_lost(cluster: Cluster, base: Path, tmp_path: Path) -> None:
-    second = cluster.add_node(**NODE)
-    out = tmp_path / "out"
-    plan = write_plan(tmp_path, base, trials=2)
-    with start(plan, "--address", cluster.address, "--json") as driver:
+@dataclass(frozen=True)
+class Killed:
+    """A sweep of two trials on a Ray of its own, whose driver was killed in the first trial."""
+
+    plan: Path
+    out: Path
+    session: str
+    """The session folder of its Ray, which all processes of that Ray name."""
+
+
+@pytest.fixture(scope="module")
+def killed(base: Path, short_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    folder = tmp_path_factory.mktemp("killed")
+    plan, out = write_plan(folder, base, trials=2), folder / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(short_folder))
+        with sweep(plan) as driver:
+            wait_until(lambda: len(epochs_of(out / "0001")) >= 2, driver)
+            (server,) = children(driver.pid, b"gcs_server")
+            words = Path(f"/proc/{server}/cmdline").read_bytes().decode().split("\0")
+            (session,) = (word.partition("=")[2] for word in words if word.startswith("--session-dir="))
+            driver.send(signal.SIGKILL)
+    return Killed(plan, out, session)
+
+
+def test_a_killed_driver_leaves_no_process(killed: Killed) -> None:
+    assert not is_finished(killed.out / "0001")
+    wait_until(lambda: not processes_that_name(killed.session))
+
+
+def test_a_driver_and_a_worker_are_killed_and_a_node_is_lost(cluster: Cluster, killed: Killed) -> None:
+    """The sweep whose driver was killed goes on."""
+    wait_until(lambda: not processes_that_name(killed.session))
+    first, second = killed.out / "0001", killed.out / "0002"
+    begun = epochs_of(first)
+    node = cluster.add_node(**NODE)
+    with sweep(killed.plan, "--address", cluster.address, "--json") as driver:
         # The first waits for the second, so that two nodes of one core each are at work on two unfinished trials.
-        wait_until(lambda: len(epochs_of(out / "0001")) >= 1, driver)
-        for worker in at_work_in(out / "0001"):
+        wait_until(lambda: len(epochs_of(first)) > len(begun), driver)
+        for worker in at_work_in(first):
             os.kill(worker, signal.SIGSTOP)
-        wait_until(lambda: len(epochs_of(out / "0002")) >= 1, driver)
+        wait_until(lambda: len(epochs_of(second)) >= 1, driver)
         raylet = cluster.head_node.all_processes["raylet"][0].process.pid
         for worker in children(raylet, b"ray::ImplicitFunc"):
             os.kill(worker, signal.SIGKILL)
-        before = {name: epochs_of(out / name) for name in ("0001", "0002")}
-        cluster.remove_node(second, allow_graceful=False)
-        answer, errors = driver.communicate(timeout=120)
-    assert driver.returncode == 0, errors
-    proved(out, trials=2)
-    for name, epochs in before.items():
-        assert epochs_of(out / name)[: len(epochs)] == epochs, "epochs that were on the disk were trained again"
-    front = json.loads(answer)
+        before = {folder: epochs_of(folder) for folder in (first, second)}
+        cluster.remove_node(node, allow_graceful=False)
+        assert all(len(epochs) < EPOCHS for epochs in before.values()), "killed too late"
+        assert driver.end() == 0, driver.errors.read_text()
+    proved(killed.out, trials=2)
+    assert before[first][: len(begun)] == begun
+    for folder, epochs in before.items():
+        assert epochs_of(folder)[: len(epochs)] == epochs, "epochs that were on the disk were trained again"
+    front = json.loads(driver.output.read_text())
     assert front["trials"] == front["finished"] == 2
+    errors = driver.errors.read_text()
     assert "2/2: trial" in errors
     assert "has lost its worker, and goes on with another" in errors
     assert "state-dump" not in errors
+    assert "Traceback" not in errors
 
 
-def test_ctrl_c_says_how_to_continue(cluster: Cluster, base: Path, tmp_path: Path) -> None:
-    plan, out = write_plan(tmp_path, base), tmp_path / "out"
-    with start(plan, "--address", cluster.address) as driver:
+def test_weak_trials_are_stopped_early_and_stay_run_folders(
+    cluster: Cluster, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in the midst says how to continue. The data's path is relative to where the sweep is started."""
+    near, few = tmp_path / "near.toml", Path(load_recipe(str(base)).run.data)
+    near.write_text(base.read_text().replace(f"{few}", few.name))
+    monkeypatch.chdir(few.parent)
+    plan, out = write_plan(tmp_path, near, trials=4, grace=1, reduction=2), tmp_path / "out"
+    with sweep(plan, "--address", cluster.address) as driver:
         wait_until(lambda: len(epochs_of(out / "0001")) >= 2, driver)
-        driver.send_signal(signal.SIGINT)
-        _, errors = driver.communicate(timeout=60)
-    assert driver.returncode == 130, errors
+        assert driver.send(signal.SIGINT) == 130
+        errors = driver.errors.read_text()
     assert "Traceback" not in errors
     assert not is_finished(out / "0001")
     words = shlex.split(errors.splitlines()[-1].split("go on with: ")[1])
     assert words == ["kilonet", "sweep", str(plan), "--address", cluster.address]
 
-
-def test_weak_trials_are_stopped_early_and_stay_run_folders(
-    cluster: Cluster, base: Path, small_folder: Path, tmp_path: Path
-) -> None:
-    """The path of the data is relative to where the sweep is started; workers start elsewhere."""
-    near = tmp_path / "near.toml"
-    near.write_text(base.read_text().replace(f"{small_folder}", small_folder.name))
-    plan, out = write_plan(tmp_path, near, trials=4, epochs=2, grace=1, reduction=2), tmp_path / "out"
-    answer = process("sweep", plan, "--address", cluster.address, "--json", cwd=small_folder.parent)
-    assert answer.status == 0, answer.err
+    with sweep(Path(words[2]), *words[3:], "--json") as driver:
+        assert driver.end() == 0, driver.errors.read_text()
     ends = {path.stem: json.loads(path.read_text())["end"] for path in out.glob("0*.json")}
     stopped = [name for name, end in ends.items() if end == "stopped"]
     assert stopped
-    assert json.loads(answer.out)["finished"] == 4 - len(stopped)
+    assert json.loads(driver.output.read_text())["finished"] == 4 - len(stopped)
     assert (out / "front.svg").read_text().startswith("<?xml")
     for name in stopped:
         assert not is_finished(out / name)
     assert not (out / ".tune").exists()
-    resumed = process("train", "--resume", out / stopped[0], cwd=small_folder.parent)
-    assert resumed.status == 0, resumed.err
+    assert command(capsys, "train", "--resume", out / stopped[0]).status == 0
+    assert is_finished(out / stopped[0])
 
 
-def test_a_missing_cluster_is_one_line(base: Path, tmp_path: Path) -> None:
-    process("sweep", write_plan(tmp_path, base), "--address", "127.0.0.1:1").refused("no Ray cluster", "127.0.0.1:1")
+def test_a_missing_cluster_is_one_line(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command(capsys, "sweep", write_plan(tmp_path, base), "--address", "127.0.0.1:1").refused(
+        "no Ray cluster", "127.0.0.1:1"
+    )
