@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from kilonet.recipe import Recipe
 from kilonet.sweep.plan import Plan
-from kilonet.sweep.trials import Trials
+from kilonet.sweep.trials import TrialRecord, Trials
 from kilonet.utils.errors import KilonetError
 
 _TRIES = 2000
@@ -45,15 +45,38 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
             self._restore_trial(number)
 
     def _restore_trial(self, number: int) -> None:
-        self._study.enqueue_trial(self._trials.records[number].draws)
-        draws = self._study.ask()
-        recipe = self._plan.candidate(draws)
+        recipe, draws = self._redraw(self._trials.records[number])
         self._drawn.add(recipe)
         self.parameters[number] = recipe.model.parameters
         if self._trials.is_done(number):
             self._study.tell(draws, [self._trials.error(number), recipe.model.parameters])
         else:
             self._waiting.append((number, recipe, draws))
+
+    def _redraw(self, record: TrialRecord) -> tuple[Recipe, optuna.Trial]:
+        """Draw the values of a record again.
+
+        Raises:
+            KilonetError: they are no values that this plan draws; names the record's file.
+        """
+        self._study.enqueue_trial(record.draws)
+        draws = self._study.ask()
+        try:
+            with warnings.catch_warnings():
+                # Optuna warns of a value outside its range, and uses it.
+                warnings.simplefilter("error", UserWarning)
+                recipe = self._plan.candidate(draws)
+            for name in draws.params.keys() | record.draws.keys():
+                drawn, recorded = draws.params.get(name), record.draws.get(name)
+                if type(drawn) is not type(recorded) or drawn != recorded:
+                    raise ValueError(f"{name}: {recorded} in place of {drawn}")
+        except (KilonetError, ValueError, OverflowError, UserWarning) as error:
+            path = self._trials.record_path(record.number)
+            reason = " ".join(str(error).split())
+            raise KilonetError(
+                f"{path}: its draws are none of this sweep's ({reason}); remove the file to drop the trial"
+            ) from None
+        return recipe, draws
 
     def suggest(self, trial_id: str) -> Any:
         """Return the configuration of the next trial for `worker.train`, or `Searcher.FINISHED` if there is none."""
