@@ -1,0 +1,26 @@
+"""Text for a terminal: names from files cannot move its cursor, change its colours or break a line."""
+
+import unicodedata
+
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode's categories that are not printed as they are: control, format (direction, joiners), surrogates (bytes of a
+file name that are not UTF-8), private, unassigned, and separators of lines."""
+
+
+def printable(name: object) -> str:
+    """Return the text of a name, a path or a message in one line, with every hidden character escaped as in Python."""
+    text = str(name)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) not in _HIDDEN:
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def printable_lines(text: object) -> str:
+    """Return a text of several lines, each of them as `printable` gives it."""
+    return "\n".join(map(printable, str(text).split("\n")))
