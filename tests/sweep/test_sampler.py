@@ -94,6 +94,21 @@ def test_a_new_driver_continues_unfinished_trials(tmp_path: Path) -> None:
     assert recipe_of(fresh) not in map(recipe_of, first), "the first draws must not be repeated"
 
 
+def test_a_sweep_that_is_continued_draws_what_it_would_have_drawn(tmp_path: Path) -> None:
+    """Twelve trials one after another, by one driver or by four: beyond the tenth, Optuna's model draws."""
+    drawn = []
+    for drivers in (1, 4):
+        trials = begun(plan_in(tmp_path / str(drivers)))
+        for _ in range(drivers):
+            sampler = CandidateSampler(trials.plan, Trials(trials.plan))
+            for place in range(12 // drivers):
+                configuration = sampler.suggest(str(place))
+                sampler.on_trial_complete(str(place), result(0.5 / configuration["number"]))
+        drawn.append([record.draws for record in Trials(trials.plan).records.values()])
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == 12
+
+
 def fake_trial(name: str, parameters: int) -> Any:
     return SimpleNamespace(trial_id=name, config={"parameters": parameters})
 

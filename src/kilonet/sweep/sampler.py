@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
@@ -28,10 +29,8 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
     def __init__(self, plan: Plan, trials: Trials) -> None:
         super().__init__(metric="error", mode="min")
         self._plan, self._trials = plan, trials
-        seed = plan.search.seed + len(trials.records)
-        self._model, self._uniform = _sampler(seed), optuna.samplers.RandomSampler(seed)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(directions=["minimize", "minimize"], sampler=self._model)
+        self._study = optuna.create_study(directions=["minimize", "minimize"])
         self._drawn: set[Recipe] = set()
         self._waiting: list[tuple[int, Recipe, optuna.Trial]] = []
         self._running: dict[str, tuple[int, Recipe, optuna.Trial]] = {}
@@ -89,8 +88,11 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
 
     def _draw(self) -> tuple[int, Recipe, optuna.Trial] | None:
         reason = ""
+        # A seed a trial: a sweep that is killed and continued draws what it would have drawn.
+        seed = _seed(self._plan.search.seed, self._trials.next_number)
+        model, uniform = _sampler(seed), optuna.samplers.RandomSampler(seed)
         for attempt in range(_TRIES):
-            self._study.sampler = self._model if attempt < _TRIES_BY_MODEL else self._uniform
+            self._study.sampler = model if attempt < _TRIES_BY_MODEL else uniform
             draws = self._study.ask()
             try:
                 recipe = self._plan.candidate(draws)
@@ -134,6 +136,11 @@ def configuration(trials: Trials, number: int, recipe: Recipe) -> dict[str, Any]
         "recipe": json.dumps(recipe.model_dump(mode="json", exclude_none=True)),
         "parameters": recipe.model.parameters,
     }
+
+
+def _seed(search_seed: int, number: int) -> int:
+    """Return the seed of a trial's draw."""
+    return int(np.random.SeedSequence((search_seed, number)).generate_state(1)[0])
 
 
 def _sampler(seed: int) -> optuna.samplers.BaseSampler:

@@ -72,9 +72,14 @@ class Trials:
         """The records of all trials, by number."""
         return {record.number: record for record in map(_read_record, sorted(self.folder.glob("[0-9]*.json")))}
 
+    @property
+    def next_number(self) -> int:
+        """The number that the next new trial gets."""
+        return max(self.records, default=0) + 1
+
     def add(self, draws: dict[str, Any]) -> TrialRecord:
         """Write the record of a new trial."""
-        record = TrialRecord(number=max(self.records, default=0) + 1, draws=draws)
+        record = TrialRecord(number=self.next_number, draws=draws)
         self._write(record)
         return record
 
