@@ -7,8 +7,10 @@ import signal
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": Fal
 
 # Drivers are forked off one process that has imported torch and Ray: importing them takes 4 seconds of a core.
 _PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["kilonet.sweep.driver", "matplotlib.figure"])
 
 
 def write_base(folder: Path, data: Path) -> Path:
@@ -100,7 +103,6 @@ def sweep(plan: Path, *flags: str) -> Iterator[Driver]:
     """Start a sweep; at the end it is killed if it still runs."""
     output, errors = plan.with_suffix(".stdout"), plan.with_suffix(".stderr")
     words = ["sweep", str(plan), *flags]
-    _PROCESSES.set_forkserver_preload(["kilonet.sweep.driver", "matplotlib.figure"])
     process = _PROCESSES.Process(target=_run, args=(words, Path.cwd(), dict(os.environ), output, errors))
     process.start()
     try:
@@ -143,6 +145,36 @@ def children(parent: int, name: bytes) -> list[int]:
             if below and name in (folder / "cmdline").read_bytes():
                 found.append(int(folder.name))
     return found
+
+
+def addresses_of(parent: int) -> dict[str, set[IPv4Address | IPv6Address]]:
+    """Return the addresses on which a process and all below it take TCP connections, by the name of the process."""
+    family, added = {parent}, {parent}
+    while added:
+        added = {child for process in added for child in children(process, b"")}
+        family |= added
+    sockets = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{parent}/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A":
+                sockets[f"socket:[{words[9]}]"] = _address(words[1].partition(":")[0])
+    found: dict[str, set[IPv4Address | IPv6Address]] = defaultdict(set)
+    for process in family:
+        with contextlib.suppress(OSError):
+            name = Path(f"/proc/{process}/comm").read_text().strip()
+            for link in Path(f"/proc/{process}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if link.is_symlink() and (socket := str(link.readlink())) in sockets:
+                        found[name].add(sockets[socket])
+    return dict(found)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    """Read an address as /proc/net/tcp writes it: words of four bytes, each backwards."""
+    raw = bytes.fromhex(text)
+    address = ip_address(b"".join(raw[place : place + 4][::-1] for place in range(0, len(raw), 4)))
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def at_work_in(folder: Path) -> list[int]:

@@ -5,7 +5,9 @@ huggingface_hub's `validate` asks the Hub itself, over the network; here its par
 
 import hashlib
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,3 +154,23 @@ def test_without_the_extra_it_says_what_to_install(
     hide(monkeypatch, "huggingface_hub", "kilonet.report.card")
     command(capsys, "card", "best", "--out", tmp_path / "card.md").refused("huggingface_hub", "'.[card]'")
     assert not list(tmp_path.iterdir())
+
+
+def test_names_and_environments_are_text(finished: Run) -> None:
+    """A run folder that somebody sends holds names and an environment that are Markdown and HTML."""
+    nasty = "<img src=x onerror=alert(1)> [a](javascript:b) `c` | *d* &lt;e \x1b[2J"
+    subject = collect([str(folder_of(finished))])
+    assert subject.record
+    environment = finished.result.environment.model_copy(
+        update=dict.fromkeys(("kilonet", "python", "torch", "processor", "precision", "engine", "commit"), nasty)
+    )
+    record = replace(subject.record, result=finished.result.model_copy(update={"environment": environment}))
+    metadata = subject.model.metadata.model_copy(update={"names": (nasty, *"123456789")})
+    text = card_markdown(
+        replace(subject, name=nasty, record=record, model=subject.model.with_metadata(metadata)), nasty
+    )
+    assert ModelCard(text).data.to_dict()["model-index"][0]["name"] == nasty
+    body = text.split("\n---\n", 1)[1]
+    for meaning in ("<img", "](javascript", "&lt;", "\x1b"):
+        assert not re.search(r"(?<!\\)" + re.escape(meaning), re.sub("`[^`\n]*`", "", body)), meaning
+    assert body.count("`") % 2 == 0

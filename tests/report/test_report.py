@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import re
 import shutil
+import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,9 @@ from helpers import GOLDEN, command, hide, model_section, refusal, some_pixels
 from kilonet.data.datasets import Images
 from kilonet.models.model import Model
 from kilonet.network.module import initial_network
+from kilonet.report.comparison.comparison import Comparison
+from kilonet.report.comparison.frontier import draw_frontier
+from kilonet.report.comparison.groups import Group
 from kilonet.report.page import report_html
 from kilonet.report.page.activations import activations, receptive_fields
 from kilonet.report.page.charts import chart
@@ -27,6 +33,7 @@ from kilonet.report.subject import Subject
 from kilonet.training.run_folder import Run
 from kilonet.training.run_records import RunRecord, group_repetitions, read_printed_runs
 from kilonet.utils.errors import KilonetError
+from kilonet.utils.terminal import printable
 from report_pages import table_of, text_of
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -146,6 +153,38 @@ def test_names_are_text_and_nothing_else(finished: Run) -> None:
     page = report_html(Subject(nasty, subject.model.with_metadata(metadata), subject.images))
     assert "<script" not in page
     assert "{{ 7 * 7 }}" in page
+
+
+AWKWARD = (
+    "$$",
+    "$\\frac{",
+    "a$b$c",
+    "\x1b[31mred",
+    "\0",
+    "a\x7f\x85\u2028b",
+    "\u202egnp",
+    "un\udcff",
+    "\u4e00\u4e8c",
+    "\U0001f600",
+)
+"""Names that break formulas, terminals, XML or UTF-8, or that matplotlib's fonts have no letters for."""
+
+
+def test_any_name_makes_a_page_and_a_plot(finished: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "$$ un\udcff\x1b[2J"
+    shutil.copytree(folder_of(finished), folder)
+    subject = collect([str(folder)])
+    metadata = subject.model.metadata.model_copy(update={"names": AWKWARD})
+    others = tuple(RunRecord(name, finished.result) for name in map(printable, AWKWARD))
+    page = report_html(replace(subject, model=subject.model.with_metadata(metadata), others=others))
+    assert b"$$ un\\udcff\\x1b[2J" in page.encode()
+    assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u202e]", page)
+    for name in ("$$", "\\x1b[31mred", "\\x00", "un\\udcff", "\u4e00\u4e8c"):
+        assert f">{name}</text>" in page
+    svg = tmp_path / "plot.svg"
+    groups = tuple(Group(name, (RunRecord("run", finished.result),)) for name in AWKWARD)
+    draw_frontier(Comparison(groups, ()), svg)
+    ET.parse(svg)  # noqa: S314 - our own file
 
 
 @pytest.mark.parametrize("name", ['<g id="x">', "#010101", 'id="a" xlink:href="#b"', "fill &: <i>"])

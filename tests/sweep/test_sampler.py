@@ -1,11 +1,13 @@
 """Sampler, scheduler, the folder of a sweep and the Pareto front, without a cluster."""
 
 import json
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
@@ -92,6 +94,21 @@ def test_a_new_driver_continues_unfinished_trials(tmp_path: Path) -> None:
     assert recipe_of(fresh) not in map(recipe_of, first), "the first draws must not be repeated"
 
 
+def test_a_sweep_that_is_continued_draws_what_it_would_have_drawn(tmp_path: Path) -> None:
+    """Twelve trials one after another, by one driver or by four: beyond the tenth, Optuna's model draws."""
+    drawn = []
+    for drivers in (1, 4):
+        trials = begun(plan_in(tmp_path / str(drivers)))
+        for _ in range(drivers):
+            sampler = CandidateSampler(trials.plan, Trials(trials.plan))
+            for place in range(12 // drivers):
+                configuration = sampler.suggest(str(place))
+                sampler.on_trial_complete(str(place), result(0.5 / configuration["number"]))
+        drawn.append([record.draws for record in Trials(trials.plan).records.values()])
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == 12
+
+
 def fake_trial(name: str, parameters: int) -> Any:
     return SimpleNamespace(trial_id=name, config={"parameters": parameters})
 
@@ -136,11 +153,63 @@ def test_a_base_that_has_changed_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
-    trials = begun(plan_in(tmp_path))
-    (trials.folder / "0001.json").write_text("{")
+    """Draws of another type or range, missing ones, and numbers of other trials."""
+    trials = begun(
+        plan_in(tmp_path, keys={"learning_rate": {"low": 0.01, "high": 0.3}, "batch_size": {"choices": [8]}})
+    )
+    CandidateSampler(trials.plan, trials).suggest("first")
+    path = trials.folder / "0001.json"
+    record = json.loads(path.read_text())
+    draws = record["draws"]
+    wrong = ["x", "nan", True, None, -1, 0.5, 10**30, 1e-300, float("nan"), float("inf"), [1], {}]
+    texts = [json.dumps({**record, "draws": {**draws, name: value}}) for name in draws for value in wrong]
+    texts += [json.dumps({**record, "draws": {}}), json.dumps({**record, "draws": {**draws, "more": 1}})]
+    texts += [json.dumps({**record, "number": number}) for number in (2, 0, -1, 10**30)] + ["{", "[]", "\0", ""]
+    for text in texts:
+        path.write_text(text)
+        with pytest.raises(KilonetError) as error:
+            CandidateSampler(trials.plan, Trials(trials.plan))
+        refusal(error, path, "remove the file to drop the trial")
+    path.write_text(json.dumps(record))
+    (trials.folder / "1-copy.json").write_text(json.dumps(record))
     with pytest.raises(KilonetError) as error:
-        CandidateSampler(trials.plan, trials)
-    refusal(error, "0001.json")
+        CandidateSampler(trials.plan, Trials(trials.plan))
+    refusal(error, "1-copy.json")
+
+
+def test_a_ray_that_does_not_start_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / "sweep.toml"
+    plan.write_text(plan_in(tmp_path).to_toml())
+
+    def fail(**options: Any) -> None:
+        assert options
+        raise Exception("the current node timed out during startup\nthis could happen because")
+
+    monkeypatch.setattr(ray, "init", fail)
+    command(capsys, "sweep", plan).refused("Ray cannot be started: the current node timed out during startup")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    command(capsys, "sweep", plan).refused("Ray cannot be started", "No such file")
+
+
+def test_joining_a_cluster_takes_a_token_that_nobody_else_can_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, token = tmp_path / "sweep.toml", tmp_path / "token"
+    plan.write_text(plan_in(tmp_path).to_toml())
+    joining = ("sweep", plan, "--address", "auto")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    command(capsys, *joining).refused(token, "no such file", "docs/SWEEP.md")
+    token.write_text("a" * 64)
+    token.chmod(0o644)
+    command(capsys, *joining).refused(f"chmod 600 {token}")
+    token.chmod(0o600)
+    monkeypatch.setattr(ray, "init", lambda **options: options)
+    monkeypatch.setattr(ray.remote_function.RemoteFunction, "_remote", lambda *_, **__: None)
+    monkeypatch.setattr(ray, "get", lambda *_, **__: None)
+    command(capsys, *joining).refused("the Ray cluster at auto asks for no token", "RAY_AUTH_MODE=token")
 
 
 def test_only_trials_that_can_use_a_gpu_get_one(tmp_path: Path) -> None:

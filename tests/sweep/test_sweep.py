@@ -7,10 +7,12 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
 import torch
+from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.cluster_utils import Cluster
 
 from helpers import command, write_idx_folder
@@ -20,6 +22,7 @@ from kilonet.training.run_folder import is_finished
 from sweeps import (
     EPOCHS,
     NODE,
+    addresses_of,
     at_work_in,
     children,
     epochs_of,
@@ -64,6 +67,12 @@ def cluster(short_folder: Path) -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", str(short_folder))
         (short_folder / "ray").mkdir()
+        token = short_folder / "token"
+        token.touch(0o600)
+        token.write_text("a" * 64)
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        reset_auth_token_state()
         made = Cluster(initialize_head=True, head_node_args={**NODE, "no_monitor": True, "_system_config": health})
         yield made
         made.shutdown()
@@ -77,6 +86,10 @@ class Killed:
     out: Path
     session: str
     """The session folder of its Ray, which all processes of that Ray name."""
+    listening: dict[str, set[IPv4Address | IPv6Address]]
+    """The addresses on which the driver and its Ray took connections, by the name of the process."""
+    modes: dict[str, int]
+    """The permissions of the file with the Ray's token, and of its folder."""
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +103,20 @@ def killed(base: Path, short_folder: Path, tmp_path_factory: pytest.TempPathFact
             (server,) = children(driver.pid, b"gcs_server")
             words = Path(f"/proc/{server}/cmdline").read_bytes().decode().split("\0")
             (session,) = (word.partition("=")[2] for word in words if word.startswith("--session-dir="))
+            environment = Path(f"/proc/{server}/environ").read_bytes().decode().split("\0")
+            assert "RAY_AUTH_MODE=token" in environment
+            (token,) = (Path(word.partition("=")[2]) for word in environment if word.startswith("RAY_AUTH_TOKEN_PATH="))
+            modes = {"token": token.stat().st_mode & 0o777, "folder": token.parent.stat().st_mode & 0o777}
+            listening = addresses_of(driver.pid)
             driver.send(signal.SIGKILL)
-    return Killed(plan, out, session)
+    return Killed(plan, out, session, listening, modes)
+
+
+def test_nobody_else_reaches_a_sweep_without_address(killed: Killed) -> None:
+    assert {"gcs_server", "raylet"} <= killed.listening.keys()
+    for name, addresses in killed.listening.items():
+        assert all(address.is_loopback for address in addresses), (name, addresses)
+    assert killed.modes == {"token": 0o600, "folder": 0o700}
 
 
 def test_a_killed_driver_leaves_no_process(killed: Killed) -> None:
@@ -164,5 +189,5 @@ def test_weak_trials_are_stopped_early_and_stay_run_folders(
 
 def test_a_missing_cluster_is_one_line(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command(capsys, "sweep", write_plan(tmp_path, base), "--address", "127.0.0.1:1").refused(
-        "no Ray cluster", "127.0.0.1:1"
+        "cannot join the Ray cluster at 127.0.0.1:1"
     )

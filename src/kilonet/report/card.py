@@ -18,6 +18,7 @@ from kilonet.models.model import serialise
 from kilonet.recipe import RunSection
 from kilonet.report.subject import Subject
 from kilonet.utils.errors import KilonetError
+from kilonet.utils.terminal import printable
 
 CARD_MARK = "Written by `kilonet card`."
 """A line that is in every card, so that a card is never written over another file."""
@@ -92,6 +93,7 @@ def _body(subject: Subject, evaluation: Evaluation, licence: str | None) -> str:
     section, record = subject.model.section, subject.record
     # Markdown, not HTML: names are escaped by `_plain` instead.
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)  # noqa: S701
+    environment.filters.update(plain=_plain, code=_code)
     template = environment.from_string((files("kilonet.report") / "card.md").read_text(encoding="utf-8"))
     text = template.render(
         subject=subject,
@@ -200,5 +202,10 @@ def _span(bounds: tuple[float, float]) -> str:
 
 
 def _plain(name: str) -> str:
-    """Return a name with everything escaped that means something in a Markdown table."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~-])", r"\\\1", " ".join(name.split()))
+    """Return a name with everything escaped that means something in Markdown, in a table too."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&-])", r"\\\1", printable(" ".join(name.split())))
+
+
+def _code(text: str) -> str:
+    """Return a text that stays within the backticks of a code span."""
+    return printable(text).replace("`", "'")

@@ -1,7 +1,7 @@
 """Collect what a report or a card needs: the model, its run, the runs beside it, corruptions, exported sizes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from kilonet.training.run_records import RunRecord, read_printed_runs, read_run_
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded
 from kilonet.utils.schema import first_complaint
+from kilonet.utils.terminal import printable
 
 CORRUPTIONS_FILE = "corruptions.json"
 EXPORTED_FOLDER = "exported"
@@ -58,6 +59,8 @@ def collect(sources: Sequence[str], extra: ExtraFiles | None = None, image_index
     records = [*([own] if own else []), *(read_run_folder(Path(other)) for other in others)]
     if extra.results is not None:
         records += read_printed_runs(extra.results)
+    records = [replace(record, name=printable(record.name)) for record in records]
+    own = records[0] if own else None
     own = own or next((record for record in records if is_result_of(record.result, model)), None)
     if own is None and extra.results is not None:
         raise KilonetError(f"{extra.results}: none of its runs is that of {first}")
@@ -86,11 +89,11 @@ def _is_run(source: str) -> bool:
 
 
 def name_of(source: str) -> str:
-    """Return the name of a run or a model: its packaged name, or its folder's or file's name."""
+    """Return the name of a run or a model: its packaged name, or its folder's or file's name, in printable letters."""
     path = Path(source).resolve()
     if path.name == MODEL_FILE:
         path = path.parent
-    return run_name(path) if _is_run(source) else path.name.removesuffix(".safetensors")
+    return printable(run_name(path) if _is_run(source) else path.name.removesuffix(".safetensors"))
 
 
 def _scored_images(own: RunRecord | None, source: str, model: Model) -> Images:

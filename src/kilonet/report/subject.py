@@ -14,6 +14,7 @@ from kilonet.training.run_folder import Result
 from kilonet.training.run_records import RunRecord, group_repetitions
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.schema import Fraction, Schema
+from kilonet.utils.terminal import printable
 
 
 class Robustness(Schema):
@@ -71,8 +72,8 @@ class Subject:
 
     @property
     def class_names(self) -> list[str]:
-        """The names of the classes; a class without a name has its number."""
-        return [self.model.metadata.name_of(label) for label in range(self.model.section.classes)]
+        """The names of the classes, their hidden characters escaped; a class without a name has its number."""
+        return [printable(self.model.metadata.name_of(label)) for label in range(self.model.section.classes)]
 
     @property
     def records(self) -> list[RunRecord]:

@@ -12,4 +12,8 @@ os.environ.update(
     RAY_worker_niceness="0",
     # Hide GPUs from trials that take none; newer versions of Ray no longer do so by default.
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="1",
+    # Whoever can connect to Ray runs code on this machine: connections need a token, and a Ray that is started here
+    # listens on 127.0.0.1 alone, as Ray by itself does on Windows and macOS only.
+    RAY_AUTH_MODE="token",
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
 )

@@ -3,11 +3,13 @@
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import ray
@@ -27,6 +29,7 @@ from kilonet.utils.errors import KilonetError
 _OBJECT_STORE_BYTES = 100 << 20
 _MAX_FAILURES = 5
 """How often a trial may lose its worker."""
+_HEAD_ANSWERS_SECONDS = 60
 
 
 def run(plan: Plan, address: str | None) -> ParetoFront:
@@ -120,26 +123,78 @@ def _ray(address: str | None, threads: int) -> Iterator[None]:
     """Start or join a Ray cluster, and stop or leave it afterwards."""
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
-    with tempfile.TemporaryDirectory(prefix="kilonet-", ignore_cleanup_errors=True) as folder:
+    with contextlib.ExitStack() as stack:
         try:
             if address is None:
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="kilonet-", ignore_cleanup_errors=True))
+                _use_own_token(Path(folder))
+                stack.callback(ray.shutdown)
                 ray.init(
                     num_cpus=max(threads, cores()),
                     include_dashboard=False,
                     object_store_memory=_OBJECT_STORE_BYTES,
-                    _temp_dir=folder,
+                    # Ray lets everyone write to its own folder; nobody else enters the one around it.
+                    _temp_dir=str(Path(folder) / "ray"),
                     **quiet,
                 )
             else:
                 _check_address(address)
+                _check_token()
+                stack.callback(ray.shutdown)
                 ray.init(address=address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            where = f"no Ray cluster at {address}" if address else "Ray cannot be started"
-            raise KilonetError(f"{where}: {' '.join(str(error).split())[:200]}") from None
-        try:
-            yield
-        finally:
-            ray.shutdown()
+                _check_cluster_asks_for_tokens(address)
+        except KilonetError:
+            raise
+        except Exception as error:  # noqa: BLE001 - Ray raises all kinds when a process of its own does not start
+            where = f"cannot join the Ray cluster at {address}" if address else "Ray cannot be started"
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise KilonetError(f"{where}: {reason}") from None
+        yield
+
+
+@cache
+def _own_token() -> str:
+    """Return the token of the clusters that this process starts: Ray reads a token once in a process."""
+    return secrets.token_hex(32)
+
+
+def _use_own_token(folder: Path) -> None:
+    """Write the token of a cluster of one's own, readable by this user alone, and point Ray to it."""
+    path = folder / "token"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(_own_token())
+    os.environ.pop("RAY_AUTH_TOKEN", None)
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+
+
+def _check_token() -> None:
+    """Check that there is a token to join a cluster with, and that no other user can read it.
+
+    Raises:
+        KilonetError: there is none, or others can read it.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if not path.is_file():
+        raise KilonetError(f"{path}: no such file; copy the token of the Ray cluster's head to it, see docs/SWEEP.md")
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        raise KilonetError(f"{path}: other users can read this token of a Ray cluster; run: chmod 600 {path}")
+
+
+def _check_cluster_asks_for_tokens(address: str) -> None:
+    """Check that the head of the cluster was started with token authentication.
+
+    Raises:
+        KilonetError: everyone who can connect to the cluster can run code on it.
+    """
+    # A task that takes no core, on the head: a cluster without tokens answers one who shows a token just as well.
+    on_head = ray.remote(os.getenv).options(num_cpus=0, resources={"node:__internal_head__": 0.001})
+    if ray.get(on_head.remote("RAY_AUTH_MODE"), timeout=_HEAD_ANSWERS_SECONDS) != "token":
+        raise KilonetError(
+            f"the Ray cluster at {address} asks for no token, so everyone who can connect to it can run code on it; "
+            "start it anew with RAY_AUTH_MODE=token, see docs/SWEEP.md"
+        )
 
 
 def _check_address(address: str) -> None:

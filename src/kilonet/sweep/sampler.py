@@ -5,13 +5,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from kilonet.recipe import Recipe
 from kilonet.sweep.plan import Plan
-from kilonet.sweep.trials import Trials
+from kilonet.sweep.trials import TrialRecord, Trials
 from kilonet.utils.errors import KilonetError
 
 _TRIES = 2000
@@ -28,10 +29,8 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
     def __init__(self, plan: Plan, trials: Trials) -> None:
         super().__init__(metric="error", mode="min")
         self._plan, self._trials = plan, trials
-        seed = plan.search.seed + len(trials.records)
-        self._model, self._uniform = _sampler(seed), optuna.samplers.RandomSampler(seed)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(directions=["minimize", "minimize"], sampler=self._model)
+        self._study = optuna.create_study(directions=["minimize", "minimize"])
         self._drawn: set[Recipe] = set()
         self._waiting: list[tuple[int, Recipe, optuna.Trial]] = []
         self._running: dict[str, tuple[int, Recipe, optuna.Trial]] = {}
@@ -45,15 +44,38 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
             self._restore_trial(number)
 
     def _restore_trial(self, number: int) -> None:
-        self._study.enqueue_trial(self._trials.records[number].draws)
-        draws = self._study.ask()
-        recipe = self._plan.candidate(draws)
+        recipe, draws = self._redraw(self._trials.records[number])
         self._drawn.add(recipe)
         self.parameters[number] = recipe.model.parameters
         if self._trials.is_done(number):
             self._study.tell(draws, [self._trials.error(number), recipe.model.parameters])
         else:
             self._waiting.append((number, recipe, draws))
+
+    def _redraw(self, record: TrialRecord) -> tuple[Recipe, optuna.Trial]:
+        """Draw the values of a record again.
+
+        Raises:
+            KilonetError: they are no values that this plan draws; names the record's file.
+        """
+        self._study.enqueue_trial(record.draws)
+        draws = self._study.ask()
+        try:
+            with warnings.catch_warnings():
+                # Optuna warns of a value outside its range, and uses it.
+                warnings.simplefilter("error", UserWarning)
+                recipe = self._plan.candidate(draws)
+            for name in draws.params.keys() | record.draws.keys():
+                drawn, recorded = draws.params.get(name), record.draws.get(name)
+                if type(drawn) is not type(recorded) or drawn != recorded:
+                    raise ValueError(f"{name}: {recorded} in place of {drawn}")
+        except (KilonetError, ValueError, OverflowError, UserWarning) as error:
+            path = self._trials.record_path(record.number)
+            reason = " ".join(str(error).split())
+            raise KilonetError(
+                f"{path}: its draws are none of this sweep's ({reason}); remove the file to drop the trial"
+            ) from None
+        return recipe, draws
 
     def suggest(self, trial_id: str) -> Any:
         """Return the configuration of the next trial for `worker.train`, or `Searcher.FINISHED` if there is none."""
@@ -66,8 +88,11 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
 
     def _draw(self) -> tuple[int, Recipe, optuna.Trial] | None:
         reason = ""
+        # A seed a trial: a sweep that is killed and continued draws what it would have drawn.
+        seed = _seed(self._plan.search.seed, self._trials.next_number)
+        model, uniform = _sampler(seed), optuna.samplers.RandomSampler(seed)
         for attempt in range(_TRIES):
-            self._study.sampler = self._model if attempt < _TRIES_BY_MODEL else self._uniform
+            self._study.sampler = model if attempt < _TRIES_BY_MODEL else uniform
             draws = self._study.ask()
             try:
                 recipe = self._plan.candidate(draws)
@@ -111,6 +136,11 @@ def configuration(trials: Trials, number: int, recipe: Recipe) -> dict[str, Any]
         "recipe": json.dumps(recipe.model_dump(mode="json", exclude_none=True)),
         "parameters": recipe.model.parameters,
     }
+
+
+def _seed(search_seed: int, number: int) -> int:
+    """Return the seed of a trial's draw."""
+    return int(np.random.SeedSequence((search_seed, number)).generate_state(1)[0])
 
 
 def _sampler(seed: int) -> optuna.samplers.BaseSampler:

@@ -14,8 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from kilonet.network.cost import network_cost
 from kilonet.recipe import load_recipe
 from kilonet.sweep.plan import Plan, Value, load_plan
@@ -74,9 +72,14 @@ class Trials:
         """The records of all trials, by number."""
         return {record.number: record for record in map(_read_record, sorted(self.folder.glob("[0-9]*.json")))}
 
+    @property
+    def next_number(self) -> int:
+        """The number that the next new trial gets."""
+        return max(self.records, default=0) + 1
+
     def add(self, draws: dict[str, Any]) -> TrialRecord:
         """Write the record of a new trial."""
-        record = TrialRecord(number=max(self.records, default=0) + 1, draws=draws)
+        record = TrialRecord(number=self.next_number, draws=draws)
         self._write(record)
         return record
 
@@ -86,7 +89,11 @@ class Trials:
 
     def _write(self, record: TrialRecord) -> None:
         self.records[record.number] = record
-        write_atomically(self.folder / f"{record.number:04}.json", record.model_dump_json().encode())
+        write_atomically(self.record_path(record.number), record.model_dump_json().encode())
+
+    def record_path(self, number: int) -> Path:
+        """Return the file with the record of a trial."""
+        return self.folder / f"{number:04}.json"
 
     def path(self, number: int) -> Path:
         """Return the run folder of a trial."""
@@ -117,8 +124,11 @@ class Trials:
 
 def _read_record(path: Path) -> TrialRecord:
     try:
-        return TrialRecord.model_validate_json(read_bounded(path, _MAXIMUM_RECORD_BYTES, "a trial's record"))
-    except ValidationError:
+        record = TrialRecord.model_validate_json(read_bounded(path, _MAXIMUM_RECORD_BYTES, "a trial's record"))
+        if record.number < 1 or path.name != f"{record.number:04}.json":
+            raise ValueError(f"the record of trial {record.number}")
+        return record
+    except ValueError:
         raise KilonetError(f"{path}: not a trial's record; remove the file to drop the trial") from None
 
 

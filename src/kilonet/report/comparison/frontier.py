@@ -2,6 +2,7 @@
 
 import itertools
 import tomllib
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from kilonet.report.comparison.comparison import Comparison
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 from kilonet.utils.schema import Schema, first_complaint
+from kilonet.utils.terminal import printable
 
 _TICKS = (500, 1_000, 2_000, 4_000, 8_000, 16_000)
 _PUBLIC_RESULTS = "public_results.toml"
@@ -63,15 +65,22 @@ def draw_frontier(comparison: Comparison, path: Path) -> None:
     """
     with needed_from("plot", "--plot"):
         # Importing matplotlib takes half a second, which other commands should not wait for.
+        import matplotlib as mpl  # noqa: PLC0415
         from matplotlib.figure import Figure  # noqa: PLC0415
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    # A name may hold dollar signs.
+    with mpl.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        _draw(Figure(figsize=(9, 6), layout="constrained"), comparison, path)
+
+
+def _draw(figure: Any, comparison: Comparison, path: Path) -> None:
     axes = figure.subplots()
     _draw_public_results(axes)
     result = comparison.groups[0].records[0].result
     for group in comparison.groups:
         mean, _ = mean_and_std([100 * accuracy for accuracy in group.accuracies])
         low, high = [100 * end for end in group.interval] if group.interval else (mean, mean)
-        label = f"{group.name}: {result.scored.lower()}, final epoch, mean of {len(group.records)}"
+        label = f"{printable(group.name)}: {result.scored.lower()}, final epoch, mean of {len(group.records)}"
         spread = [[mean - low], [high - mean]]
         axes.errorbar([group.parameters], [mean], yerr=spread, fmt="o", capsize=4, markersize=7, label=label)
     axes.set(xscale="log", xlabel="parameters", ylabel="accuracy, %; bars are 95 % intervals of the mean")

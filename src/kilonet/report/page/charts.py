@@ -5,6 +5,7 @@ and the page's variables replace them in the finished text. Everything else is a
 """
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ INK, FAINT, ACCENT, SECOND, PAPER = "#010101", "#020202", "#030303", "#040404", 
 _VARIABLES = {INK: "--ink", FAINT: "--faint", ACCENT: "--accent", SECOND: "--second", PAPER: "--paper"}
 _STYLE: Any = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name may hold dollar signs
     "font.size": 8.5,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
@@ -64,7 +66,9 @@ def chart(key: str, width: float, height: float, alternative: str) -> Iterator[C
         height: points.
         alternative: the text alternative.
     """
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": key}):
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": key}), warnings.catch_warnings():
+        # The page's fonts draw the text; matplotlib's own, which lacks letters of other scripts, only measures it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         drawing = Chart(Figure(figsize=(width / 72, height / 72), layout="constrained"))
         yield drawing
         stream = io.StringIO()
