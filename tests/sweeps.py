@@ -1,31 +1,20 @@
 """Whole sweeps under test: their plans, their processes, and what they must have written."""
 
 import contextlib
-import multiprocessing
-import os
-import signal
-import sys
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from kilonet.cli import main
 from kilonet.recipe import load_recipe
 from kilonet.training.run_folder import METRICS_FILE, read_result
 from kilonet.training.train import fit
+from preloaded import Started
 
 EPOCHS = 15
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False, "include_log_monitor": False}
-
-# Drivers are forked off one process that has imported torch and Ray: importing them takes 4 seconds of a core.
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["kilonet.sweep.driver", "matplotlib.figure"])
 
 
 def write_base(folder: Path, data: Path) -> Path:
@@ -73,61 +62,16 @@ def write_plan(folder: Path, base: Path, trials: int = 1, **search: Any) -> Path
     return path
 
 
-@dataclass(frozen=True)
-class Driver:
-    """`kilonet sweep` in a process of its own."""
-
-    process: BaseProcess
-    output: Path
-    errors: Path
-
-    @property
-    def pid(self) -> int:
-        assert self.process.pid is not None
-        return self.process.pid
-
-    def end(self, longest: float = 120) -> int:
-        """Wait for the process to end, and return its exit status, or minus the number of the signal that ended it."""
-        self.process.join(longest)
-        assert self.process.exitcode is not None, "it did not end in time"
-        return self.process.exitcode
-
-    def send(self, signal_number: int) -> int:
-        """Send a signal, wait for the process to end, and return its exit status."""
-        os.kill(self.pid, signal_number)
-        return self.end()
+def sweep(plan: Path, *flags: str) -> Started:
+    """Start a sweep, forked off a process that has imported Ray too."""
+    return Started("sweep", plan, *flags, preload=("kilonet.sweep.driver", "matplotlib.figure"))
 
 
-@contextlib.contextmanager
-def sweep(plan: Path, *flags: str) -> Iterator[Driver]:
-    """Start a sweep; at the end it is killed if it still runs."""
-    output, errors = plan.with_suffix(".stdout"), plan.with_suffix(".stderr")
-    words = ["sweep", str(plan), *flags]
-    process = _PROCESSES.Process(target=_run, args=(words, Path.cwd(), dict(os.environ), output, errors))
-    process.start()
-    try:
-        yield Driver(process, output, errors)
-    finally:
-        process.kill()
-        process.join()
-
-
-def _run(words: list[str], folder: Path, environment: dict[str, str], output: Path, errors: Path) -> None:
-    """Run a command as if the process had been started in this folder and environment."""
-    os.chdir(folder)
-    os.environ.update(environment)
-    tempfile.tempdir = None
-    for path, descriptor in ((output, 1), (errors, 2)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(main(words))
-
-
-def wait_until(happened: Callable[[], bool], driver: Driver | None = None, longest: float = 120) -> None:
+def wait_until(happened: Callable[[], bool], driver: Started | None = None, longest: float = 120) -> None:
     end = time.monotonic() + longest
     while not happened():
         assert time.monotonic() < end, "it did not happen in time"
-        assert driver is None or driver.process.is_alive(), driver and driver.errors.read_text()
+        assert driver is None or driver.running(), driver and driver.printed("err")
         time.sleep(0.01)
 
 

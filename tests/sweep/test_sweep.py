@@ -108,7 +108,8 @@ def killed(base: Path, short_folder: Path, tmp_path_factory: pytest.TempPathFact
             (token,) = (Path(word.partition("=")[2]) for word in environment if word.startswith("RAY_AUTH_TOKEN_PATH="))
             modes = {"token": token.stat().st_mode & 0o777, "folder": token.parent.stat().st_mode & 0o777}
             listening = addresses_of(driver.pid)
-            driver.send(signal.SIGKILL)
+            driver.kill()
+            driver.end()
     return Killed(plan, out, session, listening, modes)
 
 
@@ -142,14 +143,15 @@ def test_a_driver_and_a_worker_are_killed_and_a_node_is_lost(cluster: Cluster, k
         before = {folder: epochs_of(folder) for folder in (first, second)}
         cluster.remove_node(node, allow_graceful=False)
         assert all(len(epochs) < EPOCHS for epochs in before.values()), "killed too late"
-        assert driver.end() == 0, driver.errors.read_text()
+        answer = driver.end()
+    assert answer.status == 0, answer.err
     proved(killed.out, trials=2)
     assert before[first][: len(begun)] == begun
     for folder, epochs in before.items():
         assert epochs_of(folder)[: len(epochs)] == epochs, "epochs that were on the disk were trained again"
-    front = json.loads(driver.output.read_text())
+    front = json.loads(answer.out)
     assert front["trials"] == front["finished"] == 2
-    errors = driver.errors.read_text()
+    errors = answer.err
     assert "2/2: trial" in errors
     assert "has lost its worker, and goes on with another" in errors
     assert "state-dump" not in errors
@@ -166,19 +168,22 @@ def test_weak_trials_are_stopped_early_and_stay_run_folders(
     plan, out = write_plan(tmp_path, near, trials=4, grace=1, reduction=2), tmp_path / "out"
     with sweep(plan, "--address", cluster.address) as driver:
         wait_until(lambda: len(epochs_of(out / "0001")) >= 2, driver)
-        assert driver.send(signal.SIGINT) == 130
-        errors = driver.errors.read_text()
+        driver.interrupt()
+        answer = driver.end()
+    assert answer.status == 130, answer
+    errors = answer.err
     assert "Traceback" not in errors
     assert not is_finished(out / "0001")
     words = shlex.split(errors.splitlines()[-1].split("go on with: ")[1])
     assert words == ["kilonet", "sweep", str(plan), "--address", cluster.address]
 
     with sweep(Path(words[2]), *words[3:], "--json") as driver:
-        assert driver.end() == 0, driver.errors.read_text()
+        answer = driver.end()
+    assert answer.status == 0, answer.err
     ends = {path.stem: json.loads(path.read_text())["end"] for path in out.glob("0*.json")}
     stopped = [name for name, end in ends.items() if end == "stopped"]
     assert stopped
-    assert json.loads(driver.output.read_text())["finished"] == 4 - len(stopped)
+    assert json.loads(answer.out)["finished"] == 4 - len(stopped)
     assert (out / "front.svg").read_text().startswith("<?xml")
     for name in stopped:
         assert not is_finished(out / name)
