@@ -14,7 +14,7 @@ def add_flags(parser: Parser) -> None:
         "--to",
         choices=("c", "html", "onnx"),
         required=True,
-        help="'c': C99 without floats, for a microcontroller; 'html': one page to draw digits on; "
+        help="'c': C99 without floats, for a microcontroller; 'html': one page to draw digits on or give pictures to; "
         "'onnx': a float and an int8 ONNX file",
     )
     parser.add_argument(
