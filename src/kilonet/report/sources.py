@@ -67,7 +67,7 @@ def collect(sources: Sequence[str], extra: ExtraFiles | None = None, image_index
         model=model,
         images=_scored_images(own),
         record=own,
-        others=tuple(_distinct(records, [own.result] if own else [])),
+        others=tuple(_distinct(records, own.result if own else None)),
         robustness=_read_robustness(extra.corruptions, home),
         exported=_read_sizes(extra.exported, home),
         image_index=image_index,
@@ -99,11 +99,13 @@ def _scored_images(own: RunRecord | None) -> Images:
     return load_data(run.data, holdout=run.holdout).test
 
 
-def _distinct(records: Sequence[RunRecord], seen: list[Result]) -> Iterator[RunRecord]:
-    """Yield the records whose result is not among those seen, each once."""
+def _distinct(records: Sequence[RunRecord], first: Result | None) -> Iterator[RunRecord]:
+    """Yield the records whose result is neither the first nor that of a record before."""
+    seen = {first.model_dump_json()} if first else set()
     for record in records:
-        if record.result not in seen:
-            seen.append(record.result)
+        result = record.result.model_dump_json()
+        if result not in seen:
+            seen.add(result)
             yield record
 
 
