@@ -1,7 +1,9 @@
 """Whole sweeps on local Ray clusters: the same command continues after workers, nodes and drivers are killed."""
 
+import contextlib
 import json
 import os
+import random
 import shlex
 import signal
 import tempfile
@@ -18,7 +20,7 @@ from ray.cluster_utils import Cluster
 from helpers import command, write_idx_folder
 from kilonet.data.datasets import DataSet
 from kilonet.recipe import load_recipe
-from kilonet.training.run_folder import is_finished
+from kilonet.training.run_folder import is_finished, read_result
 from sweeps import (
     EPOCHS,
     NODE,
@@ -196,3 +198,49 @@ def test_a_missing_cluster_is_one_line(base: Path, tmp_path: Path, capsys: pytes
     command(capsys, "sweep", write_plan(tmp_path, base), "--address", "127.0.0.1:1").refused(
         "cannot join the Ray cluster at 127.0.0.1:1"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_kills_at_random_moments_change_no_bit(cluster: Cluster, base: Path, tmp_path: Path) -> None:
+    """KILONET_KILLS kills (default 20) each of drivers and of workers; a sweep that ends is begun anew elsewhere."""
+    undisturbed = write_plan(new_folder(tmp_path, "undisturbed"), base, trials=2)
+    with sweep(undisturbed, "--address", cluster.address) as driver:
+        assert driver.end() == 0, driver.errors.read_text()
+    right = ends_of(undisturbed.parent / "out")
+    kills = int(os.environ.get("KILONET_KILLS", "20"))
+    left, sweeps, chance = {"driver": kills, "worker": kills}, 0, random.Random(0)  # noqa: S311
+    raylet = cluster.head_node.all_processes["raylet"][0].process.pid
+    while any(left.values()):
+        sweeps += 1
+        plan, status = write_plan(new_folder(tmp_path, str(sweeps)), base, trials=2), -1
+        while status != 0:
+            with sweep(plan, "--address", cluster.address) as driver:
+                while driver.process.is_alive() and any(left.values()):
+                    driver.process.join(chance.uniform(0.1, 8))
+                    kind = chance.choice([kind for kind, count in left.items() if count])
+                    victims = [driver.pid] if kind == "driver" else children(raylet, b"ray::ImplicitFunc")
+                    if not victims or not driver.process.is_alive():
+                        continue
+                    for victim in victims:
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(victim, signal.SIGKILL)
+                    left[kind] -= 1
+                status = driver.end()
+                errors = driver.errors.read_text()
+                # A trial that loses more than five workers of one driver is given up, until the next one.
+                assert status in (0, -signal.SIGKILL) or "the same command tries again" in errors, errors
+                assert "Traceback" not in errors
+        assert ends_of(plan.parent / "out") == right
+    print(f"{kills} kills of drivers and {kills} of workers in {sweeps} sweeps, all of which ended in the same bits")
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    folder = parent / name
+    folder.mkdir()
+    return folder
+
+
+def ends_of(out: Path) -> dict[str, tuple[str, str]]:
+    """Return the record and the SHA-256 of the model of each trial."""
+    return {path.stem: (path.read_text(), read_result(out / path.stem).model_sha256) for path in out.glob("0*.json")}

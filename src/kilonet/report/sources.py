@@ -69,7 +69,7 @@ def collect(sources: Sequence[str], extra: ExtraFiles | None = None, image_index
         model=model,
         images=_scored_images(own, first, model),
         record=own,
-        others=tuple(_distinct(records, [own.result] if own else [])),
+        others=tuple(_distinct(records, own.result if own else None)),
         robustness=_read_robustness(extra.corruptions, home),
         exported=_read_sizes(extra.exported, home),
         image_index=image_index,
@@ -102,11 +102,13 @@ def _scored_images(own: RunRecord | None, source: str, model: Model) -> Images:
     return (data.hold_out() if known.holdout else data).test
 
 
-def _distinct(records: Sequence[RunRecord], seen: list[Result]) -> Iterator[RunRecord]:
-    """Yield the records whose result is not among those seen, each once."""
+def _distinct(records: Sequence[RunRecord], first: Result | None) -> Iterator[RunRecord]:
+    """Yield the records whose result is neither the first nor that of a record before."""
+    seen = {first.model_dump_json()} if first else set()
     for record in records:
-        if record.result not in seen:
-            seen.append(record.result)
+        result = record.result.model_dump_json()
+        if result not in seen:
+            seen.add(result)
             yield record
 
 

@@ -31,7 +31,8 @@ class CompiledC:
         # The library stays loaded after its file is deleted.
         with tempfile.TemporaryDirectory(prefix="kilonet-") as name:
             library = Path(name) / "model.so"
-            run_compiler([compiler, *FLAGS, *_processor_flags(compiler), "-o", str(library), *LIBRARY_FILES], folder)
+            command = [compiler, *FLAGS, *_processor_flags(compiler), "-o", str(library), *LIBRARY_FILES]
+            run_compiler(command, folder, makes=library)
             self._classify = ctypes.CDLL(str(library)).kilonet_classify
         self._classify.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         self._classify.restype = None
