@@ -73,6 +73,10 @@ class Started:
     def running(self) -> bool:
         return self._process.is_alive()
 
+    def wait(self, seconds: float) -> None:
+        """Wait for the end, but not longer than that."""
+        self._process.join(seconds)
+
     def kill(self) -> None:
         self._process.kill()
 

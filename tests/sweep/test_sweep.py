@@ -206,7 +206,8 @@ def test_kills_at_random_moments_change_no_bit(cluster: Cluster, base: Path, tmp
     """KILONET_KILLS kills (default 20) each of drivers and of workers; a sweep that ends is begun anew elsewhere."""
     undisturbed = write_plan(new_folder(tmp_path, "undisturbed"), base, trials=2)
     with sweep(undisturbed, "--address", cluster.address) as driver:
-        assert driver.end() == 0, driver.errors.read_text()
+        answer = driver.end()
+    assert answer.status == 0, answer.err
     right = ends_of(undisturbed.parent / "out")
     kills = int(os.environ.get("KILONET_KILLS", "20"))
     left, sweeps, chance = {"driver": kills, "worker": kills}, 0, random.Random(0)  # noqa: S311
@@ -216,21 +217,21 @@ def test_kills_at_random_moments_change_no_bit(cluster: Cluster, base: Path, tmp
         plan, status = write_plan(new_folder(tmp_path, str(sweeps)), base, trials=2), -1
         while status != 0:
             with sweep(plan, "--address", cluster.address) as driver:
-                while driver.process.is_alive() and any(left.values()):
-                    driver.process.join(chance.uniform(0.1, 8))
+                while driver.running() and any(left.values()):
+                    driver.wait(chance.uniform(0.1, 8))
                     kind = chance.choice([kind for kind, count in left.items() if count])
                     victims = [driver.pid] if kind == "driver" else children(raylet, b"ray::ImplicitFunc")
-                    if not victims or not driver.process.is_alive():
+                    if not victims or not driver.running():
                         continue
                     for victim in victims:
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(victim, signal.SIGKILL)
                     left[kind] -= 1
-                status = driver.end()
-                errors = driver.errors.read_text()
+                answer = driver.end()
+                status = answer.status
                 # A trial that loses more than five workers of one driver is given up, until the next one.
-                assert status in (0, -signal.SIGKILL) or "the same command tries again" in errors, errors
-                assert "Traceback" not in errors
+                assert status in (0, -signal.SIGKILL) or "the same command tries again" in answer.err, answer
+                assert "Traceback" not in answer.err
         assert ends_of(plan.parent / "out") == right
     print(f"{kills} kills of drivers and {kills} of workers in {sweeps} sweeps, all of which ended in the same bits")
 
