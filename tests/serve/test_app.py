@@ -1,10 +1,16 @@
 """The application in this process: it answers as `kilonet predict` does, and refuses bad input in one line."""
 
+import base64
+import errno
 import json
+import os
 import re
 import struct
+import tempfile
+import tracemalloc
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -28,8 +34,9 @@ from kilonet.models.model import Model, load_model
 from kilonet.models.prediction import predict_files
 from kilonet.network.module import initial_network
 from kilonet.network.section import ModelSection
-from kilonet.serve.answering import Answering, from_pixels
+from kilonet.serve.answering import Answering
 from kilonet.serve.app import application
+from kilonet.serve.bodies import Body, from_pixels
 from kilonet.serve.classifiers import LockedClassifier, thread_safe
 from kilonet.serve.limits import RequestLimits
 from kilonet.serve.metrics import Metrics
@@ -281,10 +288,134 @@ def test_a_model_that_computes_nan_is_not_served(tmp_path: Path, capsys: pytest.
 # Bad input
 
 
-@pytest.mark.parametrize("kind", ["", "text/plain", "image/gif", "application/x-www-form-urlencoded", "image/png2"])
+@pytest.mark.parametrize("kind", ["text/plain", "text/html", "application/pdf", "application/xml", "video/mp4"])
 def test_other_media_types_are_refused(client: TestClient, kind: str, seven: bytes) -> None:
-    refused(client.post("/predict", content=seven, headers={"content-type": kind}), 415, "image/png", kind)
-    refused(client.post("/predict/batch", content=seven, headers={"content-type": kind}), 415, "multipart/form-data")
+    for path in ("/predict", "/predict/batch"):
+        response = client.post(path, content=seven, headers={"content-type": kind})
+        refused(response, 415, kind, "image/png", "multipart/form-data", "application/json")
+    refused(client.post("/predict/batch", content=seven, headers=PNG), 415, "/predict;", "multipart/form-data")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("image/jpg", "image/jpeg", "IMAGE/PNG; q=1", "image/*", "application/octet-stream", "", None),
+        "application/x-www-form-urlencoded",
+    ],
+)
+def test_the_content_decides_where_the_content_type_says_little(
+    client: TestClient, kind: str | None, seven: bytes, mnist: DataSet
+) -> None:
+    """As curl --data-binary, requests.post(url, data=...) and many others send files and JSON."""
+    headers = {} if kind is None else {"content-type": kind}
+    answer = predicted(client, seven)
+    assert client.post("/predict", content=seven, headers=headers).json() == answer
+    rows = json.dumps({"pixels": mnist.test.pixels[0, 0].tolist()}).encode()
+    response = client.post("/predict", content=b" \n" + rows, headers=headers)
+    if kind and kind.lower().startswith("image/"):
+        refused(response, 422, "looks like JSON", "application/json")
+    else:
+        assert response.json() == answer
+
+
+def test_a_file_is_taken_in_a_form_and_as_a_data_url(client: TestClient, seven: bytes, mnist: DataSet) -> None:
+    answer = predicted(client, seven)
+    assert client.post("/predict", files={"any": ("seven", seven, "application/pdf")}).json() == answer
+    text = base64.b64encode(seven).decode()
+    jpeg = base64.b64encode(png(mnist.test.pixels[0, 0].numpy(), "JPEG")).decode()
+    for image in (f"data:image/png;base64,{text}", text, f"data:;base64,{text[:50]}\n {text[50:]}"):
+        assert client.post("/predict", json={"image": image}).json() == answer
+    assert client.post("/predict", json={"image": f"data:image/jpeg;base64,{jpeg}"}).json()["class"] == 7
+
+
+def test_what_is_no_image_is_refused_with_what_would_work(client: TestClient, seven: bytes) -> None:
+    form = client.build_request("POST", "/predict", files={"f": ("7.png", seven)}).read()
+    text = base64.b64encode(seven)
+    for content, *words in (
+        (b"", "empty", "--data-binary"),
+        (seven.replace(b"\r\n", b""), "--data-binary"),
+        (b'[{"pixels": [[1]]}]', "application/json"),
+        (form, "multipart/form-data"),
+        (text, '{"image":'),
+        (b"data:image/png;base64," + text, '{"image":'),
+        (b"GIF89a", "PNG or JPEG"),
+    ):
+        refused(client.post("/predict", content=content, headers=PNG), 422, *words)
+    two = [("f", ("a.png", seven)), ("f", ("b.png", seven))]
+    refused(client.post("/predict", files=two), 400, "/predict/batch")
+    for body, *words in (
+        ({"pixels": [[0] * 28] * 28, "image": "x"}, "image", "pixels"),
+        ({"picture": "x"}, "picture", "pixels"),
+        ({"image": "data:image/png,%89PNG"}, "data:image/png;base64"),
+        ({"image": "héé"}, "data:image/png;base64"),
+        ({"image": 7}, "image"),
+        ({"image": text[:-30].decode()}, "the image"),
+    ):
+        refused(client.post("/predict", json=body), 422, *words)
+    refused(client.post("/predict/batch", json={"images": [[[0] * 28] * 28, "x"]}), 422, "images.1", "list")
+
+
+@pytest.mark.parametrize("level", [0.5, 1, 1.0, 0.003])
+def test_levels_from_0_to_1_are_refused(client: TestClient, level: float) -> None:
+    rows = [[0] * 28] * 27 + [[level] * 28]
+    refused(client.post("/predict", json={"pixels": rows}), 422, "0 to 255", "multiply")
+    refused(client.post("/predict/batch", json={"images": [rows]}), 422, "0 to 255", "multiply")
+
+
+@pytest.mark.parametrize(
+    ("charset", "boundary"),
+    [
+        *((name, b"x") for name in ("utf-7", "unicode_escape", "punycode", "idna", "hex", "undefined", "\xff", "")),
+        ("", b""),
+    ],
+)
+def test_a_form_of_any_charset_is_answered_or_refused(
+    client: TestClient, charset: str, boundary: bytes, seven: bytes
+) -> None:
+    for name in (b"7.png", b"+ADw-\\N{x}\xff", 5000 * b"x", b'"'):
+        head = b'--%b\r\nContent-Disposition: form-data; name="f"; filename="%b"\r\n\r\n' % (boundary, name)
+        content = head + seven + b"\r\n--%b--\r\n" % boundary
+        kind = f"multipart/form-data; boundary={boundary.decode()}; charset={charset}".encode("latin-1")
+        for path in ("/predict/batch", "/predict"):
+            response = client.post(path, content=content, headers={b"content-type": kind})
+            if response.status_code != 200:
+                refused(response, 400)
+
+
+def test_a_form_is_kept_in_memory(seven: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk has no room for temporary files."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+    monkeypatch.setattr(tempfile, "_TemporaryFileWrapper", full)
+    with TestClient(service_of("best", replace(LIMITS, bytes=4 << 20))) as opened:
+        response = opened.post("/predict/batch", files={"f": ("7.png", seven + bytes(2 << 20))})
+        assert response.json()["answers"][0]["class"] == 7
+
+
+def test_a_form_that_ends_early_is_refused(client: TestClient, seven: bytes) -> None:
+    asked = client.build_request("POST", "/predict", files=[("f", ("a.png", seven)), ("f", ("b.png", seven))])
+    content = asked.read()
+    for cut in (len(content) - 6, len(content) - 200, 50):
+        response = client.post("/predict/batch", content=content[:cut], headers=asked.headers)
+        refused(response, 400, "form")
+
+
+def test_json_of_many_keys_or_values_is_refused_before_it_takes_memory(client: TestClient) -> None:
+    """A million of them in a body took hundreds of megabytes to complain of each."""
+    many = ",".join(f'"k{number}":0' for number in range(60_000))
+    bodies = [f"{{{many}}}", '{"pixels":[' + 200_000 * "[]," + "[]]}", '{"pixels":[[' + 300_000 * "-1," + "0]]}"]
+    for body in bodies:
+        tracemalloc.start()
+        for path in ("/predict", "/predict/batch"):
+            refused(client.post(path, content=body, headers=JSON), 422, "send")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 20 * len(body)
+    refused(client.post("/predict", json={"key": 0, "other": 1}), 422, "key: unknown key")
 
 
 @pytest.mark.parametrize(
@@ -328,6 +459,7 @@ def test_a_batch_of_too_many_or_none_is_refused(client: TestClient, seven: bytes
     refused(client.post("/predict/batch", files={"f": ("a.png", seven)}, data={"more": "text"}), 400)
     form = {"content-type": "multipart/form-data; boundary=x"}
     refused(client.post("/predict/batch", content=b"--x--\r\n", headers=form), 422, "no file")
+    refused(client.post("/predict/batch", content=b"", headers=form), 422, "no file")
     refused(client.post("/predict/batch", content=seven, headers=form), 400)
     refused(client.post("/predict/batch", content=seven, headers={"content-type": "multipart/form-data"}), 400)
 
@@ -400,7 +532,7 @@ def test_a_late_batch_is_given_up_between_two_images(mnist: DataSet) -> None:
     answering = Answering(thread_safe(load_model("best")), limits, Metrics("0123456789"))
     images = [from_pixels(image) for image in mnist.test.pixels[:2, 0].tolist()]
     with pytest.raises(Refusal, match="no answer within"):
-        in_loop(answering.json(lambda: images, 1, is_batch=True))
+        in_loop(answering.json(Body(lambda: images, is_quick=True), is_batch=True))
 
 
 def test_limits_are_positive() -> None:

@@ -1,4 +1,4 @@
-"""Waiting jobs share a batch, each gets its own result, and no small job waits for a large one."""
+"""Waiting jobs share a batch, and each gets its own result."""
 
 import asyncio
 import threading
@@ -28,7 +28,7 @@ class Doubling:
 
 
 def batching(work: Doubling, threads: int = 1, max_batch: int = 3) -> BatchingPool[int, int]:
-    return BatchingPool(work, lambda job: job < 100, threads, max_batch)
+    return BatchingPool(work, threads, max_batch)
 
 
 async def started(pool: BatchingPool[int, int], *jobs: int) -> list["asyncio.Task[int]"]:
@@ -38,16 +38,16 @@ async def started(pool: BatchingPool[int, int], *jobs: int) -> list["asyncio.Tas
     return tasks
 
 
-def test_small_jobs_share_batches_in_order_and_large_jobs_run_alone() -> None:
+def test_jobs_that_wait_share_batches_in_order() -> None:
     async def run() -> None:
         pool = batching(work)
-        tasks = [*await started(pool, 0), *await started(pool, 2, 4, 6, 8, 200, 10)]
+        tasks = [*await started(pool, 0), *await started(pool, 2, 4, 6, 8, 10)]
         work.go.set()
-        assert await asyncio.gather(*tasks) == [0, 4, 8, 12, 16, 400, 20]
+        assert await asyncio.gather(*tasks) == [0, 4, 8, 12, 16, 20]
 
     work = Doubling()
     in_loop(run())
-    assert work.batches == [[0], [2, 4, 6], [8], [200], [10]]
+    assert work.batches == [[0], [2, 4, 6], [8, 10]]
 
 
 def test_an_error_is_raised_for_its_own_job() -> None:

@@ -1,122 +1,144 @@
-"""From the content of a request to the JSON of its response, in threads; the answers are those of `kilonet predict`."""
+"""From the images of a request to the JSON of its response, in threads; the answers are those of `kilonet predict`."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from http import HTTPStatus
+from queue import LifoQueue
 from time import monotonic
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from kilonet.data.decode import Picture, decode
+from kilonet.data.decode import Picture
 from kilonet.data.digits.prepare import PreparedImage
 from kilonet.models.model import Classifier
 from kilonet.models.prediction import Prediction, predictions_of, prepare_images
 from kilonet.serve.batching import BatchingPool
-from kilonet.serve.limits import RequestLimits
+from kilonet.serve.bodies import Body, hint_for
+from kilonet.serve.decoding import Decoder, ImageFile, decode_file
+from kilonet.serve.limits import MOST_DECODERS, RequestLimits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal, timed_out, unreadable
+from kilonet.utils.environment import cores
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
-from kilonet.utils.schema import first_complaint
 
 with needed_from("serve"):
     import orjson
 
-LazyImage = Callable[[], Picture]
-"""Decodes an image when it is called, which happens in a thread."""
-_SMALL = 16 << 10
-"""Requests of at most so many bytes may be computed together: each of them waits for the whole batch."""
 _MAX_BATCH = 16
-
-
-def from_file(content: bytes, limits: RequestLimits, name: str = "the image") -> LazyImage:
-    """Return an image that will be decoded from the bytes of a PNG or JPEG file; error messages call it by the name."""
-    return lambda: decode(content, name, limits.decoding)
-
-
-def from_pixels(rows: Sequence[Sequence[float]]) -> LazyImage:
-    """Return an image of grey levels, 0 to 255, in rows of one length."""
-    grey = np.array(rows, np.uint8)
-    return lambda: Picture(grey.astype(np.float32)[:, :, None], grey)
 
 
 @dataclass(frozen=True)
 class _Job:
     """The images of one request."""
 
-    images: Callable[[], Sequence[LazyImage]]
-    size: int
+    body: Body
     is_batch: bool
     deadline: float
 
 
 class Answering:
-    """Answers the requests for predictions with one model, in threads."""
+    """Answers the requests for predictions with one model.
+
+    Quick requests share batches in threads of their own, so that they never wait for others, whose files are decoded in
+    processes.
+    """
 
     def __init__(self, classifier: Classifier, limits: RequestLimits, metrics: Metrics) -> None:
-        """Start no thread yet.
+        """Start no thread and no process yet.
 
         Args:
             classifier: computes logits; used by several threads at once.
-            limits: the time that an answer may take.
+            limits: the limits of a request.
             metrics: counts the answers.
         """
         self.classifier, self.limits = classifier, limits
         self._metrics = metrics
-        self._threads = BatchingPool(self._answer, lambda job: job.size <= _SMALL, os.cpu_count() or 1, _MAX_BATCH)
+        decoders = min(cores(), MOST_DECODERS)
+        self._quick = BatchingPool(self._answer, cores(), _MAX_BATCH)
+        self._long = BatchingPool(self._answer, decoders, max_batch=1)
+        # As many as threads that need one; the latest used first, so that no more are started than are needed at once.
+        self._decoders: LifoQueue[Decoder] = LifoQueue()
+        for _ in range(decoders):
+            self._decoders.put(Decoder(limits.decoding))
 
-    async def json(self, images: Callable[[], Sequence[LazyImage]], size: int, *, is_batch: bool) -> bytes:
+    async def json(self, body: Body, *, is_batch: bool) -> bytes:
         """Return the JSON of the answer to one image, or of the answers to a batch.
 
         Args:
-            images: returns the images of the request; called in a thread, because parsing takes time too.
-            size: the bytes of the request's body.
+            body: the images of the request.
             is_batch: whether to return a list of answers.
 
         Raises:
             Refusal: an image cannot be read, or the answer takes too long.
         """
-        return await self._threads.run(_Job(images, size, is_batch, monotonic() + self.limits.seconds))
+        threads = self._quick if body.is_quick else self._long
+        return await threads.run(_Job(body, is_batch, monotonic() + self.limits.seconds))
 
     def _answer(self, jobs: Sequence[_Job]) -> list[bytes | Exception]:
         prepared = [self._prepare(job) for job in jobs]
-        readable = [image for images in prepared if isinstance(images, list) for image in images]
-        predictions = iter(self._predict(readable))
-        return [
-            images if isinstance(images, Exception) else _json(list(islice(predictions, len(images))), job.is_batch)
-            for images, job in zip(prepared, jobs, strict=True)
-        ]
+        logits = self._logits([image for images in prepared if isinstance(images, list) for image in images])
+        answers: list[bytes | Exception] = []
+        for images, job in zip(prepared, jobs, strict=True):
+            if isinstance(images, Exception):
+                answers.append(images)
+                continue
+            own, logits = logits[: len(images)], logits[len(images) :]
+            answers.append(self._predict(own, images, is_batch=job.is_batch))
+        return answers
 
-    def _prepare(self, job: _Job) -> list[PreparedImage] | Refusal:
+    def _prepare(self, job: _Job) -> list[PreparedImage] | Exception:
         """Return the network's inputs for a job, or why there are none."""
         prepared: list[PreparedImage] = []
         try:
-            for image in job.images():
+            for image in job.body.images():
+                picture = image if isinstance(image, Picture) else self._decode(image, job)
                 # The request was refused at its deadline, but a thread cannot be stopped from outside.
-                if monotonic() > job.deadline:
+                if picture is None or monotonic() > job.deadline:
                     return timed_out(self.limits.seconds)
-                prepared += prepare_images(image(), self.classifier, "the image")
-        except ValidationError as error:
-            return unreadable(first_complaint(error))
+                name = image.name if isinstance(image, ImageFile) else "the image"
+                prepared += prepare_images(picture, self.classifier, name)
         except KilonetError as error:
             return unreadable(str(error))
+        except Exception as fault:  # noqa: BLE001 - the fault of this job alone, whose request raises it
+            return fault
         return prepared
 
-    def _predict(self, images: Sequence[PreparedImage]) -> list[Prediction]:
+    def _decode(self, file: ImageFile, job: _Job) -> Picture | None:
+        try:
+            if job.body.is_quick:
+                return decode_file(file, self.limits.decoding)
+            decoder = self._decoders.get()
+            try:
+                return decoder.decode(file, job.deadline)
+            finally:
+                self._decoders.put(decoder)
+        except KilonetError as error:
+            raise KilonetError(f"{error}{hint_for(file.content)}") from None
+
+    def _logits(self, images: Sequence[PreparedImage]) -> NDArray[np.float32]:
+        section = self.classifier.section
         if not images:
-            return []
-        pixels = np.stack([image.pixels for image in images]).reshape(-1, *self.classifier.section.input_shape)
+            return np.empty((0, section.classes), np.float32)
+        pixels = np.stack([image.pixels for image in images]).reshape(-1, *section.input_shape)
         logits: NDArray[np.float32] = self.classifier.logits(torch.from_numpy(pixels)).numpy()
-        predictions = predictions_of(logits, images, self.classifier.metadata, digits=self.classifier.reads_digits)
+        return logits
+
+    def _predict(
+        self, logits: NDArray[np.float32], images: Sequence[PreparedImage], *, is_batch: bool
+    ) -> bytes | Refusal:
+        metadata, reads_digits = self.classifier.metadata, self.classifier.reads_digits
+        try:
+            predictions = predictions_of(logits, images, metadata, digits=reads_digits)
+        except KilonetError as error:
+            return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
         for prediction in predictions:
             self._metrics.prediction(prediction.name)
-        return predictions
+        return _json(predictions, is_batch=is_batch)
 
 
-def _json(predictions: Sequence[Prediction], is_batch: bool) -> bytes:
+def _json(predictions: Sequence[Prediction], *, is_batch: bool) -> bytes:
     plain = [one.as_json() | {"seen": np.ascontiguousarray(one.pixels)} for one in predictions]
     return orjson.dumps({"answers": plain} if is_batch else plain[0], option=orjson.OPT_SERIALIZE_NUMPY)

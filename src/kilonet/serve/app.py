@@ -1,41 +1,35 @@
 """The routes of the service and their OpenAPI descriptions."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from kilonet.models.model import Classifier
 from kilonet.serve import pages
 from kilonet.serve.access import ANYBODY, Access
-from kilonet.serve.answering import Answering, LazyImage, from_file, from_pixels
+from kilonet.serve.answering import Answering
+from kilonet.serve.bodies import IMAGES, JSON, BodyReader
+from kilonet.serve.forms import FORM
 from kilonet.serve.gate import HEALTH, Gate
 from kilonet.serve.limits import RequestLimits
 from kilonet.serve.metrics import Metrics
-from kilonet.serve.refusal import Refusal, unreadable
+from kilonet.serve.refusal import Refusal
 from kilonet.serve.schema import (
     BatchResponse,
     ErrorResponse,
     HealthResponse,
     ModelFacts,
     PredictionResponse,
-    batch_schema,
-    pixels_schema,
 )
 from kilonet.utils.extras import needed_from
 
 with needed_from("serve"):
     from fastapi import FastAPI, Request, Response
     from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse
-    from starlette.datastructures import Headers, UploadFile
+    from starlette.datastructures import Headers
     from starlette.exceptions import HTTPException
 
-IMAGES = ("image/png", "image/jpeg")
-JSON = "application/json"
-FORM = "multipart/form-data"
 _DESCRIPTIONS = {
     400: "The request is malformed",
     408: "The body arrived too slowly",
@@ -80,36 +74,31 @@ def application(
 
 
 def _add_predictions(app: FastAPI, answering: Answering) -> None:
-    limits, shape = answering.limits, answering.classifier.section.input_shape
-    single, several = pixels_schema(shape), batch_schema(shape, limits.images)
-
-    def image_of(media_type: str, content: bytes) -> list[LazyImage]:
-        return [from_file(content, limits) if media_type in IMAGES else from_pixels(_parse_field(single, content))]
-
-    def images_of(content: bytes) -> list[LazyImage]:
-        return [from_pixels(rows) for rows in _parse_field(several, content)]
+    limits = answering.limits
+    reader = BodyReader(answering.classifier.section.input_shape, limits)
+    one = _either(reader.pixels.model_json_schema(), reader.file.model_json_schema())
+    several = reader.several.model_json_schema()
 
     @app.post(
         "/predict",
-        **_documented(PredictionResponse, _ANY_ROUTE + _WITH_BODY, _body(dict.fromkeys(IMAGES, _BINARY), single)),
+        **_documented(
+            PredictionResponse,
+            _ANY_ROUTE + _WITH_BODY,
+            _body({**dict.fromkeys(IMAGES, _BINARY), **_form(1)}, one),
+        ),
     )
     async def predict(request: Request) -> Response:
-        """Classify one image: the bytes of a PNG or JPEG file, or grey levels as JSON."""
-        media_type = _media_type(request, (*IMAGES, JSON))
-        content = await request.body()
-        json = await answering.json(partial(image_of, media_type, content), len(content), is_batch=False)
-        return Response(json, media_type=JSON)
+        """Classify one image: a PNG or JPEG file as it is, in a form or as a data URL in JSON; or grey levels."""
+        body = reader.image(request.headers.get("content-type", ""), await request.body())
+        return Response(await answering.json(body, is_batch=False), media_type=JSON)
 
-    @app.post("/predict/batch", **_documented(BatchResponse, _ANY_ROUTE + _WITH_BODY, _body(_form(limits), several)))
+    @app.post(
+        "/predict/batch", **_documented(BatchResponse, _ANY_ROUTE + _WITH_BODY, _body(_form(limits.images), several))
+    )
     async def predict_batch(request: Request) -> Response:
         """Classify several images: files in a form, or grey levels as JSON. All of them are answered or none is."""
-        content = await request.body()
-        if _media_type(request, (FORM, JSON)) == JSON:
-            images = partial(images_of, content)
-        else:
-            files = [from_file(content, limits, name) for name, content in await _files(request, limits)]
-            images = partial(list, files)
-        return Response(await answering.json(images, len(content), is_batch=True), media_type=JSON)
+        body = reader.images(request.headers.get("content-type", ""), await request.body())
+        return Response(await answering.json(body, is_batch=True), media_type=JSON)
 
 
 def _add_information(app: FastAPI, facts: ModelFacts, metrics: Metrics) -> None:
@@ -161,30 +150,6 @@ def _page_response(page: pages.Page) -> Response:
     return HTMLResponse(page.html, headers={"content-security-policy": page.policy, "cache-control": "no-cache"})
 
 
-def _media_type(request: Request, allowed: tuple[str, ...]) -> str:
-    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if media_type not in allowed:
-        named = f"'{media_type[:100]}'" if media_type else "missing"
-        line = f"the content type is {named}; send {', '.join(allowed[:-1])} or {allowed[-1]}"
-        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, line)
-    return media_type
-
-
-async def _files(request: Request, limits: RequestLimits) -> list[tuple[str, bytes]]:
-    """Return the quoted name and the content of each file in a form."""
-    async with request.form(max_files=limits.images, max_fields=0, max_part_size=limits.bytes) as form:
-        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        if not files:
-            raise unreadable("no file in the form; send at least one")
-        return [(f"'{(file.filename or '')[:100]}'", await file.read()) for file in files]
-
-
-def _parse_field(schema: type[BaseModel], content: bytes) -> Any:
-    """Parse JSON by a schema of one field and return its value; raises pydantic's ValidationError."""
-    (name,) = schema.model_fields
-    return getattr(schema.model_validate_json(content), name)
-
-
 def _documented(model: type[Any], errors: tuple[int, ...], body: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return {
         "response_model": model,
@@ -197,12 +162,19 @@ def _errors(statuses: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorResponse, "description": _DESCRIPTIONS[status]} for status in sorted(statuses)}
 
 
-def _body(content: Mapping[str, Any], schema: type[Any]) -> dict[str, Any]:
-    return {"required": True, "content": {**content, JSON: {"schema": schema.model_json_schema()}}}
+def _body(content: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {**content, JSON: {"schema": schema}}}
 
 
-def _form(limits: RequestLimits) -> dict[str, Any]:
-    files = {"type": "array", "items": _BINARY["schema"], "minItems": 1, "maxItems": limits.images}
+def _either(*schemas: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of an object with the property of one of several objects, which tools handle best."""
+    properties = {name: schema for one in schemas for name, schema in one["properties"].items()}
+    counts = {"minProperties": 1, "maxProperties": 1, "additionalProperties": False}
+    return {"type": "object", "properties": properties, **counts}
+
+
+def _form(most: int) -> dict[str, Any]:
+    files = {"type": "array", "items": _BINARY["schema"], "minItems": 1, "maxItems": most}
     schema = {
         "type": "object",
         "properties": {"files": files},

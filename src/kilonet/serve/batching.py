@@ -1,4 +1,4 @@
-"""A thread pool that batches small jobs: handing a job to a thread costs more than reading a small image."""
+"""A thread pool that batches jobs: handing a job to a thread costs more than reading a small image."""
 
 import asyncio
 from collections import deque
@@ -12,12 +12,11 @@ Result = TypeVar("Result")
 
 
 class BatchingPool(Generic[Job, Result]):
-    """Runs the jobs of one event loop in threads, waiting small jobs together."""
+    """Runs the jobs of one event loop in threads, jobs that wait together."""
 
     def __init__(
         self,
         work: Callable[[Sequence[Job]], Sequence[Result | Exception]],
-        is_small: Callable[[Job], bool],
         threads: int,
         max_batch: int,
     ) -> None:
@@ -25,11 +24,10 @@ class BatchingPool(Generic[Job, Result]):
 
         Args:
             work: returns for each job of a batch its result, or the exception to raise for it.
-            is_small: whether a job may share a batch; every other job is a batch of its own.
             threads: how many batches run at once.
             max_batch: the most jobs in a batch.
         """
-        self._work, self._is_small, self._max_batch = work, is_small, max_batch
+        self._work, self._max_batch = work, max_batch
         self._pool = ThreadPoolExecutor(threads, "kilonet")
         self._free = threads
         self._waiting: deque[tuple[Job, asyncio.Future[Result]]] = deque()
@@ -52,16 +50,10 @@ class BatchingPool(Generic[Job, Result]):
     def _next_batch(self) -> list[tuple[Job, asyncio.Future[Result]]]:
         batch: list[tuple[Job, asyncio.Future[Result]]] = []
         while self._waiting and len(batch) < self._max_batch:
-            job, future = self._waiting[0]
-            if batch and not self._is_small(job):
-                break
-            self._waiting.popleft()
-            if future.done():
-                # Its request was cancelled.
-                continue
-            batch.append((job, future))
-            if not self._is_small(job):
-                break
+            job, future = self._waiting.popleft()
+            # Unless its request was cancelled.
+            if not future.done():
+                batch.append((job, future))
         return batch
 
     def _finish(

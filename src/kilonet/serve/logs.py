@@ -87,4 +87,6 @@ def start_logging() -> BackgroundHandler | None:
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     LOGGER.setLevel(logging.INFO)
+    # It warns of each form that a client wrote badly.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     return handler

@@ -31,3 +31,8 @@ def unreadable(line: str) -> Refusal:
 def timed_out(seconds: float) -> Refusal:
     """Return the refusal of a request that takes more than so many seconds to answer."""
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, f"no answer within {seconds:g} s; try again, or send less")
+
+
+def decoder_ended() -> Refusal:
+    """Return the refusal of an image whose decoder was ended from outside."""
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the image's decoder was ended; try again in a moment")

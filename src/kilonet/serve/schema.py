@@ -75,19 +75,29 @@ class ModelFacts(BaseModel):
 
 def pixels_schema(shape: Shape) -> type[BaseModel]:
     """Return the model of one image as JSON, for a network that takes (channels, rows, columns)."""
-    return create_model("PixelsRequest", __config__=ConfigDict(extra="forbid"), pixels=(_rows(shape), _PIXELS))
+    return create_model("PixelsRequest", __config__=_CONFIG, pixels=(_rows(shape), _PIXELS))
+
+
+def file_schema() -> type[BaseModel]:
+    """Return the model of a file in JSON."""
+    return create_model("FileRequest", __config__=_CONFIG, image=(_FILE, ...))
 
 
 def batch_schema(shape: Shape, max_images: int) -> type[BaseModel]:
     """Return the model of several images as JSON."""
-    images: Any = Annotated[list[_rows(shape)], Field(min_length=1, max_length=max_images)]  # type: ignore[misc]
-    return create_model("BatchRequest", __config__=ConfigDict(extra="forbid"), images=(images, _PIXELS))
+    images: Any = Annotated[list[_rows(shape)], Field(min_length=1, max_length=max_images, fail_fast=True)]  # type: ignore[misc]
+    return create_model("BatchRequest", __config__=_CONFIG, images=(images, _PIXELS))
 
 
+_CONFIG = ConfigDict(extra="forbid")
 _PIXELS = Field(description="Rows of grey levels, 0 to 255; dark ink on light paper or the reverse.")
+_FILE: Any = Annotated[
+    str, Field(description="A PNG or JPEG file as a data URL, `data:image/png;base64,...`, or in base64 alone.")
+]
 
 
 def _rows(shape: Shape) -> Any:
     _, rows, columns = shape
-    row = Annotated[list[_GivenLevel], Field(min_length=columns, max_length=columns)]
-    return Annotated[list[row], Field(min_length=rows, max_length=rows)]
+    # At the first fault: a list of all of them would take far more memory than what was sent.
+    row = Annotated[list[_GivenLevel], Field(min_length=columns, max_length=columns, fail_fast=True)]
+    return Annotated[list[row], Field(min_length=rows, max_length=rows, fail_fast=True)]

@@ -1,0 +1,137 @@
+"""Decoding in processes: a file may keep a decoder busy for long, or break it, and only a process can be stopped.
+
+Pillow holds Python's global lock while it decodes, so that in a thread one file could silence the whole service.
+"""
+
+import contextlib
+import multiprocessing
+import signal
+from dataclasses import dataclass
+from math import prod
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from struct import unpack
+from time import monotonic
+
+from kilonet.data.decode import DecodeLimits, Picture, decode
+from kilonet.serve.refusal import Refusal, decoder_ended, unreadable
+from kilonet.utils.errors import KilonetError
+
+_QUICK_BYTES = 16 << 10
+_QUICK_PIXELS = 1 << 18
+_PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file that was sent."""
+
+    content: bytes
+    name: str = "the image"
+    """The file's name in messages."""
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether it takes little time whatever it holds: a PNG file of few bytes and few pixels, such as a digit's."""
+        if len(self.content) > _QUICK_BYTES or not self.content.startswith(_PNG_HEAD):
+            return False
+        size = self.content[len(_PNG_HEAD) :][:8]
+        return len(size) == 8 and prod(unpack(">II", size)) <= _QUICK_PIXELS
+
+
+def decode_file(file: ImageFile, limits: DecodeLimits) -> Picture:
+    """Decode a file in this thread.
+
+    Raises:
+        KilonetError: it is over a limit, damaged or no image.
+    """
+    try:
+        return decode(file.content, file.name, limits)
+    except KilonetError:
+        raise
+    except MemoryError:
+        raise KilonetError(f"{file.name}: it takes too much memory to decode; scale it down first") from None
+    except Exception as error:  # noqa: BLE001 - whatever a decoder raises, it is the file that is at fault
+        raise KilonetError(f"{file.name}: damaged: {type(error).__name__}: {error}") from None
+
+
+class Decoder:
+    """A process that decodes files, one at a time. It is started when it is first needed, and again after its end."""
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        """Start nothing yet; `limits` are those of a file."""
+        self._limits = limits
+        self._process: SpawnProcess | None = None
+        self._connection: Connection | None = None
+
+    def decode(self, file: ImageFile, deadline: float) -> Picture | None:
+        """Decode a file.
+
+        Args:
+            file: the file.
+            deadline: the time, by `time.monotonic`, at which to give up and to end the process.
+
+        Returns:
+            the picture, or None if it was not there in time.
+
+        Raises:
+            KilonetError: the file is over a limit, damaged or no image.
+            Refusal: the process ended.
+        """
+        connection = self._running()
+        try:
+            connection.send(file)
+            found: Picture | str | None = None
+            if connection.poll(max(0.0, deadline - monotonic())):
+                found = connection.recv()
+        except (EOFError, OSError):
+            raise self._ended(file.name) from None
+        if found is None:
+            self.stop()
+        if isinstance(found, str):
+            raise KilonetError(found)
+        return found
+
+    def stop(self) -> None:
+        """End the process at once."""
+        if self._process and self._connection:
+            self._process.kill()
+            self._process.join()
+            self._process.close()
+            self._connection.close()
+        self._process = self._connection = None
+
+    def _running(self) -> Connection:
+        if self._connection is None:
+            context = multiprocessing.get_context("spawn")
+            self._connection, other = context.Pipe()
+            # A daemon: it is ended with this process.
+            self._process = context.Process(target=_decode_files, args=(other, self._limits), daemon=True)
+            self._process.start()
+            other.close()
+        return self._connection
+
+    def _ended(self, name: str) -> Refusal:
+        """Return the refusal of the file with which the process ended, by itself or by a signal."""
+        process = self._process
+        if process:
+            process.join()
+        code = process.exitcode if process else None
+        self.stop()
+        if code in (-signal.SIGTERM, -getattr(signal, "SIGKILL", signal.SIGTERM)):
+            return decoder_ended()
+        return unreadable(f"{name}: the decoder broke down over it; save it anew as PNG or JPEG")
+
+
+def _decode_files(connection: Connection, limits: DecodeLimits) -> None:
+    """Answer each file with its picture, or with the reason why there is none, until the other end is closed."""
+    # Ctrl-C reaches all processes of a terminal; the service ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            file = connection.recv()
+            try:
+                found: Picture | str = decode_file(file, limits)
+            except KilonetError as error:
+                found = str(error)
+            connection.send(found)
