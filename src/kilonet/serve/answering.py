@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from queue import LifoQueue
+from threading import Lock
 from time import monotonic
 
 import numpy as np
@@ -61,6 +62,8 @@ class Answering:
         self._long = BatchingPool(self._answer, decoders, max_batch=1)
         # As many as threads that need one; the latest used first, so that no more are started than are needed at once.
         self._decoders: LifoQueue[Decoder] = LifoQueue()
+        # Large files are decoded one at a time, which bounds the memory of them all.
+        self._large = Lock()
         for _ in range(decoders):
             self._decoders.put(Decoder(limits.decoding))
 
@@ -110,13 +113,23 @@ class Answering:
         try:
             if job.body.is_quick:
                 return decode_file(file, self.limits.decoding)
-            decoder = self._decoders.get()
+            if not file.is_large:
+                return self._decode_apart(file, job.deadline)
+            if not self._large.acquire(timeout=max(0.0, job.deadline - monotonic())):
+                return None
             try:
-                return decoder.decode(file, job.deadline)
+                return self._decode_apart(file, job.deadline)
             finally:
-                self._decoders.put(decoder)
+                self._large.release()
         except KilonetError as error:
             raise KilonetError(f"{error}{hint_for(file.content)}") from None
+
+    def _decode_apart(self, file: ImageFile, deadline: float) -> Picture | None:
+        decoder = self._decoders.get()
+        try:
+            return decoder.decode(file, deadline)
+        finally:
+            self._decoders.put(decoder)
 
     def _logits(self, images: Sequence[PreparedImage]) -> NDArray[np.float32]:
         section = self.classifier.section

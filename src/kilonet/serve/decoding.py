@@ -19,6 +19,7 @@ from kilonet.utils.errors import KilonetError
 
 _QUICK_BYTES = 16 << 10
 _QUICK_PIXELS = 1 << 18
+_LARGE_PIXELS = 1 << 22
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 
@@ -33,10 +34,18 @@ class ImageFile:
     @property
     def is_quick(self) -> bool:
         """Whether it takes little time whatever it holds: a PNG file of few bytes and few pixels, such as a digit's."""
-        if len(self.content) > _QUICK_BYTES or not self.content.startswith(_PNG_HEAD):
-            return False
+        return len(self.content) <= _QUICK_BYTES and 0 < self._png_pixels <= _QUICK_PIXELS
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is a PNG file whose pixels take hundreds of megabytes; JPEG files are scaled as they are read."""
+        return self._png_pixels > _LARGE_PIXELS
+
+    @property
+    def _png_pixels(self) -> int:
+        """The pixels of a PNG file by its head; 0 for other files."""
         size = self.content[len(_PNG_HEAD) :][:8]
-        return len(size) == 8 and prod(unpack(">II", size)) <= _QUICK_PIXELS
+        return prod(unpack(">II", size)) if self.content.startswith(_PNG_HEAD) and len(size) == 8 else 0
 
 
 def decode_file(file: ImageFile, limits: DecodeLimits) -> Picture:

@@ -8,7 +8,7 @@ from kilonet.utils.errors import KilonetError
 MAX_HEAD_BYTES = 32 << 10
 """The most bytes of a request's first line and headers."""
 MOST_DECODERS = 4
-"""The most processes that decode images, on any machine: each may take the memory of one image of `--max-pixels`."""
+"""The most processes that decode images, on any machine, which bounds their memory."""
 _BODIES_HELD = 8
 _CONNECTIONS_PER_REQUEST = 4
 _SCANS = 10
