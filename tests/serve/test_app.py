@@ -349,7 +349,7 @@ def test_what_is_no_image_is_refused_with_what_would_work(client: TestClient, se
         ({"image": "data:image/png,%89PNG"}, "data:image/png;base64"),
         ({"image": "héé"}, "data:image/png;base64"),
         ({"image": 7}, "image"),
-        ({"image": text[:-30].decode()}, "the image"),
+        ({"image": text[:-32].decode()}, "the image"),
     ):
         refused(client.post("/predict", json=body), 422, *words)
     refused(client.post("/predict/batch", json={"images": [[[0] * 28] * 28, "x"]}), 422, "images.1", "list")
