@@ -484,6 +484,18 @@ def test_gigantic_dimensions_are_refused_before_anything_is_decoded(client: Test
     refused(client.post("/predict", content=content, headers=PNG), 422)
 
 
+def test_a_palette_image_without_its_palette_is_refused_or_answered(client: TestClient) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    for side in (28, 600):
+        pixels = zlib.compress(side * (b"\0" + side * b"\1"))
+        parts = ((b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 3, 0, 0, 0)), (b"IDAT", pixels), (b"IEND", b""))
+        response = client.post("/predict", content=b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+        if response.status_code != 200:
+            refused(response, 422)
+
+
 def test_a_decompression_bomb_is_refused(client: TestClient) -> None:
     """Ten megabytes of pixels in ten kilobytes: within the limit of bytes, over that of pixels."""
     content = png(np.zeros((3200, 3200), np.uint8))
