@@ -340,7 +340,7 @@ def test_what_is_no_image_is_refused_with_what_would_work(client: TestClient, se
         (form, "multipart/form-data"),
         (text, '{"image":'),
         (b"data:image/png;base64," + text, '{"image":'),
-        (b"GIF89a", "PNG or JPEG"),
+        (b"GIF89a", "PNG, JPEG, BMP or WebP"),
     ):
         refused(client.post("/predict", content=content, headers=PNG), 422, *words)
     two = [("f", ("a.png", seven)), ("f", ("b.png", seven))]
@@ -484,6 +484,18 @@ def test_gigantic_dimensions_are_refused_before_anything_is_decoded(client: Test
     head = struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     refused(client.post("/predict", content=content, headers=PNG), 422)
+
+
+def test_a_palette_image_without_its_palette_is_refused_or_answered(client: TestClient) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    for side in (28, 600):
+        pixels = zlib.compress(side * (b"\0" + side * b"\1"))
+        parts = ((b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 3, 0, 0, 0)), (b"IDAT", pixels), (b"IEND", b""))
+        response = client.post("/predict", content=b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+        if response.status_code != 200:
+            refused(response, 422)
 
 
 def test_a_decompression_bomb_is_refused(client: TestClient) -> None:

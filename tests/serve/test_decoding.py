@@ -82,6 +82,8 @@ def test_quick_files_are_small_pngs_by_their_head() -> None:
     assert not ImageFile(png(np.zeros((512, 513), np.uint8))).is_quick
     assert not ImageFile(PHOTO.content).is_quick
     assert not ImageFile(png(np.random.default_rng(0).integers(0, 256, (200, 200), np.uint8))).is_quick
+    large = ImageFile(png(np.zeros((2048, 2049), np.uint8)))
+    assert (large.is_large, large.is_quick, PHOTO.is_large) == (True, False, False)
     for length in range(32):
         assert ImageFile(png(np.zeros((1, 1), np.uint8))[:length]).is_quick == (length >= 24)
 

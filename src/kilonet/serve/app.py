@@ -88,7 +88,7 @@ def _add_predictions(app: FastAPI, answering: Answering) -> None:
         ),
     )
     async def predict(request: Request) -> Response:
-        """Classify one image: a PNG or JPEG file as it is, in a form or as a data URL in JSON; or grey levels."""
+        """Classify one image: an image file as it is, in a form or as a data URL in JSON; or grey levels."""
         body = reader.image(request.headers.get("content-type", ""), await request.body())
         return Response(await answering.json(body, is_batch=False), media_type=JSON)
 

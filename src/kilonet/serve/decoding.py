@@ -1,6 +1,6 @@
 """Decoding in processes: a file may keep a decoder busy for long, or break it, and only a process can be stopped.
 
-Pillow holds Python's global lock while it decodes, so that in a thread one file could silence the whole service.
+In threads, two files could keep all of them busy for minutes, in which no image is answered and the service cannot end.
 """
 
 import contextlib

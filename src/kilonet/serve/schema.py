@@ -92,7 +92,8 @@ def batch_schema(shape: Shape, max_images: int) -> type[BaseModel]:
 _CONFIG = ConfigDict(extra="forbid")
 _PIXELS = Field(description="Rows of grey levels, 0 to 255; dark ink on light paper or the reverse.")
 _FILE: Any = Annotated[
-    str, Field(description="A PNG or JPEG file as a data URL, `data:image/png;base64,...`, or in base64 alone.")
+    str,
+    Field(description="A PNG, JPEG, BMP or WebP file as a data URL, `data:image/png;base64,...`, or in base64 alone."),
 ]
 
 
