@@ -1,7 +1,25 @@
-"""Reports as text, for tests that need no browser."""
+"""The report of `best`, and reports as text, for tests that need no browser."""
 
 import re
 from html import unescape
+from pathlib import Path
+
+from filelock import FileLock
+
+from kilonet.report.page import report_html
+from kilonet.report.sources import ExtraFiles, collect
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+
+
+def page_of_best(shared_folder: Path) -> Path:
+    """Return what `make report` writes; read-only, made once for all processes."""
+    path = shared_folder / "report-best.html"
+    published = ExtraFiles(RESULTS / "best.json", RESULTS / "corruptions-best.json", RESULTS / "exported")
+    with FileLock(shared_folder / "report-best.lock"):
+        if not path.is_file():
+            path.write_text(report_html(collect(["best"], published)), encoding="utf-8")
+    return path
 
 
 def text_of(html: str) -> list[str]:

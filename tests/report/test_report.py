@@ -28,16 +28,13 @@ from kilonet.report.page import report_html
 from kilonet.report.page.activations import activations, receptive_fields
 from kilonet.report.page.charts import chart
 from kilonet.report.page.measurements import measure, reliability_of
-from kilonet.report.sources import ExtraFiles, collect
+from kilonet.report.sources import collect
 from kilonet.report.subject import Subject
 from kilonet.training.run_folder import Run
 from kilonet.training.run_records import RunRecord, group_repetitions, read_printed_runs
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable
-from report_pages import table_of, text_of
-
-RESULTS = Path(__file__).parents[2] / "docs" / "results"
-PUBLISHED = ExtraFiles(RESULTS / "best.json", RESULTS / "corruptions-best.json", RESULTS / "exported")
+from report_pages import RESULTS, page_of_best, table_of, text_of
 
 
 def folder_of(run: Run) -> Path:
@@ -46,9 +43,8 @@ def folder_of(run: Run) -> Path:
 
 
 @pytest.fixture(scope="module")
-def best() -> str:
-    """What `make report` writes."""
-    return report_html(collect(["best"], PUBLISHED))
+def best(shared_folder: Path) -> str:
+    return page_of_best(shared_folder).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +234,7 @@ def test_another_precision_has_a_mean_of_its_own(finished: Run) -> None:
 def test_measurements_in_the_run_folder_are_found(finished: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(folder_of(finished), run)
-    shutil.copy(PUBLISHED.corruptions or "", run / "corruptions.json")
+    shutil.copy(RESULTS / "corruptions-best.json", run / "corruptions.json")
     with pytest.raises(KilonetError) as error:
         collect([str(run)])
     refusal(error, "corruptions", "10,000")

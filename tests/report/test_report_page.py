@@ -11,11 +11,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page
-from test_report import PUBLISHED
 
 from browser import DESKTOP, intruded, watched
-from kilonet.report.page import report_html
-from kilonet.report.sources import collect
+from report_pages import page_of_best
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 FIGURES = ["field", "curves", "runs", "confusion", "classes", "worst", "mistakes", "reliability", "robustness"]
@@ -24,10 +22,8 @@ SERIOUS = {"serious", "critical"}
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(report_html(collect(["best"], PUBLISHED)), encoding="utf-8")
-    return path
+def file(shared_folder: Path) -> Path:
+    return page_of_best(shared_folder)
 
 
 @pytest.fixture(scope="module")
