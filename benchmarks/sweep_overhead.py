@@ -24,7 +24,8 @@ from kilonet.recipe import parse_recipe
 from kilonet.sweep.plan import load_plan
 from kilonet.sweep.sampler import CandidateSampler
 from kilonet.sweep.trials import Trials
-from kilonet.utils.environment import cores, processor_name
+from kilonet.utils.capacity import cores
+from kilonet.utils.environment import processor_name
 
 _PLAN = """
 recipe = "mcu"

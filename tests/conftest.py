@@ -22,7 +22,7 @@ from kilonet.data.datasets import DataSet, load_data
 from kilonet.export.html.browser import browser_path
 from kilonet.training.run_folder import Run
 from kilonet.training.train import fit
-from kilonet.utils.environment import cores
+from kilonet.utils.capacity import cores
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

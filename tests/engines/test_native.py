@@ -17,6 +17,7 @@ from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import helpers
 from helpers import python, refusal
 from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import DataSet
@@ -267,7 +268,7 @@ def test_the_packaged_network_tracks_torch_on_mnist(mnist: DataSet) -> None:
     engine = NativeEngine(recipe, train_images.pixels, train_images.labels, start, 2)
     exact, rough = (Reference(recipe, start, dtype) for dtype in (torch.float64, torch.float32))
     generator = torch.Generator().manual_seed(1)
-    for step in range(15):
+    for step in range(25):
         indices = torch.randint(0, len(train_images), (64,), generator=generator)
         transforms, rate = draw_transforms(recipe.augment, 64, generator), scheduled_rate(recipe.train, step, 1000)
         engine.train_batch(indices, transforms, rate, step)
@@ -361,7 +362,7 @@ def test_too_little_memory_is_an_error_of_one_line() -> None:
 
 CREATE_WITH_LITTLE_MEMORY = """
 import resource, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
 import test_native
 recipe = test_native.make_recipe(test_native.TINY, (1, 4, 4))
 test_native.native(recipe)
@@ -374,7 +375,7 @@ except test_native.KilonetError as error:
 
 
 def test_too_many_threads_are_an_error_of_one_line() -> None:
-    answer = python(CREATE_WITH_LITTLE_MEMORY, Path(__file__).parent)
+    answer = python(CREATE_WITH_LITTLE_MEMORY, Path(__file__).parent, Path(helpers.__file__).parent)
     assert answer.status == 0, answer
     assert answer.out.startswith(("the native engine failed: ", "the native engine gets no memory"))
 

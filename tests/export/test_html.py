@@ -531,7 +531,7 @@ def test_bad_input_to_the_exporter_is_refused_in_one_line(
     Model(section, small.state()).save(tmp_path / "small.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
-    export(tmp_path / "small.safetensors", tmp_path / "out").refused("1, 8, 8")
+    export(tmp_path / "small.safetensors", tmp_path / "out", "--data", "mnist").refused("1, 8, 8")
     export(tmp_path / "broken.safetensors", tmp_path / "out").refused("broken.safetensors")
     export("no such model", tmp_path / "out").refused("no such model")
     export("best", tmp_path / "out", "--max-ram", "4096").refused("--max-ram")

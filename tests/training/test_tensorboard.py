@@ -10,7 +10,7 @@ from conftest import Interrupted
 from helpers import StopAtEpoch, command, hide, tiny_recipe
 from kilonet.data.datasets import DataSet
 from kilonet.training.progress import NoProgress, ProgressGroup
-from kilonet.training.run_folder import EVENTS_FOLDER, EpochMetrics, read_history, read_result
+from kilonet.training.run_folder import EVENTS_FOLDER, RESULT_FILE, EpochMetrics, read_history, read_result
 from kilonet.training.tensorboard import EventFile
 from kilonet.training.train import fit, resume
 
@@ -92,10 +92,11 @@ def test_resuming_may_begin_with_them(interrupted: Interrupted, capsys: pytest.C
 
 
 def test_where_no_epoch_is_left_those_there_were_are_written(interrupted: Interrupted) -> None:
-    recipe = interrupted.folder / "recipe.toml"
-    recipe.write_text(recipe.read_text().replace("epochs = 3", "epochs = 2"))
+    """As if killed after its last checkpoint and before its result."""
+    resume(interrupted.folder)
+    (interrupted.folder / RESULT_FILE).unlink()
     resume(interrupted.folder, progress=EventFile(interrupted.folder))
-    check(interrupted.folder, 2)
+    check(interrupted.folder, 3)
 
 
 def test_a_group_passes_every_event_to_each_listener() -> None:

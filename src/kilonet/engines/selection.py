@@ -11,7 +11,7 @@ from kilonet.engines.torch_engine import TorchEngine
 from kilonet.models.model import Model
 from kilonet.network.module import Network
 from kilonet.recipe import Recipe, RunSection
-from kilonet.utils.environment import cores
+from kilonet.utils.capacity import cores
 from kilonet.utils.errors import KilonetError
 
 

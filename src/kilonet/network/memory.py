@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from kilonet.network.graph import PlacedLayer
 from kilonet.network.operations import BatchNorm, ReLU, elements
-from kilonet.utils.environment import available_memory
+from kilonet.utils.capacity import available_memory
 from kilonet.utils.errors import KilonetError
 
 MAXIMUM_IMAGE_BYTES = 1 << 30

@@ -21,7 +21,7 @@ from kilonet.serve.decoding import Decoder, ImageFile, decode_file
 from kilonet.serve.limits import MOST_DECODERS, RequestLimits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal, timed_out, unreadable
-from kilonet.utils.environment import cores
+from kilonet.utils.capacity import cores
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 

@@ -23,7 +23,7 @@ from kilonet.sweep.sampler import CandidateSampler
 from kilonet.sweep.scheduler import SizeGroupedASHA
 from kilonet.sweep.trials import Trials
 from kilonet.training.run_folder import lock_folder
-from kilonet.utils.environment import cores
+from kilonet.utils.capacity import cores
 from kilonet.utils.errors import KilonetError
 
 _OBJECT_STORE_BYTES = 100 << 20

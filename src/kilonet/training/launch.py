@@ -32,7 +32,7 @@ from kilonet.training.run_folder import (
     seed_folder,
 )
 from kilonet.training.train import fit, prepare_teachers, resume
-from kilonet.utils.environment import cores
+from kilonet.utils.capacity import cores
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 from kilonet.utils.terminal import printable
