@@ -87,13 +87,19 @@ class Integers:
     model: Model
     network: IntegerNetwork
     expected: NDArray[np.float64]
-    """Logits of the integer network on all test images."""
+    """Logits of the integer network on the images of `half`."""
 
 
 @pytest.fixture(scope="module")
-def mcu(mnist: DataSet) -> Integers:
+def half(mnist: DataSet) -> torch.Tensor:
+    """Every second test image, uint8 (5,000, 1, 28, 28)."""
+    return mnist.test.pixels[::2]
+
+
+@pytest.fixture(scope="module")
+def mcu(mnist: DataSet, half: torch.Tensor) -> Integers:
     network = integers(load_model("mcu"), mnist.train.pixels)
-    return Integers(load_model("mcu"), network, wanted(network, mnist.test.pixels))
+    return Integers(load_model("mcu"), network, wanted(network, half))
 
 
 @pytest.fixture(scope="module")
@@ -117,19 +123,19 @@ def copied(exported: Path, tmp_path: Path) -> Path:
     return shutil.copytree(exported, tmp_path / "copy")
 
 
-def test_the_float_graph_says_what_torch_says_of_all_test_images(mcu: Integers, mnist: DataSet) -> None:
-    found, expected = run(float_graph(mcu.model), mnist.test.pixels), mcu.model.logits(mnist.test.pixels).numpy()
+def test_the_float_graph_says_what_torch_says_of_real_images(mcu: Integers, half: torch.Tensor) -> None:
+    found, expected = run(float_graph(mcu.model), half), mcu.model.logits(half).numpy()
     assert np.abs(found - expected).max() < 1e-4
     assert np.array_equal(found.argmax(1), expected.argmax(1))
 
 
 @pytest.mark.parametrize("optimised", [True, False])
-def test_the_int8_graph_says_what_the_integers_say_of_all_test_images(
-    mcu: Integers, mnist: DataSet, *, optimised: bool
+def test_the_int8_graph_says_what_the_integers_say_of_real_images(
+    mcu: Integers, half: torch.Tensor, *, optimised: bool
 ) -> None:
-    found = run(int8_graph(mcu.model, mcu.network), mnist.test.pixels, optimised=optimised)
+    found = run(int8_graph(mcu.model, mcu.network), half, optimised=optimised)
     expected = mcu.expected
-    assert int((found.argmax(1) != expected.argmax(1)).sum()) <= 5
+    assert int((found.argmax(1) != expected.argmax(1)).sum()) <= 3
     # A step of an activation now and then is rounded the other way; all the other images have the very logits.
     assert (np.abs(found - expected) >= 1e-4).any(1).mean() < 0.03
 

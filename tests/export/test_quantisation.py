@@ -65,8 +65,10 @@ def test_packaged_models_lose_at_most_a_twentieth_of_a_point(
         # A fifth of the training images shows the same in a fifth of the time.
         images = mnist.train.select(torch.arange(12_000), "Train")
         network = quantisation.quantise(model, images).network
-    before = accuracy(model.logits(mnist.test.pixels).numpy(), mnist.test)
-    after = accuracy(integer_logits(network, mnist.test.pixels.numpy()), mnist.test)
+    # Every second test image.
+    half = mnist.test.select(torch.arange(0, 10_000, 2), "Test")
+    before = accuracy(model.logits(half.pixels).numpy(), half)
+    after = accuracy(integer_logits(network, half.pixels.numpy()), half)
     assert after >= before - 0.0005
     assert after >= 0.994
 

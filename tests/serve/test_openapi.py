@@ -5,40 +5,43 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, strategies
 from hypothesis.extra import numpy as arrays
-from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from service import png, service_of
 
 _IMAGES = arrays.arrays(np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40))
-for _type, _kind in (("image/png", "PNG"), ("image/jpeg", "JPEG"), ("application/octet-stream", "PNG")):
-    schemathesis.openapi.media_type(_type, strategies.builds(png, _IMAGES, strategies.just(_kind)))
 
 
 @pytest.fixture(scope="module")
 def described() -> Any:
+    # Not above: only the process that runs these tests need wait for it.
+    import schemathesis
+
+    for kind, form in (("image/png", "PNG"), ("image/jpeg", "JPEG"), ("application/octet-stream", "PNG")):
+        schemathesis.openapi.media_type(kind, strategies.builds(png, _IMAGES, strategies.just(form)))
     return schemathesis.openapi.from_asgi("/openapi.json", service_of("best"))
 
 
 _PREDICTING = [("POST", "/predict"), ("POST", "/predict/batch")]
 _INFORMING = [("GET", "/model"), ("GET", "/health"), ("GET", "/metrics")]
-_POSITIVE, _NEGATIVE = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
 
 
 @pytest.mark.parametrize(
     ("method", "path", "mode"),
     # A route without input cannot be given bad input.
-    [*((*one, _POSITIVE) for one in _PREDICTING + _INFORMING), *((*one, _NEGATIVE) for one in _PREDICTING)],
+    [*((*one, "positive") for one in _PREDICTING + _INFORMING), *((*one, "negative") for one in _PREDICTING)],
 )
-def test_every_answer_is_as_described(described: Any, method: str, path: str, mode: Any) -> None:
+def test_every_answer_is_as_described(described: Any, method: str, path: str, mode: str) -> None:
+    from schemathesis import Case, GenerationMode
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
     operation = described[path][method]
 
     @hypothesis.settings(max_examples=15, suppress_health_check=list(HealthCheck))
-    @hypothesis.given(operation.as_strategy(generation_mode=mode))
-    def check(case: schemathesis.Case[Any]) -> None:
-        is_free = mode is _POSITIVE and is_beyond_schema(case.media_type, case.body)
+    @hypothesis.given(operation.as_strategy(generation_mode=GenerationMode(mode)))
+    def check(case: Case[Any]) -> None:
+        is_free = mode == "positive" and is_beyond_schema(case.media_type, case.body)
         case.call_and_validate(excluded_checks=[positive_data_acceptance] if is_free else [])
 
     check()
