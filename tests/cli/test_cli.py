@@ -260,11 +260,14 @@ def test_a_pipe_that_was_closed_before_is_no_error_of_ours(arguments: tuple[str,
 
 
 @pytest.mark.parametrize("name", ["best", "mcu", "baseline"])
-def test_the_packaged_models_work_by_name(name: str, digit: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_packaged_models_work_by_name(
+    name: str, digit: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     answer = command(capsys, "predict", name, digit)
     assert answer.status == 0, answer.err
-    answer = command(capsys, "evaluate", name, "--json")
+    # tests/models/test_model.py scores them on all test images.
+    answer = command(capsys, "evaluate", name, "--data", small_folder, "--json")
     assert answer.status == 0, answer.err
     accuracy = json_of(answer.out)["accuracy"]
     assert isinstance(accuracy, float)
-    assert accuracy >= {"best": 0.994, "mcu": 0.994, "baseline": 0.9914}[name]
+    assert accuracy >= 0.98

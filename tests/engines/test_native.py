@@ -6,7 +6,6 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import helpers
-from helpers import python, refusal
+from helpers import python, refusal, tiny_recipe
 from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import DataSet
 from kilonet.engines.native import NativeEngine, build, cache, codegen, native_unavailable_reason
@@ -31,6 +30,7 @@ from kilonet.network.module import Network, initial_network
 from kilonet.recipe import Recipe, load_recipe, parse_recipe
 from kilonet.training.train import scheduled_rate
 from kilonet.utils.errors import KilonetError
+from preloaded import Started
 from reference import Reference
 
 pytestmark = pytest.mark.skipif(
@@ -447,18 +447,16 @@ def test_bad_arguments_are_refused() -> None:
         NativeEngine(recipe, pixels, labels + 99, weights_for(recipe), 1)
 
 
-PRINT_REASON = f"""
-from kilonet.engines.native import native_unavailable_reason
-from kilonet.recipe import parse_recipe
-print(native_unavailable_reason(parse_recipe({{"model": {{"input": [1, 4, 4], "layers": {TINY!r}}}}}, "tiny", {{}})))
-"""
-
-
-def test_many_processes_build_at_once(tmp_path: Path) -> None:
-    environment = os.environ | {"KILONET_CACHE": str(tmp_path)}
-    command = [sys.executable, "-c", PRINT_REASON]
-    runs = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [run.communicate()[0].strip() for run in runs] == ["None"] * 2
+def test_many_processes_build_at_once(tmp_path: Path, small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILONET_CACHE", str(tmp_path))
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(tiny_recipe(small_folder, engine="native", epochs=1).to_toml(), encoding="utf-8")
+    runs = [Started("train", recipe, "--out", tmp_path / name) for name in ("first", "second")]
+    for run in runs:
+        with run:
+            answer = run.end()
+        assert answer.status == 0, answer.err
+        assert "native engine" in answer.err + answer.out
     left = list((tmp_path / "native").iterdir())
     assert sorted(path.suffix or path.name for path in left) == [".lock", ".o", ".so"]
     assert stat.S_IMODE((tmp_path / "native").stat().st_mode) == 0o700
