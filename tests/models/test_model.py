@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -341,9 +341,17 @@ def test_a_pickle_is_refused_and_not_run(file: Path) -> None:
     assert not trace.exists()
 
 
-@given(content=st.binary(max_size=300))
-def test_random_bytes_are_refused(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
-    refuse(tmp_path_factory.getbasetemp() / "random.safetensors", content)
+EXAMPLES = [pytest.param(100, id="short"), pytest.param(10_000, id="long", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_random_bytes_are_refused(examples: int, file: Path) -> None:
+    @settings(max_examples=examples)
+    @given(content=st.binary(max_size=300))
+    def run(content: bytes) -> None:
+        refuse(file, content)
+
+    run()
 
 
 JSON = st.recursive(
@@ -353,26 +361,30 @@ JSON = st.recursive(
 )
 
 
-@given(metadata=JSON, ours=JSON, model=JSON, depth=st.integers(0, 3))
-def test_random_json_in_the_header_is_refused(
-    metadata: object, ours: object, model: object, depth: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    entry = {"format_version": 1, "model": model}
-    headers = [metadata, {"__metadata__": metadata}, {"__metadata__": {"kilonet": json.dumps(ours)}}]
-    header = [*headers, {**HEADER, "__metadata__": {"kilonet": json.dumps(entry)}}][depth]
-    refuse(tmp_path_factory.getbasetemp() / "json.safetensors", packed(header))
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_random_json_in_the_header_is_refused(examples: int, file: Path) -> None:
+    @settings(max_examples=examples)
+    @given(metadata=JSON, ours=JSON, model=JSON, depth=st.integers(0, 3))
+    def run(metadata: object, ours: object, model: object, depth: int) -> None:
+        entry = {"format_version": 1, "model": model}
+        headers = [metadata, {"__metadata__": metadata}, {"__metadata__": {"kilonet": json.dumps(ours)}}]
+        refuse(file, packed([*headers, {**HEADER, "__metadata__": {"kilonet": json.dumps(entry)}}][depth]))
+
+    run()
 
 
-@given(position=st.integers(0, 7 + HEADER_BYTES), value=st.integers(0, 255))
-def test_a_changed_byte_in_the_header_is_refused_or_harmless(
-    position: int, value: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "changed.safetensors"
-    path.write_bytes(GOOD[:position] + bytes([value]) + GOOD[position + 1 :])
-    try:
-        load_model(path)
-    except KilonetError as error:
-        refusal(error, path)
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_a_changed_byte_in_the_header_is_refused_or_harmless(examples: int, file: Path) -> None:
+    @settings(max_examples=examples)
+    @given(position=st.integers(0, 7 + HEADER_BYTES), value=st.integers(0, 255))
+    def run(position: int, value: int) -> None:
+        file.write_bytes(GOOD[:position] + bytes([value]) + GOOD[position + 1 :])
+        try:
+            load_model(file)
+        except KilonetError as error:
+            refusal(error, file)
+
+    run()
 
 
 @pytest.mark.parametrize("source", ["", "no-such-model", "nul\0byte", "/dev/null/model"])
