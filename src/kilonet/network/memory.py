@@ -46,8 +46,7 @@ def training_bytes(layers: Sequence[PlacedLayer], batch: int, *, native: bool) -
     """Return the bytes that training a network takes beside the training images.
 
     The batch's augmentation and the output of every operation but ReLU, which works in place, are kept for the backward
-    pass. On three networks with batches of 256 to 2,048 images this was 1.0 to 1.4 times what either engine took in
-    float32, and 1.6 to 2.2 times what the torch engine took in bfloat16 (tests/network/test_memory.py, slow).
+    pass. A slow test (tests/network/test_memory.py) holds that a step in float32 takes 0.6 to 1.1 times as much.
 
     Args:
         layers: the network.
