@@ -130,6 +130,19 @@ def python(script: str, *arguments: str | Path, timeout: float = 120) -> Answer:
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
+PEAK = """
+import resource, sys
+
+def peak():
+    try:
+        (line,) = (line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return int(line.split()[1]) // 1024
+"""
+"""Begins a script for `python` that measures its memory in MiB; `ru_maxrss` counts what its parent had, too."""
+
+
 def hide(monkeypatch: pytest.MonkeyPatch, library: str, *users: str) -> None:
     """Hide a library as if it were not installed, and unload the modules that import it."""
     for name in list(sys.modules):

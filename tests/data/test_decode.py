@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from helpers import python, refusal
+from helpers import PEAK, python, refusal
 from kilonet.data.decode import WORKING_SIDE, DecodeLimits, Picture, decode
 from kilonet.utils.errors import KilonetError
 
@@ -286,18 +286,17 @@ def test_several_scans_take_the_memory_of_all_coefficients() -> None:
     refuse(progressive, "MiB", limits=DecodeLimits(memory=10 * 28 * 28 - 1))
 
 
-MEASURE = """
-import resource, sys
+MEASURE = f"""{PEAK}
 from pathlib import Path
 from kilonet.utils.errors import KilonetError
 from kilonet.data.decode import decode
 content = Path(sys.argv[1]).read_bytes()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 try:
     decode(content, "bomb")
 except KilonetError as error:
     print(error)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print(peak() - before)
 """
 
 

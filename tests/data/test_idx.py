@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
 
-from helpers import idx_bytes, python, refusal
+from helpers import PEAK, idx_bytes, python, refusal
 from kilonet.data.idx import read_idx
 from kilonet.utils.errors import KilonetError
 
@@ -172,17 +172,16 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 
 MEBIBYTE = 1 << 20
 ZEROS = gzip.compress(bytes(MEBIBYTE))
-MEASURE = """
-import resource, sys
+MEASURE = f"""{PEAK}
 from pathlib import Path
 from kilonet.utils.errors import KilonetError
 from kilonet.data.idx import read_idx
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 try:
     read_idx(Path(sys.argv[1]), 3)
 except KilonetError as error:
     print(error)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print(peak() - before)
 """
 
 

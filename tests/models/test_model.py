@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import kilonet
-from helpers import TINY_LAYERS, command, model_section, process, python, refusal, some_pixels
+from helpers import PEAK, TINY_LAYERS, command, model_section, process, python, refusal, some_pixels
 from kilonet.data.datasets import DataSet
 from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import FORMAT_VERSION, MAXIMUM_BYTES, MODEL_FILE, Model, load_model, model_path, serialise
@@ -302,16 +302,15 @@ def test_an_oversized_file_is_refused_unread(file: Path) -> None:
     refusal(error, file, "too large for a model file")
 
 
-MEASURE = """
-import resource, sys
+MEASURE = f"""{PEAK}
 from kilonet.utils.errors import KilonetError
 from kilonet.models.model import load_model
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 try:
     load_model(sys.argv[1])
 except KilonetError as error:
     print(error)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print(peak() - before)
 """
 
 

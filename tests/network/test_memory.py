@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import command, model_section, python, refusal, some_pixels
+from helpers import PEAK, command, model_section, python, refusal, some_pixels
 from kilonet.models import model
 from kilonet.models.model import Model, load_model, scoring_batch, serialise
 from kilonet.network import memory
@@ -78,7 +78,6 @@ def test_training_without_memory_names_what_is_needed(monkeypatch: pytest.Monkey
 
 
 MEASURED = """
-import sys
 import torch
 from kilonet.data.datasets import Images
 from kilonet.engines.selection import make_engine, resolve_run
@@ -100,19 +99,16 @@ def train(part):
     for step in range(2):
         engine.train_batch(*draw_epoch(recipe, len(part), 0, "cpu"), 0.01, step)
     engine.take_totals()
-    # Not ru_maxrss, which counts what the parent had when it forked.
-    (peak,) = (line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-    return int(peak.split()[1]) << 10
+    return peak()
 few = train(images.select(torch.arange(32), "few"))
 estimate = training_bytes(recipe.model.placed, count, native=engine == "native")
-print((train(images) - few) / estimate)
+print((train(images) - few) * 2**20 / estimate)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read under /proc")
 @pytest.mark.parametrize("engine", ["native", "torch"])
 def test_the_estimate_is_about_what_training_takes(engine: str) -> None:
-    done = python(MEASURED, engine)
+    done = python(PEAK + MEASURED, engine)
     assert done.status == 0, done.err
     assert 0.6 < float(done.out) < 1.1
