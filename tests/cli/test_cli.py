@@ -213,6 +213,13 @@ def test_evaluate_prints_a_report(finished: Run, small_folder: Path, capsys: pyt
     assert "Worst images" in answer.out
 
 
+def test_a_message_is_not_longer_than_a_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    """Files are quoted in messages, and may hold anything of any length."""
+    answer = command(capsys, "evaluate", "best", "--data", 100_000 * "x")
+    answer.refused("[...]")
+    assert len(answer.err) < 10_000
+
+
 def test_predict_prints_a_line_a_file(finished: Run, digit: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert finished.folder is not None
     lines = command(capsys, "predict", finished.folder, digit, digit).out.splitlines()

@@ -264,3 +264,6 @@ def test_a_model_that_computes_nan_is_refused(
     command(capsys, "predict", model, tmp_path / "7.png", "--json").refused("NaN or infinity")
     command(capsys, "evaluate", model, "--data", small_folder).refused("NaN or infinity", "500 of 500 images")
     command(capsys, "evaluate", model, "--data", small_folder, "--json").refused("NaN or infinity")
+    for form in ("c", "html"):
+        out = ("--out", tmp_path / form, "--data", small_folder)
+        command(capsys, "export", model, "--to", form, *out).refused("NaN or infinity")

@@ -58,6 +58,8 @@ def test_probabilities_are_calibrated_and_classes_are_not_changed() -> None:
         {"names": ["a", "b"]},
         {"names": []},
         {"names": [*NAMES[:9], ""]},
+        {"names": [*NAMES[:9], "a"]},
+        {"names": [*NAMES[:9], "j\0"]},
         {"names": [*NAMES[:9], 7]},
         {"digits": "yes"},
         {"calibration": {"temperature": 0.0}},

@@ -18,6 +18,7 @@ from urllib.parse import urljoin
 import hypothesis
 import numpy as np
 import pytest
+import torch
 from httpx2 import Response
 from hypothesis import strategies
 from starlette.testclient import TestClient
@@ -28,10 +29,12 @@ from helpers import BASELINE_LAYERS, command, refusal, save_overflowing_model
 from kilonet.data.datasets import DataSet
 from kilonet.export.exported_model import ExportedModel
 from kilonet.export.exporter import export_c
+from kilonet.export.onnx.session import OnnxSession
 from kilonet.models.calibration import Calibration
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import Classifier, Model, load_model
 from kilonet.models.prediction import predict_files
+from kilonet.network.memory import image_bytes
 from kilonet.network.module import initial_network
 from kilonet.network.section import ModelSection
 from kilonet.serve.answering import Answering
@@ -563,3 +566,30 @@ def test_a_model_that_was_never_scored_is_served_too() -> None:
     model = Model(section, initial_network(section, 0).state())
     facts = describe_model(model, thread_safe(model), "runs/mine/model.safetensors")
     assert (facts.name, facts.accuracy, facts.calibration) == ("mine", None, None)
+
+
+def wide(channels: int, side: int) -> Model:
+    section = ModelSection(input=(1, side, side), layers=(f"conv {channels} same", "gap", "pointwise 3"))
+    return Model(section, initial_network(section, 0).state())
+
+
+def test_a_batch_takes_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many images of a network whose activations take much memory are computed a few at once."""
+    counts: list[int] = []
+    model, whole = wide(64, 256), OnnxSession.logits
+
+    def logits(session: OnnxSession, pixels: Any) -> Any:
+        counts.append(len(pixels))
+        return whole(session, pixels)
+
+    monkeypatch.setattr(OnnxSession, "logits", logits)
+    thread_safe(model).logits(torch.zeros(12, 1, 256, 256, dtype=torch.uint8))
+    assert sum(counts) == 2 + 12
+    assert max(counts) * image_bytes(model.section.placed) <= 128 << 20
+
+
+def test_a_network_that_takes_too_much_memory_is_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kilonet.serve.classifiers.cores", lambda: 2)
+    with pytest.raises(KilonetError) as error:
+        thread_safe(wide(340, 512))
+    refusal(error, "2 images at once", "1,024 MiB")

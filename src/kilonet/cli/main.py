@@ -31,6 +31,9 @@ COMMANDS = {
 }
 """Each command with its summary; `lr-find` is in `kilonet.cli.lr_find`, and so on."""
 
+_LONGEST_LINE = 8000
+"""Characters of an error; a path may have over 4,000."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, by default the one in `sys.argv`, and return its exit status."""
@@ -89,5 +92,9 @@ def _overview() -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"kilonet: {printable(' '.join(message.split()))}", file=sys.stderr)
+    line = printable(" ".join(message.split()))
+    if len(line) > _LONGEST_LINE:
+        # What a file says may be quoted in a message; its end says what to do.
+        line = f"{line[: _LONGEST_LINE // 2]} [...] {line[-_LONGEST_LINE // 2 :]}"
+    print(f"kilonet: {line}", file=sys.stderr)
     return status

@@ -31,6 +31,7 @@ from kilonet.export.unrounded_steps import (
     rounded_convolution_sums,
     to_integer_network,
 )
+from kilonet.models.calibration import check_finite
 from kilonet.models.model import Model
 from kilonet.network.operations import Convolution, MaxPooling, check_pixels
 
@@ -83,11 +84,14 @@ def quantise(model: Model, images: Images) -> QuantisationResult:
             the rest choose scales and fine-tune.
 
     Raises:
-        KilonetError: the images are of another size than the network's or too few, or a sum could pass 32 bits.
+        KilonetError: the images are of another size than the network's or too few, the network computes NaN or
+            infinity, or a sum could pass 32 bits.
     """
     check_pixels(images.pixels, model.section.input_shape)
     data = DataSet(images, images).hold_out()
-    wanted = accuracy_of(model.logits(data.test.pixels), data.test.labels)
+    logits = model.logits(data.test.pixels)
+    check_finite(logits.numpy())
+    wanted = accuracy_of(logits, data.test.labels)
     steps = choose_scales(model, data.train)
     network = to_integer_network(model.section, steps)
     calibrated = _integer_accuracy(network, data.test)

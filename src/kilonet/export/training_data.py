@@ -28,8 +28,13 @@ def data_of(source: str | Path, model: Classifier) -> DataSet:
     return matched_data(model, known_data(str(source), model).load())
 
 
-def known_data(source: str, model: Classifier) -> KnownData:
-    """Return what is known of the data of a model; arguments as for `data_of`.
+def known_data(source: str, model: Classifier, remedy: str = "name them with --data") -> KnownData:
+    """Return what is known of the data of a model.
+
+    Args:
+        source: as for `data_of`.
+        model: as for `data_of`.
+        remedy: what to do if nothing is known, for the message.
 
     Raises:
         KilonetError: nothing is known, and the model reads no digits.
@@ -46,7 +51,7 @@ def known_data(source: str, model: Classifier) -> KnownData:
         ):
             return known
     if not model.reads_digits:
-        raise KilonetError(f"what data {source} was trained on is not known; name them with --data")
+        raise KilonetError(f"what data {source} was trained on is not known; {remedy}")
     return KnownData(source, _PACKAGED)
 
 

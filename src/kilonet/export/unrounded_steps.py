@@ -5,6 +5,7 @@ convolution count steps of its int8, but are real numbers. An integer operation 
 rounded weights and bias and by multipliers in fixed point.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ from kilonet.export.integer import (
 )
 from kilonet.network.operations import MaxPooling, Shape
 from kilonet.network.section import ModelSection
+from kilonet.utils.errors import KilonetError
 
 MAXIMUM_WEIGHT = 127
 _PIXEL = 255
@@ -163,6 +165,8 @@ def _fraction_bits(last: UnroundedStep, shape: Shape) -> int:
     else:
         raise TypeError(last)
     logit = float((largest * last.output.multiplier.abs() + skipped + last.output.offset.abs()).max())
+    if not math.isfinite(logit):
+        raise KilonetError("the weights are too large for integers: a scale is NaN or infinite")
     return int(np.clip(np.floor(np.log2(_LARGEST_LOGIT / max(logit, 1e-300))), 0, _MAXIMUM_FRACTION_BITS))
 
 

@@ -99,7 +99,10 @@ class Verification:
         if self.written_by:
             lines.append(f"Kilonet {self.written_by} wrote this folder, and this is {kilonet.__version__}")
         if not self.rows:
-            lines.append("Nothing of this folder was run. Export the model again, or run it with --run-foreign-code")
+            lines.append(
+                "Nothing of this folder was run. Remove what was added (what 'make' made, by 'make clean') or export "
+                "anew; --run-foreign-code runs the folder all the same, if you trust it"
+            )
         return lines
 
 

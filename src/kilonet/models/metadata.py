@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from kilonet.data.datasets import DataSet
 from kilonet.data.digits.frame import SIDE, is_laid_out
@@ -10,7 +10,7 @@ from kilonet.data.image_folders import LONGEST_NAME
 from kilonet.models.calibration import Calibration
 from kilonet.network.operations import Shape
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.schema import Schema, first_complaint
+from kilonet.utils.schema import Schema, first_complaint, shortened
 
 DIGIT_SHAPE: Shape = (1, SIDE, SIDE)
 DIGITS = 10
@@ -29,6 +29,19 @@ class Metadata(Schema):
     """Whether the model takes photos of digits, laid out as in MNIST; None if that follows from the network's shape."""
     calibration: Calibration | None = None
     """None if the model was never calibrated."""
+
+    @field_validator("names")
+    @classmethod
+    def _check_names(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        seen: set[str] = set()
+        for name in names or ():
+            if name in seen:
+                raise ValueError(f"two classes are called {shortened(name)}")
+            # In C a name ends there.
+            if "\0" in name:
+                raise ValueError(f"{shortened(name)} has a NUL")
+            seen.add(name)
+        return names
 
     def reads_digits(self, shape: Shape, classes: int) -> bool:
         """Return whether pictures are searched for digits: by default for (1, 28, 28) and ten classes without names."""

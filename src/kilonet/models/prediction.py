@@ -172,17 +172,16 @@ class PredictedFiles:
     def as_csv(self) -> str:
         """Return a table with a row a prediction and a column for each class's probability.
 
-        A text that a spreadsheet would take for a formula begins with an apostrophe.
+        A text that a spreadsheet would take for a formula begins with an apostrophe; hidden characters are escaped.
         """
         stream = io.StringIO()
         table = csv.writer(stream, lineterminator="\n")
         classes = max((len(one.predictions[0].probabilities) for one in self.files), default=0)
-        table.writerow([*_CSV_COLUMNS, *(f"p{self.metadata.name_of(label)}" for label in range(classes))])
+        table.writerow([*_CSV_COLUMNS, *(printable(f"p{self.metadata.name_of(label)}") for label in range(classes))])
         for row in self.as_json()["predictions"]:
             probabilities = [f"{probability:.6f}" for probability in row["probabilities"]]
             table.writerow([*(_cell(row[key]) for key in _CSV_COLUMNS), *probabilities])
-        # The bytes of a file name that are not UTF-8 are escaped.
-        return stream.getvalue().encode(errors="backslashreplace").decode()
+        return stream.getvalue()
 
     def inputs_as_png(self) -> bytes:
         """Return the network's inputs, side by side, as a PNG file.
@@ -208,9 +207,9 @@ def _cell(value: object) -> object:
 
     Source: OWASP, "CSV injection".
     """
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
-        return f"'{value}"
-    return "" if value is None else value
+    if not isinstance(value, str):
+        return "" if value is None else value
+    return f"'{printable(value)}" if value.startswith(_FORMULA_STARTS) else printable(value)
 
 
 def predict_files(model: Classifier, paths: Sequence[Path], *, line: bool = False) -> PredictedFiles:

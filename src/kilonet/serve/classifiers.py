@@ -11,18 +11,30 @@ from kilonet.export.onnx import FLOAT_FILE
 from kilonet.export.onnx.float32 import float_graph
 from kilonet.export.onnx.session import OnnxSession
 from kilonet.models.model import Classifier, Model
+from kilonet.network.memory import MAXIMUM_IMAGE_BYTES, image_bytes
+from kilonet.utils.capacity import cores
+from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import write_atomically
 
 _BATCH = 50
 """The most images at once: onnxruntime keeps the memory that its largest batch took."""
+_BATCH_BYTES = 128 << 20
+"""The most bytes of activations at once, for networks of which `_BATCH` images would take more."""
 
 
 def thread_safe(classifier: Classifier) -> Classifier:
     """Return the same network for many threads: a trained model in onnxruntime, an exported folder as it is.
 
     Raises:
-        KilonetError: it computes NaN or infinity for a black or a white image, and so has no answers to give.
+        KilonetError: it computes NaN or infinity for a black or a white image, and so has no answers to give; or as
+            many images at once as there are threads would take too much memory.
     """
+    needed = image_bytes(classifier.section.placed) * cores()
+    if needed > MAXIMUM_IMAGE_BYTES:
+        raise KilonetError(
+            f"{cores()} images at once take {needed >> 20:,} MiB of activations, over the "
+            f"{MAXIMUM_IMAGE_BYTES >> 20:,} MiB that a service may take; use fewer channels, or smaller images"
+        )
     safe = OnnxClassifier(classifier) if isinstance(classifier, Model) else classifier
     safe.predict(np.stack([np.full(safe.section.input_shape, level, np.uint8) for level in (0, 255)]))
     return safe
@@ -33,6 +45,7 @@ class OnnxClassifier(Classifier):
 
     def __init__(self, model: Model) -> None:
         self.section, self.metadata = model.section, model.metadata
+        self._batch = max(1, min(_BATCH, _BATCH_BYTES // image_bytes(self.section.placed)))
         with tempfile.TemporaryDirectory(prefix="kilonet-") as folder:
             path = Path(folder) / FLOAT_FILE
             write_atomically(path, float_graph(model).SerializeToString())
@@ -40,4 +53,4 @@ class OnnxClassifier(Classifier):
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Return logits, float32 (N, classes), of images, uint8 (N, channels, rows, columns)."""
-        return torch.cat([torch.from_numpy(self._session.logits(part.numpy())) for part in pixels.split(_BATCH)])
+        return torch.cat([torch.from_numpy(self._session.logits(part.numpy())) for part in pixels.split(self._batch)])

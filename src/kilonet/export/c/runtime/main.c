@@ -6,12 +6,18 @@
 
 #define HEIGHT (KILONET_CHANNELS * KILONET_ROWS)
 
-/* Prints the name of a class or, where the classes have none, its number. */
+/* Prints the name of a class or, where the classes have none, its number. Control characters, also those of two bytes in
+ * UTF-8, become question marks, so that no name moves the cursor or breaks the line. */
 static void print_class(int class_)
 {
 #ifdef KILONET_CLASS_NAMES
     static const char *const names[KILONET_CLASSES] = KILONET_CLASS_NAMES;
-    printf("%s", names[class_]);
+    const unsigned char *name = (const unsigned char *)names[class_];
+    for (; *name != 0; name++)
+        if (name[0] == 0xc2 && name[1] >= 0x80 && name[1] < 0xa0)
+            putchar('?'), name++;
+        else
+            putchar(*name < 0x20 || *name == 0x7f ? '?' : *name);
 #else
     printf("%d", class_);
 #endif
