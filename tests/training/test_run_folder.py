@@ -138,6 +138,7 @@ def test_a_damaged_result_is_refused(tmp_path: Path, content: bytes, words: str)
         {"interval": [0.5, 1.1]},
         {"final": {"epoch": 1, "test_accuracy": 1.5}},
         {"best": {"epoch": -1}},
+        {"final": {"train_loss": 1e308}},
         {"teachers": [{"scored_images": 0}]},
     ],
     ids=str,

@@ -16,11 +16,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import safetensors.torch
 from filelock import FileLock, Timeout
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -42,14 +42,17 @@ _LOCK_FILE = ".lock"
 _MAXIMUM_CHECKPOINT_BYTES = 1 << 30
 _MAXIMUM_RESULT_BYTES = 16 << 20
 
+Loss = Annotated[float, Field(ge=0, le=1e30)]
+"""No training gives more, and no plot has an axis for it."""
+
 
 class EpochMetrics(Schema):
     """The figures of one epoch. Accuracies are fractions, losses are mean cross-entropies in nats."""
 
     epoch: NonNegativeInt
-    train_loss: NonNegativeFloat
+    train_loss: Loss
     train_accuracy: Fraction
-    test_loss: NonNegativeFloat
+    test_loss: Loss
     test_accuracy: Fraction
     learning_rate: NonNegativeFloat
     """The learning rate of the epoch's last step."""
