@@ -106,8 +106,9 @@ def test_data_that_are_gone_are_named(bars: Path, capsys: pytest.CaptureFixture[
 
 def test_a_model_of_unknown_data_needs_their_name(bars: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(bars / "run" / MODEL_FILE, bars / "loose.safetensors")
-    for words in (("evaluate",), ("export", "--to", "onnx", "--out", bars / "exported"), ("report",)):
+    for words in (("evaluate",), ("export", "--to", "onnx", "--out", bars / "exported")):
         command(capsys, words[0], bars / "loose.safetensors", *words[1:]).refused("not known", "--data")
+    command(capsys, "report", bars / "loose.safetensors").refused("not known", "its run folder")
     assert command(capsys, "evaluate", bars / "loose.safetensors", "--data", bars / "data").status == 0
 
 
