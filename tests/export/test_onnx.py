@@ -349,6 +349,20 @@ def test_verify_says_how_to_get_what_is_missing(
 
 
 @pytest.mark.usefixtures("_quantised_once")
+def test_a_missing_library_is_told_before_the_work_begins(
+    small: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quantise(*_: object) -> None:
+        pytest.fail("scales are chosen for minutes before the library is found to be missing")
+
+    hide(monkeypatch, "onnx", "kilonet.export.onnx")
+    monkeypatch.setattr("kilonet.export.exporter.quantise", quantise)
+    with pytest.raises(KilonetError) as error:
+        export_onnx(load_model("mcu"), small, tmp_path / "new")
+    refusal(error, "onnx", "pip install '.[onnx]'")
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_folder_with_another_form_is_verified_without_onnx(
     copied: Path, small: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

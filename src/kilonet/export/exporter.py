@@ -1,7 +1,7 @@
 """`kilonet export`: write a trained model to a folder in one of its forms, with a manifest that describes it."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -132,7 +132,8 @@ def export_onnx(model: Model, data: DataSet, folder: Path) -> ExportResult:
         KilonetError: a library of the extra `onnx` is missing, images of another size, or a folder
             that cannot be written or holds another model.
     """
-    # A missing library is told before the work begins.
+    # Imported here, so that a missing library is told before the work begins, and only to those who need it.
+    from kilonet.export.onnx import float32, int8  # noqa: F401, PLC0415
 
     with open_folder(folder, model) as target:
         quantised = quantise(model, data.train)
@@ -233,15 +234,11 @@ def _publish(
         KilonetError: the folder has a form of other integers, or cannot be written.
     """
     contents = {form: FORMS[form].write(manifest, lambda: model) for form in forms}
-    figures = {form: found or {"bytes": len(_first(contents[form].values()))} for form, found in forms.items()}
+    figures = {form: found or {"bytes": len(next(iter(contents[form].values())))} for form, found in forms.items()}
     files = {name: content for written in contents.values() for name, content in written.items()}
     files[MANIFEST_FILE] = manifest_content(_with_held_forms(manifest, figures, target))
     target.publish(files)
     return tuple(files)
-
-
-def _first(contents: Iterable[bytes]) -> bytes:
-    return next(iter(contents))
 
 
 def _with_held_forms(
