@@ -48,10 +48,11 @@ def match_classes(data: DataSet, metadata: Metadata, classes: int) -> DataSet:
     names = data.folders or (data.names if metadata.names is not None else None)
     if names is None:
         return data
-    labels = torch.tensor(labels_of(names, class_names(metadata, classes), data.source or "the data"))
+    known = class_names(metadata, classes)
+    labels = torch.tensor(labels_of(names, known, data.source or "the data"))
 
     def relabelled(images: Images) -> Images:
         return replace(images, labels=labels[images.labels])
 
-    known = tuple(class_names(metadata, classes))
-    return replace(data, train=relabelled(data.train), test=relabelled(data.test), names=metadata.names, folders=known)
+    train, test = relabelled(data.train), relabelled(data.test)
+    return replace(data, train=train, test=test, names=metadata.names, folders=tuple(known))

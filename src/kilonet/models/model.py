@@ -24,7 +24,7 @@ from torch import Tensor
 
 from kilonet.models.calibration import UNFITTED
 from kilonet.models.metadata import NO_METADATA, Metadata, check_metadata
-from kilonet.network.memory import MAXIMUM_IMAGE_BYTES, check_prediction_memory, image_bytes, weight_bytes
+from kilonet.network.memory import MAXIMUM_IMAGE_BYTES, check_prediction_memory, images_at_once, weight_bytes
 from kilonet.network.module import initial_network
 from kilonet.network.operations import check_pixels
 from kilonet.network.section import ModelSection
@@ -152,7 +152,7 @@ def check_storable(section: ModelSection, metadata: Metadata = NO_METADATA) -> N
 
 def scoring_batch(section: ModelSection) -> int:
     """Return how many images of a network are scored at once."""
-    return max(1, min(SCORING_BATCH, _SCORING_BYTES // image_bytes(section.placed)))
+    return images_at_once(section.placed, SCORING_BATCH, _SCORING_BYTES)
 
 
 def packaged_models() -> list[str]:

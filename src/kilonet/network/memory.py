@@ -42,6 +42,11 @@ def image_bytes(layers: Sequence[PlacedLayer]) -> int:
     return _FLOAT_BYTES * most
 
 
+def images_at_once(layers: Sequence[PlacedLayer], most: int, budget: int) -> int:
+    """Return how many images may be computed together: at most `most`, and fewer if they take over `budget` bytes."""
+    return max(1, min(most, budget // image_bytes(layers)))
+
+
 def training_bytes(layers: Sequence[PlacedLayer], batch: int, *, native: bool) -> int:
     """Return the bytes that training a network takes beside the training images.
 
@@ -86,7 +91,8 @@ def check_training_memory(layers: Sequence[PlacedLayer], batch: int, *, native: 
     Raises:
         KilonetError: there is not; the message has what is needed and what is available.
     """
-    _check_available(training_bytes(layers, batch, native=native), f"training with batches of {batch:,} images")
+    needed = training_bytes(layers, batch, native=native)
+    _check_available(needed, f"training with batches of {batch:,} images", "; lower --batch-size")
 
 
 def check_prediction_memory(layers: Sequence[PlacedLayer]) -> None:
@@ -98,10 +104,9 @@ def check_prediction_memory(layers: Sequence[PlacedLayer]) -> None:
     _check_available(2 * weight_bytes(layers) + image_bytes(layers), "the network with one image")
 
 
-def _check_available(needed: int, what: str) -> None:
+def _check_available(needed: int, what: str, remedy: str = "") -> None:
     available = available_memory()
     if available is not None and needed > available:
-        remedy = "; lower --batch-size" if "batches" in what else ""
         raise KilonetError(
             f"{what} takes about {_written(needed)} of memory, but {_written(available)} are available{remedy}"
         )

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from kilonet.data.datasets import Images
-from kilonet.models.metadata import Metadata
+from kilonet.models.classes import class_names
+from kilonet.models.metadata import NO_METADATA
 from kilonet.models.model import Model
 from kilonet.network.cost import NetworkCost, network_cost
 from kilonet.training.run_folder import Result
@@ -73,7 +74,7 @@ class Subject:
     @property
     def class_names(self) -> list[str]:
         """The names of the classes, their hidden characters escaped; a class without a name has its number."""
-        return [printable(self.model.metadata.name_of(label)) for label in range(self.model.section.classes)]
+        return list(map(printable, class_names(self.model.metadata, self.model.section.classes)))
 
     @property
     def records(self) -> list[RunRecord]:
@@ -88,5 +89,4 @@ class Subject:
 
 def is_result_of(result: Result, model: Model) -> bool:
     """Tell whether a run with this result trained the model, which may have been calibrated or renamed since."""
-    trained = model.metadata.model_copy(update={"calibration": None})
-    return result.model_sha256 in {model.with_metadata(metadata).sha256 for metadata in (trained, Metadata())}
+    return result.model_sha256 in (model.trained_sha256, model.with_metadata(NO_METADATA).sha256)

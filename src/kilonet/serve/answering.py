@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kilonet.data.decode import Picture
+from kilonet.data.decode import Picture, decode
 from kilonet.data.digits.prepare import PreparedImage
 from kilonet.models.model import Classifier
 from kilonet.models.prediction import Prediction, predictions_of, prepare_images
 from kilonet.serve.batching import BatchingPool
 from kilonet.serve.bodies import Body, hint_for
-from kilonet.serve.decoding import Decoder, ImageFile, decode_file
+from kilonet.serve.decoding import Decoder, ImageFile
 from kilonet.serve.limits import MOST_DECODERS, RequestLimits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.refusal import Refusal, timed_out, unreadable
@@ -112,7 +112,7 @@ class Answering:
     def _decode(self, file: ImageFile, job: _Job) -> Picture | None:
         try:
             if job.body.is_quick:
-                return decode_file(file, self.limits.decoding)
+                return decode(file.content, file.name, self.limits.decoding)
             if not file.is_large:
                 return self._decode_apart(file, job.deadline)
             if not self._large.acquire(timeout=max(0.0, job.deadline - monotonic())):

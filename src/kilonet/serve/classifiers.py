@@ -11,7 +11,7 @@ from kilonet.export.onnx import FLOAT_FILE
 from kilonet.export.onnx.float32 import float_graph
 from kilonet.export.onnx.session import OnnxSession
 from kilonet.models.model import Classifier, Model
-from kilonet.network.memory import MAXIMUM_IMAGE_BYTES, image_bytes
+from kilonet.network.memory import MAXIMUM_IMAGE_BYTES, image_bytes, images_at_once
 from kilonet.utils.capacity import cores
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import write_atomically
@@ -45,7 +45,7 @@ class OnnxClassifier(Classifier):
 
     def __init__(self, model: Model) -> None:
         self.section, self.metadata = model.section, model.metadata
-        self._batch = max(1, min(_BATCH, _BATCH_BYTES // image_bytes(self.section.placed)))
+        self._batch = images_at_once(self.section.placed, _BATCH, _BATCH_BYTES)
         with tempfile.TemporaryDirectory(prefix="kilonet-") as folder:
             path = Path(folder) / FLOAT_FILE
             write_atomically(path, float_graph(model).SerializeToString())

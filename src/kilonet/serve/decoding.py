@@ -48,22 +48,6 @@ class ImageFile:
         return prod(unpack(">II", size)) if self.content.startswith(_PNG_HEAD) and len(size) == 8 else 0
 
 
-def decode_file(file: ImageFile, limits: DecodeLimits) -> Picture:
-    """Decode a file in this thread.
-
-    Raises:
-        KilonetError: it is over a limit, damaged or no image.
-    """
-    try:
-        return decode(file.content, file.name, limits)
-    except KilonetError:
-        raise
-    except MemoryError:
-        raise KilonetError(f"{file.name}: it takes too much memory to decode; scale it down first") from None
-    except Exception as error:  # noqa: BLE001 - whatever a decoder raises, it is the file that is at fault
-        raise KilonetError(f"{file.name}: damaged: {type(error).__name__}: {error}") from None
-
-
 class Decoder:
     """A process that decodes files, one at a time. It is started when it is first needed, and again after its end."""
 
@@ -140,7 +124,7 @@ def _decode_files(connection: Connection, limits: DecodeLimits) -> None:
         while True:
             file = connection.recv()
             try:
-                found: Picture | str = decode_file(file, limits)
+                found: Picture | str = decode(file.content, file.name, limits)
             except KilonetError as error:
                 found = str(error)
             connection.send(found)

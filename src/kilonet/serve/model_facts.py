@@ -7,6 +7,7 @@ from kilonet.data.datasets import load_data
 from kilonet.evaluation.scoring import evaluate
 from kilonet.export.exported_model import ExportedModel
 from kilonet.export.exporter import model_name
+from kilonet.models.classes import class_names
 from kilonet.models.model import Classifier, Model, packaged_models
 from kilonet.report.subject import is_result_of
 from kilonet.serve.schema import ModelAccuracy, ModelFacts
@@ -27,7 +28,7 @@ def describe_model(model: Model | ExportedModel, classifier: Classifier, source:
         parameters=section.parameters,
         layers=[str(placed.layer) for placed in section.placed],
         input=section.input_shape,
-        classes=[metadata.name_of(label) for label in range(section.classes)],
+        classes=class_names(metadata, section.classes),
         reads_digits=model.reads_digits,
         sha256=model.sha256,
         accuracy=_accuracy(model, classifier, source),

@@ -20,13 +20,11 @@ from kilonet.training.distillation import TEACHER
 from kilonet.training.identity import recipe_differences
 from kilonet.training.progress import LineProgress, Progress, ProgressGroup, progress_on
 from kilonet.training.run_folder import (
-    CHECKPOINT_FILE,
     EVENTS_FOLDER,
     RECIPE_FILE,
     Run,
     is_finished,
     lock_folder,
-    read_checkpoint,
     read_result,
     read_run,
     seed_folder,
@@ -69,11 +67,16 @@ def _begin_or_go_on(recipe: Recipe, folder: Path, progress: Progress, *, tensorb
     if is_finished(folder):
         accuracy = 100 * read_result(folder).final.test_accuracy
         raise KilonetError(f"{folder} holds a finished run ({accuracy:.2f} %); choose another --out")
-    wanted = tensorboard or (folder / EVENTS_FOLDER).is_dir()
     if not (folder / RECIPE_FILE).is_file():
-        return fit(recipe, out=folder, progress=_with_events(progress, folder, tensorboard=wanted))
+        return fit(recipe, out=folder, progress=_with_events(progress, folder, tensorboard=tensorboard))
     _check_same_recipe(recipe, folder)
     progress.message(f"going on with the unfinished run in {folder}")
+    return _go_on(folder, progress, tensorboard=tensorboard)
+
+
+def _go_on(folder: Path, progress: Progress, *, tensorboard: bool) -> Run:
+    """Resume a run, with event files if they are wanted or were when it was begun."""
+    wanted = tensorboard or (folder / EVENTS_FOLDER).is_dir()
     return resume(folder, progress=_with_events(progress, folder, tensorboard=wanted))
 
 
@@ -140,10 +143,9 @@ def train_seeds(
 
 def _check_same_images(recipe: Recipe, finished: Sequence[Path]) -> None:
     """Check that finished seeds, which are kept, were trained on the images that the others will be trained on."""
-    saved = {folder: read_checkpoint(folder / CHECKPOINT_FILE).identity.images for folder in finished}
-    images = load_data(recipe.run.data, holdout=recipe.run.holdout).fingerprint() if saved else ""
-    for folder, fingerprint in saved.items():
-        if fingerprint != images:
+    images = load_data(recipe.run.data, holdout=recipe.run.holdout).fingerprint() if finished else ""
+    for folder in finished:
+        if read_result(folder).data_sha256 != images:
             raise KilonetError(
                 f"{folder} was trained on other images than {recipe.run.data} has now; choose another --out"
             )
@@ -228,8 +230,7 @@ def resume_run(folder: Path, *, tensorboard: bool = False) -> Run:
         result = read_result(folder)
         raise KilonetError(f"{folder} is finished: {100 * result.final.test_accuracy:.2f} %; nothing to resume")
     with _resumable(folder):
-        wanted = tensorboard or (folder / EVENTS_FOLDER).is_dir()
-        return resume(folder, progress=_with_events(progress_on(), folder, tensorboard=wanted))
+        return _go_on(folder, progress_on(), tensorboard=tensorboard)
 
 
 def _default_folder(name: str, recipes: Sequence[Recipe], place: Callable[[Path, int], Path]) -> Path:

@@ -1,4 +1,4 @@
-"""The environment of a measurement: versions, processor, cores, memory, commit."""
+"""The environment of a measurement: versions, processor, commit."""
 
 import contextlib
 import platform

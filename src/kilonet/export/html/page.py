@@ -18,6 +18,7 @@ import kilonet
 from kilonet.export.integer import IntegerConvolution, IntegerNetwork, IntegerOperation
 from kilonet.export.manifest import operation_as_json
 from kilonet.models.calibration import UNFITTED
+from kilonet.models.classes import class_names
 from kilonet.models.metadata import NO_METADATA, Metadata
 from kilonet.network.operations import Shape
 from kilonet.utils.errors import KilonetError
@@ -166,7 +167,7 @@ def footer_facts(facts: PageFacts) -> list[tuple[str, str]]:
 def _page_of_size(network: IntegerNetwork, facts: PageFacts, metadata: Metadata, size: int) -> str:
     digits = metadata.reads_digits(network.input_shape, network.classes)
     content = _drawing_page if digits else _picture_page
-    names = [metadata.name_of(label) for label in range(network.classes)]
+    names = class_names(metadata, network.classes)
     return assemble_page(
         replace(
             content(network, facts, names),
