@@ -74,6 +74,15 @@ class RunSection(Schema):
     data: str = Field(
         "mnist", description="'mnist', 'fashion-mnist', a folder of IDX files, or one of class-named image folders"
     )
+    label_pattern: Annotated[str, Field(max_length=200)] | None = Field(
+        None, description="a regular expression whose group is the label in the name of an image file"
+    )
+    negatives: str | None = Field(
+        None, description="a folder of images of none of the classes, to calibrate 'none of these' on"
+    )
+    calibration: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
+        None, description="share of the training images that are kept aside to calibrate the model on"
+    )
     holdout: bool = Field(False, description="hold the last part of the training images out and score those instead")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="seed of every random choice")
     engine: Literal["auto", "native", "torch"] = Field("auto", description="what computes the training steps")

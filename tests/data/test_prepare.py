@@ -7,13 +7,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from helpers import refusal
 from kilonet.data.datasets import DataSet
 from kilonet.data.decode import Picture, decode
 from kilonet.data.digits import prepare
-from kilonet.data.digits.prepare import prepare_digit, prepare_plain, prepare_row
+from kilonet.data.digits.prepare import prepare_digit, prepare_row
 from kilonet.models.model import load_model
-from kilonet.utils.errors import KilonetError
 
 Bytes = NDArray[np.uint8]
 Y, X = np.mgrid[:100, :100]
@@ -99,15 +97,3 @@ def test_dots_between_the_digits_of_a_row_are_left_out(mnist: DataSet) -> None:
 
 def test_a_row_of_nothing_is_one_objection() -> None:
     assert [image.objection for image in prepare_row(picture(sheet(X < 0)))] == [prepare.NOTHING]
-
-
-def test_plain_pictures_are_taken_as_they_are() -> None:
-    colours = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
-    np.testing.assert_array_equal(prepare_plain(picture(colours), (3, 2, 3), "x").pixels, colours.transpose(2, 0, 1))
-    grey = prepare_plain(picture(colours), (1, 2, 3), "x").pixels
-    np.testing.assert_array_equal(grey, np.asarray(Image.fromarray(colours).convert("L")))
-    np.testing.assert_array_equal(prepare_plain(picture(grey), (3, 2, 3), "x").pixels, np.stack([grey] * 3))
-    for shape, words in (((3, 3, 2), "3x2 pixels, not 2x3"), ((2, 2, 3), "2 channels")):
-        with pytest.raises(KilonetError) as error:
-            prepare_plain(picture(colours), shape, "photo")
-        refusal(error, "photo", words)

@@ -102,7 +102,7 @@ def targets(model: Model, pixels: Tensor, precision: str) -> Tensor:
     layers = ["gap", f"pointwise {classes}"]
     recipe = parse_recipe({"model": {"input": list(shape), "layers": layers}}, "blank", changes)
     blank = {name: torch.zeros_like(tensor) for name, tensor in Network(recipe.model).state().items()}
-    features = ((pixels.float() / 255 - recipe.model.mean) / recipe.model.std).mean((2, 3))[:, 0]
+    features = ((pixels.float() / 255 - recipe.model.means[0]) / recipe.model.stds[0]).mean((2, 3))[:, 0]
     found = []
     for image, feature in enumerate(features):
         labels = torch.zeros(len(pixels), dtype=torch.int64)

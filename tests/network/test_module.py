@@ -35,7 +35,7 @@ def test_pixels_are_normalised_by_the_sections_mean_and_std() -> None:
 def test_a_forward_pass_is_what_its_weights_say() -> None:
     network = initial_network(model_section("conv 3", "maxpool 2", "gap", "pointwise 4"), seed=0).eval()
     state, pixels = network.state(), some_pixels(3)
-    values = (pixels / 255 - network.model.mean) / network.model.std
+    values = (pixels / 255 - network.model.means[0]) / network.model.stds[0]
     values = functional.conv2d(values, state["layers.0.convolution.weight"]).relu()
     # Fresh statistics: mean 0, variance 1.
     values = values / (1 + 1e-5) ** 0.5

@@ -38,7 +38,7 @@ class Evil(ImageFile):
 
 @pytest.fixture
 def decoder() -> Iterator[Decoder]:
-    started = Decoder(DecodeLimits())
+    started = Decoder(DecodeLimits(), evenly=False)
     yield started
     started.stop()
 

@@ -111,6 +111,6 @@ def _reading(annotation: Any) -> dict[str, Any]:
         return {"choices": arguments}
     if get_origin(annotation) is tuple:
         return {**_reading(arguments[0]), "nargs": "*" if Ellipsis in arguments else len(arguments)}
-    # What is left is an optional value, such as `int | None`.
-    (value,) = (argument for argument in arguments if argument is not NoneType)
-    return _reading(value)
+    # What is left is an optional value, such as `int | None`, or `float | tuple[float, ...]`, one value or several.
+    one, *several = (argument for argument in arguments if argument is not NoneType)
+    return _reading(one) | ({"nargs": "+"} if several else {})

@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kilonet.data.decode import Picture
 from kilonet.data.idx import read_idx
 from kilonet.data.image_folders import class_folders, read_labelled, unchanged_pixels
+from kilonet.data.preprocessing import Preprocessing
 from kilonet.network.operations import array_type
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
@@ -80,6 +82,10 @@ class DataSet:
 
     train: Images
     test: Images
+    validation: Images | None = field(default=None, kw_only=True)
+    """Images to calibrate on, which are neither trained on nor scored, if the data have such a part."""
+    skipped: tuple[tuple[Path, str], ...] = field(default=(), kw_only=True)
+    """Files that could not be read, each with the reason."""
     names: tuple[str, ...] | None = field(default=None, kw_only=True)
     """The names of the classes; None if they are the class numbers."""
     folders: tuple[str, ...] | None = field(default=None, kw_only=True)
@@ -114,22 +120,30 @@ class DataSet:
         return replace(self, train=kept, test=self.train.select(order[count - held :], "Holdout"))
 
 
-def load_data(source: str, *, holdout: bool = False) -> DataSet:
+def load_data(
+    source: str,
+    preprocessing: Preprocessing | None = None,
+    *,
+    label_pattern: str | None = None,
+    holdout: bool = False,
+) -> DataSet:
     """Load a data set.
 
     Args:
         source: `mnist`; `fashion-mnist`; a folder with the four IDX files of such a set, plain or gzip; or a folder
             with `train` and `test`, each with one subfolder of images for each class, all of one size.
+        preprocessing: how pictures become the inputs of a network; None leaves them as they are, all of one size.
+        label_pattern: a regular expression whose group gives the label in the name of a file.
         holdout: replace the test images by held-out training images; see `DataSet.hold_out`.
 
     Raises:
         KilonetError: there is no such data set, a file is missing or damaged, or files do not fit one another.
     """
-    data = replace(_load(source), source=source)
+    data = replace(_load(source, preprocessing, label_pattern), source=source)
     return data.hold_out() if holdout else data
 
 
-def _load(source: str) -> DataSet:
+def _load(source: str, preprocessing: Preprocessing | None, label_pattern: str | None) -> DataSet:  # noqa: ARG001
     if source == "mnist":
         with as_file(files("kilonet.data") / "mnist") as folder:
             return _load_folder(folder, MNIST_SHA256)
@@ -139,7 +153,7 @@ def _load(source: str) -> DataSet:
     if not folder.is_dir():
         raise KilonetError(f"no data '{source}': neither 'mnist', 'fashion-mnist' nor a folder of IDX or image files")
     if (folder / "train").is_dir() and (folder / "test").is_dir():
-        return _load_images(folder)
+        return _load_images(folder, preprocessing)
     if has_classes(folder):
         raise KilonetError(f"{folder}: its classes are not split; to train, put their folders in 'train' and 'test'")
     return _load_folder(folder, {})
@@ -180,21 +194,25 @@ def _load_fashion() -> DataSet:
     return replace(_load_folder(FASHION, {}), names=FASHION_NAMES)
 
 
-def _load_images(folder: Path) -> DataSet:
+def _load_images(folder: Path, preprocessing: Preprocessing | None) -> DataSet:
     names = class_folders(folder / "train")
     unknown = sorted(set(class_folders(folder / "test")) - set(names))
     if unknown:
         raise KilonetError(f"{folder}: 'test' has a class '{unknown[0]}' that 'train' has not")
-    train, test = (_load_image_part(folder / part, names) for part in ("train", "test"))
+    train, test = (_load_image_part(folder / part, names, preprocessing) for part in ("train", "test"))
     if train.pixels.shape[1:] != test.pixels.shape[1:]:
         raise KilonetError(f"{folder}: training and test images differ in size, or only some are in colour")
     numbers = [str(number) for number in range(len(names))]
     return DataSet(train, test, names=None if names == numbers else tuple(names), folders=tuple(names))
 
 
-def _load_image_part(folder: Path, names: list[str]) -> Images:
+def _load_image_part(folder: Path, names: list[str], preprocessing: Preprocessing | None) -> Images:
     labels = {name: label for label, name in enumerate(names) if (folder / name).is_dir()}
-    pixels, numbers, _ = read_labelled(folder, labels, unchanged_pixels)
+
+    def network_input(picture: Picture, name: str) -> NDArray[np.uint8]:
+        return preprocessing.apply(picture.values) if preprocessing else unchanged_pixels(picture, name)
+
+    pixels, numbers, _ = read_labelled(folder, labels, network_input)
     return Images(torch.from_numpy(pixels), torch.from_numpy(numbers), folder.name.capitalize())
 
 

@@ -7,6 +7,7 @@ that ends early is refused; Pillow would fill the missing rows of a PNG file wit
 import io
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,18 +66,27 @@ class Picture:
     """A decoded picture, upright."""
 
     values: NDArray[np.float32]
-    """float32 (rows, columns, channels), 0 to 255, with 1 or 3 channels and no side over `WORKING_SIDE`."""
+    """float32 (rows, columns, channels), 0 to 255, with 1 or 3 channels; see `decode` for its largest side."""
     grey: NDArray[np.uint8] | None
     """uint8 (rows, columns): the pixels of an upright 8-bit grey file that was not scaled; None for other files."""
 
 
-def decode(content: bytes, name: str, limits: DecodeLimits = DecodeLimits()) -> Picture:
+def decode(
+    content: bytes,
+    name: str,
+    limits: DecodeLimits = DecodeLimits(),
+    *,
+    evenly: bool = False,
+) -> Picture:
     """Decode an image file.
 
     Args:
         content: the file's bytes.
         name: the name of the file in messages.
         limits: the limits of the file.
+        evenly: scale a large picture down by a whole number, so that every pixel counts alike and scaling it again
+            gives the same levels as scaling the file does; a side is then below twice `WORKING_SIDE`. Otherwise a side
+            is at most `WORKING_SIDE`, as the finder of digits was measured with.
 
     Raises:
         KilonetError: the file is of no format in `FORMATS`, over a limit, truncated or damaged.
@@ -87,7 +97,7 @@ def decode(content: bytes, name: str, limits: DecodeLimits = DecodeLimits()) -> 
         with warnings.catch_warnings():
             # Pillow warns of large pictures and of damaged metadata, which our own limits and errors cover.
             warnings.simplefilter("ignore")
-            return _decoded(content, name, limits)
+            return _decoded(content, name, limits, evenly=evenly)
     except KilonetError:
         raise
     except Image.DecompressionBombError:
@@ -98,7 +108,7 @@ def decode(content: bytes, name: str, limits: DecodeLimits = DecodeLimits()) -> 
         raise KilonetError(f"{name}: damaged: {error or type(error).__name__}") from None
 
 
-def _decoded(content: bytes, name: str, limits: DecodeLimits) -> Picture:
+def _decoded(content: bytes, name: str, limits: DecodeLimits, *, evenly: bool) -> Picture:
     container = open_container(content)
     if container is None:
         raise KilonetError(f"{name}: not a {READABLE} image")
@@ -109,7 +119,7 @@ def _decoded(content: bytes, name: str, limits: DecodeLimits) -> Picture:
         _check_memory(image, container, name, limits)
         if container.form == "PNG":
             _check_png(container.content, image.size)
-        return _picture(image, container.orientation)
+        return _picture(image, container.orientation, evenly=evenly)
 
 
 def _check_passes(size: tuple[int, int], container: Container, name: str, limits: DecodeLimits) -> None:
@@ -167,11 +177,12 @@ def _scanline_bytes(size: tuple[int, int], bits: int, one: tuple[int, int, int, 
     return rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
 
 
-def _picture(image: Image.Image, orientation: int) -> Picture:
+def _picture(image: Image.Image, orientation: int, *, evenly: bool) -> Picture:
     """Return the picture of an opened image, which is decoded here."""
     plain = image.mode == "L" and "transparency" not in image.info and max(image.size) <= WORKING_SIDE
     deep = image.mode.startswith("I")
-    opaque = image if plain else _opaque(image)
+    reduced = _evenly_reduced if evenly else _reduced
+    opaque = image if plain else _opaque(image, reduced)
     upright = opaque.transpose(_TURNS[orientation]) if orientation in _TURNS else opaque
     if plain:
         grey = np.array(upright)
@@ -183,17 +194,17 @@ def _picture(image: Image.Image, orientation: int) -> Picture:
     return Picture(values if values.ndim == 3 else values[:, :, None], None)
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    """Return an image of mode L, F or RGB, and no side over `WORKING_SIDE`.
+def _opaque(image: Image.Image, reduced: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Return an image of mode L, F or RGB, reduced.
 
     Transparent pixels become white below dark ink, black below light ink.
     """
     if image.mode.startswith("I"):
-        return _reduced(image.convert("F"))
+        return reduced(image.convert("F"))
     if not image.has_transparency_data:
-        return _reduced(_as_mode(image, "L") if image.mode in ("1", "L") else _as_mode(image, "RGB"))
+        return reduced(_as_mode(image, "L") if image.mode in ("1", "L") else _as_mode(image, "RGB"))
     # Scaled first, which Pillow does with weighted colours: what follows takes far more memory a pixel.
-    layered = _reduced(_as_mode(image, "RGBA"))
+    layered = reduced(_as_mode(image, "RGBA"))
     alpha = np.asarray(layered.getchannel("A"), np.float64)
     weight = alpha.sum()
     mean = (np.asarray(layered.convert("RGB").convert("L")) * alpha).sum() / weight if weight else 0
@@ -212,3 +223,11 @@ def _reduced(image: Image.Image) -> Image.Image:
         return image
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.BOX)
+
+
+def _evenly_reduced(image: Image.Image) -> Image.Image:
+    factor = max(image.size) // WORKING_SIDE
+    if factor <= 1:
+        return image
+    # Pillow averages what is left at the right and lower edges over fewer pixels.
+    return image.reduce(factor)

@@ -65,13 +65,18 @@ class FolderFiles:
     """Files of other suffixes, such as photos in formats that are not read."""
 
 
-def read_picture(path: Path, limits: DecodeLimits = DecodeLimits()) -> Picture:  # noqa: B008
-    """Read and decode an image file.
+def read_picture(
+    path: Path,
+    limits: DecodeLimits = DecodeLimits(),  # noqa: B008
+    *,
+    evenly: bool = False,
+) -> Picture:
+    """Read and decode an image file; `evenly` as for `decode`.
 
     Raises:
         KilonetError: it cannot be read or decoded; see `kilonet.data.decode`.
     """
-    return decode(read_bounded(path, limits.content, "an image"), str(path), limits)
+    return decode(read_bounded(path, limits.content, "an image"), str(path), limits, evenly=evenly)
 
 
 def list_files(folder: Path) -> FolderFiles:

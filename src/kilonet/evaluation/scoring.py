@@ -143,7 +143,7 @@ def images_to_score(model: Classifier, data: str) -> Images:
     without_digit: list[str] = []
 
     def network_input(picture: Picture, name: str) -> NDArray[np.uint8]:
-        (image,) = prepare_images(picture, model, name)
+        (image,) = prepare_images(picture, model)
         if image.objection is not None:
             without_digit.append(name)
         return image.pixels.reshape(model.section.input_shape)

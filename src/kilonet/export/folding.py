@@ -69,8 +69,8 @@ def fold(model: Model) -> tuple[FoldedStep, ...]:
     """
     section = model.section
     state = {name: tensor.double() for name, tensor in model.network.state().items()}
-    ones = torch.ones(section.input_shape[0], dtype=torch.float64)
-    affine = _Affine(ones / (255 * section.std), -ones * section.mean / section.std)
+    means, stds = (torch.tensor(values, dtype=torch.float64) for values in (section.means, section.stds))
+    affine = _Affine(1 / (255 * stds), -means / stds)
     steps: list[FoldedStep] = []
     for placed in section.placed:
         check_support(placed, "the integer network")

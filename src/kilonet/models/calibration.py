@@ -24,6 +24,10 @@ class Calibration(Schema):
 
     None if every image is taken.
     """
+    rejects: bool | None = None
+    """Whether an uncertain prediction is answered with "none of these": the thresholds were fitted on images of none of
+    the classes too. None for a model without such images.
+    """
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the probabilities of logits, float32 (N, classes), in the same shape; each row sums to one.

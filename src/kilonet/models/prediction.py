@@ -15,8 +15,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from kilonet.data.decode import READABLE, Picture
-from kilonet.data.digits.prepare import PreparedImage, prepare_digit, prepare_plain, prepare_row
+from kilonet.data.digits.prepare import PreparedImage, prepare_digit, prepare_row
 from kilonet.data.image_folders import FolderFiles, list_files, name_files, read_picture
+from kilonet.data.preprocessing import Preprocessing
 from kilonet.models.calibration import UNFITTED, energies
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import Classifier
@@ -69,20 +70,21 @@ class Prediction:
         return f"{self.name} ({100 * self.probability:.2f}%{', uncertain' if self.uncertain else ''})"
 
 
-def prepare_images(picture: Picture, model: Classifier, name: str, *, line: bool = False) -> list[PreparedImage]:
+def prepare_images(picture: Picture, model: Classifier, *, line: bool = False) -> list[PreparedImage]:
     """Return the network's inputs for a picture: one image, or with `line` one for each digit of a row.
 
     Args:
         picture: the picture.
-        model: the model that will see it; if it reads digits, they are found and laid out as MNIST's are.
-        name: the picture's name in error messages.
+        model: the model that will see it; if it reads digits, they are found and laid out as MNIST's are. For any other
+            model the picture was decoded `evenly`.
         line: whether to read several digits in a row; only for a model that reads digits.
 
     Raises:
-        KilonetError: the model reads no digits and the picture has another size than its input.
+        KilonetError: the model takes neither 1 nor 3 channels.
     """
     if not model.reads_digits:
-        return [prepare_plain(picture, model.section.input_shape, name)]
+        pixels = Preprocessing.of(model.section).apply(picture.values)
+        return [PreparedImage(pixels[0] if len(pixels) == 1 else pixels)]
     return prepare_row(picture) if line else [prepare_digit(picture)]
 
 
@@ -257,7 +259,7 @@ def _read_images(
     unreadable: list[tuple[Path, str]] = []
     for file in files:
         try:
-            images.append((file, prepare_images(read_picture(file), model, str(file), line=line)))
+            images.append((file, prepare_images(read_picture(file, evenly=not model.reads_digits), model, line=line)))
         except KilonetError as error:
             if not skip:
                 raise

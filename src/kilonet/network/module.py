@@ -38,13 +38,16 @@ class Network(nn.Module):
     def __init__(self, model: ModelSection) -> None:
         super().__init__()
         self.model = model
+        self._mean: Tensor
+        self._std: Tensor
         self.layers = nn.Sequential(*(_layer_module(placed) for placed in model.placed))
         self._shared = self._share_weights()
+        self.register_buffer("_mean", _levels(model.mean), persistent=False)
+        self.register_buffer("_std", _levels(model.std), persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the logits, (N, classes), of pixels (N, channels, rows, columns), 0 to 255 in any dtype."""
-        scale = 255 * self.model.std
-        normalised = (pixels.float() - 255 * self.model.mean) / scale
+        normalised = (pixels.float() - self._mean) / self._std
         logits: Tensor = self.layers(normalised).flatten(1)
         return logits
 
@@ -66,6 +69,16 @@ class Network(nn.Module):
         """Copy in the tensors that `state` returned."""
         for name, tensor in self.state().items():
             tensor.copy_(state[name])
+
+
+def _levels(values: float | tuple[float, ...]) -> Tensor:
+    """Return values from 0 to 1 as levels from 0 to 255: one for all channels, float64 (), or float32 (channels, 1, 1).
+
+    A tensor of no dimension keeps the dtype of what it is combined with, as a number does.
+    """
+    if isinstance(values, tuple):
+        return 255 * torch.tensor(values).view(-1, 1, 1)
+    return torch.tensor(255 * values, dtype=torch.float64)
 
 
 class _Residual(nn.Module):

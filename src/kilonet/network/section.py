@@ -1,7 +1,7 @@
 """The description of a network: the table `model` of a recipe, and the head of a model file."""
 
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +11,11 @@ from kilonet.network.memory import check_image_memory
 from kilonet.network.operations import Shape
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.schema import ProperFraction, Schema
+
+Value = TypeVar("Value")
+Deviation = Annotated[float, Field(gt=0, le=1)]
+Channels = Annotated[tuple[Value, ...], Field(min_length=1, max_length=16, strict=False)]
+"""A value for each channel of an image."""
 
 
 class ModelSection(Schema):
@@ -22,9 +27,18 @@ class ModelSection(Schema):
     layers: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAXIMUM_LAYERS)] = Field(
         strict=False, description="the layers in order, such as 'conv 10', 'pointwise 10', 'maxpool 2', 'gap'"
     )
-    mean: ProperFraction = Field(0.1307, description="mean of the training pixels, 0 to 1; subtracted from the input")
-    std: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.3081, description="standard deviation of the training pixels, 0 to 1; divides the input"
+    resize: Literal["crop", "pad", "squash"] | None = Field(
+        None,
+        description="how a picture of another shape becomes the input: 'crop' its middle (if nothing is said), 'pad' "
+        "it with the mean, or 'squash' it",
+    )
+    mean: ProperFraction | Channels[ProperFraction] = Field(
+        0.1307,
+        description="mean of the training pixels, 0 to 1, for all channels or each; subtracted from the input",
+    )
+    std: Deviation | Channels[Deviation] = Field(
+        0.3081,
+        description="standard deviation of the training pixels, 0 to 1, for all channels or each; divides the input",
     )
     dropout: ProperFraction = Field(0.0, description="probability of dropping an activation after each conv layer")
     max_parameters: Annotated[int, Field(ge=1)] | None = Field(
@@ -36,8 +50,16 @@ class ModelSection(Schema):
     def _layers_are_known(cls, layers: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(str(parse_layer(text)) for text in layers)
 
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _one_value_is_for_all_channels(cls, values: Any) -> Any:
+        return values[0] if isinstance(values, list | tuple) and len(values) == 1 else values
+
     @model_validator(mode="after")
     def _layers_fit_and_keep_the_limit(self) -> "ModelSection":
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if isinstance(values, tuple) and len(values) != self.input[0]:
+                raise KilonetError(f"{key} has {len(values)} values, but an image has {self.input[0]} channels")
         _, rows, columns = self.placed[-1].output_shape
         if (rows, columns) != (1, 1):
             raise KilonetError(f"the last layer leaves {rows}x{columns} values per class, not 1x1; end with 'gap'")
@@ -57,6 +79,16 @@ class ModelSection(Schema):
     def input_shape(self) -> Shape:
         """The shape of one image: (channels, rows, columns)."""
         return self.input
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """The mean of the training pixels of each channel, 0 to 1."""
+        return self.mean if isinstance(self.mean, tuple) else (self.mean,) * self.input[0]
+
+    @property
+    def stds(self) -> tuple[float, ...]:
+        """The standard deviation of the training pixels of each channel, 0 to 1."""
+        return self.std if isinstance(self.std, tuple) else (self.std,) * self.input[0]
 
     @property
     def classes(self) -> int:

@@ -65,7 +65,7 @@ class Answering:
         # Large files are decoded one at a time, which bounds the memory of them all.
         self._large = Lock()
         for _ in range(decoders):
-            self._decoders.put(Decoder(limits.decoding))
+            self._decoders.put(Decoder(limits.decoding, evenly=not classifier.reads_digits))
 
     async def json(self, body: Body, *, is_batch: bool) -> bytes:
         """Return the JSON of the answer to one image, or of the answers to a batch.
@@ -101,8 +101,7 @@ class Answering:
                 # The request was refused at its deadline, but a thread cannot be stopped from outside.
                 if picture is None or monotonic() > job.deadline:
                     return timed_out(self.limits.seconds)
-                name = image.name if isinstance(image, ImageFile) else "the image"
-                prepared += prepare_images(picture, self.classifier, name)
+                prepared += prepare_images(picture, self.classifier)
         except KilonetError as error:
             return unreadable(str(error))
         except Exception as fault:  # noqa: BLE001 - the fault of this job alone, whose request raises it
@@ -112,7 +111,8 @@ class Answering:
     def _decode(self, file: ImageFile, job: _Job) -> Picture | None:
         try:
             if job.body.is_quick:
-                return decode(file.content, file.name, self.limits.decoding)
+                evenly = not self.classifier.reads_digits
+                return decode(file.content, file.name, self.limits.decoding, evenly=evenly)
             if not file.is_large:
                 return self._decode_apart(file, job.deadline)
             if not self._large.acquire(timeout=max(0.0, job.deadline - monotonic())):

@@ -51,9 +51,14 @@ class ImageFile:
 class Decoder:
     """A process that decodes files, one at a time. It is started when it is first needed, and again after its end."""
 
-    def __init__(self, limits: DecodeLimits) -> None:
-        """Start nothing yet; `limits` are those of a file."""
-        self._limits = limits
+    def __init__(self, limits: DecodeLimits, *, evenly: bool) -> None:
+        """Start nothing yet.
+
+        Args:
+            limits: the limits of a file.
+            evenly: as for `kilonet.data.decode.decode`.
+        """
+        self._limits, self._evenly = limits, evenly
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
 
@@ -99,7 +104,7 @@ class Decoder:
             context = multiprocessing.get_context("spawn")
             self._connection, other = context.Pipe()
             # A daemon: it is ended with this process.
-            self._process = context.Process(target=_decode_files, args=(other, self._limits), daemon=True)
+            self._process = context.Process(target=_decode_files, args=(other, self._limits, self._evenly), daemon=True)
             self._process.start()
             other.close()
         return self._connection
@@ -116,7 +121,7 @@ class Decoder:
         return unreadable(f"{name}: the decoder broke down over it; save it anew as PNG or JPEG")
 
 
-def _decode_files(connection: Connection, limits: DecodeLimits) -> None:
+def _decode_files(connection: Connection, limits: DecodeLimits, evenly: bool) -> None:
     """Answer each file with its picture, or with the reason why there is none, until the other end is closed."""
     # Ctrl-C reaches all processes of a terminal; the service ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -124,7 +129,7 @@ def _decode_files(connection: Connection, limits: DecodeLimits) -> None:
         while True:
             file = connection.recv()
             try:
-                found: Picture | str = decode(file.content, file.name, limits)
+                found: Picture | str = decode(file.content, file.name, limits, evenly=evenly)
             except KilonetError as error:
                 found = str(error)
             connection.send(found)

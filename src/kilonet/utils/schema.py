@@ -24,7 +24,8 @@ class Schema(BaseModel):
 def first_complaint(error: ValidationError) -> str:
     """Return the first validation error in one line that names the key; long keys and values are cut."""
     first = error.errors(include_url=False)[0]
-    key = _cut(".".join(str(part) for part in first["loc"]))
+    # A value of several types has the type that was tried as a part of its place.
+    key = _cut(".".join(str(part) for part in first["loc"] if not str(part).startswith(("constrained-", "tuple["))))
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     if first["type"] == "missing":

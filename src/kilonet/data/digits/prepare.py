@@ -1,19 +1,16 @@
-"""Prepare a picture for a network: find its digit, or several in a row, or take its pixels as they are."""
+"""Prepare a picture for a network that reads digits: find its digit, or several in a row."""
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from kilonet.data.decode import Picture
 from kilonet.data.digits.components import Component, Components, find_components
 from kilonet.data.digits.foreground import find_foreground
 from kilonet.data.digits.frame import BOX, SIDE, is_laid_out
 from kilonet.data.digits.layout import lay_out, stroke_width
-from kilonet.network.operations import Shape
-from kilonet.utils.errors import KilonetError
 
 SMALLEST = 6
 """The least length of the longer side of a digit, pixels."""
@@ -76,33 +73,6 @@ def prepare_row(picture: Picture) -> list[PreparedImage]:
     highest = max((component.height for component in components.separate), default=0)
     digits = [component for component in components.separate if component.height >= SMALL_COMPONENT * highest]
     return [_prepare_component(digit) for digit in digits] or [_EMPTY]
-
-
-def prepare_plain(picture: Picture, shape: Shape, name: str) -> PreparedImage:
-    """Take the pixels of a picture of the network's size, converted to grey or colour as the network needs it.
-
-    Args:
-        picture: the picture.
-        shape: (channels, rows, columns) of the network's input, one channel or three.
-        name: the picture's name in messages.
-
-    Raises:
-        KilonetError: the picture has another size, or the network has neither 1 nor 3 channels.
-    """
-    channels, rows, columns = shape
-    found_rows, found_columns, found_channels = picture.values.shape
-    if channels not in (1, 3):
-        raise KilonetError(f"{name}: the network takes {channels} channels; images have 1 or 3")
-    if (found_rows, found_columns) != (rows, columns):
-        raise KilonetError(
-            f"{name}: {found_columns}x{found_rows} pixels, not {columns}x{rows}; crop and scale it first"
-        )
-    values = picture.values.round().astype(np.uint8)
-    if channels == found_channels:
-        return PreparedImage(values[:, :, 0] if channels == 1 else values.transpose(2, 0, 1))
-    if channels == 1:
-        return PreparedImage(np.asarray(Image.fromarray(values).convert("L")))
-    return PreparedImage(np.repeat(values.transpose(2, 0, 1), 3, 0))
 
 
 def _are_several(separate: tuple[Component, ...], whole: Component) -> bool:

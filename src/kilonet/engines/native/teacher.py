@@ -47,6 +47,6 @@ class NativeTeacher:
         return TeacherNetwork(
             trainer=self._trainer.value,
             logits=ctypes.cast(self._library.kilonet_teacher_logits, ctypes.c_void_p).value,
-            scale=student.std / own.std,
-            shift=(student.mean - own.mean) / own.std,
+            scale=student.stds[0] / own.stds[0],
+            shift=(student.means[0] - own.means[0]) / own.stds[0],
         )

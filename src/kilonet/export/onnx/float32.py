@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kilonet.export.folding import BATCH_NORM_EPSILON
@@ -18,6 +19,7 @@ from kilonet.network.operations import (
     Operation,
     ReLU,
 )
+from kilonet.network.section import ModelSection
 from kilonet.utils.extras import needed_from
 
 with needed_from("onnx"):
@@ -32,7 +34,7 @@ def float_graph(model: Model, accuracy: float | None = None) -> ModelProto:
         accuracy: fraction of the test images, for the metadata; None if it is not known.
     """
     section, graph = model.section, GraphBuilder()
-    values = _normalise(graph, section.mean, section.std)
+    values = _normalise(graph, section)
     state = model.network.state()
     for placed in section.placed:
         values = _add_layer(graph, placed, state, values)
@@ -43,11 +45,17 @@ def float_graph(model: Model, accuracy: float | None = None) -> ModelProto:
     )
 
 
-def _normalise(graph: GraphBuilder, mean: float, std: float) -> str:
+def _normalise(graph: GraphBuilder, section: ModelSection) -> str:
     """Add the normalisation of pixels in the order of the torch module, so that the floats are the same."""
+
+    def levels(values: float | tuple[float, ...]) -> NDArray[np.float32]:
+        """Return values from 0 to 1 as levels: float32 () for all channels, or (channels, 1, 1)."""
+        one = np.array(values, np.float32) if isinstance(values, tuple) else np.float32(255 * values)
+        return np.asarray(np.float32(255) * one.reshape(-1, 1, 1) if one.ndim else one, np.float32)
+
     values = graph.node("Cast", [PIXELS], "pixels as float", to=TensorProto.FLOAT)
-    centred = graph.node("Sub", [values, graph.constant("mean", np.float32(255 * mean))], "centred")
-    return graph.node("Div", [centred, graph.constant("std", np.float32(255 * std))], "normalised")
+    centred = graph.node("Sub", [values, graph.constant("mean", levels(section.mean))], "centred")
+    return graph.node("Div", [centred, graph.constant("std", levels(section.std))], "normalised")
 
 
 def _add_layer(graph: GraphBuilder, placed: PlacedLayer, state: Mapping[str, Tensor], before: str) -> str:
