@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import stat
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -550,6 +551,43 @@ def test_a_cache_below_a_folder_that_others_write_in_is_refused(
     with pytest.raises(KilonetError) as error:
         cache_folder()
     refusal(error, f"other users can write in {shared}")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a link away")
+@pytest.mark.parametrize("place", ["cache", "theirs"])
+def test_a_cache_by_a_link_that_another_user_can_turn_is_refused(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could lead to a folder of one's own with a library of theirs, as out of an archive."""
+    (tmp_path / "own").mkdir()
+    link, first = tmp_path / "theirs", tmp_path / place
+    link.symlink_to(tmp_path / "own")
+    if first != link:
+        first.symlink_to(link)
+    monkeypatch.setenv("KILONET_CACHE", str(first))
+    assert cache_folder() == tmp_path / "own" / "native"
+    os.chown(link, 1234, 1234, follow_symlinks=False)
+    with pytest.raises(KilonetError) as error:
+        cache_folder()
+    refusal(error, f"{link} belongs to another user", "KILONET_CACHE")
+
+
+def test_a_cache_below_a_folder_whose_access_list_names_others_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its group is this user's alone, but the list lets user 1234 write."""
+    entries = ((1, 7, -1), (2, 7, 1234), (4, 0, -1), (16, 7, -1), (32, 5, -1))
+    listed = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    monkeypatch.setattr(cache, "_is_own_group", lambda _: True)
+    monkeypatch.setenv("KILONET_CACHE", str(tmp_path / "cache"))
+    assert cache_folder() == tmp_path / "cache" / "native"
+    try:
+        os.setxattr(tmp_path / "cache", "system.posix_acl_access", listed)
+    except (AttributeError, OSError):
+        pytest.skip("no access lists here")
+    with pytest.raises(KilonetError) as error:
+        cache_folder()
+    refusal(error, f"other users can write in {tmp_path / 'cache'}")
 
 
 def test_a_system_without_file_owners_takes_the_torch_engine(monkeypatch: pytest.MonkeyPatch) -> None:
