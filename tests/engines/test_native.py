@@ -495,6 +495,18 @@ def test_damaged_files_of_the_cache_are_made_again(own_cache: Path) -> None:
     assert sorted(path.suffix or path.name for path in own_cache.iterdir()) == [".lock", ".o", ".so"]
 
 
+def test_a_library_of_another_system_is_made_again(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home folder may be shared by systems that cannot load each other's libraries."""
+    recipe = make_recipe(TINY, (1, 4, 4))
+    assert load_anew(recipe) is None
+    library = next(own_cache.glob("*.so"))
+    whole = read_verified(library)
+    monkeypatch.setattr(build, "_compile", lambda *_: whole)
+    store(b"of another system", library)
+    assert load_anew(recipe) is None
+    assert read_verified(library) == whole
+
+
 def test_what_a_killed_compilation_left_is_removed(own_cache: Path) -> None:
     cache_folder()
     script = "import os, sys; from kilonet.engines.native.cache import *; from pathlib import Path\n"
@@ -533,6 +545,11 @@ def test_a_cache_below_another_users_folder_is_refused(tmp_path: Path, monkeypat
     with pytest.raises(KilonetError) as error:
         cache_folder()
     refusal(error, f"{theirs} belongs to another user", "KILONET_CACHE")
+    monkeypatch.setenv("KILONET_CACHE", str(tmp_path))
+    os.chown(cache_folder(), 1234, 1234)
+    with pytest.raises(KilonetError) as error:
+        cache_folder()
+    refusal(error, f"{tmp_path / 'native'} is not safe", "a folder of your own")
 
 
 @pytest.mark.parametrize(("mode", "refused"), [(0o777, True), (0o775, True), (0o1777, False), (0o755, False)])
