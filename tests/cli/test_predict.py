@@ -252,6 +252,7 @@ def test_names_of_classes_never_reach_the_terminal(tmp_path: Path, capsys: pytes
     with (tmp_path / "out.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)
     assert row["name"].startswith("'=")
+    assert "".join(row).isprintable()
 
 
 def test_an_answer_without_files_has_nothing_to_show() -> None:
