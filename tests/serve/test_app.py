@@ -22,6 +22,7 @@ import pytest
 import torch
 from httpx2 import Response
 from hypothesis import strategies
+from python_multipart.multipart import FormParser
 from starlette.testclient import TestClient
 from torch import Tensor
 
@@ -446,6 +447,7 @@ def test_json_of_many_keys_or_values_is_refused_before_it_takes_memory(client: T
         tracemalloc.stop()
         assert peak < 20 * len(body)
     refused(client.post("/predict", json={"key": 0, "other": 1}), 422, "key: unknown key")
+    refused(client.post("/predict", json={str(key): 0 for key in range(100)}), 422, "more values or keys than")
 
 
 @pytest.mark.parametrize(
