@@ -552,7 +552,9 @@ def test_a_cache_below_another_users_folder_is_refused(tmp_path: Path, monkeypat
     refusal(error, f"{tmp_path / 'native'} is not safe", "a folder of your own")
 
 
-@pytest.mark.parametrize(("mode", "refused"), [(0o777, True), (0o775, True), (0o1777, False), (0o755, False)])
+@pytest.mark.parametrize(
+    ("mode", "refused"), [(0o777, True), (0o757, True), (0o775, True), (0o1777, False), (0o755, False)]
+)
 def test_a_cache_below_a_folder_that_others_write_in_is_refused(
     mode: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -565,9 +567,12 @@ def test_a_cache_below_a_folder_that_others_write_in_is_refused(
     if not refused:
         assert cache_folder() == shared / "below" / "native"
         return
-    with pytest.raises(KilonetError) as error:
-        cache_folder()
-    refusal(error, f"other users can write in {shared}")
+    monkeypatch.chdir(shared / "below")
+    for name in (str(shared / "below"), "relative"):
+        monkeypatch.setenv("KILONET_CACHE", name)
+        with pytest.raises(KilonetError) as error:
+            cache_folder()
+        refusal(error, f"other users can write in {shared}")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a link away")
