@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from helpers import GOLDEN, KILONET, Answer, command, process, python, tiny_recipe
+from kilonet.cli import recipes
 from kilonet.cli.main import COMMANDS
 from kilonet.recipe import packaged_recipes
 from kilonet.training.run_folder import Run
@@ -211,6 +212,17 @@ def test_evaluate_prints_a_report(finished: Run, small_folder: Path, capsys: pyt
     assert answer.out.startswith(f"Test set: Average loss: {finished.result.final.test_loss:.4f}, Accuracy: ")
     assert "Confusion" in answer.out
     assert "Worst images" in answer.out
+
+
+def test_a_command_to_go_on_with_never_moves_the_cursor(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt("go on with: kilonet train --resume 'runs/\x1b[2J'")
+
+    monkeypatch.setattr(recipes, "run", interrupted)
+    answer = command(capsys, "recipes")
+    assert (answer.status, answer.err) == (130, "kilonet: go on with: kilonet train --resume 'runs/\\x1b[2J'\n")
 
 
 def test_a_message_is_not_longer_than_a_screen(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,13 @@ def test_photos_without_a_digit_count_and_are_told_of(photos: Path, capsys: pyte
     assert answer.err == "no digit found in 1 of 31 images; scored all the same\n"
 
 
+def test_the_name_of_a_folder_never_reaches_the_terminal(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = photos.rename(photos.with_name("\x1b[2J\u202e"))
+    out = command(capsys, "evaluate", "best", "--data", odd).out
+    assert out.startswith("\\x1b[2J\\u202e set: ")
+    assert out.replace("\n", "").isprintable()
+
+
 def test_a_folder_that_is_no_class_of_the_model_is_refused(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (photos / "7").rename(photos / "seven")
     command(capsys, "evaluate", "best", "--data", photos).refused("seven", "0, 1, 2")

@@ -204,6 +204,10 @@ def test_bmp_and_webp_are_read(mnist: DataSet, tmp_path: Path, capsys: pytest.Ca
 ODD_NAMES = (
     os.fsdecode(b"caf\xe9.png"),
     "=cmd|' C calc'!A0.png",
+    "+1.png",
+    "-1.png",
+    "@SUM(A1).png",
+    "\tx.png",
     "\x1b]0;owned\x07\x1b[2J.png",
     "gnp.\u202eexe.png",
     "two\nlines.png",
@@ -221,14 +225,15 @@ def test_odd_names_lose_nothing_and_never_reach_the_terminal(
         (photos / f"junk-{name}").write_bytes(b"junk")
     # So that names stand at the start of their cells.
     monkeypatch.chdir(photos)
-    answer = command(capsys, "predict", "best", *(*ODD_NAMES, "plain.png"), "--csv", tmp_path / "out.csv")
-    assert answer.status == 0, answer.err
+    answer = command(capsys, "predict", "best", ".", "--csv", tmp_path / "out.csv")
+    assert answer.status == 1, answer.err
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as stream:
         files = [row["file"] for row in csv.DictReader(stream)]
     assert len(files) == len(ODD_NAMES) + 1
     assert not [name for name in files if name[0] in "=+-@\t\r\n"]
-    assert files[0] == "caf\\udce9.png"
-    for more in ((), ("--csv", tmp_path / "out.csv"), ("--show", tmp_path / "seen.png")):
+    assert "caf\\udce9.png" in files
+    assert sum(name.startswith("'") for name in files) == 5
+    for more in ((), ("--csv", tmp_path / "\x1b[2J.csv"), ("--show", tmp_path / "seen.png")):
         answer = command(capsys, "predict", "best", photos, *more)
         assert answer.status == 1
         assert (answer.out + answer.err).replace("\n", "").isprintable()
@@ -247,6 +252,7 @@ def test_names_of_classes_never_reach_the_terminal(tmp_path: Path, capsys: pytes
     with (tmp_path / "out.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)
     assert row["name"].startswith("'=")
+    assert "".join(row).isprintable()
 
 
 def test_an_answer_without_files_has_nothing_to_show() -> None:

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import stat
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -494,6 +495,18 @@ def test_damaged_files_of_the_cache_are_made_again(own_cache: Path) -> None:
     assert sorted(path.suffix or path.name for path in own_cache.iterdir()) == [".lock", ".o", ".so"]
 
 
+def test_a_library_of_another_system_is_made_again(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home folder may be shared by systems that cannot load each other's libraries."""
+    recipe = make_recipe(TINY, (1, 4, 4))
+    assert load_anew(recipe) is None
+    library = next(own_cache.glob("*.so"))
+    whole = read_verified(library)
+    monkeypatch.setattr(build, "_compile", lambda *_: whole)
+    store(b"of another system", library)
+    assert load_anew(recipe) is None
+    assert read_verified(library) == whole
+
+
 def test_what_a_killed_compilation_left_is_removed(own_cache: Path) -> None:
     cache_folder()
     script = "import os, sys; from kilonet.engines.native.cache import *; from pathlib import Path\n"
@@ -532,9 +545,16 @@ def test_a_cache_below_another_users_folder_is_refused(tmp_path: Path, monkeypat
     with pytest.raises(KilonetError) as error:
         cache_folder()
     refusal(error, f"{theirs} belongs to another user", "KILONET_CACHE")
+    monkeypatch.setenv("KILONET_CACHE", str(tmp_path))
+    os.chown(cache_folder(), 1234, 1234)
+    with pytest.raises(KilonetError) as error:
+        cache_folder()
+    refusal(error, f"{tmp_path / 'native'} is not safe", "a folder of your own")
 
 
-@pytest.mark.parametrize(("mode", "refused"), [(0o777, True), (0o775, True), (0o1777, False), (0o755, False)])
+@pytest.mark.parametrize(
+    ("mode", "refused"), [(0o777, True), (0o757, True), (0o775, True), (0o1777, False), (0o755, False)]
+)
 def test_a_cache_below_a_folder_that_others_write_in_is_refused(
     mode: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -547,9 +567,49 @@ def test_a_cache_below_a_folder_that_others_write_in_is_refused(
     if not refused:
         assert cache_folder() == shared / "below" / "native"
         return
+    monkeypatch.chdir(shared / "below")
+    for name in (str(shared / "below"), "relative"):
+        monkeypatch.setenv("KILONET_CACHE", name)
+        with pytest.raises(KilonetError) as error:
+            cache_folder()
+        refusal(error, f"other users can write in {shared}")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a link away")
+@pytest.mark.parametrize("place", ["cache", "theirs"])
+def test_a_cache_by_a_link_that_another_user_can_turn_is_refused(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could lead to a folder of one's own with a library of theirs, as out of an archive."""
+    (tmp_path / "own").mkdir()
+    link, first = tmp_path / "theirs", tmp_path / place
+    link.symlink_to(tmp_path / "own")
+    if first != link:
+        first.symlink_to(link)
+    monkeypatch.setenv("KILONET_CACHE", str(first))
+    assert cache_folder() == tmp_path / "own" / "native"
+    os.chown(link, 1234, 1234, follow_symlinks=False)
     with pytest.raises(KilonetError) as error:
         cache_folder()
-    refusal(error, f"other users can write in {shared}")
+    refusal(error, f"{link} belongs to another user", "KILONET_CACHE")
+
+
+def test_a_cache_below_a_folder_whose_access_list_names_others_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its group is this user's alone, but the list lets user 1234 write."""
+    entries = ((1, 7, -1), (2, 7, 1234), (4, 0, -1), (16, 7, -1), (32, 5, -1))
+    listed = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    monkeypatch.setattr(cache, "_is_own_group", lambda _: True)
+    monkeypatch.setenv("KILONET_CACHE", str(tmp_path / "cache"))
+    assert cache_folder() == tmp_path / "cache" / "native"
+    try:
+        os.setxattr(tmp_path / "cache", "system.posix_acl_access", listed)
+    except (AttributeError, OSError):
+        pytest.skip("no access lists here")
+    with pytest.raises(KilonetError) as error:
+        cache_folder()
+    refusal(error, f"other users can write in {tmp_path / 'cache'}")
 
 
 def test_a_system_without_file_owners_takes_the_torch_engine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from helpers import GOLDEN, command, refusal, tiny_recipe
+from helpers import GOLDEN, command, refusal, save_overflowing_model, tiny_recipe
+from kilonet.models.model import load_model
+from kilonet.report.comparison import comparison
 from kilonet.report.comparison.comparison import compare
 from kilonet.report.comparison.frontier import parse_public_results, read_public_results
 from kilonet.report.comparison.groups import Group, read_groups
@@ -116,6 +118,16 @@ def test_models_are_compared_image_by_image(finished: Run, other: Run) -> None:
     assert p == tested.p
     assert "a t-test over seeds takes two runs of each (n = 1)" in str(pair)
     assert f"finished is right alone on {tested.first_alone} images, other on {tested.second_alone}" in str(pair)
+
+
+def test_a_model_that_computes_nan_is_not_compared(
+    finished: Run, other: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = load_model(str(save_overflowing_model(tmp_path)))
+    monkeypatch.setattr(comparison, "load_model", lambda _: broken)
+    with pytest.raises(KilonetError) as error:
+        compare([str(finished.folder), str(other.folder)])
+    refusal(error, "NaN or infinity")
 
 
 def test_folders_of_seeds_are_groups(finished: Run, tmp_path: Path, small_folder: Path) -> None:

@@ -3,6 +3,7 @@
 import base64
 import errno
 import json
+import math
 import os
 import re
 import struct
@@ -21,6 +22,7 @@ import pytest
 import torch
 from httpx2 import Response
 from hypothesis import strategies
+from python_multipart.multipart import FormParser
 from starlette.testclient import TestClient
 from torch import Tensor
 
@@ -37,10 +39,11 @@ from kilonet.models.prediction import predict_files
 from kilonet.network.memory import image_bytes
 from kilonet.network.module import initial_network
 from kilonet.network.section import ModelSection
-from kilonet.serve.answering import Answering
+from kilonet.serve.answering import Answering, _Job
 from kilonet.serve.app import application
 from kilonet.serve.bodies import Body, from_pixels
 from kilonet.serve.classifiers import thread_safe
+from kilonet.serve.decoding import ImageFile
 from kilonet.serve.limits import RequestLimits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.model_facts import describe_model
@@ -181,6 +184,18 @@ def test_a_failing_model_is_answered_in_one_line_and_raised_to_the_server(seven:
 
 
 # Information about the service
+
+
+def test_a_request_that_fails_leaves_the_others_of_its_batch_their_answers(seven: bytes) -> None:
+    def fail() -> list[ImageFile]:
+        raise RuntimeError("a fault")
+
+    answering = Answering(load_model("best"), LIMITS, Metrics("0123456789"))
+    bodies = (Body(lambda: [ImageFile(seven)], is_quick=True), Body(fail, is_quick=True))
+    answer, fault = answering._answer([_Job(body, is_batch=False, deadline=math.inf) for body in bodies])
+    assert isinstance(answer, bytes)
+    assert json.loads(answer)["class"] == 7
+    assert str(fault) == "a fault"
 
 
 def test_the_model_is_described(client: TestClient, finished: Run) -> None:
@@ -387,6 +402,17 @@ def test_a_form_of_any_charset_is_answered_or_refused(
                 refused(response, 400)
 
 
+@pytest.mark.parametrize("fault", [LookupError("unknown encoding"), UnicodeError(), AssertionError(), OverflowError()])
+def test_a_form_that_its_parser_breaks_over_is_refused(
+    client: TestClient, seven: bytes, fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(FormParser, "write", broken)
+    refused(client.post("/predict", files={"f": ("7.png", seven)}), 400, "malformed", str(fault))
+
+
 def test_a_form_is_kept_in_memory(seven: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk has no room for temporary files."""
 
@@ -411,16 +437,17 @@ def test_a_form_that_ends_early_is_refused(client: TestClient, seven: bytes) -> 
 
 def test_json_of_many_keys_or_values_is_refused_before_it_takes_memory(client: TestClient) -> None:
     """A million of them in a body took hundreds of megabytes to complain of each."""
-    many = ",".join(f'"k{number}":0' for number in range(60_000))
+    many = ",".join(f'"k{number}":0' for number in range(40_000))
     bodies = [f"{{{many}}}", '{"pixels":[' + 200_000 * "[]," + "[]]}", '{"pixels":[[' + 300_000 * "-1," + "0]]}"]
     for body in bodies:
         tracemalloc.start()
         for path in ("/predict", "/predict/batch"):
-            refused(client.post(path, content=body, headers=JSON), 422, "send")
+            refused(client.post(path, content=body, headers=JSON), 422, "more values or keys than", "send")
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 20 * len(body)
     refused(client.post("/predict", json={"key": 0, "other": 1}), 422, "key: unknown key")
+    refused(client.post("/predict", json={str(key): 0 for key in range(100)}), 422, "more values or keys than")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 def cache_folder() -> Path:
     """Return the folder of compiled libraries without symbolic links on its way, made if it is missing.
 
+    The way is checked before it is resolved: once nobody else can change a part of it, it stays as it was found.
+
     Raises:
         KilonetError: the folder cannot be made, or others could put a library into it.
     """
@@ -36,10 +38,11 @@ def cache_folder() -> Path:
     folder = Path(base) / "native"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # The way that is checked is the one that is taken: no link on it can be turned afterwards.
-        folder = folder.parent.resolve() / folder.name
-        folder.mkdir(exist_ok=True, mode=0o700)
-        objection = _objection_to(folder)
+        objection = _objection_to_way(folder.parent.absolute())
+        if objection is None:
+            folder = folder.parent.resolve() / folder.name
+            folder.mkdir(exist_ok=True, mode=0o700)
+            objection = _objection_to_folder(folder)
     except OSError as error:
         raise KilonetError(f"the cache folder {folder} cannot be made: {error.strerror}") from None
     if objection is not None:
@@ -47,20 +50,44 @@ def cache_folder() -> Path:
     return folder
 
 
-def _objection_to(folder: Path) -> str | None:
-    """Return why another user could change files in the folder, or None if nobody but the administrator can."""
+def _objection_to_folder(folder: Path) -> str | None:
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         return "it must be a folder of your own with mode 0700"
-    for parent in folder.parents:
-        status = parent.lstat()
-        if stat.S_ISLNK(status.st_mode) or status.st_uid not in (0, os.getuid()):
-            return f"{parent} belongs to another user"
-        shared = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_gid))
-        # In a folder with the sticky bit, such as /tmp, others cannot move what is ours.
-        if shared and not status.st_mode & stat.S_ISVTX:
-            return f"other users can write in {parent}"
     return None
+
+
+def _objection_to_way(path: Path) -> str | None:
+    """Return why another user could change where a path leads, or None if nobody but the administrator can.
+
+    The folders on its way count, and the symbolic links with the ways to where they lead.
+    """
+    for place in (*reversed(path.parents), path):
+        status = place.lstat()
+        if status.st_uid not in (0, os.getuid()):
+            return f"{place} belongs to another user"
+        if stat.S_ISLNK(status.st_mode):
+            if objection := _objection_to_way(place.parent / place.readlink()):
+                return objection
+        # In a folder with the sticky bit, such as /tmp, others cannot move what is ours.
+        elif _others_can_write(place, status) and not status.st_mode & stat.S_ISVTX:
+            return f"other users can write in {place}"
+    return None
+
+
+def _others_can_write(folder: Path, status: os.stat_result) -> bool:
+    if status.st_mode & stat.S_IWOTH:
+        return True
+    # With an access list, the permission of the group is the most that the list gives to anybody.
+    return bool(status.st_mode & stat.S_IWGRP) and (not _is_own_group(status.st_gid) or _has_access_list(folder))
+
+
+def _has_access_list(folder: Path) -> bool:
+    try:
+        return "system.posix_acl_access" in os.listxattr(folder)
+    except (AttributeError, OSError):
+        # The system or the file system has no access lists.
+        return False
 
 
 def _is_own_group(group: int) -> bool:
