@@ -1,5 +1,6 @@
 """Options and data that all tests share."""
 
+import gc
 import os
 
 # Before torch is imported: the tests share the machine with one another's processes, and tiny networks gain nothing
@@ -26,6 +27,10 @@ from kilonet.utils.capacity import cores
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+# Nearly all objects are modules' and tests', which live as long as the process: a fifth of collecting the tests was
+# looking through them again and again.
+gc.set_threshold(50_000, 20, 100)
 
 # The same examples every time, however slow the machine.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)

@@ -2,13 +2,13 @@
 
 import json
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from kilonet.data.datasets import FASHION, DataSet
 from kilonet.engines.native import native_unavailable_reason
@@ -27,10 +27,6 @@ import own_digits  # noqa: E402
 import scaling  # noqa: E402
 import start_time  # noqa: E402
 import train_speed  # noqa: E402
-
-
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
 
 
 def test_the_pages_are_as_generated(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,10 +79,13 @@ def test_figures_of_two_exports_make_no_table(tmp_path: Path, monkeypatch: pytes
         docs.shipping_table("export.json verify.json")
 
 
-def test_the_homework_style_script_trains_the_homework_s_network() -> None:
-    done = run(str(BENCHMARKS / "homework_style.py"), "--images", "512", "--threads", "1")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+def test_the_homework_style_script_trains_the_homework_s_network(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["homework_style.py", "--images", "512", "--threads", "1"])
+    with torch.random.fork_rng():
+        homework_style.main()
+    result = json.loads(capsys.readouterr().out)
     assert result["images"] == 512
     assert len(result["seconds"]) == len(result["test_accuracy"]) == 1
     assert sum(parameter.numel() for parameter in homework_style.seed_network(0.1).parameters()) == 7662

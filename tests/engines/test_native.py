@@ -634,7 +634,7 @@ def test_instructions_that_the_processor_lacks_are_refused(monkeypatch: pytest.M
 @pytest.mark.parametrize("macros", [[], ["-DKILONET_BFLOAT16"]], ids=["float32", "bfloat16"])
 def test_kernels_run_clean_under_sanitisers(tmp_path: Path, macros: list[str]) -> None:
     compiler = next(path for name in ("c++", "g++", "clang++") if (path := shutil.which(name)))
-    flags = ["-std=c++20", "-O1", "-w", "-pthread", "-march=native"]
+    flags = ["-std=c++20", "-O0", "-w", "-pthread", "-march=native"]
     flags += ["-fno-strict-aliasing", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     (tmp_path / "probe.cpp").write_text("int main() {}")
     probe = subprocess.run(

@@ -1,7 +1,6 @@
 """The torch engine, compared with a plain torch loop, and the contract that every engine keeps."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers import python, same_tensors, some_pixels, tiny_recipe
+from helpers import same_tensors, some_pixels, tiny_recipe
 from kilonet.data.augment import apply_transforms, draw_transforms
 from kilonet.data.datasets import Images
 from kilonet.engines import torch_engine
@@ -262,17 +261,6 @@ def test_a_captured_step_takes_nothing_from_the_host(changes: dict[str, Any]) ->
     engine._step(indices, transforms)
     with NothingFromTheHost():  # type: ignore[no-untyped-call]
         engine._step(indices, transforms)
-
-
-def test_a_training_does_not_wait_for_torchs_compiler(small_folder: Path, tmp_path: Path) -> None:
-    """The classes of `torch.optim` import it, which takes a second and a half."""
-    recipe = tmp_path / "tiny.toml"
-    recipe.write_text(tiny_recipe(small_folder, epochs=1).to_toml(), encoding="utf-8")
-    script = "import sys; from kilonet.cli import main; main(['train', *sys.argv[1:]]); "
-    script += "print('torch._dynamo' in sys.modules)"
-    answer = python(script, recipe, "--out", tmp_path / "run")
-    assert answer.status == 0, answer.err
-    assert answer.out.splitlines()[-1] == "False"
 
 
 class RunOnTheHost:

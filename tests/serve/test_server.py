@@ -20,7 +20,7 @@ from signal import SIGINT, SIGTERM
 import numpy as np
 import pytest
 
-from helpers import KILONET, command, process, python
+from helpers import KILONET, command, hide
 from kilonet.cli.flags import Parser
 from kilonet.cli.serve import add_flags
 from kilonet.data.datasets import DataSet
@@ -379,15 +379,15 @@ def test_bad_input_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], tm
         command(capsys, "serve", "best", "--port", str(taken.getsockname()[1])).refused("in use;", "--port")
 
 
-def test_a_missing_library_is_named_with_its_extra() -> None:
-    script = (
-        "import sys; sys.modules['uvicorn'] = None; from kilonet.cli import main; sys.exit(main(['serve', 'best']))"
-    )
-    python(script).refused("uvicorn", "pip install '.[serve]'")
+def test_a_missing_library_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hide(monkeypatch, "uvicorn", "kilonet.serve", "uvicorn")
+    command(capsys, "serve", "best").refused("uvicorn", "pip install '.[serve]'")
 
 
-def test_help_states_the_limits_and_so_does_the_document() -> None:
-    shown = " ".join(process("serve", "--help").out.split())
+def test_help_states_the_limits_and_so_does_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = " ".join(command(capsys, "serve", "--help").out.split())
     document = (Path(__file__).parents[2] / "docs" / "SERVE.md").read_text(encoding="utf-8")
     parser = Parser("serve", "Serve")
     add_flags(parser)
