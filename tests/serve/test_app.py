@@ -48,7 +48,7 @@ from kilonet.serve.refusal import Refusal
 from kilonet.serve.schema import ModelFacts
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
-from service import LIMITS, PNG, in_loop, png, service_of
+from service import LIMITS, PNG, in_loop, png, served_once, service_of
 
 JSON = {"content-type": "application/json"}
 
@@ -168,10 +168,9 @@ def test_a_failing_model_is_answered_in_one_line_and_raised_to_the_server(seven:
         def logits(self, pixels: Tensor) -> Tensor:
             raise ZeroDivisionError(pixels.shape)
 
-    model = load_model("best")
-    facts = describe_model(model, thread_safe(model), "best")
+    classifier, facts = served_once("best")
     metrics = Metrics(facts.classes)
-    service = application(Broken(model), facts, LIMITS, metrics)
+    service = application(Broken(classifier), facts, LIMITS, metrics)
     with TestClient(service, raise_server_exceptions=False) as opened:
         refused(opened.post("/predict", content=seven, headers=PNG), 500, "ZeroDivisionError")
         refused(opened.post("/predict/batch", files={"f": ("7.png", seven)}), 500, "ZeroDivisionError")

@@ -34,7 +34,7 @@ _CLIENTS = 8
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     flags = ("--max-seconds", str(SECONDS), "--max-bytes", "100000", "--max-requests", "16")
-    with running(tmp_path_factory.mktemp("service"), *flags) as started:
+    with running(tmp_path_factory.mktemp("service"), *flags, source="mcu") as started:
         yield started
 
 
@@ -286,7 +286,7 @@ def test_every_request_was_a_json_log_line_without_its_body(service: Process) ->
 
 def test_a_stderr_that_nobody_reads_blocks_no_request_and_no_shutdown() -> None:
     """More log lines than a pipe holds."""
-    words = [*KILONET, "serve", "best", "--port", "0"]
+    words = [*KILONET, "serve", "mcu", "--port", "0"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as unread:
         assert unread.stdout
         found = re.search(r":(\d+) ", unread.stdout.readline())
@@ -307,7 +307,7 @@ def test_a_stderr_that_nobody_reads_blocks_no_request_and_no_shutdown() -> None:
 
 @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
 def test_a_signal_ends_the_service_once_requests_are_answered(tmp_path: Path, seven: bytes, number: int) -> None:
-    with running(tmp_path, "--max-seconds", "5") as ending:
+    with running(tmp_path, "--max-seconds", "5", source="mcu") as ending:
         with socket.create_connection(("127.0.0.1", ending.port)) as idle, ThreadPoolExecutor(1) as thread:
             begun = threading.Event()
 
