@@ -110,10 +110,10 @@ def exported_best(shared_folder: Path, mnist: DataSet) -> Path:
 
 @pytest.fixture(scope="session")
 def small_folder(mnist: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2,000 and 500 real images as a folder of IDX files."""
+    """1,200 and 500 real images as a folder of IDX files."""
     train, test = (
         (part.pixels[:count, 0].numpy(), part.labels[:count].to(torch.uint8).numpy())
-        for part, count in ((mnist.train, 2000), (mnist.test, 500))
+        for part, count in ((mnist.train, 1200), (mnist.test, 500))
     )
     return write_idx_folder(tmp_path_factory.mktemp("small"), train, test)
 

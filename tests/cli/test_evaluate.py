@@ -57,7 +57,7 @@ def test_folders_are_matched_to_the_names_that_a_model_has(
 def test_summary_tells_of_data_that_fit(small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = command(capsys, "summary", "best", "--data", small_folder)
     assert answer.out.splitlines()[-1] == (
-        f"Data: {small_folder}: 2,000 training and 500 test images, 1x28x28, 10 classes; they fit the network"
+        f"Data: {small_folder}: 1,200 training and 500 test images, 1x28x28, 10 classes; they fit the network"
     )
 
 

@@ -104,7 +104,7 @@ def mcu(mnist: DataSet, half: torch.Tensor) -> Integers:
 
 @pytest.fixture(scope="module")
 def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`mcu` with scales from 2,000 images. Tests must not change its files."""
+    """`mcu` with scales from 1,000 images. Tests must not change its files."""
     folder = tmp_path_factory.mktemp("export") / "mcu"
     export_onnx(load_model("mcu"), small, folder)
     return folder

@@ -24,7 +24,7 @@ from kilonet.utils.errors import CheckFailed, KilonetError
 
 @pytest.fixture(scope="module")
 def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`mcu` with scales from 2,000 images. Tests must not change its files."""
+    """`mcu` with scales from 1,000 images. Tests must not change its files."""
     folder = tmp_path_factory.mktemp("export") / "mcu"
     export_c(load_model("mcu"), small, folder)
     return folder

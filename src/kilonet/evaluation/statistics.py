@@ -6,8 +6,6 @@ They need nothing of `scipy.stats`, which takes 0.7 s to import: every training 
 import math
 from collections.abc import Sequence
 
-import scipy
-
 _STANDARD_NORMAL = 1.959963984540054
 """The 97.5th percentile of the standard normal distribution."""
 
@@ -39,8 +37,10 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
 
     Source: "Student" (W. S. Gosset), "The probable error of a mean", 1908.
     """
+    from scipy.special import stdtrit  # noqa: PLC0415
+
     mean, std = mean_and_std(values)
     if len(values) < 2:
         return math.nan, math.nan
-    half = float(scipy.special.stdtrit(len(values) - 1, 0.975)) * std / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 0.975)) * std / math.sqrt(len(values))
     return mean - half, mean + half
