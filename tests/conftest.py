@@ -21,6 +21,8 @@ from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
 from kilonet.cli import main
 from kilonet.data.datasets import DataSet, load_data
 from kilonet.export.html.browser import browser_path
+from kilonet.export.quantisation import QuantisationResult, quantise
+from kilonet.models.model import load_model
 from kilonet.training.run_folder import Run
 from kilonet.training.train import fit
 from kilonet.utils.capacity import cores
@@ -121,6 +123,12 @@ def small_folder(mnist: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def small(small_folder: Path) -> DataSet:
     return load_data(str(small_folder))
+
+
+@pytest.fixture(scope="session")
+def quantised_mcu(small: DataSet) -> QuantisationResult:
+    """The integers of `mcu` with scales from the small images, for exports whose choice of scales is not under test."""
+    return quantise(load_model("mcu"), small.train)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import torch
 from kilonet.data.datasets import FASHION, DataSet
 from kilonet.engines.native import native_unavailable_reason
 from kilonet.export.exporter import export_c, export_onnx
+from kilonet.export.quantisation import QuantisationResult
 from kilonet.models.model import load_model
 from kilonet.network.cost import network_cost
 from kilonet.recipe import load_recipe, parse_recipe
@@ -127,8 +128,11 @@ def test_the_example_of_a_recipe_is_one() -> None:
 
 
 @pytest.mark.skipif(native_unavailable_reason(load_recipe("mcu")) is not None, reason="no native engine")
-def test_all_that_classifies_is_checked_and_timed(small: DataSet, tmp_path: Path) -> None:
+def test_all_that_classifies_is_checked_and_timed(
+    small: DataSet, tmp_path: Path, quantised_mcu: QuantisationResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_mcu)
     import inference
 
     model, pixels = load_model("mcu"), small.test.pixels[:100].numpy()

@@ -29,7 +29,6 @@ from kilonet.export.integer import (
     integer_logits,
     rounding_half,
 )
-from kilonet.export.manifest import read_manifest
 from kilonet.export.onnx.float32 import float_graph
 from kilonet.export.onnx.int8 import int8_graph
 from kilonet.export.onnx.session import OnnxSession
@@ -103,18 +102,19 @@ def mcu(mnist: DataSet, half: torch.Tensor) -> Integers:
 
 
 @pytest.fixture(scope="module")
-def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`mcu` with scales from 1,000 images. Tests must not change its files."""
+def exported(small: DataSet, quantised_mcu: QuantisationResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`mcu` with scales from the small images. Tests must not change its files."""
     folder = tmp_path_factory.mktemp("export") / "mcu"
-    export_onnx(load_model("mcu"), small, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_mcu)
+        export_onnx(load_model("mcu"), small, folder)
     return folder
 
 
 @pytest.fixture
-def _quantised_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _quantised_once(quantised_mcu: QuantisationResult, monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the choice of scales, which takes seconds and is not under test."""
-    ready = QuantisationResult(read_manifest(exported).network, 0.99, 0.99, None, 10_000)
-    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: ready)
+    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_mcu)
 
 
 @pytest.fixture
@@ -366,6 +366,7 @@ def test_a_missing_library_is_told_before_the_work_begins(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.usefixtures("_quantised_once")
 def test_a_folder_with_another_form_is_verified_without_onnx(
     copied: Path, small: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,18 +23,19 @@ from kilonet.utils.errors import CheckFailed, KilonetError
 
 
 @pytest.fixture(scope="module")
-def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`mcu` with scales from 1,000 images. Tests must not change its files."""
+def exported(small: DataSet, quantised_mcu: QuantisationResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`mcu` with scales from the small images. Tests must not change its files."""
     folder = tmp_path_factory.mktemp("export") / "mcu"
-    export_c(load_model("mcu"), small, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_mcu)
+        export_c(load_model("mcu"), small, folder)
     return folder
 
 
 @pytest.fixture
-def _quantised_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _quantised_once(quantised_mcu: QuantisationResult, monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the choice of scales, which takes seconds and is not under test."""
-    ready = QuantisationResult(read_manifest(exported).network, 0.99, 0.99, None, 10_000)
-    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: ready)
+    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_mcu)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from kilonet.data.datasets import DataSet
 from kilonet.export.exported_model import ExportedModel
 from kilonet.export.exporter import export_c
 from kilonet.export.onnx.session import OnnxSession
+from kilonet.export.quantisation import QuantisationResult
 from kilonet.models.calibration import Calibration
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import Classifier, Model, load_model
@@ -134,7 +135,10 @@ def test_a_trained_model_is_answered_by_its_float_graph(mnist: DataSet) -> None:
     np.testing.assert_allclose(thread_safe(model).logits(pixels), model.logits(pixels), atol=1e-4)
 
 
-def test_an_exported_folder_is_served_by_the_reference(small: DataSet, tmp_path: Path) -> None:
+def test_an_exported_folder_is_served_by_the_reference(
+    small: DataSet, tmp_path: Path, quantised_mcu: QuantisationResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_mcu)
     export_c(load_model("mcu"), small, tmp_path)
     exported = ExportedModel(tmp_path)
     classifier = thread_safe(exported)
