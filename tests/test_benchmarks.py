@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -11,7 +12,6 @@ import pytest
 import torch
 
 from kilonet.data.datasets import FASHION, DataSet
-from kilonet.engines.native import native_unavailable_reason
 from kilonet.export.exporter import export_c, export_onnx
 from kilonet.export.quantisation import QuantisationResult
 from kilonet.models.model import load_model
@@ -28,6 +28,11 @@ import own_digits  # noqa: E402
 import scaling  # noqa: E402
 import start_time  # noqa: E402
 import train_speed  # noqa: E402
+
+# Compiled in the tests, not when they are collected: by one of their processes, and into the cache of this run.
+NEEDS_COMPILER = pytest.mark.skipif(
+    not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="no C++ compiler"
+)
 
 
 def test_the_pages_are_as_generated(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +103,7 @@ def test_training_takes_so_many_operations() -> None:
     assert train_speed.training_flops(model) == 2 * (3 * 1_498_880 - 60_840) == 8_871_600
 
 
-@pytest.mark.skipif(native_unavailable_reason(load_recipe("mcu")) is not None, reason="no native engine")
+@NEEDS_COMPILER
 def test_all_passes_of_the_convolutions_are_timed() -> None:
     model = load_recipe("mcu").model
     times = kernel_speed.pass_times(model, "float32", 32, 1)
@@ -107,7 +112,7 @@ def test_all_passes_of_the_convolutions_are_timed() -> None:
     assert all(0.1 < one.gflops < 10_000 for one in times)
 
 
-@pytest.mark.skipif(native_unavailable_reason(load_recipe("mcu")) is not None, reason="no native engine")
+@NEEDS_COMPILER
 def test_a_start_is_timed_from_its_beginning(tmp_path: Path) -> None:
     cold, warm = start_time.first_step(str(tmp_path)), start_time.first_step(str(tmp_path))
     assert 0 < warm[1] < warm[0] < cold[0]
@@ -127,7 +132,7 @@ def test_the_example_of_a_recipe_is_one() -> None:
     assert recipe.model.parameters <= 8000
 
 
-@pytest.mark.skipif(native_unavailable_reason(load_recipe("mcu")) is not None, reason="no native engine")
+@NEEDS_COMPILER
 def test_all_that_classifies_is_checked_and_timed(
     small: DataSet, tmp_path: Path, quantised_mcu: QuantisationResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
