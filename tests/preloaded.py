@@ -36,6 +36,13 @@ def nothing() -> None:
     """Do nothing."""
 
 
+def compile_fast() -> None:
+    """Compile the native engine without optimisation, in the process that calls this."""
+    from kilonet.engines.native import build
+
+    build._FLAGS = build._FLAGS.replace("-O3", "-O0")
+
+
 class Started:
     """A started command, killed at the end of its `with` block if it still runs then."""
 

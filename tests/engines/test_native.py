@@ -30,7 +30,7 @@ from kilonet.network.module import Network, initial_network
 from kilonet.recipe import Recipe, load_recipe, parse_recipe
 from kilonet.training.train import scheduled_rate
 from kilonet.utils.errors import KilonetError
-from preloaded import Started
+from preloaded import Started, compile_fast
 from reference import Reference
 
 pytestmark = pytest.mark.skipif(
@@ -451,7 +451,7 @@ def test_many_processes_build_at_once(tmp_path: Path, small_folder: Path, monkey
     monkeypatch.setenv("KILONET_CACHE", str(tmp_path))
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(tiny_recipe(small_folder, engine="native", epochs=1).to_toml(), encoding="utf-8")
-    runs = [Started("train", recipe, "--out", tmp_path / name) for name in ("first", "second")]
+    runs = [Started("train", recipe, "--out", tmp_path / name, before=compile_fast) for name in ("first", "second")]
     for run in runs:
         with run:
             answer = run.end()
