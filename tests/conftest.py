@@ -1,5 +1,6 @@
 """Options and data that all tests share."""
 
+import gc
 import os
 
 # Before torch is imported: the tests share the machine with one another's processes, and tiny networks gain nothing
@@ -20,12 +21,18 @@ from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
 from kilonet.cli import main
 from kilonet.data.datasets import DataSet, load_data
 from kilonet.export.html.browser import browser_path
+from kilonet.export.quantisation import QuantisationResult, quantise
+from kilonet.models.model import load_model
 from kilonet.training.run_folder import Run
 from kilonet.training.train import fit
 from kilonet.utils.capacity import cores
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+# Nearly all objects are modules' and tests', which live as long as the process: a fifth of collecting the tests was
+# looking through them again and again.
+gc.set_threshold(50_000, 20, 100)
 
 # The same examples every time, however slow the machine.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
@@ -90,25 +97,25 @@ def mnist() -> DataSet:
 
 @pytest.fixture(scope="session")
 def exported_best(shared_folder: Path, mnist: DataSet) -> Path:
-    """The page of `best`, exported on a fifth of the training images; read-only, shared by all processes."""
+    """The page of `best`, exported on a tenth of the training images; read-only, shared by all processes."""
     folder = shared_folder / "exported-best"
     with FileLock(shared_folder / "exported-best.lock"):
         if not folder.is_dir():
             train, test = (
                 (part.pixels[:count, 0].numpy(), part.labels[:count].to(torch.uint8).numpy())
-                for part, count in ((mnist.train, 12_000), (mnist.test, 2_000))
+                for part, count in ((mnist.train, 6_000), (mnist.test, 1_000))
             )
-            data = write_idx_folder(shared_folder / "mnist-12000", train, test)
+            data = write_idx_folder(shared_folder / "mnist-6000", train, test)
             assert main(["export", "best", "--to", "html", "--out", str(folder), "--data", str(data)]) == 0
     return folder
 
 
 @pytest.fixture(scope="session")
 def small_folder(mnist: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2,000 and 500 real images as a folder of IDX files."""
+    """1,200 and 500 real images as a folder of IDX files."""
     train, test = (
         (part.pixels[:count, 0].numpy(), part.labels[:count].to(torch.uint8).numpy())
-        for part, count in ((mnist.train, 2000), (mnist.test, 500))
+        for part, count in ((mnist.train, 1200), (mnist.test, 500))
     )
     return write_idx_folder(tmp_path_factory.mktemp("small"), train, test)
 
@@ -116,6 +123,12 @@ def small_folder(mnist: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def small(small_folder: Path) -> DataSet:
     return load_data(str(small_folder))
+
+
+@pytest.fixture(scope="session")
+def quantised_mcu(small: DataSet) -> QuantisationResult:
+    """The integers of `mcu` with scales from the small images, for exports whose choice of scales is not under test."""
+    return quantise(load_model("mcu"), small.train)
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ TINY_LAYERS = ("conv 4", "maxpool 2", "conv 8", "maxpool 2", "conv 8", "gap", "p
 
 
 def tiny_recipe(data: Path | str = "mnist", **changes: Any) -> Recipe:
-    """Return a recipe that trains 2,000 images in a fraction of a second, with dropout, EMA and augmentation."""
+    """Return a recipe that trains some images in a fraction of a second, with dropout, EMA and augmentation."""
     table = {
         "model": {"layers": TINY_LAYERS, "dropout": 0.05},
         "train": {"epochs": 2, "batch_size": 64, "ema": 0.9},

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from helpers import Answer
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_TRAINING = ("kilonet.training.launch", "kilonet.engines.native.engine", "scipy.stats")
+_TRAINING = ("kilonet.training.launch", "kilonet.engines.native.engine")
 
 
 def _run(words: list[str], folder: Path, environment: dict[str, str], output: Path, before: Callable[[], None]) -> None:
@@ -34,6 +34,13 @@ def _run(words: list[str], folder: Path, environment: dict[str, str], output: Pa
 
 def nothing() -> None:
     """Do nothing."""
+
+
+def compile_fast() -> None:
+    """Compile the native engine without optimisation, in the process that calls this."""
+    from kilonet.engines.native import build
+
+    build._FLAGS = build._FLAGS.replace("-O3", "-O0")
 
 
 class Started:

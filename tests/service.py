@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import io
 import json
 import re
@@ -20,13 +21,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helpers import KILONET
-from kilonet.models.model import load_model
+from kilonet.models.model import Classifier, load_model
 from kilonet.serve.app import application
 from kilonet.serve.classifiers import thread_safe
 from kilonet.serve.gate import Gate
 from kilonet.serve.limits import RequestLimits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.model_facts import describe_model
+from kilonet.serve.schema import ModelFacts
 
 Result = TypeVar("Result")
 
@@ -36,10 +38,16 @@ PNG = {"content-type": "image/png"}
 
 def service_of(source: str, limits: RequestLimits = LIMITS) -> Gate:
     """Return the application that serves a trained model."""
+    classifier, facts = served_once(source)
+    return application(classifier, facts, limits, Metrics(facts.classes))
+
+
+@functools.cache
+def served_once(source: str) -> tuple[Classifier, ModelFacts]:
+    """Return a trained model and what is said of it, once: a packaged one is scored on all test images."""
     model = load_model(source)
     classifier = thread_safe(model)
-    facts = describe_model(model, classifier, source)
-    return application(classifier, facts, limits, Metrics(facts.classes))
+    return classifier, describe_model(model, classifier, source)
 
 
 def png(pixels: NDArray[np.uint8], kind: str = "PNG") -> bytes:

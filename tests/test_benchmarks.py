@@ -2,17 +2,18 @@
 
 import json
 import re
-import subprocess
+import shutil
 import sys
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from kilonet.data.datasets import FASHION, DataSet
-from kilonet.engines.native import native_unavailable_reason
 from kilonet.export.exporter import export_c, export_onnx
+from kilonet.export.quantisation import QuantisationResult
 from kilonet.models.model import load_model
 from kilonet.network.cost import network_cost
 from kilonet.recipe import load_recipe, parse_recipe
@@ -28,9 +29,10 @@ import scaling  # noqa: E402
 import start_time  # noqa: E402
 import train_speed  # noqa: E402
 
-
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+# Compiled in the tests, not when they are collected: by one of their processes, and into the cache of this run.
+NEEDS_COMPILER = pytest.mark.skipif(
+    not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="no C++ compiler"
+)
 
 
 def test_the_pages_are_as_generated(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,10 +85,13 @@ def test_figures_of_two_exports_make_no_table(tmp_path: Path, monkeypatch: pytes
         docs.shipping_table("export.json verify.json")
 
 
-def test_the_homework_style_script_trains_the_homework_s_network() -> None:
-    done = run(str(BENCHMARKS / "homework_style.py"), "--images", "512", "--threads", "1")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+def test_the_homework_style_script_trains_the_homework_s_network(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["homework_style.py", "--images", "512", "--threads", "1"])
+    with torch.random.fork_rng():
+        homework_style.main()
+    result = json.loads(capsys.readouterr().out)
     assert result["images"] == 512
     assert len(result["seconds"]) == len(result["test_accuracy"]) == 1
     assert sum(parameter.numel() for parameter in homework_style.seed_network(0.1).parameters()) == 7662
@@ -98,7 +103,7 @@ def test_training_takes_so_many_operations() -> None:
     assert train_speed.training_flops(model) == 2 * (3 * 1_498_880 - 60_840) == 8_871_600
 
 
-@pytest.mark.skipif(native_unavailable_reason(load_recipe("mcu")) is not None, reason="no native engine")
+@NEEDS_COMPILER
 def test_all_passes_of_the_convolutions_are_timed() -> None:
     model = load_recipe("mcu").model
     times = kernel_speed.pass_times(model, "float32", 32, 1)
@@ -107,7 +112,7 @@ def test_all_passes_of_the_convolutions_are_timed() -> None:
     assert all(0.1 < one.gflops < 10_000 for one in times)
 
 
-@pytest.mark.skipif(native_unavailable_reason(load_recipe("mcu")) is not None, reason="no native engine")
+@NEEDS_COMPILER
 def test_a_start_is_timed_from_its_beginning(tmp_path: Path) -> None:
     cold, warm = start_time.first_step(str(tmp_path)), start_time.first_step(str(tmp_path))
     assert 0 < warm[1] < warm[0] < cold[0]
@@ -127,9 +132,12 @@ def test_the_example_of_a_recipe_is_one() -> None:
     assert recipe.model.parameters <= 8000
 
 
-@pytest.mark.skipif(native_unavailable_reason(load_recipe("mcu")) is not None, reason="no native engine")
-def test_all_that_classifies_is_checked_and_timed(small: DataSet, tmp_path: Path) -> None:
+@NEEDS_COMPILER
+def test_all_that_classifies_is_checked_and_timed(
+    small: DataSet, tmp_path: Path, quantised_mcu: QuantisationResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_mcu)
     import inference
 
     model, pixels = load_model("mcu"), small.test.pixels[:100].numpy()

@@ -9,6 +9,7 @@ import pytest
 
 import kilonet
 from helpers import command
+from kilonet.export.quantisation import QuantisationResult
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -129,8 +130,13 @@ def test_the_front_page_shows_what_train_prints(
 
 
 def test_the_front_page_shows_what_export_and_verify_print(
-    capsys: pytest.CaptureFixture[str], small_folder: Path, tmp_path: Path
+    capsys: pytest.CaptureFixture[str],
+    small_folder: Path,
+    tmp_path: Path,
+    quantised_mcu: QuantisationResult,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_mcu)
     folder = tmp_path / "exported"
     exported = command(capsys, "export", "mcu", "--to", "c", "--out", folder, "--data", small_folder)
     verified = command(capsys, "verify", folder, "--data", small_folder)

@@ -31,7 +31,7 @@ from kilonet.network.module import Network, initial_network
 from kilonet.recipe import Recipe, load_recipe, parse_recipe
 from kilonet.training.train import scheduled_rate
 from kilonet.utils.errors import KilonetError
-from preloaded import Started
+from preloaded import Started, compile_fast
 from reference import Reference
 
 pytestmark = pytest.mark.skipif(
@@ -452,7 +452,7 @@ def test_many_processes_build_at_once(tmp_path: Path, small_folder: Path, monkey
     monkeypatch.setenv("KILONET_CACHE", str(tmp_path))
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(tiny_recipe(small_folder, engine="native", epochs=1).to_toml(), encoding="utf-8")
-    runs = [Started("train", recipe, "--out", tmp_path / name) for name in ("first", "second")]
+    runs = [Started("train", recipe, "--out", tmp_path / name, before=compile_fast) for name in ("first", "second")]
     for run in runs:
         with run:
             answer = run.end()
@@ -694,7 +694,7 @@ def test_instructions_that_the_processor_lacks_are_refused(monkeypatch: pytest.M
 @pytest.mark.parametrize("macros", [[], ["-DKILONET_BFLOAT16"]], ids=["float32", "bfloat16"])
 def test_kernels_run_clean_under_sanitisers(tmp_path: Path, macros: list[str]) -> None:
     compiler = next(path for name in ("c++", "g++", "clang++") if (path := shutil.which(name)))
-    flags = ["-std=c++20", "-O1", "-w", "-pthread", "-march=native"]
+    flags = ["-std=c++20", "-O0", "-w", "-pthread", "-march=native"]
     flags += ["-fno-strict-aliasing", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     (tmp_path / "probe.cpp").write_text("int main() {}")
     probe = subprocess.run(

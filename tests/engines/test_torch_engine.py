@@ -263,12 +263,6 @@ def test_a_captured_step_takes_nothing_from_the_host(changes: dict[str, Any]) ->
         engine._step(indices, transforms)
 
 
-def test_adamw_may_be_captured() -> None:
-    """torch refuses to capture its step otherwise."""
-    groups = engine_of(tiny_recipe(optimizer="adamw"))._optimizer.param_groups
-    assert all(group["capturable"] for group in groups)
-
-
 class RunOnTheHost:
     """Stands in for `CapturedStep`: runs the step as often as recording does, and then at every call."""
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from helpers import command, hide, model_section, python, refusal, some_pixels
+from helpers import command, hide, model_section, refusal, some_pixels
 from kilonet.data.datasets import DataSet, Images
 from kilonet.export.exporter import export_c, export_onnx
 from kilonet.export.integer import (
@@ -29,7 +29,6 @@ from kilonet.export.integer import (
     integer_logits,
     rounding_half,
 )
-from kilonet.export.manifest import read_manifest
 from kilonet.export.onnx.float32 import float_graph
 from kilonet.export.onnx.int8 import int8_graph
 from kilonet.export.onnx.session import OnnxSession
@@ -103,18 +102,19 @@ def mcu(mnist: DataSet, half: torch.Tensor) -> Integers:
 
 
 @pytest.fixture(scope="module")
-def exported(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`mcu` with scales from 2,000 images. Tests must not change its files."""
+def exported(small: DataSet, quantised_mcu: QuantisationResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`mcu` with scales from the small images. Tests must not change its files."""
     folder = tmp_path_factory.mktemp("export") / "mcu"
-    export_onnx(load_model("mcu"), small, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_mcu)
+        export_onnx(load_model("mcu"), small, folder)
     return folder
 
 
 @pytest.fixture
-def _quantised_once(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _quantised_once(quantised_mcu: QuantisationResult, monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the choice of scales, which takes seconds and is not under test."""
-    ready = QuantisationResult(read_manifest(exported).network, 0.99, 0.99, None, 10_000)
-    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: ready)
+    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_mcu)
 
 
 @pytest.fixture
@@ -140,26 +140,29 @@ def test_the_int8_graph_says_what_the_integers_say_of_real_images(
     assert (np.abs(found - expected) >= 1e-4).any(1).mean() < 0.03
 
 
-def test_depthwise_networks_stay_within_what_verify_allows(mnist: DataSet) -> None:
-    model, pixels = load_model("best"), mnist.test.pixels[:2000]
-    network = integers(model, mnist.train.pixels[:2000])
-    found, expected = run(int8_graph(model, network), pixels), wanted(network, pixels)
+@pytest.fixture(scope="module")
+def best(mnist: DataSet) -> IntegerNetwork:
+    """`best` with scales chosen on 1,000 images."""
+    return integers(load_model("best"), mnist.train.pixels[:1000])
+
+
+def test_depthwise_networks_stay_within_what_verify_allows(best: IntegerNetwork, mnist: DataSet) -> None:
+    pixels = mnist.test.pixels[:2000]
+    found, expected = run(int8_graph(load_model("best"), best), pixels), wanted(best, pixels)
     assert int((found.argmax(1) != expected.argmax(1)).sum()) <= 1
     assert (np.abs(found - expected) >= 1e-4).mean() < 0.05
 
 
-def test_residuals_are_those_of_the_specification_to_the_bit(mnist: DataSet) -> None:
-    model = load_model("best")
-    network = integers(model, mnist.train.pixels[:500])
-    graph = int8_graph(model, network)
-    numbers = [n for n, one in enumerate(network.operations, 1) if getattr(one, "skip", None) is not None]
+def test_residuals_are_those_of_the_specification_to_the_bit(best: IntegerNetwork, mnist: DataSet) -> None:
+    graph = int8_graph(load_model("best"), best)
+    numbers = [n for n, one in enumerate(best.operations, 1) if getattr(one, "skip", None) is not None]
     assert numbers == [3, 5, 8]
     names = [f"{number + behind} quantised" for number in numbers for behind in (-1, 0)]
     graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     maps = session.run(names, {"pixels": mnist.test.pixels[:200].numpy()})
     for number, given, found in zip(numbers, maps[::2], maps[1::2], strict=True):
-        expected = execute_operation(network.operations[number - 1], given.transpose(0, 2, 3, 1))
+        expected = execute_operation(best.operations[number - 1], given.transpose(0, 2, 3, 1))
         assert np.array_equal(found.transpose(0, 2, 3, 1), expected), number
 
 
@@ -363,6 +366,7 @@ def test_a_missing_library_is_told_before_the_work_begins(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.usefixtures("_quantised_once")
 def test_a_folder_with_another_form_is_verified_without_onnx(
     copied: Path, small: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -446,8 +450,3 @@ def test_pixels_of_another_shape_are_refused(exported: Path) -> None:
         with pytest.raises(KilonetError) as error:
             session.logits(pixels)  # type: ignore[arg-type]
         refusal(error, "uint8 (N, 1, 28, 28)")
-
-
-def test_the_other_forms_need_no_onnx() -> None:
-    script = "import sys, kilonet.export.exporter, kilonet.export.verify; print('onnx' in sys.modules)"
-    assert python(script).out.strip() == "False"

@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import kilonet
-from helpers import PEAK, TINY_LAYERS, command, model_section, process, python, refusal, some_pixels
+from helpers import PEAK, TINY_LAYERS, command, model_section, python, refusal, some_pixels
 from kilonet.data.datasets import DataSet
 from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import FORMAT_VERSION, MAXIMUM_BYTES, MODEL_FILE, Model, load_model, model_path, serialise
 from kilonet.network.module import initial_network
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
+from preloaded import forked
 
 SECTION = model_section(*TINY_LAYERS)
 STATE = initial_network(SECTION, seed=1).state()
@@ -421,7 +422,7 @@ def test_every_command_refuses_a_damaged_model(
 
 def test_a_process_refuses_a_damaged_model(file: Path) -> None:
     file.write_bytes(GOOD[:-4])
-    process("evaluate", file).refused(file)
+    forked("evaluate", file).refused(file)
 
 
 @pytest.mark.parametrize(("name", "least"), [("best", 0.994), ("mcu", 0.994), ("baseline", 0.9914)])

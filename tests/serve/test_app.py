@@ -32,6 +32,7 @@ from kilonet.data.datasets import DataSet
 from kilonet.export.exported_model import ExportedModel
 from kilonet.export.exporter import export_c
 from kilonet.export.onnx.session import OnnxSession
+from kilonet.export.quantisation import QuantisationResult
 from kilonet.models.calibration import Calibration
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import Classifier, Model, load_model
@@ -51,7 +52,7 @@ from kilonet.serve.refusal import Refusal
 from kilonet.serve.schema import ModelFacts
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
-from service import LIMITS, PNG, in_loop, png, service_of
+from service import LIMITS, PNG, in_loop, png, served_once, service_of
 
 JSON = {"content-type": "application/json"}
 
@@ -137,7 +138,10 @@ def test_a_trained_model_is_answered_by_its_float_graph(mnist: DataSet) -> None:
     np.testing.assert_allclose(thread_safe(model).logits(pixels), model.logits(pixels), atol=1e-4)
 
 
-def test_an_exported_folder_is_served_by_the_reference(small: DataSet, tmp_path: Path) -> None:
+def test_an_exported_folder_is_served_by_the_reference(
+    small: DataSet, tmp_path: Path, quantised_mcu: QuantisationResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_mcu)
     export_c(load_model("mcu"), small, tmp_path)
     exported = ExportedModel(tmp_path)
     classifier = thread_safe(exported)
@@ -171,10 +175,9 @@ def test_a_failing_model_is_answered_in_one_line_and_raised_to_the_server(seven:
         def logits(self, pixels: Tensor) -> Tensor:
             raise ZeroDivisionError(pixels.shape)
 
-    model = load_model("best")
-    facts = describe_model(model, thread_safe(model), "best")
+    classifier, facts = served_once("best")
     metrics = Metrics(facts.classes)
-    service = application(Broken(model), facts, LIMITS, metrics)
+    service = application(Broken(classifier), facts, LIMITS, metrics)
     with TestClient(service, raise_server_exceptions=False) as opened:
         refused(opened.post("/predict", content=seven, headers=PNG), 500, "ZeroDivisionError")
         refused(opened.post("/predict/batch", files={"f": ("7.png", seven)}), 500, "ZeroDivisionError")

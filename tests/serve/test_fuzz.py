@@ -20,7 +20,7 @@ FAST, LONG = 60, 4_000
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     flags = ("--max-seconds", "0.4", "--max-bytes", "100000", "--max-pixels", "1000000")
-    with running(tmp_path_factory.mktemp("fuzzed"), *flags) as started:
+    with running(tmp_path_factory.mktemp("fuzzed"), *flags, source="mcu") as started:
         yield started
 
 

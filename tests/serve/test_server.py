@@ -20,7 +20,7 @@ from signal import SIGINT, SIGTERM
 import numpy as np
 import pytest
 
-from helpers import KILONET, command, process, python
+from helpers import KILONET, command, hide
 from kilonet.cli.flags import Parser
 from kilonet.cli.serve import add_flags
 from kilonet.data.datasets import DataSet
@@ -34,7 +34,7 @@ _CLIENTS = 8
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     flags = ("--max-seconds", str(SECONDS), "--max-bytes", "100000", "--max-requests", "16")
-    with running(tmp_path_factory.mktemp("service"), *flags) as started:
+    with running(tmp_path_factory.mktemp("service"), *flags, source="mcu") as started:
         yield started
 
 
@@ -286,7 +286,7 @@ def test_every_request_was_a_json_log_line_without_its_body(service: Process) ->
 
 def test_a_stderr_that_nobody_reads_blocks_no_request_and_no_shutdown() -> None:
     """More log lines than a pipe holds."""
-    words = [*KILONET, "serve", "best", "--port", "0"]
+    words = [*KILONET, "serve", "mcu", "--port", "0"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as unread:
         assert unread.stdout
         found = re.search(r":(\d+) ", unread.stdout.readline())
@@ -307,7 +307,7 @@ def test_a_stderr_that_nobody_reads_blocks_no_request_and_no_shutdown() -> None:
 
 @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
 def test_a_signal_ends_the_service_once_requests_are_answered(tmp_path: Path, seven: bytes, number: int) -> None:
-    with running(tmp_path, "--max-seconds", "5") as ending:
+    with running(tmp_path, "--max-seconds", "5", source="mcu") as ending:
         with socket.create_connection(("127.0.0.1", ending.port)) as idle, ThreadPoolExecutor(1) as thread:
             begun = threading.Event()
 
@@ -379,15 +379,15 @@ def test_bad_input_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], tm
         command(capsys, "serve", "best", "--port", str(taken.getsockname()[1])).refused("in use;", "--port")
 
 
-def test_a_missing_library_is_named_with_its_extra() -> None:
-    script = (
-        "import sys; sys.modules['uvicorn'] = None; from kilonet.cli import main; sys.exit(main(['serve', 'best']))"
-    )
-    python(script).refused("uvicorn", "pip install '.[serve]'")
+def test_a_missing_library_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hide(monkeypatch, "uvicorn", "kilonet.serve", "uvicorn")
+    command(capsys, "serve", "best").refused("uvicorn", "pip install '.[serve]'")
 
 
-def test_help_states_the_limits_and_so_does_the_document() -> None:
-    shown = " ".join(process("serve", "--help").out.split())
+def test_help_states_the_limits_and_so_does_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = " ".join(command(capsys, "serve", "--help").out.split())
     document = (Path(__file__).parents[2] / "docs" / "SERVE.md").read_text(encoding="utf-8")
     parser = Parser("serve", "Serve")
     add_flags(parser)

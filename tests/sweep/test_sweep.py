@@ -1,6 +1,7 @@
 """Whole sweeps on local Ray clusters: the same command continues after workers, nodes and drivers are killed."""
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -139,11 +140,19 @@ def test_a_driver_and_a_worker_are_killed_and_a_node_is_lost(cluster: Cluster, k
         for worker in at_work_in(first):
             os.kill(worker, signal.SIGSTOP)
         wait_until(lambda: len(epochs_of(second)) >= 1, driver)
-        raylet = cluster.head_node.all_processes["raylet"][0].process.pid
-        for worker in children(raylet, b"ray::ImplicitFunc"):
+        raylets = [one.all_processes["raylet"][0].process.pid for one in (cluster.head_node, node)]
+        at_work = [children(raylet, b"ray::ImplicitFunc") for raylet in raylets]
+        # On a busy machine the second would end before it is killed.
+        for worker in itertools.chain(*at_work):
+            os.kill(worker, signal.SIGSTOP)
+        for worker in at_work[0]:
             os.kill(worker, signal.SIGKILL)
         before = {folder: epochs_of(folder) for folder in (first, second)}
         cluster.remove_node(node, allow_graceful=False)
+        # A worker ends by itself when it sees that its node is gone.
+        for worker in at_work[1]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGCONT)
         assert all(len(epochs) < EPOCHS for epochs in before.values()), f"killed too late: {before}"
         answer = driver.end()
     assert answer.status == 0, answer.err

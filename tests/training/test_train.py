@@ -95,7 +95,7 @@ def test_the_callers_random_numbers_neither_matter_nor_change(small: DataSet, fi
 
 
 def test_it_learns_from_few_images_too(small: DataSet) -> None:
-    run = fit(tiny_recipe(epochs=6, dropout=0, rotation=0, shift=0), small)
+    run = fit(tiny_recipe(epochs=10, dropout=0, rotation=0, shift=0), small)
     losses = [metrics.train_loss for metrics in run.history]
     assert losses[-1] < losses[0]
     assert run.result.final.test_accuracy > 0.7
@@ -103,9 +103,9 @@ def test_it_learns_from_few_images_too(small: DataSet) -> None:
 
 def test_progress_is_told_everything(small: DataSet) -> None:
     events = RecordedEvents()
-    fit(tiny_recipe(batch_size=150), small, progress=events)
-    assert events.begun == [(0, 14), (1, 14)]
-    assert events.batches == [*range(14), *range(14)]
+    fit(tiny_recipe(batch_size=170), small, progress=events)
+    assert events.begun == [(0, 8), (1, 8)]
+    assert events.batches == [*range(8), *range(8)]
     assert events.scored == [("Test", 500), ("Test", 500)]
     assert events.stops == 1
 
@@ -117,7 +117,7 @@ def test_the_figures_of_an_epoch_are_those_of_its_images(small: DataSet, finishe
     assert final.test_loss == pytest.approx(loss, abs=1e-6)
     assert finished.result.correct == correct
     assert final.test_accuracy == correct / 500
-    assert final.learning_rate == scheduled_rate(finished.result.recipe.train, 63, 64)
+    assert final.learning_rate == scheduled_rate(finished.result.recipe.train, 37, 38)
 
 
 def test_the_mean_loss_and_the_correct_answers_are_scored() -> None:
@@ -133,9 +133,9 @@ def test_holdout_scores_images_that_it_does_not_train_on(small: DataSet) -> None
     events = RecordedEvents()
     run = fit(tiny_recipe(holdout=True, epochs=1), small, progress=events)
     assert run.result.scored == "Holdout"
-    assert run.result.scored_images == 333
-    assert events.scored == [("Holdout", 333)]
-    assert events.begun == [(0, math.ceil(1667 / 64))]
+    assert run.result.scored_images == 200
+    assert events.scored == [("Holdout", 200)]
+    assert events.begun == [(0, math.ceil(1000 / 64))]
     held = small.hold_out().test
     assert run.result.correct == loss_and_correct(run.model.logits(held.pixels), held)[1]
 
@@ -234,8 +234,8 @@ class BrokenEngine:
     [
         (math.nan, 0.0, "not a number in epoch 0, batch 0", 1),
         (math.inf, 0.0, "not a number in epoch 0, batch 0", 1),
-        (1.0, math.nan, "not a number in epoch 0", 32),
-        (9.9, 0.0, "no better than guessing", 64),
+        (1.0, math.nan, "not a number in epoch 0", 19),
+        (9.9, 0.0, "no better than guessing", 38),
     ],
 )
 def test_a_diverging_run_is_stopped(
@@ -243,6 +243,7 @@ def test_a_diverging_run_is_stopped(
 ) -> None:
     engine = BrokenEngine(loss, logit)
     monkeypatch.setattr(train, "make_engine", lambda *_: engine)
+    monkeypatch.setattr(train, "_LEAST_STEPS_JUDGED", 19)
     with pytest.raises(TrainingDiverged) as error:
         fit(tiny_recipe(epochs=15), small)
     refusal(error, words, "--learning-rate")
@@ -341,7 +342,8 @@ def test_a_diverged_run_keeps_its_last_good_epoch(
     with pytest.raises(KeyboardInterrupt):
         fit(tiny_recipe(small_folder), small, folder, StopAtEpoch(1))
     before = (folder / "checkpoint.safetensors").read_bytes()
-    monkeypatch.setattr(train, "_train_epoch", lambda *_: (0.1, Totals(1e9, 0, 2000)))
+    monkeypatch.setattr(train, "_LEAST_STEPS_JUDGED", 19)
+    monkeypatch.setattr(train, "_train_epoch", lambda *_: (0.1, Totals(1e9, 0, len(small.train))))
     with pytest.raises(KilonetError):
         resume(folder)
     assert (folder / "checkpoint.safetensors").read_bytes() == before

@@ -3,11 +3,14 @@
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
 from kilonet.data.augment import apply_transforms
 from kilonet.data.datasets import Images
@@ -52,7 +55,7 @@ class TorchEngine:
         self._final = copy.deepcopy(self._network) if recipe.train.ema else self._network
         self._learning_rate = torch.zeros((), device=self.device)
         self._average_share = torch.ones((), device=self.device)
-        self._optimizer = _make_optimizer(self._network, recipe.train, self._learning_rate)
+        self._optimizer = _Optimizer(self._network, recipe.train, self._learning_rate)
         self._loss = torch.zeros((), device=self.device)
         self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
         self._images = 0
@@ -97,7 +100,8 @@ class TorchEngine:
             with torch.no_grad():
                 teacher_logits = [teacher(pixels).float() for teacher in self._teachers]
         loss = functional.cross_entropy(logits, labels, label_smoothing=self._recipe.train.label_smoothing)
-        self._optimizer.zero_grad(set_to_none=self.device != "cuda")
+        # A captured graph writes them where they lie.
+        self._optimizer.clear_gradients(keep=self.device == "cuda")
         objective = distillation_loss(loss, logits, teacher_logits, self._recipe.distill) if teacher_logits else loss
         objective.backward()
         self._optimizer.step()
@@ -141,8 +145,7 @@ class TorchEngine:
         live = {f"network.{name}": tensor for name, tensor in self._network.state().items()}
         if self._final is not self._network:
             live |= {f"average.{name}": tensor for name, tensor in self._final.state().items()}
-        for name, parameter in self._network.named_parameters():
-            entries = self._optimizer.state[parameter]
+        for name, entries in self._optimizer.state.items():
             live |= {f"optimizer.{name}.{key}": value for key, value in entries.items()}
         return live
 
@@ -162,6 +165,92 @@ def distillation_loss(
     log_probabilities = (logits / distill.temperature).log_softmax(1)
     divergence = functional.kl_div(log_probabilities, targets, reduction="batchmean")
     return (1 - distill.weight) * label_loss + distill.weight * distill.temperature**2 * divergence
+
+
+class _Optimizer:
+    """SGD or AdamW by torch's functional form, with its state already made: all zeros, as both start.
+
+    The classes of `torch.optim` compute the same, but import torch's compiler, which takes a second and a half.
+    """
+
+    def __init__(self, network: nn.Module, train: TrainSection, learning_rate: Tensor) -> None:
+        """Make the optimiser of all parameters.
+
+        Args:
+            network: the network, on its device.
+            train: the optimiser's name and its constants.
+            learning_rate: a scalar on the same device, read at each step.
+        """
+        self._train = train
+        self._learning_rate = learning_rate
+        self._parameters: dict[str, Tensor] = dict(network.named_parameters())
+        self.state = {name: self._start(parameter) for name, parameter in self._parameters.items()}
+        """The state of each parameter, under the names that torch gives its parts."""
+
+    def _start(self, parameter: Tensor) -> dict[str, Tensor]:
+        if self._train.optimizer == "adamw":
+            zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            return {"step": torch.zeros((), device=parameter.device)} | zeros
+        return {"momentum_buffer": torch.zeros_like(parameter)} if self._train.momentum else {}
+
+    def clear_gradients(self, *, keep: bool) -> None:
+        """Set all gradients to zero, in place if they are to keep their memory."""
+        for parameter in self._parameters.values():
+            if keep and parameter.grad is not None:
+                parameter.grad.zero_()
+            else:
+                parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Change the parameters by their gradients; those of batch norms are not decayed."""
+        for decay, is_decayed in ((self._train.weight_decay, True), (0.0, False)):
+            names = [name for name, parameter in self._parameters.items() if (parameter.ndim > 1) == is_decayed]
+            parameters = [self._parameters[name] for name in names]
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            state = [self.state[name] for name in names]
+            if self._train.optimizer == "adamw":
+                self._adamw(parameters, gradients, state, decay)
+            else:
+                self._sgd(parameters, gradients, state, decay)
+
+    def _adamw(
+        self, parameters: list[Tensor], gradients: list[Tensor], state: list[dict[str, Tensor]], decay: float
+    ) -> None:
+        averages, squares, steps = ([one[key] for one in state] for key in ("exp_avg", "exp_avg_sq", "step"))
+        adamw(
+            parameters,
+            gradients,
+            averages,
+            squares,
+            [],
+            steps,
+            fused=True,
+            amsgrad=False,
+            beta1=self._train.momentum,
+            beta2=0.999,
+            lr=self._learning_rate,
+            weight_decay=decay,
+            eps=1e-8,
+            maximize=False,
+        )
+
+    def _sgd(
+        self, parameters: list[Tensor], gradients: list[Tensor], state: list[dict[str, Tensor]], decay: float
+    ) -> None:
+        sgd(
+            parameters,
+            gradients,
+            [one.get("momentum_buffer") for one in state],
+            fused=True,
+            weight_decay=decay,
+            momentum=self._train.momentum,
+            # The function takes a tensor as well, as the class does.
+            lr=cast("float", self._learning_rate),
+            dampening=0.0,
+            nesterov=self._train.momentum > 0,
+            maximize=False,
+        )
 
 
 class CapturedStep:
@@ -207,30 +296,6 @@ def _check_last_batch(recipe: Recipe, images: int) -> None:
             f"the last batch of {images:,} images would have one image, too few for batch norm on a 1x1 map; "
             f"change --batch-size {recipe.train.batch_size}"
         )
-
-
-def _make_optimizer(network: nn.Module, train: TrainSection, learning_rate: Tensor) -> torch.optim.Optimizer:
-    """Build the optimiser with its state already made: all zeros, as both optimisers start."""
-    groups = [
-        {"params": [weight for weight in network.parameters() if weight.ndim > 1], "weight_decay": train.weight_decay},
-        {"params": [weight for weight in network.parameters() if weight.ndim == 1], "weight_decay": 0.0},
-    ]
-    if train.optimizer == "adamw":
-        betas = train.momentum, 0.999
-        # torch refuses to capture a step of an AdamW that is not `capturable`; it changes nothing on other devices.
-        adamw = torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True, capturable=True)
-        for parameter in network.parameters():
-            adamw.state[parameter] = {
-                "step": torch.zeros((), device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
-        return adamw
-    sgd = torch.optim.SGD(groups, lr=learning_rate, momentum=train.momentum, nesterov=train.momentum > 0, fused=True)
-    if train.momentum:
-        for parameter in network.parameters():
-            sgd.state[parameter] = {"momentum_buffer": torch.zeros_like(parameter)}
-    return sgd
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """Fitting a model's confidence on images that it was not trained on."""
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from kilonet.evaluation.scoring import correct_predictions
 from kilonet.models.calibration import GREATEST_TEMPERATURE, LEAST_TEMPERATURE, Calibration, check_finite, energies
@@ -61,7 +61,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> f
         return GREATEST_TEMPERATURE
     if slope(high) <= 0:
         return LEAST_TEMPERATURE
-    return 1 / float(brentq(slope, low, high, xtol=1e-14))
+    return 1 / float(scipy.optimize.brentq(slope, low, high, xtol=1e-14))
 
 
 def _sure_from(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> float:

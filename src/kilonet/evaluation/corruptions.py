@@ -15,9 +15,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from skimage import feature
 from skimage.transform import AffineTransform, warp
 from skimage.util import random_noise
@@ -232,7 +232,7 @@ def corrupted(images: Images, name: str) -> Images:
 
 
 def _blurred(images: Floats, sigma: float) -> Floats:
-    return np.asarray(ndimage.gaussian_filter(images, (0, sigma, sigma), mode="nearest"))
+    return np.asarray(scipy.ndimage.gaussian_filter(images, (0, sigma, sigma), mode="nearest"))
 
 
 def _warped(images: Floats, matrix: Floats) -> Floats:

@@ -26,7 +26,7 @@ EXACT_FLOAT32 = 1 << 24
 """float32 holds every integer up to here."""
 _INT32 = (1 << 31) - 1
 _PIXEL = 255
-_BATCH = 50
+_BATCH = 16
 
 Pixels = NDArray[np.uint8]
 Sums = NDArray[np.int64]

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Floats = NDArray[np.float32]
 
@@ -69,12 +69,12 @@ def find_components(ink: Floats) -> Components:
 
 
 def _pieces(ink: Floats) -> tuple[NDArray[np.int32], list[_Piece]]:
-    labels, count = ndimage.label(ink > _FAINT, np.ones((3, 3)))
+    labels, count = scipy.ndimage.label(ink > _FAINT, np.ones((3, 3)))
     areas = np.bincount(labels.ravel(), ink.ravel(), count + 1)
     sure = np.bincount(labels[ink > _SURE], minlength=count + 1) > 0
     pieces = [
         _Piece(number, float(areas[number]), rows.start, rows.stop, columns.start, columns.stop)
-        for number, (rows, columns) in enumerate(ndimage.find_objects(labels), 1)
+        for number, (rows, columns) in enumerate(scipy.ndimage.find_objects(labels), 1)
         if sure[number]
     ]
     largest = max((piece.area for piece in pieces), default=0.0)
@@ -103,6 +103,6 @@ def _component(ink: Floats, labels: NDArray[np.int32], pieces: list[_Piece]) -> 
         slice(max(0, top - 1), max(piece.bottom for piece in pieces) + 1),
         slice(max(0, left - 1), max(piece.right for piece in pieces) + 1),
     )
-    own = ndimage.binary_dilation(np.isin(labels[box], [piece.number for piece in pieces]), np.ones((3, 3)))
+    own = scipy.ndimage.binary_dilation(np.isin(labels[box], [piece.number for piece in pieces]), np.ones((3, 3)))
     cut = np.where(own, ink[box], np.float32(0))
     return Component(cut, max(0, top - 1), max(0, left - 1), len(pieces))

@@ -5,9 +5,9 @@ when it is scaled down.
 """
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
 from kilonet.data.digits.frame import BOX, centred
 
@@ -54,7 +54,7 @@ def _with_width(ink: Floats, change: float) -> Floats:
     ink = np.pad(ink, margin)
     size = (ink.shape[1] * fine, ink.shape[0] * fine)
     inside = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BICUBIC)) > 0.5
-    distance = ndimage.distance_transform_edt(~inside) - ndimage.distance_transform_edt(inside)
+    distance = scipy.ndimage.distance_transform_edt(~inside) - scipy.ndimage.distance_transform_edt(inside)
     moved = np.clip(0.5 - distance + np.sign(distance) * 0.5 + change * fine / 2, 0, 1)
     return _cropped(moved.astype(np.float32)) if moved.max() > 0.5 else ink
 
