@@ -58,7 +58,8 @@ class Reference:
         assert isinstance(model, ModelSection)
         layers = network.layers
         assert isinstance(layers, torch.nn.Module)
-        values = (pixels.to(self.dtype) - 255 * model.mean) / (255 * model.std)
+        means, stds = (torch.tensor(values, dtype=self.dtype).view(-1, 1, 1) for values in (model.means, model.stds))
+        values = (pixels.to(self.dtype) - 255 * means) / (255 * stds)
         scores: Tensor = layers(values).flatten(1)
         return scores
 

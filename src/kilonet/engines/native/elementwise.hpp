@@ -179,6 +179,13 @@ struct GroupImages {
   const float* transforms[lanes];  // 2 x 3
 };
 
+constexpr int max_input_channels = 16;  // of `ModelSection.input`; mirrored by MAXIMUM_INPUT_CHANNELS in bindings.py
+
+// How a channel of the images is normalised: scale * pixel + shift.
+struct ChannelMaps {
+  float scale[max_input_channels], shift[max_input_channels];
+};
+
 // Bytes of scratch that `resample` needs: the images with a frame of zeros, and a few that loads of two bytes read past the
 // end.
 inline size_t frame_bytes(Shape shape) {
@@ -200,8 +207,8 @@ inline Vector clamped(Vector values, float highest) {
   return values < highest ? values : broadcast(highest);
 }
 
-// Augments and normalises the images: output = scale * (bilinear sample, zero outside the image) + shift.
-inline void resample(Shape shape, const GroupImages& images, float scale, float shift, uint8_t* frames, Vector* output) {
+// Augments and normalises the images: output = scale * (bilinear sample, zero outside the image) + shift, by channel.
+inline void resample(Shape shape, const GroupImages& images, const ChannelMaps& maps, uint8_t* frames, Vector* output) {
   const size_t columns = shape.columns + 3, frame = (shape.rows + 3) * columns;
   Vector map[6];
   Mask start;
@@ -236,7 +243,8 @@ inline void resample(Shape shape, const GroupImages& images, float scale, float 
           return one + right * (__builtin_convertvector((Mask)(two >> 8), Vector) - one);
         };
         const Vector above = blend(upper);
-        output[c * shape.pitch() + y * shape.columns + x] = (above + below * (blend(lower) - above)) * scale + shift;
+        output[c * shape.pitch() + y * shape.columns + x] =
+            (above + below * (blend(lower) - above)) * maps.scale[c] + maps.shift[c];
       }
     }
 }

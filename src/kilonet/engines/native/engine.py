@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kilonet.engines.contract import Totals, average_share
-from kilonet.engines.native.bindings import TrainerSettings, TrainerTotals
+from kilonet.engines.native.bindings import TrainerSettings, TrainerTotals, by_channel
 from kilonet.engines.native.build import load_library, multiplies_bfloat16
 from kilonet.engines.native.codegen import value_ranges
 from kilonet.engines.native.teacher import NativeTeacher
@@ -110,8 +110,8 @@ class NativeEngine:
             weight_decay=train.weight_decay,
             smoothing=train.label_smoothing,
             dropout=model.dropout,
-            mean=model.means[0],
-            std=model.stds[0],
+            mean=by_channel(model.means),
+            std=by_channel(model.stds),
             temperature=self._recipe.distill.temperature,
             soft_weight=self._recipe.distill.weight if self._teachers else 0.0,
             seed=self._recipe.run.seed,

@@ -141,9 +141,12 @@ void Trainer::load(const Batch& batch, Group& group) {
     images.pixels[l] = there ? batch.pixels + (batch.indices ? batch.indices[image] : image) * bytes : nullptr;
     images.transforms[l] = there && batch.transforms ? batch.transforms + 6 * image : identity_map;
   }
-  const double scale = 1 / (255 * settings_.std);
-  resample(shape(0), images, (float)scale, (float)(-255 * settings_.mean * scale), group.scratch.frames.get(),
-           group.tensors);
+  ChannelMaps maps;
+  for (int c = 0; c < shape(0).channels; c++) {
+    const double scale = 1 / (255 * settings_.std[c]);
+    maps.scale[c] = (float)scale, maps.shift[c] = (float)(-255 * settings_.mean[c] * scale);
+  }
+  resample(shape(0), images, maps, group.scratch.frames.get(), group.tensors);
 }
 
 void Trainer::run_forward(const Batch& batch, Group& group, int begin, int end) {
@@ -452,8 +455,9 @@ const Vector* Trainer::soft_targets(Group& group) {
   Vector *input = group.scratch.teacher.get(), *logits = input + shape(0).vectors(), *targets = logits + classes;
   std::fill_n(targets, classes, Vector{});
   for (const TeacherNetwork& teacher : teachers_) {
-    for (size_t i = 0; i < shape(0).vectors(); i++)
-      input[i] = (float)teacher.scale * group.tensors[i] + (float)teacher.shift;
+    for (int c = 0; c < shape(0).channels; c++)
+      for (size_t i = c * shape(0).pitch(); i < (c + 1) * shape(0).pitch(); i++)
+        input[i] = (float)teacher.scale[c] * group.tensors[i] + (float)teacher.shift[c];
     const Status status = teacher.logits(teacher.trainer, thread, group.count, input, logits);
     if (status == out_of_memory) throw std::bad_alloc();
     if (status != done) throw std::runtime_error("a teacher's network failed");
