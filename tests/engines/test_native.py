@@ -156,6 +156,24 @@ def test_gradients_with_the_statistics_of_each_channel() -> None:
     check_gradients(coloured_recipe())
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_gradients_with_class_weights(smoothing: float) -> None:
+    check_gradients(coloured_recipe(class_weights=(0.2, 1, 3, 0.5, 20), label_smoothing=smoothing))
+
+
+def test_equal_class_weights_change_no_bit() -> None:
+    recipe = coloured_recipe(label_smoothing=0.1)
+    plain, weighted = native(recipe), native(recipe.replace(class_weights=(4.0,) * 5))
+    for engine in (plain, weighted):
+        train(engine, recipe, 3)
+    assert plain.take_totals() == weighted.take_totals()
+    assert helpers.same_tensors(plain.state(), weighted.state())
+
+
+def test_gradients_with_flips() -> None:
+    check_gradients(coloured_recipe(flip=True, flip_vertical=True))
+
+
 def test_logits_with_the_statistics_of_each_channel() -> None:
     recipe = coloured_recipe()
     network = Network(recipe.model).eval()

@@ -157,9 +157,12 @@ def test_teachers_of_no_weight_change_no_bit() -> None:
     assert plain.take_totals() == taught.take_totals()
 
 
-def test_both_engines_learn_the_same_from_a_teacher(small: DataSet, finished: Run) -> None:
+@pytest.mark.parametrize("weights", [None, tuple(range(1, 11))])
+def test_both_engines_learn_the_same_from_a_teacher(
+    weights: tuple[int, ...] | None, small: DataSet, finished: Run
+) -> None:
     """The tolerance is the distance of torch's float32 from a loop in float64."""
-    recipe = tiny_recipe(dropout=0.0)
+    recipe = tiny_recipe(dropout=0.0, class_weights=weights or "none")
     start = {name: tensor.clone() for name, tensor in initial_network(recipe.model, 0).state().items()}
     model, images = finished.model, small.train
     native = NativeEngine(recipe, images.pixels, images.labels, start, 1, teachers=[model])

@@ -14,7 +14,8 @@ _BY_CHANNEL = ctypes.c_double * MAXIMUM_INPUT_CHANNELS
 
 class TrainerSettings(ctypes.Structure):
     _fields_: ClassVar[list[tuple[str, Any]]] = [
-        *((name, ctypes.c_void_p) for name in ("pixels", "labels", "values", "momentum", "second_moment", "average")),
+        *((name, ctypes.c_void_p) for name in ("pixels", "labels", "class_weights")),
+        *((name, ctypes.c_void_p) for name in ("values", "momentum", "second_moment", "average")),
         *((name, ctypes.c_double) for name in ("momentum_decay", "weight_decay", "smoothing", "dropout")),
         *((name, _BY_CHANNEL) for name in ("mean", "std")),
         *((name, ctypes.c_double) for name in ("temperature", "soft_weight")),

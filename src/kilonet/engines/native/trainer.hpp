@@ -18,6 +18,7 @@
 struct TrainerSettings {
   const uint8_t* pixels;
   const int64_t* labels;
+  const float* class_weights;  // null if all classes weigh the same
   float *values, *momentum, *second_moment, *average;  // second_moment is null without AdamW, average without one
   double momentum_decay, weight_decay, smoothing, dropout;
   double mean[max_input_channels], std[max_input_channels];  // of the training pixels, 0 to 1, by channel
@@ -114,6 +115,7 @@ class Trainer {
     const int64_t* indices;
     const float* transforms;
     int64_t count, step;
+    float weight_scale = 1;  // makes the images' weights one in the mean
     int64_t groups() const { return (count + lanes - 1) / lanes; }
   };
 
@@ -128,6 +130,8 @@ class Trainer {
   void backward_input(const Operation& operation, Group& group);
   void forward_norm(const Batch& batch, const Operation& operation, Group& group);
   void backward_norm(const Batch& batch, const Operation& operation, Group& group);
+  float weight_of(int64_t image) const;
+  float weight_scale(const int64_t* indices, int64_t count) const;
   LossSums compute_loss(const Batch& batch, Group& group);
   const Vector* soft_targets(Group& group);
   const Vector* padded_input(const Operation& operation, Group& group);
