@@ -16,7 +16,7 @@ from kilonet.data.section import AugmentSection
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded
-from kilonet.utils.schema import Fraction, ProperFraction, Schema, first_complaint
+from kilonet.utils.schema import Fraction, ProperFraction, Schema, first_complaint, shortened
 
 MAXIMUM_RECIPE_BYTES = 64 << 10
 
@@ -42,7 +42,7 @@ class TrainSection(Schema):
     )
     warmup: ProperFraction = Field(0.2, description="share of all steps in which the learning rate rises from zero")
     label_smoothing: ProperFraction = Field(0.0, description="share of the target spread evenly over the classes")
-    class_weights: Literal["balanced"] | ClassWeights | None = Field(
+    class_weights: ClassWeights | Literal["balanced"] | None = Field(
         None,
         description="what an image counts in the loss: 'balanced' gives every class the same share, numbers are a "
         "weight for each class; 'none' for none",
@@ -56,7 +56,7 @@ class TrainSection(Schema):
     def _one_word_is_no_list(cls, weights: Any) -> Any:
         word = weights[0] if isinstance(weights, list | tuple) and len(weights) == 1 else weights
         if isinstance(word, str) and word not in ("balanced", "none"):
-            raise ValueError("give 'balanced', 'none' or a number for each class")
+            raise KilonetError(f"class_weights = {shortened(word)}: give 'balanced', 'none' or a number for each class")
         return None if word == "none" else word if isinstance(word, str) else weights
 
 

@@ -112,11 +112,10 @@ def _reading(annotation: Any) -> dict[str, Any]:
     if get_origin(annotation) is tuple:
         return {**_reading(arguments[0]), "nargs": "*" if Ellipsis in arguments else len(arguments)}
     # What is left is an optional value, such as `int | None`, or `float | tuple[float, ...]`, one value or several. Of
-    # `Literal["balanced"] | tuple[float, ...]`, words and numbers, the recipe checks the word.
+    # `tuple[float, ...] | Literal["balanced"]`, numbers or a word, the recipe checks the word.
     one, *several = (argument for argument in arguments if argument is not NoneType)
-    reading = _reading(one)
-    if "choices" in reading and several:
-        reading = {"type": _word_or_number, "metavar": "|".join([*reading["choices"], "X"])}
+    words = [word for argument in several if get_origin(argument) is Literal for word in get_args(argument)]
+    reading = {"type": _word_or_number, "metavar": "|".join([*words, "X"])} if words else _reading(one)
     return reading | ({"nargs": "+"} if several else {})
 
 
