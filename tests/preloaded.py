@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from helpers import Answer
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_TRAINING = ("kilonet.training.launch", "kilonet.engines.native.engine")
+_TRAINING = ("kilonet.training.launch", "kilonet.engines.native.engine", "scipy.stats")
 
 
 def _run(words: list[str], folder: Path, environment: dict[str, str], output: Path, before: Callable[[], None]) -> None:

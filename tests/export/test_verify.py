@@ -246,16 +246,15 @@ def test_a_missing_compiler_is_reported(exported: Path, small: DataSet, monkeypa
 
 
 def test_a_training_does_not_import_the_exports_nor_what_it_does_not_need(small_folder: Path, tmp_path: Path) -> None:
-    """The classes of `torch.optim` import torch's compiler, which takes 1.5 s, and `scipy.stats` takes 0.7 s.
-
-    Nor do the exports and `verify` import onnx before it is asked for.
+    """The classes of `torch.optim` import torch's compiler, which takes 1.5 s. Nor do the exports and
+    `verify` import onnx before it is asked for.
     """
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(tiny_recipe(small_folder, epochs=1).to_toml(), encoding="utf-8")
     script = """
 import sys, kilonet.cli
 assert kilonet.cli.main(["train", *sys.argv[1:]]) == 0
-needless = "kilonet.export", "onnx", "torch._dynamo", "torch._inductor", "scipy.stats", "scipy.ndimage", "matplotlib"
+needless = "kilonet.export", "onnx", "torch._dynamo", "torch._inductor", "matplotlib"
 print([name for name in needless if name in sys.modules])
 import kilonet.export.exporter, kilonet.export.verify
 print([name for name in ("onnx", "onnxruntime") if name in sys.modules])
