@@ -192,7 +192,8 @@ def part_of(text: str) -> PartName | None:
 
 def in_order(names: Sequence[str]) -> list[str]:
     """Return the names of classes in order: as numbers if all of them are, else as text."""
-    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
+    numbers = all(name.isdecimal() for name in names)
+    return sorted(names, key=lambda name: (int(name), name) if numbers else (0, name))
 
 
 def check_class_names(names: Sequence[str], source: object) -> None:
