@@ -83,7 +83,7 @@ def test_json_has_answers_and_skipped_files(folder: Path, capsys: pytest.Capture
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command(capsys, "predict", "best", tmp_path).refused(tmp_path, "no PNG, JPEG, BMP or WebP files")
+    command(capsys, "predict", "best", tmp_path).refused(tmp_path, "no PNG, JPEG, BMP, GIF, WebP or TIFF files")
 
 
 def test_a_row_is_read_with_line_and_objected_to_without(row: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,9 +167,10 @@ def test_photos_of_kinds_that_are_not_read_are_listed(folder: Path, capsys: pyte
     assert answer.status == 1
     assert len(answer.out.splitlines()) == 12
     *lines, last = answer.err.splitlines()
-    assert lines == [
-        f"kilonet: skipped: {folder / name}: by its suffix no PNG, JPEG, BMP or WebP file" for name in names
-    ]
+    assert lines[0].endswith("IMG_0001.HEIC: a photo of a kind that is not read; save it as JPEG")
+    assert all(
+        f"kilonet: skipped: {folder / name}: " in line for name, line in zip(sorted(names), sorted(lines), strict=True)
+    )
     assert last == "kilonet: 4 of 16 files could not be read"
     table = json.loads(command(capsys, "predict", "best", folder, "--json").out)
     assert [one["file"] for one in table["skipped"]] == [str(folder / name) for name in names]
