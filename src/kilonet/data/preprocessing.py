@@ -58,8 +58,8 @@ class Preprocessing:
         Returns:
             uint8 (channels, rows, columns). A picture of the input's own size is only converted to grey or colour.
         """
-        levels = picture if picture.dtype == np.uint8 else picture.round().astype(np.uint8)
-        image = self._resized(Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels))
+        levels = np.asarray(picture if picture.dtype == np.uint8 else picture.round(), np.uint8)
+        image = self._resized(levels)
         grey = self.shape[0] == 1
         pixels = np.atleast_3d(np.asarray(image.convert("L" if grey else "RGB"))).transpose(2, 0, 1)
         _, rows, columns = self.shape
@@ -71,15 +71,19 @@ class Preprocessing:
         whole[:, top:bottom, left:right] = pixels
         return whole
 
-    def _resized(self, image: Image.Image) -> Image.Image:
-        """Return an image in the size that it has within the input."""
-        size = self.shape[2], self.shape[1]
+    def _resized(self, levels: NDArray[np.uint8]) -> Image.Image:
+        """Return a picture, (rows, columns, channels), in the size that it has within the input."""
+        whole, size = (levels.shape[1], levels.shape[0]), (self.shape[2], self.shape[1])
+        left, top, right, bottom = 0, 0, *whole
         if self.resize == "pad":
-            left, top, right, bottom = pad_box(image.size, size)
-            size = right - left, bottom - top
-        # Cut out first: with `box` Pillow's filter would see the pixels beside the middle, too.
-        shown = image.crop(crop_box(image.size, size)) if self.resize == "crop" else image
-        return shown.resize(size, Image.Resampling.BILINEAR)
+            place = pad_box(whole, size)
+            size = place[2] - place[0], place[3] - place[1]
+        elif self.resize == "crop":
+            # Cut out first: with `box` Pillow's filter would see the pixels beside the middle, too.
+            left, top, right, bottom = crop_box(whole, size)
+        shown = levels[top:bottom, left:right]
+        image = Image.fromarray(shown[:, :, 0] if shown.shape[2] == 1 else shown)
+        return image.resize(size, Image.Resampling.BILINEAR)
 
 
 def crop_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:
