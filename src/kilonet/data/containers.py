@@ -43,7 +43,7 @@ class Container:
     content: bytes
     """A file of the same pixels without metadata."""
     size: tuple[int, int] | None = None
-    """Columns and rows where they must be known before Pillow opens the file, which is WebP's case."""
+    """Columns and rows of a JPEG or WebP file; WebP's must be known before Pillow opens the file."""
     orientation: int = _UPRIGHT
     """Exif's orientation, 1 to 8; 1 is upright."""
     scans: int = 1
@@ -104,6 +104,7 @@ def _open_png(content: bytes) -> Container:
 
 def _open_jpeg(content: bytes) -> Container:
     kept, exif, xmp, position, progressive = [_JPEG_START], b"", b"", 2, False
+    size = None
     while True:
         start = content.index(b"\xff", position)
         if start != position:
@@ -116,7 +117,7 @@ def _open_jpeg(content: bytes) -> Container:
             rest = _START_OF_SCAN + content[position:]
             scans = rest.count(_START_OF_SCAN)
             orientation = orientation_of(exif, xmp)
-            return Container("JPEG", b"".join([*kept, rest]), None, orientation, scans, progressive or scans > 1)
+            return Container("JPEG", b"".join([*kept, rest]), size, orientation, scans, progressive or scans > 1)
         if marker in _WITHOUT_LENGTH:
             continue
         (length,) = struct.unpack_from(">H", content, position)
@@ -125,7 +126,10 @@ def _open_jpeg(content: bytes) -> Container:
         segment = content[position + 2 : position + length]
         if marker in _PIXEL_SEGMENTS:
             kept.append(b"\xff" + bytes([marker]) + content[position : position + length])
-            progressive |= marker in _FRAMES and marker not in _SEQUENTIAL
+            if marker in _FRAMES:
+                progressive |= marker not in _SEQUENTIAL
+                rows, columns = struct.unpack_from(">xHH", segment)
+                size = columns, rows
         elif segment.startswith(_EXIF):
             exif = exif or segment[len(_EXIF) :]
         elif segment.startswith(_XMP):
