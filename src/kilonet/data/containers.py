@@ -126,15 +126,18 @@ def _open_jpeg(content: bytes) -> Container:
         segment = content[position + 2 : position + length]
         if marker in _PIXEL_SEGMENTS:
             kept.append(b"\xff" + bytes([marker]) + content[position : position + length])
-            if marker in _FRAMES:
-                progressive |= marker not in _SEQUENTIAL
-                rows, columns = struct.unpack_from(">xHH", segment)
-                size = columns, rows
+            progressive |= marker in _FRAMES and marker not in _SEQUENTIAL
+            size = _frame_size(segment) if marker in _FRAMES else size
         elif segment.startswith(_EXIF):
             exif = exif or segment[len(_EXIF) :]
         elif segment.startswith(_XMP):
             xmp = xmp or segment[len(_XMP) :]
         position += length
+
+
+def _frame_size(segment: bytes) -> tuple[int, int]:
+    rows, columns = struct.unpack_from(">xHH", segment)
+    return columns, rows
 
 
 def _open_webp(content: bytes) -> Container:
