@@ -79,7 +79,7 @@ def _write_c(manifest: Manifest, _: Callable[[], Model]) -> dict[str, bytes]:
 
 def _write_html(manifest: Manifest, _: Callable[[], Model]) -> dict[str, bytes]:
     facts = PageFacts(manifest.name, manifest.section.parameters, manifest.accuracies.get("html"))
-    return {PAGE_FILE: page_html(manifest.network, facts, manifest.metadata).encode()}
+    return {PAGE_FILE: page_html(manifest.network, manifest.section, facts, manifest.metadata).encode()}
 
 
 def _write_float(manifest: Manifest, trained: Callable[[], Model]) -> dict[str, bytes]:
