@@ -248,7 +248,9 @@ def test_the_camera_gives_a_picture_and_is_switched_off(filming: Browser, addres
 def test_a_camera_that_is_not_allowed_is_said(filming: Browser, address: str) -> None:
     with watched(filming, address, **DESKTOP) as page:
         page.evaluate(
-            "() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotAllowedError')); }"
+            """() => {
+              navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("", "NotAllowedError"));
+            }"""
         )
         page.get_by_role("button", name="Use the camera").click()
         expect(page.locator("#said")).to_have_text("The camera is not allowed here; choose a picture")

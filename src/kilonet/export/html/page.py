@@ -199,7 +199,7 @@ def _page_content(network: IntegerNetwork, section: ModelSection, facts: PageFac
         "calibration": (metadata.calibration or UNFITTED).model_dump(mode="json"),
         "preprocessing": preprocessing.model_dump(mode="json"),
     }
-    return replace(content, data=page_data(table), facts=[*footer_facts(facts), *_class_facts(metadata)])
+    return replace(content, data=page_data(table), facts=[*footer_facts(facts), *class_facts(metadata.names or ())])
 
 
 def _drawing_page(facts: PageFacts, names: Sequence[str]) -> PageContent:
@@ -254,12 +254,11 @@ def page_data(table: Mapping[str, Any]) -> str:
     return json.dumps(table, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _class_facts(metadata: Metadata) -> list[tuple[str, str]]:
-    if metadata.names is None:
-        return []
-    more = len(metadata.names) - _LISTED_CLASSES
-    listed = [*metadata.names[:_LISTED_CLASSES], *([f"and {more:,} more"] if more > 0 else [])]
-    return [("Classes", escape(", ".join(listed)))]
+def class_facts(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the names of the classes for the footer of a page, the first of many; nothing for no names."""
+    more = len(names) - _LISTED_CLASSES
+    listed = [*names[:_LISTED_CLASSES], *([f"and {more:,} more"] if more > 0 else [])]
+    return [("Classes", escape(", ".join(listed)))] if listed else []
 
 
 def hash_source(text: str) -> str:

@@ -157,6 +157,7 @@
   }
   byId("camera").addEventListener("click", startCamera);
   live.addEventListener("loadeddata", () => {
+    if (!live.srcObject) return;
     byId("take").hidden = false;
     byId("take").focus();
   });
