@@ -74,7 +74,8 @@ def trained_model(folder: Path, manifest: Manifest) -> Model:
 
 
 def _write_c(manifest: Manifest, _: Callable[[], Model]) -> dict[str, bytes]:
-    return {name: text.encode() for name, text in sources(manifest.network, manifest.metadata).items()}
+    texts = sources(manifest.network, manifest.section, manifest.metadata)
+    return {name: text.encode() for name, text in texts.items()}
 
 
 def _write_html(manifest: Manifest, _: Callable[[], Model]) -> dict[str, bytes]:
