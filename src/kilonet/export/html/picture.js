@@ -7,6 +7,7 @@
 
 (() => {
   const SHOWN = 512; // the longest side, in pixels, of the picture on the page
+  const NOTHING = { problem: "Nothing recognised yet" };
   const byId = (id) => document.getElementById(id);
   const network = JSON.parse(byId("network").textContent);
   const reader = makePictureReader(network);
@@ -48,7 +49,7 @@
   }
 
   function percent(share) {
-    return `${Math.min(Math.round(100 * share), share < 1 ? 99 : 100)} %`;
+    return `${Math.min(Math.round(100 * share), share < 1 ? 99 : 100)}\u00a0%`;
   }
 
   function showLine(line, label, shares) {
@@ -104,6 +105,7 @@
       const video = { facingMode: "environment", width: { ideal: 1280 }, height: { ideal: 720 } };
       const stream = await navigator.mediaDevices.getUserMedia({ video });
       if (number !== asked) return stop(stream);
+      show(null, { problem: "The camera is on" });
       live.srcObject = stream;
       stream.getVideoTracks()[0].addEventListener("ended", stopCamera);
       showCamera(true);
@@ -120,6 +122,7 @@
     stop(live.srcObject);
     live.srcObject = null;
     showCamera(false);
+    show(null, NOTHING);
     byId("camera").focus();
   }
 
@@ -175,10 +178,8 @@
   document.addEventListener("paste", (event) => take(event.clipboardData?.files));
   navigator.mediaDevices?.addEventListener?.("devicechange", offerCamera);
   offerCamera();
-  lines.forEach((line) => (line.hidden = true));
-  showSeen(null);
-  byId("class").textContent = "–";
-  byId("sure").textContent = "Nothing recognised yet";
+  show(null, NOTHING);
+  byId("said").textContent = ""; // nothing has happened
 
   /** `kilonet verify` and tests use this. */
   window.kilonet = Object.freeze({ ...reader, read });
