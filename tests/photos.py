@@ -52,6 +52,7 @@ def photo_files(columns: int, rows: int) -> Iterator[tuple[str, bytes]]:
     yield "turned.webp", written(image, "WebP", exif=exif(8), lossless=True)
     yield "progressive.jpg", written(image, "JPEG", quality=75, progressive=True)
     yield "full-colour.jpg", written(image, "JPEG", quality=95, subsampling=0)
+    yield "cmyk.jpg", written(image.convert("CMYK"), "JPEG")
     yield "grey.jpg", written(image.convert("L"), "JPEG")
     yield "lossy.webp", written(image, "WebP", quality=80)
     yield "plain.bmp", written(image, "BMP")

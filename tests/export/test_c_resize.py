@@ -236,8 +236,8 @@ def test_the_resizer_takes_the_bytes_that_the_docs_state(tmp_path: Path) -> None
 @needs_cross_compiler
 @needs_emulator
 def test_a_cortex_scales_as_predict_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    section = network(1, 16, 24, "pad")
-    frame, shown = framed(np.asarray(photo(160, 120)), BIG, 0)
+    section = network(1, 28, 28, "pad")
+    frame, shown = framed(np.asarray(photo(320, 240)), BIG, 0)
     write(section, tmp_path)
     levels = ",".join(map(str, frame.flatten()))
     (tmp_path / "images.h").write_text(
@@ -246,7 +246,7 @@ def test_a_cortex_scales_as_predict_does(tmp_path: Path, capsys: pytest.CaptureF
         f"static const uint8_t images[1][{frame.size}] = {{{{{levels}}}}};\n"
         "static void resized(const uint8_t *frame, int32_t *logits)\n{\n"
         "    static kilonet_resizer resizer;\n    static uint8_t pixels[KILONET_PIXELS];\n    int i;\n"
-        "    kilonet_resize(&resizer, frame, 160, 120, 320, KILONET_RGB565_BIG, pixels);\n"
+        "    kilonet_resize(&resizer, frame, 320, 240, 640, KILONET_RGB565_BIG, pixels);\n"
         "    for (i = 0; i < KILONET_PIXELS; i++)\n        logits[i] = pixels[i];\n}\n"
         "#define kilonet_classify resized\n#undef KILONET_CLASSES\n#define KILONET_CLASSES KILONET_PIXELS\n",
         encoding="utf-8",
@@ -260,4 +260,4 @@ def test_a_cortex_scales_as_predict_does(tmp_path: Path, capsys: pytest.CaptureF
     wanted = Preprocessing.of(section).apply(shown)
     assert np.abs(found - wanted).max() <= 1
     with capsys.disabled():
-        print(f"\nresizing 160x120 to 24x16 on a cortex-m0: {int(lines[2]):,} instructions")
+        print(f"\nresizing 320x240 to 28x28 on a cortex-m0: {int(lines[2]):,} instructions")
