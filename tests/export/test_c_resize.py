@@ -1,6 +1,7 @@
 """The resizer of the C form: as `kilonet predict` scales a picture, within one grey level, from every kind of frame."""
 
 import contextlib
+import os
 import re
 import shutil
 import struct
@@ -18,6 +19,7 @@ from test_c import CORTEX, STRICT, integers, needs_cross_compiler, needs_emulato
 
 from kilonet.data.preprocessing import Preprocessing, Resize
 from kilonet.export.c import codegen
+from kilonet.export.integer import integer_logits
 from kilonet.network.section import ModelSection
 from photos import photo
 from strategies import images_for, model_of
@@ -191,8 +193,33 @@ def test_frames_over_the_limit_and_unknown_formats_are_refused(resizers: list[Re
 
 def test_a_network_of_other_channels_says_that_it_takes_no_pictures(tmp_path: Path) -> None:
     write(ModelSection(input=(2, 6, 5), layers=("gap", "pointwise 2")), tmp_path)
-    assert "neither grey pictures nor coloured ones" in run("gcc", "-c", "kilonet_resize.c", folder=tmp_path, status=1)
-    run("gcc", *STRICT, "-c", "model.c", folder=tmp_path)
+    (tmp_path / "user.c").write_text('#include "kilonet_resize.h"\n', encoding="utf-8")
+    assert "neither grey pictures nor coloured ones" in run("gcc", "-c", "user.c", folder=tmp_path, status=1)
+    run("gcc", *STRICT, "-c", "model.c", "kilonet_resize.c", "main.c", folder=tmp_path)
+
+
+def test_the_example_scales_a_picture_of_any_size(tmp_path: Path) -> None:
+    section = NETWORKS[1]
+    write(section, tmp_path)
+    sanitizers = "-fsanitize=address,undefined"
+    environment = {**os.environ, "CFLAGS": f"-O1 -Werror {sanitizers}", "LDFLAGS": sanitizers}
+    subprocess.run(["make", "-s"], cwd=tmp_path, env=environment, check=True, timeout=120)
+    network_ = integers(model_of(section, 0), images_for(section, 0, 8))
+    colours = np.asarray(photo(90, 70))
+    grey = colours[:, :, :1]
+    for picture, kind in ((colours, b"P6"), (grey, b"P5")):
+        head = b"%s\n%d %d\n255\n" % (kind, picture.shape[1], picture.shape[0])
+        (tmp_path / "photo").write_bytes(head + picture.tobytes())
+        logits = integer_logits(network_, Preprocessing.of(section).apply(picture)[None])[0]
+        lines = run(tmp_path / "classify", "photo", folder=tmp_path).splitlines()
+        assert lines[0] == str(logits.argmax())
+        assert max(abs(int(line.split()[1]) - logit) for line, logit in zip(lines[1:], logits, strict=True)) <= 2 ** (
+            network_.fraction_bits - 3
+        ), "levels that differ by one move the logits a little"
+        (tmp_path / "photo").write_bytes(head + picture.tobytes()[:-1])
+        assert "truncated" in run(tmp_path / "classify", "photo", folder=tmp_path, status=2)
+    (tmp_path / "photo").write_bytes(b"P6 5000 1 255\n")
+    assert "too long" in run(tmp_path / "classify", "photo", folder=tmp_path, status=2)
 
 
 @pytest.mark.parametrize("compiler", [("gcc", "-std=c99"), ("clang", "-std=c99"), ("g++", "-std=c++20", "-x", "c++")])

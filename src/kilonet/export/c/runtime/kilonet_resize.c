@@ -1,5 +1,10 @@
 /* See kilonet_resize.h. Rows and columns are scaled alike: of n pixels that show m of a frame, pixel i gets place j with
  * the weight max(0, 2 * max(m, n) - |(2 * j + 1) * n - (2 * i + 1) * m|), and is divided by the sum of its weights. */
+#include "model.h"
+
+/* A network that takes no pictures has nothing here. */
+#ifdef KILONET_RESIZE
+
 #include "kilonet_resize.h"
 
 static uint32_t larger(uint32_t one, uint32_t other)
@@ -196,3 +201,5 @@ int kilonet_resize(kilonet_resizer *resizer, const uint8_t *frame, uint32_t widt
         kilonet_resize_row(resizer, frame);
     return 1;
 }
+
+#endif
