@@ -148,6 +148,35 @@ def test_large_pictures_are_averaged_down(form: str) -> None:
     assert grey(picture).mean() == pytest.approx(SLOPE.mean(), abs=1)
 
 
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "WebP"])
+def test_every_pixel_is_kept_for_networks_of_other_images(form: str) -> None:
+    large = np.random.default_rng(0).integers(0, 256, (700, 1500, 3), np.uint8)
+    content = encoded(large, form, lossless=True)
+    picture = decode(content, "photo", evenly=True)
+    assert picture.values.dtype == np.uint8
+    with Image.open(io.BytesIO(content)) as opened:
+        np.testing.assert_array_equal(picture.values, np.asarray(opened.convert("RGB")))
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "WebP"])
+def test_a_picture_too_large_for_the_memory_is_scaled_down_by_a_whole_number(form: str) -> None:
+    large = np.kron(SLOPE, np.ones((500, 500), np.uint8))[:, :, None].repeat(3, 2)
+    each = 24 if form == "WebP" else 12
+    limits = DecodeLimits(memory=large.shape[0] * large.shape[1] * each - 1)
+    picture = decode(encoded(large, form, lossless=True), "photo", limits, evenly=True)
+    assert picture.values.shape[:2] == (-(-large.shape[0] // 2), -(-large.shape[1] // 2))
+    assert picture.values.mean() == pytest.approx(SLOPE.mean(), abs=1)
+
+
+def test_transparent_pixels_of_a_large_picture_become_paper() -> None:
+    layers = np.zeros((600, 400, 4), np.uint8)
+    for ink, paper in (((30, 20, 10), 255), ((230, 220, 210), 0)):
+        layers[300:500, 100:300] = *ink, 255
+        picture = decode(encoded(layers), "drawing", evenly=True)
+        assert (picture.values[:300] == paper).all()
+        assert tuple(picture.values[400, 200]) == ink
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

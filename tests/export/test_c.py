@@ -58,9 +58,14 @@ def sanitized_runtime(network: IntegerNetwork, folder: Path, target: str) -> Pat
     return folder / "runtime.o"
 
 
+def sources(network: IntegerNetwork) -> dict[str, str]:
+    # The section tells the header how to scale pictures, and no more.
+    return codegen.sources(network, model_section("gap", input=network.input_shape))
+
+
 def write(network: IntegerNetwork, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in codegen.sources(network).items():
+    for name, content in sources(network).items():
         (folder / name).write_text(content, encoding="utf-8")
     return folder
 
@@ -140,7 +145,7 @@ def wide_network() -> IntegerNetwork:
     )
     model = model_of(model_section(*layers, input=(3, 11, 13)), 5)
     network = integers(model, images_for(model.section, 5, 100))
-    source = codegen.sources(network)["model.c"]
+    source = sources(network)["model.c"]
     assert all(f".{table} = " in source for table in ("skip", "pad", "offset", "sums", "memory"))
     return network
 
@@ -236,7 +241,7 @@ def test_the_example_classifies_a_pgm_image(mcu: IntegerNetwork, mnist: DataSet,
 
 @needs_cross_compiler
 def test_the_footprint_is_what_the_linker_says(mcu: IntegerNetwork, tmp_path: Path) -> None:
-    found = footprint_of(mcu, codegen.sources(mcu))
+    found = footprint_of(mcu, sources(mcu))
     assert found.code is not None
     assert found.flash <= 12 << 10
     assert found.ram <= 4 << 10

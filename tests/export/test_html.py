@@ -501,13 +501,18 @@ def test_the_page_tells_the_network_by_name_and_figures(page: Page) -> None:
 
 
 def test_an_unknown_accuracy_is_not_claimed(best: IntegerNetwork) -> None:
-    assert "accuracy" not in page_html(best, PageFacts("mine", 7662)).split("<footer>")[1].split("</footer>")[0]
+    assert (
+        "accuracy"
+        not in page_html(best, load_model("best").section, PageFacts("mine", 7662))
+        .split("<footer>")[1]
+        .split("</footer>")[0]
+    )
 
 
 def test_a_name_is_text_and_nothing_else(chromium: Browser, best: IntegerNetwork, tmp_path: Path) -> None:
     name = """</title><script>alert(1)</script>"'$policy ${x} <b>"""
     path = tmp_path / PAGE_FILE
-    path.write_text(page_html(best, PageFacts(name, 7662)), encoding="utf-8")
+    path.write_text(page_html(best, load_model("best").section, PageFacts(name, 7662)), encoding="utf-8")
     with watched(chromium, path.as_uri()) as page:
         assert name in page.title()
         assert name in page.locator("footer").inner_text()
@@ -518,7 +523,9 @@ def test_parts_can_stand_in_a_page(best: IntegerNetwork) -> None:
         assert "</script" not in page_source(name).lower()
         assert "<!--" not in page_source(name)
     assert "<" not in page_source("page.css")
-    assert page_html(best, PageFacts("best", 7662)) == page_html(best, PageFacts("best", 7662))
+    assert page_html(best, load_model("best").section, PageFacts("best", 7662)) == page_html(
+        best, load_model("best").section, PageFacts("best", 7662)
+    )
 
 
 def test_bad_input_to_the_exporter_is_refused_in_one_line(

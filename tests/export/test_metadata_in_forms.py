@@ -1,6 +1,7 @@
 """Every exported form carries class names, the kind of images and the calibration, whatever the names are."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,16 +12,20 @@ from PIL import Image
 
 import kilonet
 from helpers import command
-from kilonet.data.datasets import DataSet
+from kilonet.data.datasets import DataSet, load_data
 from kilonet.data.digits.frame import is_laid_out
 from kilonet.export.exporter import export_model
+from kilonet.export.html.browser import network_and_interpreter
 from kilonet.export.manifest import read_manifest
 from kilonet.export.quantisation import quantise
 from kilonet.models.calibration import Calibration
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import Model
+from kilonet.network.section import ModelSection
+from kilonet.serve.model_facts import describe_model
 from kilonet.training.run_folder import Run
 from kilonet.utils.schema import Schema
+from strategies import model_of
 
 NAMES = (
     "un",
@@ -154,7 +159,7 @@ def test_the_example_prints_names_without_control_characters(exported: Path, tmp
         '#define main example\n#include "main.c"\n#undef main\n'
         "int main(void) { for (int i = 0; i < KILONET_CLASSES; i++) print_class(i), putchar(10); return 0; }\n"
     )
-    sources = ("names.c", "model.c", "kilonet_runtime.c", "kilonet_vectors.c")
+    sources = ("names.c", "model.c", "kilonet_runtime.c", "kilonet_vectors.c", "kilonet_resize.c")
     subprocess.run(["gcc", "-std=c99", *STRICT, "-o", "names", *sources], cwd=tmp_path, check=True, timeout=120)
     done = subprocess.run([tmp_path / "names"], capture_output=True, check=True, timeout=60).stdout.decode()
     assert done.splitlines() == ["u?[2J?n", *map(printed, NAMES[1:])]
@@ -205,6 +210,109 @@ def test_both_graphs_hold_the_metadata(exported: Path) -> None:
         assert json.loads(properties["kilonet.class_names"]) == list(NAMES)
         assert json.loads(properties["kilonet.reads_digits"]) is False
         assert Calibration.model_validate_json(properties["kilonet.calibration"]) == METADATA.calibration
+
+
+COLOURED = ModelSection(
+    input=(3, 12, 10),
+    layers=("conv 4", "maxpool 2", "gap", "pointwise 3"),
+    resize="pad",
+    mean=(0.2, 0.4, 0.6),
+    std=(0.3, 0.25, 0.2),
+)
+COLOURED_METADATA = Metadata(
+    names=("ant", "bee", "été"),
+    calibration=Calibration(temperature=1.75, sure_from=0.625, energy_from=-2.5, rejects=True),
+)
+STATED = {
+    "resize": "pad",
+    "resampling": "triangle",
+    "channels": "RGB",
+    "grey_weights": [19595, 38470, 7471],
+    "padding": [51, 102, 153],
+    "mean": [0.2, 0.4, 0.6],
+    "std": [0.3, 0.25, 0.2],
+}
+CALIBRATION = {"temperature": 1.75, "sure_from": 0.625, "energy_from": -2.5, "rejects": True}
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A named network of coloured pictures that are padded, in every form, and its data as class folders."""
+    folder = tmp_path_factory.mktemp("coloured")
+    random = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in COLOURED_METADATA.names or ():
+            (folder / "data" / part / name).mkdir(parents=True)
+            for number in range(20):
+                pixels = random.integers(0, 256, (12, 10, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / "data" / part / name / f"{number}.png")
+    model = model_of(COLOURED, 0).with_metadata(COLOURED_METADATA)
+    return export(model, load_data(str(folder / "data")), folder / "insects", "c", "html", "onnx"), folder / "data"
+
+
+def test_every_form_of_a_coloured_model_states_its_preprocessing(coloured: tuple[Path, Path]) -> None:
+    folder, _ = coloured
+    assert json.loads((folder / "model.json").read_text())["preprocessing"] == STATED
+    for name in ("model.onnx", "model-int8.onnx"):
+        properties = {entry.key: entry.value for entry in onnx.load(folder / name).metadata_props}
+        assert json.loads(properties["kilonet.preprocessing"]) == STATED
+        assert json.loads(properties["kilonet.calibration"]) == CALIBRATION
+        assert json.loads(properties["kilonet.class_names"]) == ["ant", "bee", "été"]
+    data, _ = network_and_interpreter(folder / "index.html")
+    page = json.loads(data)
+    assert (page["preprocessing"], page["calibration"], page["names"]) == (STATED, CALIBRATION, ["ant", "bee", "été"])
+    header = (folder / "model.h").read_text(encoding="ascii").splitlines()
+    for line in (
+        "#define KILONET_RESIZE KILONET_PAD",
+        "#define KILONET_PADDING {51, 102, 153}",
+        "#define KILONET_MEAN {0.2, 0.4, 0.6}",
+        "#define KILONET_STD {0.3, 0.25, 0.2}",
+        "#define KILONET_TEMPERATURE 1.75",
+        "#define KILONET_SURE_FROM 0.625",
+        "#define KILONET_ENERGY_FROM (-2.5)",
+        "#define KILONET_REJECTS 1",
+    ):
+        assert line in header
+    assert "19595 red + 38470 green + 7471 blue" in " ".join(header)
+    assert kilonet.load(folder).section == COLOURED
+
+
+def test_a_service_of_an_exported_folder_states_it_too(coloured: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_bytes((coloured[0] / "model.json").read_bytes())
+    model = kilonet.load(tmp_path)
+    facts = describe_model(model, model, str(tmp_path)).model_dump(mode="json")
+    assert (facts["preprocessing"], facts["calibration"]) == (STATED, CALIBRATION)
+    assert facts["classes"] == ["ant", "bee", "été"]
+
+
+def test_the_forms_of_a_coloured_model_are_verified(
+    coloured: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, data = coloured
+    answer = command(capsys, "verify", folder, "--data", data, "--json")
+    assert answer.status == 0, answer
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    for name, words in (
+        ("model.json", ('"resampling": "triangle"', '"resampling":  "triangle"')),
+        ("model.h", ("KILONET_RESIZE KILONET_PAD", "KILONET_RESIZE KILONET_CROP")),
+        ("kilonet_resize.c", ("32768", "32767")),
+    ):
+        text = (changed / name).read_text(encoding="utf-8")
+        assert words[0] in text
+        (changed / name).write_text(text.replace(*words), encoding="utf-8")
+    answer = command(capsys, "verify", changed, "--data", data, "--json")
+    assert answer.status == 1
+    assert set(json.loads(answer.out)["foreign"]) == {"model.json", "model.h", "kilonet_resize.c"}
+
+
+def test_a_manifest_of_an_earlier_version_has_no_preprocessing_and_is_read(
+    coloured: tuple[Path, Path], tmp_path: Path
+) -> None:
+    table = json.loads((coloured[0] / "model.json").read_text())
+    del table["preprocessing"]
+    (tmp_path / "model.json").write_text(json.dumps(table))
+    assert kilonet.load(tmp_path).section == COLOURED
 
 
 def test_all_forms_are_verified(exported: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

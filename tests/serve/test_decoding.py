@@ -83,7 +83,15 @@ def test_quick_files_are_small_pngs_by_their_head() -> None:
     assert not ImageFile(PHOTO.content).is_quick
     assert not ImageFile(png(np.random.default_rng(0).integers(0, 256, (200, 200), np.uint8))).is_quick
     large = ImageFile(png(np.zeros((2048, 2049), np.uint8)))
-    assert (large.is_large, large.is_quick, PHOTO.is_large) == (True, False, False)
+    assert (large.is_large(evenly=False), large.is_quick, PHOTO.is_large(evenly=False)) == (True, False, False)
+    # Of a network of other images, no file is scaled as it is read.
+    for form in ("JPEG", "WEBP", "BMP"):
+        small, photo = (ImageFile(png(np.zeros(shape, np.uint8), form)) for shape in ((64, 64), (2048, 2049)))
+        assert (small.is_large(evenly=True), photo.is_large(evenly=True), photo.is_large(evenly=False)) == (
+            False,
+            True,
+            False,
+        )
     for length in range(32):
         assert ImageFile(png(np.zeros((1, 1), np.uint8))[:length]).is_quick == (length >= 24)
 

@@ -12,7 +12,9 @@ from playwright.sync_api import Browser, Page, Response, Route, expect
 from browser import DESKTOP, PHONE, Point, draw, intruded, touch, watched
 from drawing_page import DIGITS, NOTHING, said, seen, shows
 from kilonet.data.datasets import DataSet
+from kilonet.data.preprocessing import preprocessing_facts
 from kilonet.export.html.page import page_source
+from kilonet.network.section import ModelSection
 from kilonet.serve import pages
 from kilonet.serve.schema import ModelFacts
 from service import Process, running
@@ -205,12 +207,15 @@ def test_names_are_text_and_scripts_are_shared() -> None:
         input=(1, 28, 28),
         classes=["0"],
         reads_digits=True,
+        preprocessing=preprocessing_facts(ModelSection(layers=("gap",)), reads_digits=True),
         sha256="",
         accuracy=None,
         calibration=None,
         kilonet="0",
     )
-    html = pages.drawing_page(facts).html
+    page = pages.front_page(facts)
+    assert page
+    html = page.html
     assert "<script>alert" not in html
     assert "Test accuracy" not in html
     for script in ("drawing.js", "app.js"):

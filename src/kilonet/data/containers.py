@@ -57,7 +57,7 @@ class Container:
     content: bytes
     """A file of the same pixels without metadata."""
     size: tuple[int, int] | None = None
-    """Columns and rows where they are known before Pillow opens the file, which WebP needs."""
+    """Columns and rows where they are known before Pillow opens the file, which WebP needs and JPEG files tell."""
     orientation: int = _UPRIGHT
     """Exif's orientation, 1 to 8; 1 is upright."""
     scans: int = 1
@@ -130,6 +130,7 @@ def _open_png(content: bytes) -> Container:
 
 def _open_jpeg(content: bytes) -> Container:
     kept, exif, xmp, position, progressive = [_JPEG_START], b"", b"", 2, False
+    size = None
     while True:
         start = content.index(b"\xff", position)
         if start != position:
@@ -142,7 +143,7 @@ def _open_jpeg(content: bytes) -> Container:
             rest = _START_OF_SCAN + content[position:]
             scans = rest.count(_START_OF_SCAN)
             orientation = orientation_of(exif, xmp)
-            return Container("JPEG", b"".join([*kept, rest]), None, orientation, scans, progressive or scans > 1)
+            return Container("JPEG", b"".join([*kept, rest]), size, orientation, scans, progressive or scans > 1)
         if marker in _WITHOUT_LENGTH:
             continue
         (length,) = struct.unpack_from(">H", content, position)
@@ -152,11 +153,17 @@ def _open_jpeg(content: bytes) -> Container:
         if marker in _PIXEL_SEGMENTS:
             kept.append(b"\xff" + bytes([marker]) + content[position : position + length])
             progressive |= marker in _FRAMES and marker not in _SEQUENTIAL
+            size = _frame_size(segment) if marker in _FRAMES else size
         elif segment.startswith(_EXIF):
             exif = exif or segment[len(_EXIF) :]
         elif segment.startswith(_XMP):
             xmp = xmp or segment[len(_XMP) :]
         position += length
+
+
+def _frame_size(segment: bytes) -> tuple[int, int]:
+    rows, columns = struct.unpack_from(">xHH", segment)
+    return columns, rows
 
 
 def _open_webp(content: bytes) -> Container:

@@ -9,6 +9,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,12 @@ _TIFF_PIXEL_BYTES = 8
 """How many more a pixel of a TIFF file takes: libtiff holds strips and tiles, which may be as large as the picture."""
 _COEFFICIENT_BYTES = 2
 """Bytes of a coefficient of a JPEG file with several scans: all of them are held at once."""
+_WHOLE_PIXEL_BYTES = 8
+"""How many more a pixel takes that is not scaled down: turned upright or laid on paper, and in an array."""
+_FACTORS = (1, 2, 4, 8)
+"""By what a picture is scaled down that is too large for its memory; a JPEG file is decoded so much smaller."""
+_STRIP = 256
+"""Rows that are laid on paper at once."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -67,10 +74,11 @@ class DecodeLimits:
 class Picture:
     """A decoded picture, upright."""
 
-    values: NDArray[np.float32]
-    """float32 (rows, columns, channels), 0 to 255, with 1 or 3 channels; see `decode` for its largest side."""
+    values: NDArray[np.float32] | NDArray[np.uint8]
+    """(rows, columns, channels), 0 to 255, with 1 or 3 channels: float32, or uint8 if it was decoded `evenly`."""
     grey: NDArray[np.uint8] | None
-    """uint8 (rows, columns): the pixels of an upright 8-bit grey file that was not scaled; None for other files."""
+    """uint8 (rows, columns): the pixels of an upright 8-bit grey file that was not scaled; None for others, and for
+    those decoded `evenly`."""
 
 
 def decode(
@@ -86,9 +94,9 @@ def decode(
         content: the file's bytes.
         name: the name of the file in messages.
         limits: the limits of the file.
-        evenly: scale a large picture down by a whole number, so that every pixel counts alike and scaling it again
-            gives the same levels as scaling the file does; a side is then below twice `WORKING_SIDE`. Otherwise a side
-            is at most `WORKING_SIDE`, as the finder of digits was measured with.
+        evenly: keep every pixel, for `Preprocessing.apply`. Only a picture too large for `limits.memory`, one of tens
+            of millions of pixels, is scaled down, by a whole number. Otherwise a side is at most `WORKING_SIDE`, as
+            the finder of digits was measured with.
 
     Raises:
         KilonetError: the file is of no format in `FORMATS`, over a limit, truncated or damaged.
@@ -118,10 +126,11 @@ def _decoded(content: bytes, name: str, limits: DecodeLimits, *, evenly: bool) -
         _check_passes(container.size, container, name, limits)
     with Image.open(io.BytesIO(container.content), formats=[container.form]) as image:
         _check_passes(image.size, container, name, limits)
-        _check_memory(image, container, name, limits)
+        size = image.size
+        reduced = _reduction(image, container, name, limits, evenly=evenly)
         if container.form == "PNG":
-            _check_png(container.content, image.size)
-        return _picture(image, container.orientation, evenly=evenly)
+            _check_png(container.content, size)
+        return _picture(image, container.orientation, reduced, evenly=evenly)
 
 
 def _check_passes(size: tuple[int, int], container: Container, name: str, limits: DecodeLimits) -> None:
@@ -132,24 +141,40 @@ def _check_passes(size: tuple[int, int], container: Container, name: str, limits
         raise KilonetError(f"{name}: too many scans for {columns}x{rows} pixels; save it as a baseline JPEG")
 
 
-def _check_memory(image: Image.Image, container: Container, name: str, limits: DecodeLimits) -> None:
-    """Check the memory that an image will take; a large JPEG file is decoded to fewer pixels.
+def _reduction(
+    image: Image.Image, container: Container, name: str, limits: DecodeLimits, *, evenly: bool
+) -> Callable[[Image.Image], Image.Image]:
+    """Return what scales an opened image down once it is decoded; a JPEG file is decoded to fewer pixels.
 
     Raises:
         KilonetError: it takes more than `limits.memory`.
     """
-    whole = image.width * image.height
-    if max(image.size) > WORKING_SIDE:
-        image.draft(None, (WORKING_SIDE, WORKING_SIDE))
+    width, height = image.size
+    whole = width * height
     each = _PIXEL_BYTES.get(image.mode, _OTHER_PIXEL_BYTES)
     each += _TRANSPARENT_PIXEL_BYTES if "transparency" in image.info else 0
     each += {"WebP": _WEBP_PIXEL_BYTES, "TIFF": _TIFF_PIXEL_BYTES}.get(container.form, 0)
-    needed = image.width * image.height * each
-    needed += whole * len(image.getbands()) * _COEFFICIENT_BYTES if container.is_progressive else 0
+    coefficients = whole * len(image.getbands()) * _COEFFICIENT_BYTES if container.is_progressive else 0
+    factor = 1
+    if evenly:
+        shrunk = container.form == "JPEG"
+        for factor in _FACTORS:
+            kept = whole // factor**2
+            needed = (kept if shrunk else whole) * each + kept * _WHOLE_PIXEL_BYTES + coefficients
+            if needed <= limits.memory:
+                break
+        if factor > 1:
+            image.draft(None, (max(1, width // factor), max(1, height // factor)))
+        factor = 1 if image.width < width else factor
+    else:
+        if max(image.size) > WORKING_SIDE:
+            image.draft(None, (WORKING_SIDE, WORKING_SIDE))
+        needed = image.width * image.height * each + coefficients
     if needed > limits.memory:
         raise KilonetError(
             f"{name}: decoding it takes {needed >> 20:,} MiB, over {limits.memory >> 20:,}; scale it down first"
         )
+    return partial(_evenly_reduced, factor=factor) if evenly else _reduced
 
 
 def _check_png(content: bytes, size: tuple[int, int]) -> None:
@@ -179,21 +204,24 @@ def _scanline_bytes(size: tuple[int, int], bits: int, one: tuple[int, int, int, 
     return rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
 
 
-def _picture(image: Image.Image, orientation: int, *, evenly: bool) -> Picture:
+def _picture(
+    image: Image.Image, orientation: int, reduced: Callable[[Image.Image], Image.Image], *, evenly: bool
+) -> Picture:
     """Return the picture of an opened image, which is decoded here."""
-    plain = image.mode == "L" and "transparency" not in image.info and max(image.size) <= WORKING_SIDE
+    plain = image.mode == "L" and "transparency" not in image.info and max(image.size) <= WORKING_SIDE and not evenly
     deep = image.mode.startswith("I")
-    reduced = _evenly_reduced if evenly else _reduced
     opaque = image if plain else _opaque(image, reduced)
     upright = opaque.transpose(_TURNS[orientation]) if orientation in _TURNS else opaque
     if plain:
         grey = np.array(upright)
         return Picture(grey.astype(np.float32)[:, :, None], grey)
-    values = np.asarray(upright, np.float32)
+    if evenly and not deep:
+        return Picture(np.atleast_3d(np.asarray(upright, np.uint8)), None)
+    values = np.atleast_3d(np.asarray(upright, np.float32))
     if deep:
         # 16-bit levels, Pillow's modes I;16 and I, are scaled to 0 to 255.
         values = values / np.float32(257)
-    return Picture(values if values.ndim == 3 else values[:, :, None], None)
+    return Picture(values.round().astype(np.uint8) if evenly else values, None)
 
 
 def _opaque(image: Image.Image, reduced: Callable[[Image.Image], Image.Image]) -> Image.Image:
@@ -205,13 +233,25 @@ def _opaque(image: Image.Image, reduced: Callable[[Image.Image], Image.Image]) -
         return reduced(image.convert("F"))
     if not image.has_transparency_data:
         return reduced(_as_mode(image, "L") if image.mode in ("1", "L") else _as_mode(image, "RGB"))
-    # Scaled first, which Pillow does with weighted colours: what follows takes far more memory a pixel.
-    layered = reduced(_as_mode(image, "RGBA"))
-    alpha = np.asarray(layered.getchannel("A"), np.float64)
-    weight = alpha.sum()
-    mean = (np.asarray(layered.convert("RGB").convert("L")) * alpha).sum() / weight if weight else 0
-    paper = Image.new("RGBA", layered.size, "white" if mean < 128 else "black")
-    return Image.alpha_composite(paper, layered).convert("RGB")
+    # Scaled first, which Pillow does with weighted colours.
+    return _laid_on_paper(reduced(_as_mode(image, "RGBA")))
+
+
+def _laid_on_paper(layered: Image.Image) -> Image.Image:
+    """Return an RGB image of an RGBA one, in strips: what happens here takes far more memory a pixel."""
+    strips = [(0, top, layered.width, min(top + _STRIP, layered.height)) for top in range(0, layered.height, _STRIP)]
+    ink = weight = 0
+    for strip in strips:
+        part = layered.crop(strip)
+        alpha = np.asarray(part.getchannel("A"), np.int64)
+        ink += int((np.asarray(part.convert("RGB").convert("L")) * alpha).sum())
+        weight += int(alpha.sum())
+    colour = "white" if ink < 128 * weight or not weight else "black"
+    whole = Image.new("RGB", layered.size)
+    for strip in strips:
+        part = layered.crop(strip)
+        whole.paste(Image.alpha_composite(Image.new("RGBA", part.size, colour), part).convert("RGB"), strip)
+    return whole
 
 
 def _as_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -227,9 +267,6 @@ def _reduced(image: Image.Image) -> Image.Image:
     return image.resize(size, Image.Resampling.BOX)
 
 
-def _evenly_reduced(image: Image.Image) -> Image.Image:
-    factor = max(image.size) // WORKING_SIDE
-    if factor <= 1:
-        return image
+def _evenly_reduced(image: Image.Image, factor: int) -> Image.Image:
     # Pillow averages what is left at the right and lower edges over fewer pixels.
-    return image.reduce(factor)
+    return image if factor == 1 else image.reduce(factor)

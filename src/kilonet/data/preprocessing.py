@@ -20,8 +20,12 @@ from PIL import Image
 from kilonet.network.operations import Shape
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
+from kilonet.utils.schema import Schema
 
 Resize = Literal["crop", "pad", "squash"]
+
+GREY_WEIGHTS = (19595, 38470, 7471)
+"""The weights of red, green and blue in a grey level, in 65,536ths, as Pillow has them."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,8 @@ class Preprocessing:
         Returns:
             uint8 (channels, rows, columns). A picture of the input's own size is only converted to grey or colour.
         """
-        levels = picture if picture.dtype == np.uint8 else picture.round().astype(np.uint8)
-        image = self._resized(Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels))
+        levels = np.asarray(picture if picture.dtype == np.uint8 else picture.round(), np.uint8)
+        image = self._resized(levels)
         grey = self.shape[0] == 1
         pixels = np.atleast_3d(np.asarray(image.convert("L" if grey else "RGB"))).transpose(2, 0, 1)
         _, rows, columns = self.shape
@@ -71,15 +75,58 @@ class Preprocessing:
         whole[:, top:bottom, left:right] = pixels
         return whole
 
-    def _resized(self, image: Image.Image) -> Image.Image:
-        """Return an image in the size that it has within the input."""
-        size = self.shape[2], self.shape[1]
+    def _resized(self, levels: NDArray[np.uint8]) -> Image.Image:
+        """Return a picture, (rows, columns, channels), in the size that it has within the input."""
+        whole, size = (levels.shape[1], levels.shape[0]), (self.shape[2], self.shape[1])
+        left, top, right, bottom = 0, 0, *whole
         if self.resize == "pad":
-            left, top, right, bottom = pad_box(image.size, size)
-            size = right - left, bottom - top
-        # Cut out first: with `box` Pillow's filter would see the pixels beside the middle, too.
-        shown = image.crop(crop_box(image.size, size)) if self.resize == "crop" else image
-        return shown.resize(size, Image.Resampling.BILINEAR)
+            place = pad_box(whole, size)
+            size = place[2] - place[0], place[3] - place[1]
+        elif self.resize == "crop":
+            # Cut out first: with `box` Pillow's filter would see the pixels beside the middle, too.
+            left, top, right, bottom = crop_box(whole, size)
+        shown = levels[top:bottom, left:right]
+        image = Image.fromarray(shown[:, :, 0] if shown.shape[2] == 1 else shown)
+        return image.resize(size, Image.Resampling.BILINEAR)
+
+
+class PreprocessingFacts(Schema):
+    """How a picture becomes numbers that the network computes with, for those who use it without Kilonet."""
+
+    resize: Resize | None
+    """What happens to a picture of another shape; None if a digit is searched for in it instead."""
+    resampling: Literal["triangle"] = "triangle"
+    """The filter: a triangle twice as wide as a pixel of the input, or of the picture where it is enlarged."""
+    channels: Literal["grey", "RGB"]
+    """What the channels of the input are, in order."""
+    grey_weights: tuple[int, int, int] = GREY_WEIGHTS
+    """The weights of red, green and blue in a grey level, in 65,536ths."""
+    padding: tuple[int, ...]
+    """The level that pads, for each channel, 0 to 255."""
+    mean: tuple[float, ...]
+    """The mean that is subtracted, for each channel, as a fraction of 255. Every exported form does this itself."""
+    std: tuple[float, ...]
+    """The standard deviation that divides, in the same unit."""
+
+
+def preprocessing_facts(section: ModelSection, *, reads_digits: bool) -> PreprocessingFacts | None:
+    """Return what every export says of a network's preprocessing; None for a network that takes no pictures.
+
+    Args:
+        section: the network.
+        reads_digits: whether a digit is searched for in a picture.
+    """
+    channels = section.input_shape[0]
+    if channels not in (1, 3):
+        return None
+    preprocessing = Preprocessing.of(section)
+    return PreprocessingFacts(
+        resize=None if reads_digits else preprocessing.resize,
+        channels="grey" if channels == 1 else "RGB",
+        padding=preprocessing.padding,
+        mean=section.means,
+        std=section.stds,
+    )
 
 
 def crop_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int, int, int]:

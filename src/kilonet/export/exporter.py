@@ -111,7 +111,7 @@ def export_c(
     with open_folder(folder, model) as target:
         quantised = quantise(model, data.train)
         manifest = _new_manifest(model, data, quantised.network)
-        sources = codegen.sources(quantised.network, model.metadata)
+        sources = codegen.sources(quantised.network, model.section, model.metadata)
         footprint = footprint_of(quantised.network, sources)
         footprint.check(max_flash, max_ram)
         files = _publish(target, manifest, {"c": footprint.as_json()}, model)

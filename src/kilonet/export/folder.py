@@ -32,6 +32,8 @@ _MARKS = {
     "kilonet_runtime.h": b"docs/INTEGER.md of Kilonet",
     "kilonet_runtime.c": b'#include "kilonet_runtime.h"',
     "kilonet_vectors.c": b'#include "kilonet_runtime.h"',
+    "kilonet_resize.h": b"/* Scales a camera's frame to the pixels of the network",
+    "kilonet_resize.c": b"/* See kilonet_resize.h.",
     "index.html": b'<meta name="generator" content="Kilonet ',
     "model.onnx": b"\x12\x07kilonet",
     "model-int8.onnx": b"\x12\x07kilonet",

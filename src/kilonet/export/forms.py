@@ -74,12 +74,13 @@ def trained_model(folder: Path, manifest: Manifest) -> Model:
 
 
 def _write_c(manifest: Manifest, _: Callable[[], Model]) -> dict[str, bytes]:
-    return {name: text.encode() for name, text in sources(manifest.network, manifest.metadata).items()}
+    texts = sources(manifest.network, manifest.section, manifest.metadata)
+    return {name: text.encode() for name, text in texts.items()}
 
 
 def _write_html(manifest: Manifest, _: Callable[[], Model]) -> dict[str, bytes]:
     facts = PageFacts(manifest.name, manifest.section.parameters, manifest.accuracies.get("html"))
-    return {PAGE_FILE: page_html(manifest.network, facts, manifest.metadata).encode()}
+    return {PAGE_FILE: page_html(manifest.network, manifest.section, facts, manifest.metadata).encode()}
 
 
 def _write_float(manifest: Manifest, trained: Callable[[], Model]) -> dict[str, bytes]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from kilonet.data.preprocessing import PreprocessingFacts, preprocessing_facts
 from kilonet.export.integer import (
     SPECIFICATION,
     IntegerAveragePooling,
@@ -77,6 +78,8 @@ class _ManifestSchema(Schema, strict=False):
     format: Literal["kilonet export"] = "kilonet export"
     specification: Literal[1] = 1
     model: ModelSection
+    preprocessing: PreprocessingFacts | None = None
+    """What `model` and `metadata` say of it, for others to read."""
     data: Annotated[str, Field(max_length=4096)] | None = None
     data_sha256: Annotated[str, Field(max_length=64)] | None = None
     label_pattern: Annotated[str, Field(max_length=200)] | None = None
@@ -128,10 +131,13 @@ def manifest_content(manifest: Manifest) -> bytes:
         {"pixels": base64.b64encode(image.tobytes()).decode("ascii"), "logits": row.tolist()}
         for image, row in zip(manifest.pixels, manifest.logits, strict=True)
     ]
+    digits = manifest.metadata.reads_digits(manifest.section.input_shape, manifest.section.classes)
+    preprocessing = preprocessing_facts(manifest.section, reads_digits=digits)
     table = {
         "format": "kilonet export",
         "specification": SPECIFICATION,
         "model": manifest.section.model_dump(mode="json", exclude_none=True),
+        "preprocessing": None if preprocessing is None else preprocessing.model_dump(mode="json"),
         "model_sha256": manifest.model_sha256,
         "kilonet": manifest.kilonet,
         "name": manifest.name,

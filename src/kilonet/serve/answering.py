@@ -110,10 +110,10 @@ class Answering:
 
     def _decode(self, file: ImageFile, job: _Job) -> Picture | None:
         try:
+            evenly = not self.classifier.reads_digits
             if job.body.is_quick:
-                evenly = not self.classifier.reads_digits
                 return decode(file.content, file.name, self.limits.decoding, evenly=evenly)
-            if not file.is_large:
+            if not file.is_large(evenly=evenly):
                 return self._decode_apart(file, job.deadline)
             if not self._large.acquire(timeout=max(0.0, job.deadline - monotonic())):
                 return None

@@ -124,12 +124,12 @@ def _add_information(app: FastAPI, facts: ModelFacts, metrics: Metrics) -> None:
 
 
 def _add_pages(app: FastAPI, facts: ModelFacts) -> None:
-    drawing = pages.drawing_page(facts) if facts.reads_digits else None
+    front = pages.front_page(facts)
     docs = pages.docs_page("openapi.json", app.title)
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return _page_response(drawing) if drawing else RedirectResponse("docs")
+        return _page_response(front) if front else RedirectResponse("docs")
 
     @app.get("/docs", include_in_schema=False)
     async def interface() -> Response:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from kilonet.serve.decoding import ImageFile
 from kilonet.serve.forms import FORM, files_of, malformed
 from kilonet.serve.limits import RequestLimits
 from kilonet.serve.refusal import Refusal, unreadable
-from kilonet.serve.schema import batch_schema, file_schema, pixels_schema
+from kilonet.serve.schema import COLOURS, batch_schema, file_schema, pixels_schema
 from kilonet.utils.extras import needed_from
 from kilonet.utils.schema import first_complaint
 
@@ -58,7 +59,7 @@ class BodyReader:
         self.limits = limits
         self.pixels, self.file = pixels_schema(shape), file_schema()
         self.several = batch_schema(shape, limits.images)
-        self._values = shape[1] * shape[2]
+        self._values = prod(shape)
 
     def image(self, content_type: str, content: bytes) -> Body:
         """Return the one image of a body.
@@ -109,19 +110,21 @@ class BodyReader:
         return [from_pixels(rows) for rows in _validate(self.several, fields).images]
 
 
-def from_pixels(rows: Sequence[Sequence[float]]) -> Picture:
-    """Return the picture of grey levels, 0 to 255, in rows of one length.
+def from_pixels(rows: Sequence[Any]) -> Picture:
+    """Return the picture of levels, 0 to 255: rows of grey ones, rows of colours, or three channels of rows.
 
     Raises:
         Refusal: the levels are from 0 to 1.
     """
-    grey = np.array(rows, np.uint8)
-    if grey.max() == 1:
+    levels = np.array(rows, np.uint8)
+    if levels.max() == 1:
         raise unreadable(f"no level in pixels is over 1; {_LEVELS}")
-    return Picture(grey.astype(np.float32)[:, :, None], grey)
+    if levels.ndim == 2:
+        return Picture(levels.astype(np.float32)[:, :, None], levels)
+    return Picture(levels if levels.shape[2] == COLOURS else levels.transpose(1, 2, 0), None)
 
 
-_LEVELS = "grey levels are whole numbers from 0 to 255: multiply those from 0 to 1 by 255 and round them"
+_LEVELS = "levels are whole numbers from 0 to 255: multiply those from 0 to 1 by 255 and round them"
 
 
 def _kind(content_type: str, content: bytes) -> str:

@@ -6,13 +6,14 @@ In threads, two files could keep all of them busy for minutes, in which no image
 import contextlib
 import multiprocessing
 import signal
+import struct
 from dataclasses import dataclass
 from math import prod
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from struct import unpack
 from time import monotonic
 
+from kilonet.data.containers import open_container
 from kilonet.data.decode import DecodeLimits, Picture, decode
 from kilonet.serve.refusal import Refusal, decoder_ended, unreadable
 from kilonet.utils.errors import KilonetError
@@ -36,16 +37,29 @@ class ImageFile:
         """Whether it takes little time whatever it holds: a PNG file of few bytes and few pixels, such as a digit's."""
         return len(self.content) <= _QUICK_BYTES and 0 < self._png_pixels <= _QUICK_PIXELS
 
+    def is_large(self, *, evenly: bool) -> bool:
+        """Return whether decoding it takes hundreds of megabytes.
+
+        Args:
+            evenly: as for `kilonet.data.decode.decode`; if not, only PNG files can, as others are scaled as they are
+                read.
+        """
+        return (self._pixels if evenly else self._png_pixels) > _LARGE_PIXELS
+
     @property
-    def is_large(self) -> bool:
-        """Whether it is a PNG file whose pixels take hundreds of megabytes; JPEG files are scaled as they are read."""
-        return self._png_pixels > _LARGE_PIXELS
+    def _pixels(self) -> int:
+        """The pixels by the file's head, or the most that a file of its length has without compression."""
+        try:
+            container = None if self._png_pixels else open_container(self.content)
+        except (ValueError, struct.error):
+            return 0  # Decoding will say what is wrong.
+        return self._png_pixels or (prod(container.size) if container and container.size else 8 * len(self.content))
 
     @property
     def _png_pixels(self) -> int:
         """The pixels of a PNG file by its head; 0 for other files."""
         size = self.content[len(_PNG_HEAD) :][:8]
-        return prod(unpack(">II", size)) if self.content.startswith(_PNG_HEAD) and len(size) == 8 else 0
+        return prod(struct.unpack(">II", size)) if self.content.startswith(_PNG_HEAD) and len(size) == 8 else 0
 
 
 class Decoder:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import kilonet
 from kilonet.data.datasets import load_data
+from kilonet.data.preprocessing import preprocessing_facts
 from kilonet.evaluation.scoring import evaluate
 from kilonet.export.exported_model import ExportedModel
 from kilonet.export.exporter import model_name
@@ -30,6 +31,7 @@ def describe_model(model: Model | ExportedModel, classifier: Classifier, source:
         input=section.input_shape,
         classes=class_names(metadata, section.classes),
         reads_digits=model.reads_digits,
+        preprocessing=preprocessing_facts(section, reads_digits=model.reads_digits),
         sha256=model.sha256,
         accuracy=_accuracy(model, classifier, source),
         calibration=metadata.calibration,

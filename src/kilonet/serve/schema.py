@@ -1,12 +1,15 @@
 """The JSON of requests and responses as pydantic models, which check what comes in and make the OpenAPI document."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Union
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
 
+from kilonet.data.preprocessing import PreprocessingFacts
 from kilonet.models.calibration import Calibration
 from kilonet.network.operations import Shape
 
+COLOURS = 3
+"""The channels of a coloured image."""
 Level = Annotated[int, Field(ge=0, le=255)]
 # JSON may write a whole number as 30 or as 30.0; true and "30" are refused.
 _GivenLevel = Annotated[float, Field(ge=0, le=255, multiple_of=1, strict=True)]
@@ -26,7 +29,8 @@ class PredictionResponse(BaseModel):
     )
     no_digit: str | None = Field(description="Why there is no digit; null if there is one.")
     seen: list[list[Level]] | list[list[list[Level]]] = Field(
-        description="What the network saw: rows of grey levels, light ink on black, or channels of such rows."
+        description="What the network saw: rows of grey levels, for digits light ink on black; or channels, red, green "
+        "and blue, of such rows."
     )
 
 
@@ -65,7 +69,10 @@ class ModelFacts(BaseModel):
     input: Shape = Field(description="Channels, rows and columns.")
     classes: list[str] = Field(description="The names of the classes, in order.")
     reads_digits: bool = Field(
-        description="Whether a digit is searched for in a photo; if not, images must have the input's size."
+        description="Whether a digit is searched for in a photo; if not, `preprocessing` says how it becomes the input."
+    )
+    preprocessing: PreprocessingFacts | None = Field(
+        description="How a picture becomes the input, and the input numbers; null for a network that takes no pictures."
     )
     sha256: str = Field(description="SHA-256 of the model's file.")
     accuracy: ModelAccuracy | None = Field(description="Null if unknown.")
@@ -90,7 +97,10 @@ def batch_schema(shape: Shape, max_images: int) -> type[BaseModel]:
 
 
 _CONFIG = ConfigDict(extra="forbid")
-_PIXELS = Field(description="Rows of grey levels, 0 to 255; dark ink on light paper or the reverse.")
+_PIXELS = Field(
+    description="Rows of levels, 0 to 255, of the input's size: grey ones, for digits dark ink on light paper or the "
+    "reverse; of a network for colours also [red, green, blue] in each place, or three channels of rows, as in `seen`."
+)
 _FILE: Any = Annotated[
     str,
     Field(description="A PNG, JPEG, BMP or WebP file as a data URL, `data:image/png;base64,...`, or in base64 alone."),
@@ -98,7 +108,37 @@ _FILE: Any = Annotated[
 
 
 def _rows(shape: Shape) -> Any:
-    _, rows, columns = shape
-    # At the first fault: a list of all of them would take far more memory than what was sent.
-    row = Annotated[list[_GivenLevel], Field(min_length=columns, max_length=columns, fail_fast=True)]
-    return Annotated[list[row], Field(min_length=rows, max_length=rows, fail_fast=True)]
+    """Return the type of an image's pixels: rows of levels or, for three channels, colours in one of two orders."""
+    channels, rows, columns = shape
+    grey = _lists(_GivenLevel, rows, columns)
+    if channels != COLOURS:
+        return grey
+    kinds = {
+        "levels": grey,
+        "colours": _lists(_GivenLevel, rows, columns, COLOURS),
+        "channels": _lists(_GivenLevel, COLOURS, rows, columns),
+    }
+
+    def kind_of(pixels: Any) -> str:
+        if not _is_nested(pixels, 3):
+            return "levels"
+        return "channels" if len(pixels) == COLOURS and len(pixels[0][0]) != COLOURS else "colours"
+
+    tagged = [Annotated[kind, Tag(name)] for name, kind in kinds.items()]
+    return Annotated[Union[tuple(tagged)], Discriminator(kind_of)]  # noqa: UP007 - made at run time
+
+
+def _lists(level: Any, *lengths: int) -> Any:
+    """Return the type of lists of lists of levels, of these lengths from the outermost one."""
+    for length in reversed(lengths):
+        # At the first fault: a list of all of them would take far more memory than what was sent.
+        level = Annotated[list[level], Field(min_length=length, max_length=length, fail_fast=True)]
+    return level
+
+
+def _is_nested(pixels: Any, depth: int) -> bool:
+    for _ in range(depth):
+        if not isinstance(pixels, list) or not pixels:
+            return False
+        pixels = pixels[0]
+    return True

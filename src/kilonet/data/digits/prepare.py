@@ -53,7 +53,7 @@ def prepare_digit(picture: Picture) -> PreparedImage:
     """Find the one digit of a picture; a picture that is laid out like MNIST's images already is taken as it is."""
     if picture.grey is not None and is_laid_out(picture.grey):
         return PreparedImage(picture.grey, as_given=True)
-    ink = find_foreground(picture.values)
+    ink = find_foreground(np.asarray(picture.values, np.float32))
     components = _NO_COMPONENTS if ink is None else find_components(ink)
     if components.whole is None:
         return _EMPTY
@@ -66,7 +66,7 @@ def prepare_digit(picture: Picture) -> PreparedImage:
 
 def prepare_row(picture: Picture) -> list[PreparedImage]:
     """Find the separate digits of a row, from left to right, without dots and commas."""
-    ink = find_foreground(picture.values)
+    ink = find_foreground(np.asarray(picture.values, np.float32))
     components = _NO_COMPONENTS if ink is None else find_components(ink)
     if _is_texture(components):
         return [PreparedImage(np.zeros((SIDE, SIDE), np.uint8), TEXTURE)]

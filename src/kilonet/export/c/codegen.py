@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kilonet.data.preprocessing import PreprocessingFacts, preprocessing_facts
 from kilonet.export.integer import (
     IntegerAveragePooling,
     IntegerConvolution,
@@ -26,8 +27,12 @@ from kilonet.export.integer import (
 from kilonet.models.metadata import NO_METADATA, Metadata
 from kilonet.network.c_ram import Computed, OperationMemory, c_ram_bytes, memory_of, scratch_bytes
 from kilonet.network.operations import GlobalAveragePooling, MaxPooling, Shape
+from kilonet.network.section import ModelSection
 
-RUNTIME_FILES = ("kilonet_runtime.h", "kilonet_runtime.c", "kilonet_vectors.c", "main.c", "Makefile")
+RUNTIME_FILES = (
+    *("kilonet_runtime.h", "kilonet_runtime.c", "kilonet_vectors.c", "kilonet_resize.h", "kilonet_resize.c"),
+    *("main.c", "Makefile"),
+)
 LIBRARY_FILES = ("model.c", "kilonet_runtime.c", "kilonet_vectors.c")
 """The files to compile in order to classify from other code."""
 _BLOCK = 16
@@ -70,17 +75,18 @@ def table_bytes(network: IntegerNetwork) -> int:
     )
 
 
-def sources(network: IntegerNetwork, metadata: Metadata = NO_METADATA) -> dict[str, str]:
+def sources(network: IntegerNetwork, section: ModelSection, metadata: Metadata = NO_METADATA) -> dict[str, str]:
     """Return the content of the form's files by name.
 
     Args:
         network: the integer network.
+        section: the network that it was made from; the header states its preprocessing.
         metadata: the model's metadata, which the header states.
     """
     runtime = {
         name: (files("kilonet.export.c") / "runtime" / name).read_text(encoding="utf-8") for name in RUNTIME_FILES
     }
-    return {**runtime, "model.h": _header(network, metadata), "model.c": _tables_file(network)}
+    return {**runtime, "model.h": _header(network, section, metadata), "model.c": _tables_file(network)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +123,10 @@ def _requantisation_tables(output: Requantisation) -> Iterator[_CTable]:
         yield _CTable("offset", "int64_t", output.offset - rounding_half(output.shift))
 
 
-def _header(network: IntegerNetwork, metadata: Metadata) -> str:
+def _header(network: IntegerNetwork, section: ModelSection, metadata: Metadata) -> str:
     channels, rows, columns = network.input_shape
+    reads_digits = metadata.reads_digits(network.input_shape, network.classes)
+    preprocessing = preprocessing_facts(section, reads_digits=reads_digits)
     return f"""/* Written by kilonet export. C99; C++20 compiles it too.
  * The names are the same for every network: link only one to a program. */
 #ifndef KILONET_MODEL_H
@@ -138,8 +146,8 @@ extern "C" {{
 /* A logit divided by two to this power is approximately the logit of the float network. */
 #define KILONET_FRACTION_BITS {network.fraction_bits}
 /* 1 if the images are digits as MNIST has them: light on black, 20 pixels long, the centre of mass in the middle. */
-#define KILONET_READS_DIGITS {int(metadata.reads_digits(network.input_shape, network.classes))}
-{_names_macro(metadata)}{_calibration_macros(metadata)}
+#define KILONET_READS_DIGITS {int(reads_digits)}
+{_preprocessing_macros(preprocessing)}{_names_macro(metadata)}{_calibration_macros(metadata)}
 /* Classifies one image: pixels [channel][row][column] to one logit for each class; the largest is that of the predicted
  * class. Working memory is static, so calls must not overlap. */
 void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILONET_CLASSES]);
@@ -150,6 +158,37 @@ void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILON
 
 #endif
 """
+
+
+def _preprocessing_macros(facts: PreprocessingFacts | None) -> str:
+    """Return macros of how a picture becomes the pixels; '' for a network that takes no pictures."""
+    if facts is None:
+        return ""
+    digit = ""
+    if facts.resize is None:
+        digit = "\n * Here the picture has to show a digit as above: find it, and lay it out so, before or after."
+    channels = "grey levels" if facts.channels == "grey" else "red, green and blue levels, a channel each"
+    red, green, blue = facts.grey_weights
+    return f"""
+/* How a picture of any size becomes the pixels, {channels} from 0 to 255: kilonet_resize.h does it.{digit}
+ * Of another shape it is cropped in its middle, padded, or squashed. Each pixel is a mean weighted by a triangle twice
+ * as wide as the pixel, or as one of the picture where it is enlarged. After that, the grey level of a colour is
+ * ({red} red + {green} green + {blue} blue) / 65536. */
+#define KILONET_CROP 0
+#define KILONET_PAD 1
+#define KILONET_SQUASH 2
+#define KILONET_RESIZE KILONET_{(facts.resize or "crop").upper()}
+/* The level of each channel around a padded picture. */
+#define KILONET_PADDING {_braces(facts.padding)}
+/* Mean and standard deviation of the training pixels of each channel, as fractions of 255. The weights contain them:
+ * give kilonet_classify the pixels as they are. */
+#define KILONET_MEAN {_braces(facts.mean)}
+#define KILONET_STD {_braces(facts.std)}
+"""
+
+
+def _braces(values: Iterable[float]) -> str:
+    return f"{{{', '.join(map(repr, values))}}}"
 
 
 def _names_macro(metadata: Metadata) -> str:
@@ -174,6 +213,8 @@ def _calibration_macros(metadata: Metadata) -> str:
  * probability than KILONET_SURE_FROM is uncertain. */
 #define KILONET_TEMPERATURE {calibration.temperature!r}
 #define KILONET_SURE_FROM {calibration.sure_from!r}
+/* 1 if such an answer, or one for an image unlike those of the training, is none of the classes. */
+#define KILONET_REJECTS {int(bool(calibration.rejects))}
 """
     if calibration.energy_from is None:
         return macros

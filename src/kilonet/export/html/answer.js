@@ -2,9 +2,9 @@
 "use strict";
 
 /** Return the function answer(logits) of a network as the exporter writes it: Int32Array to {shares, uncertain,
-    objection}: the probability of each class, whether the answer is doubtful, and why the image is no digit, if it is
-    none. */
-function answering({ fraction_bits: bits, digits, calibration: { temperature, sure_from: sureFrom, energy_from: energyFrom } }) {
+    objection}: the probability of each class, whether the answer is doubtful, and why the image is none of the classes,
+    if it is none. */
+function answering({ fraction_bits: bits, digits, calibration: { temperature, sure_from: sureFrom, energy_from: energyFrom, rejects } }) {
   return function answer(logits) {
     const values = Array.from(logits, (logit) => logit / 2 ** bits);
     const largest = Math.max(...values);
@@ -12,8 +12,13 @@ function answering({ fraction_bits: bits, digits, calibration: { temperature, su
     const energy = largest + Math.log(sum(values.map((value) => Math.exp(value - largest))));
     const isStrange = energyFrom !== null && energy < energyFrom;
     const uncertain = isStrange || Math.max(...shares) < sureFrom;
-    return { shares, uncertain, objection: isStrange && digits ? "unlike the images it was trained on" : null };
+    return { shares, uncertain, objection: objectionTo(isStrange, uncertain) };
   };
+
+  function objectionTo(isStrange, uncertain) {
+    if (isStrange && digits) return "unlike the images it was trained on";
+    return rejects && uncertain ? "none of these" : null;
+  }
 }
 
 function softmax(values) {

@@ -7,7 +7,7 @@ the scripts and the style sheet that are written here.
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from importlib.resources import files
@@ -15,18 +15,20 @@ from string import Template
 from typing import Any
 
 import kilonet
+from kilonet.data.preprocessing import PreprocessingFacts, preprocessing_facts
 from kilonet.export.integer import IntegerConvolution, IntegerNetwork, IntegerOperation
 from kilonet.export.manifest import operation_as_json
 from kilonet.models.calibration import UNFITTED
 from kilonet.models.classes import class_names
 from kilonet.models.metadata import NO_METADATA, Metadata
 from kilonet.network.operations import Shape
+from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 
 PAGE_FILE = "index.html"
 DRAWING_SCRIPTS = ("integer.js", "answer.js", "centring.js", "drawing.js", "local_reader.js", "app.js")
 """The scripts of a page to draw digits on, in order."""
-PICTURE_SCRIPTS = ("integer.js", "answer.js", "picture.js")
+PICTURE_SCRIPTS = ("integer.js", "answer.js", "preprocessing.js", "local_picture_reader.js", "picture.js")
 """The scripts of a page that takes pictures, in order."""
 
 FIELD_SIZE = "28 \N{MULTIPLICATION SIGN} 28"
@@ -37,6 +39,11 @@ _SHOWN_CLASSES = 5
 _LISTED_CLASSES = 20
 """The most classes that the footer of the page for pictures lists."""
 _CHANNELS = (1, 3)
+_OTHER_SHAPES = {
+    "crop": "Of a picture of another shape the middle is taken.",
+    "pad": "A picture of another shape is padded with the mean colour of the training images.",
+    "squash": "A picture of another shape is squashed into this one.",
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,8 @@ class PageContent:
     facts: Sequence[tuple[str, str]]
     """Name and HTML of each fact in the footer."""
     scripts: Sequence[str]
-    """The scripts in order. If the last is `app.js`, one before it defines `makeReader`."""
+    """The scripts in order. One before the last defines `makeReader` for `app.js`, `makePictureReader` for
+    `picture.js`."""
     style: str
     """The style sheet."""
     tools: str = ""
@@ -78,11 +86,14 @@ class PageContent:
     """Whether the scripts may send requests to the page's own server."""
 
 
-def page_html(network: IntegerNetwork, facts: PageFacts, metadata: Metadata = NO_METADATA) -> str:
+def page_html(
+    network: IntegerNetwork, section: ModelSection, facts: PageFacts, metadata: Metadata = NO_METADATA
+) -> str:
     """Return the whole page: one to draw on for a network that reads digits, else one that takes pictures.
 
     Args:
         network: the integer network.
+        section: the network that it was made from, which says how a picture becomes its input.
         facts: the figures that the page states.
         metadata: the model's metadata; the page shows the classes' names and follows the calibration.
 
@@ -90,7 +101,8 @@ def page_html(network: IntegerNetwork, facts: PageFacts, metadata: Metadata = NO
         KilonetError: the network takes images of neither one nor three channels.
     """
     check_takes_pictures(network.input_shape)
-    return _page_of_size(network, facts, metadata, len(_page_of_size(network, facts, metadata, 0).encode()))
+    content = _page_content(network, section, facts, metadata)
+    return _page_of_size(content, len(_page_of_size(content, 0).encode()))
 
 
 def check_takes_pictures(shape: Shape) -> None:
@@ -164,24 +176,33 @@ def footer_facts(facts: PageFacts) -> list[tuple[str, str]]:
     return [("Model", escape(facts.name)), ("Parameters", f"{facts.parameters:,}"), *accuracy]
 
 
-def _page_of_size(network: IntegerNetwork, facts: PageFacts, metadata: Metadata, size: int) -> str:
-    digits = metadata.reads_digits(network.input_shape, network.classes)
-    content = _drawing_page if digits else _picture_page
-    names = class_names(metadata, network.classes)
+def _page_of_size(content: PageContent, size: int) -> str:
     return assemble_page(
-        replace(
-            content(network, facts, names),
-            data=_data(network, metadata, names, digits=digits),
-            facts=[
-                *footer_facts(facts),
-                *_class_facts(metadata),
-                ("This page", f"{size / 1000:.0f} kB, works offline"),
-            ],
-        )
+        replace(content, facts=[*content.facts, ("This page", f"{size / 1000:.0f} kB, works offline")])
     )
 
 
-def _drawing_page(_: IntegerNetwork, facts: PageFacts, names: Sequence[str]) -> PageContent:
+def _page_content(network: IntegerNetwork, section: ModelSection, facts: PageFacts, metadata: Metadata) -> PageContent:
+    digits = metadata.reads_digits(network.input_shape, network.classes)
+    preprocessing = preprocessing_facts(section, reads_digits=digits)
+    assert preprocessing  # noqa: S101 - it takes pictures, which was checked
+    names = class_names(metadata, network.classes)
+    if digits:
+        content = _drawing_page(facts, names)
+    else:
+        scripts = [page_source(name) for name in PICTURE_SCRIPTS]
+        content = picture_page(facts, names, network.input_shape, preprocessing, scripts)
+    table = {
+        **network_as_json(network),
+        "digits": digits,
+        "names": names,
+        "calibration": (metadata.calibration or UNFITTED).model_dump(mode="json"),
+        "preprocessing": preprocessing.model_dump(mode="json"),
+    }
+    return replace(content, data=page_data(table), facts=[*footer_facts(facts), *class_facts(metadata.names or ())])
+
+
+def _drawing_page(facts: PageFacts, names: Sequence[str]) -> PageContent:
     return PageContent(
         name=facts.name,
         lead=f"A neural network of {facts.parameters:,} parameters reads it as you draw, here in this page.",
@@ -193,16 +214,33 @@ def _drawing_page(_: IntegerNetwork, facts: PageFacts, names: Sequence[str]) -> 
     )
 
 
-def _picture_page(network: IntegerNetwork, facts: PageFacts, names: Sequence[str]) -> PageContent:
-    channels, rows, columns = network.input_shape
+def picture_page(
+    facts: PageFacts,
+    names: Sequence[str],
+    shape: Shape,
+    preprocessing: PreprocessingFacts,
+    scripts: Sequence[str],
+    *,
+    place: str = "here in this page",
+) -> PageContent:
+    """Return a page that takes pictures, without its data and the facts in its footer.
+
+    Args:
+        facts: the figures of the network.
+        names: the names of its classes.
+        shape: the shape of its input.
+        preprocessing: how a picture becomes the input.
+        scripts: the scripts in order: one defines `makePictureReader`, and the last is `picture.js`.
+        place: where the network is computed, in words.
+    """
+    channels, rows, columns = shape
     size = f"{columns} \N{MULTIPLICATION SIGN} {rows} {'grey' if channels == 1 else 'coloured'} pixels"
     return PageContent(
         name=facts.name,
-        lead=f"A neural network of {facts.parameters:,} parameters tells {len(names):,} classes apart, "
-        "here in this page.",
-        caption=f"{size}. A picture of this size is taken as it is; any other is cropped in its middle and scaled.",
+        lead=f"A neural network of {facts.parameters:,} parameters tells {len(names):,} classes apart, {place}.",
+        caption=f"{size}. {_OTHER_SHAPES[preprocessing.resize or 'crop']}",
         facts=(),
-        scripts=[page_source(name) for name in PICTURE_SCRIPTS],
+        scripts=scripts,
         style=page_source("page.css") + page_source("picture.css"),
         title="Classify a picture",
         sections="picture.html",
@@ -210,25 +248,17 @@ def _picture_page(network: IntegerNetwork, facts: PageFacts, names: Sequence[str
     )
 
 
-def _data(network: IntegerNetwork, metadata: Metadata, names: Sequence[str], *, digits: bool) -> str:
+def page_data(table: Mapping[str, Any]) -> str:
     """Return the JSON of the element `network`."""
-    calibration = metadata.calibration or UNFITTED
-    table = {
-        **network_as_json(network),
-        "digits": digits,
-        "names": names,
-        "calibration": calibration.model_dump(mode="json"),
-    }
     # A name must not end the element.
     return json.dumps(table, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _class_facts(metadata: Metadata) -> list[tuple[str, str]]:
-    if metadata.names is None:
-        return []
-    more = len(metadata.names) - _LISTED_CLASSES
-    listed = [*metadata.names[:_LISTED_CLASSES], *([f"and {more:,} more"] if more > 0 else [])]
-    return [("Classes", escape(", ".join(listed)))]
+def class_facts(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the names of the classes for the footer of a page, the first of many; nothing for no names."""
+    more = len(names) - _LISTED_CLASSES
+    listed = [*names[:_LISTED_CLASSES], *([f"and {more:,} more"] if more > 0 else [])]
+    return [("Classes", escape(", ".join(listed)))] if listed else []
 
 
 def hash_source(text: str) -> str:

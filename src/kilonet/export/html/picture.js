@@ -1,48 +1,55 @@
-// The page for a network that reads no digits: takes a picture that is dropped, pasted or chosen, scales it to the
-// network's input, and shows and announces the result.
+// The page for a network that reads no digits: takes a picture that is chosen, dropped, pasted or photographed, passes it
+// to the reader, and shows and announces the result. The script before this one defines `makePictureReader(network)`; the
+// reader's `read(file, image)`, where image is null for a file that this browser cannot decode, returns a promise of
+// {problem}, a sentence, or of {pixels, shares, uncertain, objection}: the pixels that the network sees, the probability
+// of each class, whether the answer is doubtful, and why it is none of the classes, if it is none.
 "use strict";
 
 (() => {
   const SHOWN = 512; // the longest side, in pixels, of the picture on the page
+  const NOTHING = { problem: "Nothing recognised yet" };
   const byId = (id) => document.getElementById(id);
   const network = JSON.parse(byId("network").textContent);
-  const [logits, answer] = [integerNetwork(network), answering(network)];
+  const reader = makePictureReader(network);
   const [channels, rows, columns] = network.input;
   const lines = [...byId("likely").children];
-  let asked = 0; // number of the latest picture
+  const live = byId("live");
+  let asked = 0; // number of the latest picture, or of the latest time that the camera was switched on or off
 
   async function read(file) {
+    stopCamera();
     const number = ++asked;
-    // The pixels as they are in the file: no colour profile, no levels changed by transparency.
+    // The levels as they are in the file: no colour profile, none changed by transparency.
     const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
     const image = await createImageBitmap(file, options).catch(() => null);
-    if (number === asked) show(image);
+    const found = await reader.read(file, image);
+    if (number === asked) show(image, found);
     image?.close();
   }
 
-  function show(image) {
-    const pixels = image && pixelsOf(image);
-    const found = pixels && answer(logits(pixels));
-    const shares = found ? found.shares : [];
+  function show(image, found) {
+    const shares = found.shares ?? [];
     const order = [...shares.keys()].sort((a, b) => shares[b] - shares[a]);
-    document.body.classList.toggle("found", Boolean(found));
-    document.body.classList.toggle("uncertain", Boolean(found?.uncertain));
-    byId("class").textContent = found ? network.names[order[0]] : "–";
-    byId("sure").textContent = found ? sentence(found, order) : "Not a picture that this browser can read";
+    const isOne = Boolean(found.shares && !found.objection);
+    document.body.classList.toggle("found", isOne);
+    document.body.classList.toggle("uncertain", Boolean(found.shares && (found.objection || found.uncertain)));
+    byId("class").textContent = isOne ? network.names[order[0]] : found.shares ? "None of these" : "–";
+    byId("sure").textContent = sentence(found, order);
     lines.forEach((line, place) => showLine(line, order[place], shares));
     showPicture(image);
-    showSeen(pixels);
-    byId("said").textContent = `${found ? `${byId("class").textContent}, ` : ""}${byId("sure").textContent}`;
+    showSeen(found.pixels);
+    byId("said").textContent = `${found.shares ? `${byId("class").textContent}. ` : ""}${byId("sure").textContent}`;
   }
 
-  function sentence({ shares, uncertain }, [first, second]) {
-    const sure = `${percent(shares[first])} sure`;
-    if (!uncertain || second === undefined) return uncertain ? `Uncertain: ${sure}` : sure;
-    return `Uncertain: ${sure}, or ${network.names[second]} with ${percent(shares[second])}`;
+  function sentence({ shares, uncertain, objection, problem }, [first, second]) {
+    if (problem) return problem;
+    if (objection) return `The nearest is ${network.names[first]} with ${percent(shares[first])}`;
+    const next = second === undefined ? "" : `, then ${network.names[second]} with ${percent(shares[second])}`;
+    return `${uncertain ? "Uncertain: " : ""}${percent(shares[first])} sure${next}`;
   }
 
   function percent(share) {
-    return `${Math.min(Math.round(100 * share), share < 1 ? 99 : 100)} %`;
+    return `${Math.min(Math.round(100 * share), share < 1 ? 99 : 100)}\u00a0%`;
   }
 
   function showLine(line, label, shares) {
@@ -53,83 +60,13 @@
     line.querySelector(".percent").textContent = percent(share);
   }
 
-  /** Return the network's input, Uint8Array [channel][row][column], of an image. One of the network's size is taken as
-      it is; any other is cropped in its middle to the same shape and scaled, each pixel the mean over its area. */
-  function pixelsOf(image) {
-    const scale = Math.max(columns / image.width, rows / image.height);
-    const [width, height] = [columns, rows].map((side) => Math.max(1, Math.round(side / scale)));
-    const context = newContext(width, height);
-    context.drawImage(image, Math.round((width - image.width) / 2), Math.round((height - image.height) / 2));
-    const { data } = context.getImageData(0, 0, width, height);
-    const [down, across] = [parts(rows, height), parts(columns, width)];
-    const pixels = new Uint8Array(channels * rows * columns);
-    const paper = paperOf(data);
-    for (let row = 0, place = 0; row < rows; row++) {
-      for (let column = 0; column < columns; column++, place++) {
-        const colour = meanOf(data, width, down[row], across[column], paper);
-        if (channels === 1) pixels[place] = grey(colour);
-        else colour.forEach((level, channel) => (pixels[channel * rows * columns + place] = level));
-      }
-    }
-    return pixels;
-  }
-
-  /** Return for each of `count` equal parts of a side the places that it covers, each with the length covered. */
-  function parts(count, length) {
-    return Array.from({ length: count }, (_, part) => {
-      const [start, end] = [(part * length) / count, ((part + 1) * length) / count];
-      const first = Math.floor(start);
-      return Array.from({ length: Math.ceil(end) - first }, (_, at) => first + at).map((at) => [
-        at,
-        Math.min(end, at + 1) - Math.max(start, at),
-      ]);
-    });
-  }
-
-  /** Return the mean colour of an area, laid on paper, in whole levels. */
-  function meanOf(data, width, down, across, paper) {
-    const sums = [0, 0, 0];
-    let area = 0;
-    for (const [row, high] of down) {
-      for (const [column, wide] of across) {
-        const at = 4 * (row * width + column);
-        const alpha = data[at + 3];
-        area += high * wide;
-        for (let channel = 0; channel < 3; channel++) {
-          sums[channel] += (high * wide * (data[at + channel] * alpha + paper * (255 - alpha))) / 255;
-        }
-      }
-    }
-    return sums.map((total) => Math.round(total / area));
-  }
-
-  /** Return what lies below transparent pixels: white below a dark picture, black below a light one. */
-  function paperOf(data) {
-    let [levels, weight] = [0, 0];
-    for (let at = 0; at < data.length; at += 4) {
-      levels += grey([data[at], data[at + 1], data[at + 2]]) * data[at + 3];
-      weight += data[at + 3];
-    }
-    return levels < 128 * weight || !weight ? 255 : 0;
-  }
-
-  /** Return the grey level of a colour by the weights of ITU-R BT.601, rounded as Pillow rounds it. */
-  function grey([red, green, blue]) {
-    return (red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16;
-  }
-
-  function newContext(width, height) {
-    return Object.assign(document.createElement("canvas"), { width, height }).getContext("2d", {
-      willReadFrequently: true,
-    });
-  }
-
   function showPicture(image) {
-    const { canvas } = byId("picture").getContext("2d");
+    const context = byId("picture").getContext("2d");
     const scale = image ? Math.min(1, SHOWN / Math.max(image.width, image.height)) : 1;
-    canvas.width = Math.max(1, Math.round((image?.width ?? 1) * scale));
-    canvas.height = Math.max(1, Math.round((image?.height ?? 1) * scale));
-    if (image) canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    context.canvas.width = Math.max(1, Math.round((image?.width ?? 1) * scale));
+    context.canvas.height = Math.max(1, Math.round((image?.height ?? 1) * scale));
+    context.imageSmoothingQuality = "high";
+    if (image) context.drawImage(image, 0, 0, context.canvas.width, context.canvas.height);
     document.body.classList.toggle("drawn", Boolean(image));
   }
 
@@ -142,20 +79,95 @@
       for (let channel = 0; channel < 3; channel++) {
         image.data[4 * place + channel] = pixels?.[(channels === 1 ? 0 : channel) * places + place] ?? 0;
       }
-      image.data[4 * place + 3] = 255;
+      image.data[4 * place + 3] = pixels ? 255 : 0;
     }
     context.putImageData(image, 0, 0);
+  }
+
+  function say(text) {
+    byId("sure").textContent = byId("said").textContent = text;
+  }
+
+  /** Offer the camera: on a phone its own one, elsewhere a live picture, if there is a camera and the browser allows it. */
+  async function offerCamera() {
+    const devices = (await navigator.mediaDevices?.enumerateDevices?.().catch(() => [])) ?? [];
+    byId("camera").hidden = Boolean(live.srcObject) || !(isPhone() || devices.some(({ kind }) => kind === "videoinput"));
+  }
+
+  function isPhone() {
+    return matchMedia("(pointer: coarse)").matches;
+  }
+
+  async function startCamera() {
+    if (isPhone()) return byId("shot").click();
+    const number = ++asked;
+    try {
+      const video = { facingMode: "environment", width: { ideal: 1280 }, height: { ideal: 720 } };
+      const stream = await navigator.mediaDevices.getUserMedia({ video });
+      if (number !== asked) return stop(stream);
+      show(null, { problem: "The camera is on" });
+      live.srcObject = stream;
+      stream.getVideoTracks()[0].addEventListener("ended", stopCamera);
+      showCamera(true);
+      byId("cancel").focus();
+    } catch (error) {
+      if (number !== asked) return;
+      say(error.name === "NotAllowedError" ? "The camera is not allowed here; choose a picture" : "The camera does not start");
+    }
+  }
+
+  function stopCamera() {
+    if (!live.srcObject) return;
+    asked++;
+    stop(live.srcObject);
+    live.srcObject = null;
+    showCamera(false);
+    show(null, NOTHING);
+    byId("camera").focus();
+  }
+
+  function stop(stream) {
+    for (const track of stream.getTracks()) track.stop();
+  }
+
+  function showCamera(isOn) {
+    for (const id of ["live", "cancel"]) byId(id).hidden = !isOn;
+    byId("take").hidden = true; // until there is a picture
+    for (const id of ["picture", "choose", "camera"]) byId(id).hidden = isOn;
+    document.body.classList.toggle("filming", isOn);
+  }
+
+  /** Read the frame that the camera shows, and switch it off. */
+  async function takePicture() {
+    const canvas = Object.assign(document.createElement("canvas"), { width: live.videoWidth, height: live.videoHeight });
+    canvas.getContext("2d").drawImage(live, 0, 0);
+    stopCamera();
+    const number = asked;
+    const file = await new Promise((done) => canvas.toBlob(done, "image/png"));
+    if (number === asked) await read(file);
   }
 
   function take(files) {
     if (files?.length) read(files[0]);
   }
 
-  byId("choose").addEventListener("click", () => byId("file").click());
-  byId("file").addEventListener("change", () => {
-    take([...byId("file").files]);
-    byId("file").value = ""; // so that the same picture can be chosen again
+  for (const [button, input] of [["choose", "file"], [null, "shot"]]) {
+    if (button) byId(button).addEventListener("click", () => byId(input).click());
+    byId(input).addEventListener("change", () => {
+      take([...byId(input).files]);
+      byId(input).value = ""; // so that the same picture can be chosen again
+    });
+  }
+  byId("camera").addEventListener("click", startCamera);
+  live.addEventListener("loadeddata", () => {
+    if (!live.srcObject) return;
+    byId("take").hidden = false;
+    byId("take").focus();
   });
+  byId("take").addEventListener("click", takePicture);
+  byId("cancel").addEventListener("click", stopCamera);
+  addEventListener("pagehide", stopCamera);
+  document.addEventListener("keydown", ({ key }) => key === "Escape" && stopCamera());
   for (const kind of ["dragover", "dragleave", "drop"]) {
     document.addEventListener(kind, (event) => {
       event.preventDefault();
@@ -164,11 +176,11 @@
     });
   }
   document.addEventListener("paste", (event) => take(event.clipboardData?.files));
-  lines.forEach((line) => (line.hidden = true));
-  showSeen(null);
-  byId("class").textContent = "–";
-  byId("sure").textContent = "Nothing recognised yet";
+  navigator.mediaDevices?.addEventListener?.("devicechange", offerCamera);
+  offerCamera();
+  show(null, NOTHING);
+  byId("said").textContent = ""; // nothing has happened
 
   /** `kilonet verify` and tests use this. */
-  window.kilonet = Object.freeze({ logits, answer, read, pixelsOf });
+  window.kilonet = Object.freeze({ ...reader, read });
 })();

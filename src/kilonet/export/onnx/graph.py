@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kilonet.data.preprocessing import preprocessing_facts
 from kilonet.models.model import Model
 from kilonet.network.operations import Shape
 from kilonet.utils.extras import needed_from
@@ -77,9 +78,12 @@ class GraphBuilder:
 
 
 def onnx_metadata(model: Model, accuracy: float | None) -> dict[str, str]:
-    """Return the metadata of an ONNX file by key: network, names, calibration, and the accuracy if it is known."""
+    """Return the metadata of an ONNX file by key: network, preprocessing, names, calibration, accuracy if known."""
     metadata = model.metadata
     known = {} if accuracy is None else {"kilonet.test_accuracy": f"{accuracy:.6g}"}
+    preprocessing = preprocessing_facts(model.section, reads_digits=model.reads_digits)
+    if preprocessing is not None:
+        known["kilonet.preprocessing"] = preprocessing.model_dump_json()
     if metadata.names is not None:
         known["kilonet.class_names"] = json.dumps(metadata.names, ensure_ascii=False)
     if metadata.calibration is not None:

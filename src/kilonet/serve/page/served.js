@@ -25,17 +25,6 @@ function makeReader(drawing, settle) {
     asking = false;
   }
 
-  async function answerTo(file) {
-    if (!file) return null;
-    try {
-      const response = await fetch("predict", { method: "POST", body: file });
-      const { error: problem, probabilities: shares, uncertain, no_digit: objection, seen } = await response.json();
-      return response.ok ? { shares, uncertain, objection, pixels: seen.flat() } : { problem };
-    } catch {
-      return { problem: "The service does not answer" };
-    }
-  }
-
   /** Return the photo's file, or the strokes in black on white, rasterised like on the exported page. */
   async function fileOf({ photo, strokes }) {
     if (photo) return photo.file;

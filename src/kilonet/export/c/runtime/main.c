@@ -1,10 +1,38 @@
 /* Classifies a binary PGM image (P5, grey levels up to 255, light ink on dark) of the network's size and prints its
- * class and all logits. Several channels stand one below the other in the image. */
+ * class and all logits. Several channels stand one below the other in the image. A network that reads no digits also takes
+ * a PGM or PPM image (P6, in colour) of any other size, which is scaled first. */
 #include "model.h"
 
 #include <stdio.h>
 
 #define HEIGHT (KILONET_CHANNELS * KILONET_ROWS)
+
+#if defined KILONET_RESIZE && !KILONET_READS_DIGITS
+#include "kilonet_resize.h"
+
+/* Reads the rows of an image that is of another size or in colour. */
+static const char *read_picture(FILE *file, long width, long height, int colours, uint8_t *pixels)
+{
+    static kilonet_resizer resizer;
+    static uint8_t row[3 * KILONET_RESIZE_SIDE];
+    const size_t length = (size_t)(colours * width);
+    if (width < 0 || height < 0 || !kilonet_resize_begin(&resizer, (uint32_t)width, (uint32_t)height,
+                                                         colours == 1 ? KILONET_GREY8 : KILONET_RGB888, pixels))
+        return "without a side, or with one that is too long";
+    for (; height > 0; height--) {
+        if (fread(row, 1, length, file) != length)
+            return "truncated";
+        kilonet_resize_row(&resizer, row);
+    }
+    return 0;
+}
+#else
+static const char *read_picture(FILE *file, long width, long height, int colours, uint8_t *pixels)
+{
+    (void)file, (void)width, (void)height, (void)colours, (void)pixels;
+    return "not a grey image of the network's size";
+}
+#endif
 
 /* Prints the name of a class or, where the classes have none, its number. Control characters, also those of two bytes in
  * UTF-8, become question marks, so that no name moves the cursor or breaks the line. */
@@ -44,14 +72,21 @@ static long header_number(FILE *file)
 
 static const char *read_image(FILE *file, uint8_t *pixels)
 {
-    if (getc(file) != 'P' || getc(file) != '5')
-        return "not a binary PGM file (P5)";
-    if (header_number(file) != KILONET_COLUMNS || header_number(file) != HEIGHT)
-        return "not an image of the network's size";
+    const char *complaint = 0;
+    const int letter = getc(file), kind = getc(file);
+    long width, height;
+    if (letter != 'P' || (kind != '5' && kind != '6'))
+        return "not a binary PGM or PPM file (P5, P6)";
+    width = header_number(file);
+    height = header_number(file);
     if (header_number(file) != 255)
-        return "not an image of 255 grey levels";
-    if (fread(pixels, 1, KILONET_PIXELS, file) != KILONET_PIXELS)
-        return "truncated";
+        return "not an image with a size and 255 levels of grey or colour";
+    if (kind == '6' || width != KILONET_COLUMNS || height != HEIGHT)
+        complaint = read_picture(file, width, height, kind == '6' ? 3 : 1, pixels);
+    else if (fread(pixels, 1, KILONET_PIXELS, file) != KILONET_PIXELS)
+        complaint = "truncated";
+    if (complaint)
+        return complaint;
     if (getc(file) != EOF)
         return "longer than its image";
     return 0;
@@ -65,7 +100,7 @@ int main(int count, char **arguments)
     FILE *file;
     int class_, best = 0;
     if (count != 2) {
-        fprintf(stderr, "usage: classify IMAGE.pgm\n");
+        fprintf(stderr, "usage: classify IMAGE\n");
         return 2;
     }
     file = fopen(arguments[1], "rb");

@@ -1,0 +1,15 @@
+// Asks the service that this page came from.
+"use strict";
+
+/** Return the answer to an image file as a reader gives it; null for no file. */
+async function answerTo(file) {
+  if (!file) return null;
+  try {
+    const response = await fetch("predict", { method: "POST", body: file });
+    const { error: problem, class: label, probabilities: shares, uncertain, no_digit: reason, seen } = await response.json();
+    if (!response.ok) return { problem };
+    return { shares, uncertain, objection: label === null ? (reason ?? "none of these") : null, pixels: seen.flat(2) };
+  } catch {
+    return { problem: "The service does not answer" };
+  }
+}
