@@ -54,10 +54,10 @@ def run(flags: argparse.Namespace) -> int:
             )
         run = launch.resume_run(flags.resume, tensorboard=flags.tensorboard)
         print(json.dumps(run_as_json(run)) if flags.json else printable_lines(run_text(run)))
-        return 0
+        return _status([run])
     recipe = flags.recipe if flags.recipe is not None else DEFAULT_RECIPE
     if flags.seeds is None:
-        run = launch.train_recipe(recipe, changes, flags.out, tensorboard=flags.tensorboard)
+        runs = [run := launch.train_recipe(recipe, changes, flags.out, tensorboard=flags.tensorboard)]
         print(json.dumps(run_as_json(run)) if flags.json else printable_lines(run_text(run)))
     else:
         runs = launch.train_seeds(recipe, changes, flags.out, flags.seeds, tensorboard=flags.tensorboard)
@@ -66,7 +66,12 @@ def run(flags: argparse.Namespace) -> int:
             if flags.json
             else printable_lines(seeds_text(runs))
         )
-    return 0
+    return _status(runs)
+
+
+def _status(runs: Sequence["Run"]) -> int:
+    """Return the exit status: 1 if images to calibrate on could not be read."""
+    return 1 if any(run.result.calibration and run.result.calibration.skipped for run in runs) else 0
 
 
 def run_text(run: "Run") -> str:

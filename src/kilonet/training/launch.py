@@ -19,6 +19,7 @@ from kilonet.recipe import Recipe, load_recipe, recipe_name
 from kilonet.training.distillation import TEACHER
 from kilonet.training.identity import recipe_differences
 from kilonet.training.progress import LineProgress, Progress, ProgressGroup, progress_on
+from kilonet.training.run_data import divided
 from kilonet.training.run_folder import (
     EVENTS_FOLDER,
     RECIPE_FILE,
@@ -143,7 +144,7 @@ def train_seeds(
 
 def _check_same_images(recipe: Recipe, finished: Sequence[Path]) -> None:
     """Check that finished seeds, which are kept, were trained on the images that the others will be trained on."""
-    images = load_data(recipe.run.data, holdout=recipe.run.holdout).fingerprint() if finished else ""
+    images = divided(load_data(recipe.run.data), recipe.run).fingerprint() if finished else ""
     for folder in finished:
         if read_result(folder).data_sha256 != images:
             raise KilonetError(

@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 
 from kilonet.data.datasets import DataSet, load_data
+from kilonet.recipe import RunSection
 from kilonet.training.run_folder import Result
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable
@@ -19,8 +20,8 @@ class KnownData:
     """What `load_data` takes."""
     fingerprint: str | None = None
     """What `DataSet.fingerprint` was, if it was recorded."""
-    holdout: bool = False
-    """Whether the fingerprint is of the data after holding out."""
+    run: RunSection | None = None
+    """The run that divided the data before their fingerprint was taken; None for undivided data."""
 
     def load(self) -> DataSet:
         """Load the data, undivided; a line on stderr says if they have changed.
@@ -32,7 +33,7 @@ class KnownData:
             data = load_data(self.source)
         except KilonetError as error:
             raise KilonetError(f"the data of {self.owner}: {error}; --data names others") from None
-        found = self.fingerprint and (data.hold_out() if self.holdout else data).fingerprint()
+        found = self.fingerprint and (divided(data, self.run) if self.run else data).fingerprint()
         if found != self.fingerprint:
             line = f"kilonet: {self.source} has changed since {self.owner} was made from it"
             print(printable(line), file=sys.stderr)
@@ -42,4 +43,10 @@ class KnownData:
 def data_of_run(result: Result, owner: str) -> KnownData:
     """Return what is known of the data of a run."""
     run = result.recipe.run
-    return KnownData(owner, run.data, result.data_sha256, run.holdout)
+    return KnownData(owner, run.data, result.data_sha256, run)
+
+
+def divided(data: DataSet, run: RunSection) -> DataSet:
+    """Divide data into the images that a run trains on, those that it scores, and those that it calibrates on."""
+    data = data.hold_out() if run.holdout else data
+    return data if run.calibration is None else data.keep_aside(run.calibration)

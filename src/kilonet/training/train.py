@@ -8,6 +8,7 @@ same weights, bit for bit, as a run without a break.
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import DataSet, Images, check_fit, load_data
 from kilonet.engines.contract import Engine, Totals
 from kilonet.engines.selection import make_engine, resolve_run
+from kilonet.evaluation.calibration import LEAST_IMAGES, CalibrationReport, calibrate_on
+from kilonet.evaluation.negatives import Negatives, read_negatives
 from kilonet.evaluation.scoring import correct_predictions
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.metadata import metadata_of
@@ -37,6 +40,7 @@ from kilonet.training.distillation import (
 )
 from kilonet.training.identity import check_identity, identity_of
 from kilonet.training.progress import NoProgress, Progress
+from kilonet.training.run_data import divided
 from kilonet.training.run_folder import CHECKPOINT_FILE, RECIPE_FILE, Checkpoint, EpochMetrics, Result, Run, RunFolder
 from kilonet.utils.environment import describe_environment, torch_threads_kept
 from kilonet.utils.errors import KilonetError, TrainingDiverged
@@ -67,14 +71,17 @@ def fit(
     check_storable(recipe.model)
     recipe = resolve_run(recipe, progress.message)
     data = prepare_data(recipe, images)
+    negatives = _read_negatives(recipe, data)
     sources = resolve_teachers(recipe, progress)
     if out is None:
-        return _train(recipe, data, None, progress, _obtain_teachers(sources, data, None, progress))
+        return _train(
+            recipe, data, None, progress, _obtain_teachers(sources, data, None, progress), negatives=negatives
+        )
     with RunFolder.create(out, recipe) as folder:
         teachers = _obtain_teachers(sources, data, out, progress)
         # Nothing is reported earlier, so that the error for bad input is the only line.
         progress.message(f"{recipe.model.parameters:,} parameters, in {out}")
-        return _train(recipe, data, folder, progress, teachers)
+        return _train(recipe, data, folder, progress, teachers, negatives=negatives)
 
 
 def resume(path: Path, images: DataSet | None = None, progress: Progress | None = None) -> Run:
@@ -89,12 +96,13 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
     with RunFolder.open(path) as folder:
         recipe = resolve_run(folder.recipe, progress.message)
         data = prepare_data(recipe, images)
+        negatives = _read_negatives(recipe, data)
         if (path / CHECKPOINT_FILE).exists():
             # The teachers are in the folder already; the recipes or models that they came from may be gone.
             teachers = load_teachers(recipe.distill, path, data)
         else:
             teachers = _obtain_teachers(resolve_teachers(recipe, progress), data, path, progress)
-        return _train(recipe, data, folder, progress, teachers)
+        return _train(recipe, data, folder, progress, teachers, negatives=negatives)
 
 
 def prepare_teachers(recipe: Recipe, parent: Path, progress: Progress) -> None:
@@ -114,7 +122,8 @@ def prepare_teachers(recipe: Recipe, parent: Path, progress: Progress) -> None:
 def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
     """Return the training and scoring images of a run: the given ones, or the data that the recipe names.
 
-    With `holdout` the scoring images are the last part of the training images, which are not trained on.
+    With `holdout` the scoring images are the last part of the training images, which are not trained on. With
+    `calibration` a share of the training images is kept aside, too.
 
     Args:
         recipe: the recipe, without `auto`.
@@ -128,9 +137,26 @@ def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
     check_fit(recipe.model, data)
     # What is written at the end is checked before the start.
     check_storable(recipe.model, metadata_of(data))
-    data = data.hold_out() if recipe.run.holdout else data
+    data = divided(data, recipe.run)
     _check_memory(recipe, data)
     return data
+
+
+def _read_negatives(recipe: Recipe, data: DataSet) -> Negatives | None:
+    """Read the images of none of the classes that a recipe names, before anything is trained.
+
+    Raises:
+        KilonetError: there is no such folder, too few images can be read, or no images are kept aside.
+    """
+    if recipe.run.negatives is None:
+        return None
+    if data.validation is None:
+        raise KilonetError(
+            "negatives are told from images that are kept out of training: set calibration, such as --calibration 0.1"
+        )
+    # Pictures are prepared by a network's input and its metadata; the weights do not matter.
+    untrained = Model(recipe.model, initial_network(recipe.model, seed=0).state(), metadata_of(data))
+    return read_negatives(Path(recipe.run.negatives), untrained)
 
 
 def _check_memory(recipe: Recipe, data: DataSet) -> None:
@@ -148,6 +174,8 @@ def _obtain_teachers(
 
 def _train_teacher(recipe: Recipe, path: Path | None, data: DataSet, progress: Progress) -> Run:
     """Train a teacher, or resume its training, on its student's data, from which the holdout is already removed."""
+    # Only the student is calibrated: nobody is shown a teacher's predictions.
+    data = replace(data, validation=None)
     where = f", in {path}" if path else ""
     progress.message(f"the teacher: {recipe.model.parameters:,} parameters, seed {recipe.run.seed}{where}")
     _check_memory(recipe, data)
@@ -162,18 +190,42 @@ def _train_teacher(recipe: Recipe, path: Path | None, data: DataSet, progress: P
 
 
 def _train(
-    recipe: Recipe, data: DataSet, folder: RunFolder | None, progress: Progress, teachers: Sequence[Teacher] = ()
+    recipe: Recipe,
+    data: DataSet,
+    folder: RunFolder | None,
+    progress: Progress,
+    teachers: Sequence[Teacher] = (),
+    *,
+    negatives: Negatives | None = None,
 ) -> Run:
     """Train the epochs that are left, with a checkpoint after each if there is a folder; return the finished run."""
+    for _, reason in negatives.skipped if negatives else ():
+        progress.message(f"skipped: {reason}")
     with torch_threads_kept():
         network = initial_network(recipe.model, recipe.run.seed)
         engine = make_engine(recipe, data.train, network, [teacher.model for teacher in teachers])
-        history = _train_epochs(engine, recipe, data, folder, progress, teachers=teachers)
+        history = _train_epochs(engine, recipe, data, folder, progress, teachers=teachers, negatives=negatives)
         model = Model(recipe.model, engine.network_state(), metadata_of(data))
-    result = _make_result(recipe, data, history, teachers, model.sha256)
+        model, report = _calibrate(model, data, negatives, progress)
+    result = _make_result(recipe, data, history, teachers, model, calibration=report)
     if folder:
         folder.finish(result, model)
     return Run(result, tuple(history), model, folder.path if folder else None)
+
+
+def _calibrate(
+    model: Model, data: DataSet, negatives: Negatives | None, progress: Progress
+) -> tuple[Model, CalibrationReport | None]:
+    """Calibrate a trained model on the images that were kept aside, if there are enough of them."""
+    images = data.validation
+    if images is None:
+        return model, None
+    if len(images) < LEAST_IMAGES:
+        progress.message(f"not calibrated: {len(images)} images were kept aside, and it takes at least {LEAST_IMAGES}")
+        return model, None
+    calibration, report = calibrate_on(model, images, negatives)
+    progress.message(str(report))
+    return model.with_metadata(model.metadata.model_copy(update={"calibration": calibration})), report
 
 
 def _train_epochs(
@@ -184,11 +236,12 @@ def _train_epochs(
     progress: Progress,
     *,
     teachers: Sequence[Teacher],
+    negatives: Negatives | None,
 ) -> list[EpochMetrics]:
     """Train the epochs that the checkpoint in the folder, if there is one, does not have; return all metrics."""
     history: list[EpochMetrics] = []
     if folder:
-        identity = identity_of(recipe, data, [teacher.result.model_sha256 for teacher in teachers])
+        identity = identity_of(recipe, data, [teacher.result.model_sha256 for teacher in teachers], negatives)
         if checkpoint := folder.load_checkpoint():
             check_identity(checkpoint.path, checkpoint.identity, identity)
             _restore(engine, checkpoint)
@@ -328,7 +381,9 @@ def _make_result(
     data: DataSet,
     history: Sequence[EpochMetrics],
     teachers: Sequence[Teacher],
-    model_sha256: str,
+    model: Model,
+    *,
+    calibration: CalibrationReport | None,
 ) -> Result:
     correct = round(history[-1].test_accuracy * len(data.test))
     return Result(
@@ -348,6 +403,7 @@ def _make_result(
             engine=recipe.run.engine,
             threads=recipe.run.threads,
         ),
-        model_sha256=model_sha256,
+        model_sha256=model.trained_sha256,
         data_sha256=data.fingerprint(),
+        calibration=calibration,
     )

@@ -17,6 +17,7 @@ from kilonet.models.model import load_model
 from kilonet.report.comparison.groups import Group, read_groups
 from kilonet.report.comparison.significance import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
 from kilonet.training.identity import training_keys
+from kilonet.training.run_data import divided
 from kilonet.training.run_records import RunRecord
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.text_tables import aligned
@@ -162,7 +163,7 @@ class _Predictions:
     def _scored_images(self, record: RunRecord) -> Images:
         if self._images is None:
             run = record.result.recipe.run
-            data = load_data(run.data, holdout=run.holdout)
+            data = divided(load_data(run.data), run)
             if record.result.data_sha256 not in (None, data.fingerprint()):
                 raise KilonetError(f"{run.data} has changed since {record.name} was scored on it")
             self._images = data.test
