@@ -2,9 +2,9 @@
 
 import kilonet
 
-run = kilonet.fit(kilonet.load_recipe("best"))
-model = kilonet.load("best")
-model.predict(images).classes
+run = kilonet.fit(data="photos/")
+answers = run.model.predict(["one.jpg", "two.jpg"])
+answers.names, answers.probabilities, answers.none_of_these
 """
 
 from importlib import import_module

@@ -29,7 +29,7 @@ from kilonet.models.metadata import metadata_of
 from kilonet.models.model import Model, check_storable
 from kilonet.network.memory import check_training_memory
 from kilonet.network.module import initial_network
-from kilonet.recipe import Recipe, TrainSection
+from kilonet.recipe import Recipe, TrainSection, load_recipe
 from kilonet.training.distillation import (
     Teacher,
     TeacherSource,
@@ -53,13 +53,17 @@ _LEAST_IMAGES_JUDGED = 1000
 
 
 def fit(
-    recipe: Recipe, images: DataSet | None = None, out: Path | None = None, progress: Progress | None = None
+    recipe: Recipe | str | Path | None = None,
+    data: DataSet | str | Path | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
 ) -> Run:
     """Train a recipe's network.
 
     Args:
-        recipe: the network and how to train it.
-        images: the images to train on and to score; by default the data that the recipe names.
+        recipe: the network and how to train it, or the name or the file of a recipe; without it one is proposed for
+            the data that are named.
+        data: the images to train on and to score, or the name of data; by default what the recipe names.
         out: a new or empty folder for the run's files; without it no files are written.
         progress: receives the events of the run.
 
@@ -67,6 +71,18 @@ def fit(
         KilonetError: the recipe, the images or the folder cannot be used, or there is not enough memory.
         TrainingDiverged: the loss is not a number, or no better than guessing.
     """
+    if recipe is None:
+        if not isinstance(data, str | Path):
+            raise KilonetError("without a recipe, name the data to propose one for: fit(data='photos')")
+        raise NotImplementedError
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(str(recipe))
+    if isinstance(data, str | Path):
+        recipe, data = recipe.replace(data=str(data)), None
+    return _fit(recipe, data, out, progress)
+
+
+def _fit(recipe: Recipe, images: DataSet | None, out: Path | None, progress: Progress | None) -> Run:
     progress = progress or NoProgress()
     check_storable(recipe.model)
     recipe = resolve_run(recipe, progress.message)
