@@ -172,7 +172,8 @@ class KilonetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             pixels = np.moveaxis(levels.reshape(*images.shape[:3], -1), 3, 1)
         if pixels.shape[1:] != self.preprocessing_.shape:
             pixels = np.stack([self.preprocessing_.apply(one.transpose(1, 2, 0)) for one in pixels])
-        return torch.from_numpy(np.ascontiguousarray(pixels))
+        # Copied, so that the strides of a single channel are the usual ones: torch computes by the strides.
+        return torch.from_numpy(np.array(pixels, order="C"))
 
     def _recipe(self, recipe: Recipe | None, pixels: torch.Tensor, seed: int) -> Recipe:
         """Return the recipe with what the data decide and what the parameters change."""
