@@ -5,6 +5,7 @@ which each has about twice the channels of the one before. It is scaled by two n
 and how often the maps are halved.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ _SMALLEST_MAP = 9
 _LARGEST_MAP = 18
 """The shorter side of the last stage's maps that is large enough, so that more halving is wanted."""
 _MOST_CHANNELS = 512
-_ENOUGH = 0.6
+_ENOUGH = 0.9
 """The share of the parameters' budget that a network should use before its maps are halved once more to save RAM."""
 
 
@@ -51,6 +52,8 @@ def largest_member(shape: Shape, classes: int, parameters: int, ram: int) -> Mem
         ram: the most bytes of RAM of the C form.
     """
     best: Member | None = None
+    if math.prod(shape) >= ram:
+        return best
     for halvings in _halvings(shape):
         found = _widest(shape, classes, halvings, parameters, ram)
         if found is None or (best is not None and found.parameters <= best.parameters):
@@ -89,7 +92,9 @@ def _halvings(shape: Shape) -> range:
 
 def _widest(shape: Shape, classes: int, halvings: int, parameters: int, ram: int) -> Member | None:
     """Return the widest network within the budget by bisection: parameters and RAM grow with the channels."""
-    low, high, found = least_features(classes), _MOST_CHANNELS, None
+    low, found = least_features(classes), None
+    # The last stage alone has twice the channels' square of weights.
+    high = min(_MOST_CHANNELS, math.isqrt(parameters // 2))
     while low <= high:
         channels = (low + high) // 2
         tried = member(shape, classes, channels, halvings)

@@ -38,7 +38,7 @@ _KEPT_SIDE = 48
 """Images of one size whose longer side is at most this are not resized."""
 _ENOUGH = 0.6
 """The share of the parameters' budget that RAM should leave room for; else the input is made smaller."""
-_SMALLER = 0.85
+_SMALLER = 0.8
 
 _MACS_OF_A_RUN = 1.1e12
 """MACs of the forward passes of all epochs: about three minutes on two cores."""

@@ -1,11 +1,13 @@
 """Pictures that are in a data set more than once, exactly or nearly."""
 
-import hashlib
 from dataclasses import dataclass
 
+import numpy as np
+
+from kilonet.data import split
 from kilonet.data.datasets import DataSet
 from kilonet.data.listing import Listing
-from kilonet.data.split import likeness
+from kilonet.data.split import content_hash
 from kilonet.utils.errors import KilonetError
 
 _LISTED = 5
@@ -37,7 +39,7 @@ def find_duplicates(listing: Listing) -> Duplicates:
         part = listing.parts[name]
         for index, label in enumerate(part.labels.tolist()):
             try:
-                digest = hashlib.sha256(part.content(index)).digest()
+                digest = content_hash(part.content(index))
             except KilonetError:
                 # Listed with the files that are not read.
                 continue
@@ -60,12 +62,12 @@ def _worst(examples: list[tuple[int, str, str]]) -> list[tuple[int, str, str]]:
 
 
 def near_duplicates(data: DataSet) -> tuple[int, int]:
-    """Return how many training and test pictures look like an earlier one, and how many test pictures like a training one.
+    """Return how many pictures look like an earlier one, and how many of the test like a training picture.
 
-    They are told by the hash that keeps near duplicates together in a split.
+    Pictures are compared in the size of the network's input, as they are where data are split.
     """
-    train, test = (
-        [likeness(pixels.permute(1, 2, 0).numpy()) for pixels in images.pixels] for images in (data.train, data.test)
-    )
-    known = set(train)
-    return len(train) + len(test) - len(known | set(test)), sum(one in known for one in test)
+    pixels = [picture.permute(1, 2, 0).numpy() for part in (data.train, data.test) for picture in part.pixels]
+    hashes = np.stack([np.frombuffer(content_hash(picture.tobytes()), np.uint8) for picture in pixels])
+    groups = split.near_duplicates(np.stack([split.thumbnail(picture) for picture in pixels]), hashes)
+    trained, tested = groups[: len(data.train)], groups[len(data.train) :]
+    return len(groups) - len(np.unique(groups)), int(np.isin(tested, trained).sum())
