@@ -18,6 +18,7 @@ from kilonet.models.metadata import Metadata
 from kilonet.models.model import Model
 from kilonet.models.prediction import predict_files
 from kilonet.network.module import initial_network
+from kilonet.training import proposal
 from kilonet.utils.errors import KilonetError
 
 SECTION = model_section("conv 4", "maxpool 2", "gap", "pointwise 3", input=(3, 20, 12), mean=0.4, std=0.3)
@@ -184,3 +185,25 @@ def test_fit_takes_names_of_recipes_and_data(small_folder: Path, tmp_path: Path)
     with pytest.raises(KilonetError) as error:
         kilonet.fit()
     refusal(error, "name the data")
+
+
+def test_fit_proposes_a_recipe_for_data_without_one(
+    mnist: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(80):
+        pixels, label = mnist.train.pixels[number, 0].numpy(), int(mnist.train.labels[number]) % 2
+        place = tmp_path / "photos" / ("even", "odd")[label] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(place)
+    proposed = proposal.propose
+
+    def quick(source: str) -> proposal.Proposal:
+        found = proposed(source)
+        return replace(found, recipe=found.recipe.replace(epochs=1, engine="torch"))
+
+    monkeypatch.setattr(proposal, "propose", quick)
+    run = kilonet.fit(data=tmp_path / "photos")
+    assert run.model.metadata.names == ("even", "odd")
+    assert run.result.recipe.model.input_shape == (1, 28, 28)
+    answer = run.model.predict(tmp_path / "photos" / "odd" / "3.png")
+    assert set(answer.names) < {"even", "odd", None}

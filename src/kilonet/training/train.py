@@ -61,7 +61,8 @@ def fit(
     """Train a recipe's network.
 
     Args:
-        recipe: the network and how to train it, or the name or the file of a recipe.
+        recipe: the network and how to train it, or the name or the file of a recipe; without it one is proposed for
+            the data that are named.
         data: the images to train on and to score, or the name of data; by default what the recipe names.
         out: a new or empty folder for the run's files; without it no files are written.
         progress: receives the events of the run.
@@ -71,7 +72,12 @@ def fit(
         TrainingDiverged: the loss is not a number, or no better than guessing.
     """
     if recipe is None:
-        raise KilonetError("name a recipe, and the data to train it on: fit('fast', 'photos')")
+        if not isinstance(data, str | Path):
+            raise KilonetError("without a recipe, name the data to propose one for: fit(data='photos')")
+        # Only who names no recipe waits for these modules.
+        from kilonet.training.proposal import propose  # noqa: PLC0415
+
+        recipe = propose(str(data)).recipe
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(str(recipe))
     if isinstance(data, str | Path):
