@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from kilonet.cli.flags import Parser, add_json_flag, report_skipped
+from kilonet.cli.flags import Parser, add_json_flag
 from kilonet.utils.terminal import printable_lines
 
 
@@ -32,7 +32,4 @@ def run(flags: argparse.Namespace) -> int:
 
     calibrated = calibrate(flags.model, flags.by, flags.negatives)
     print(json.dumps(calibrated.as_json()) if flags.json else printable_lines(calibrated))
-    negatives = calibrated.negatives
-    if negatives is None:
-        return 0
-    return report_skipped([reason for _, reason in negatives.skipped], negatives.read)
+    return 0

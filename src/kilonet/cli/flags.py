@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import sys
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -10,14 +9,11 @@ from types import NoneType
 from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.terminal import printable
 
 MODEL = "a packaged model, a run folder or a model file"
 MODEL_OR_EXPORT = "a packaged model, a run folder, a model file or an exported folder"
-DATA = "'mnist', 'fashion-mnist', a folder of IDX files, or a folder of class-named folders of images"
+DATA = "'mnist', 'fashion-mnist', or a folder or file of images (docs/DATA.md)"
 
-_LISTED = 20
-"""How many skipped files are printed."""
 _LONGEST = 300
 """Characters of an error about a flag, which quotes its value."""
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
@@ -64,20 +60,12 @@ def add_json_flag(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
-def report_skipped(reasons: Sequence[str], read: int) -> int:
-    """Print on stderr why files were skipped, the first ones, and return the exit status.
-
-    Args:
-        reasons: one line for each skipped file, which names it.
-        read: the number of files that were read.
-    """
-    for reason in reasons[:_LISTED]:
-        print(f"kilonet: skipped: {printable(reason)}", file=sys.stderr)
-    if len(reasons) > _LISTED:
-        print(f"kilonet: skipped: {len(reasons) - _LISTED} more; --json lists all", file=sys.stderr)
-    if reasons:
-        print(f"kilonet: {len(reasons)} of {len(reasons) + read} files could not be read", file=sys.stderr)
-    return 1 if reasons else 0
+def add_label_pattern_flag(parser: Parser) -> None:
+    parser.add_argument(
+        "--label-pattern",
+        metavar="TEXT",
+        help="with --data: a regular expression whose group is the label in the name of an image file",
+    )
 
 
 def add_measurement_flags(parser: Parser) -> None:

@@ -4,9 +4,16 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kilonet.cli.flags import MODEL_OR_EXPORT, Parser, add_json_flag, report_skipped
+from kilonet.cli.flags import MODEL_OR_EXPORT, Parser, add_json_flag
 from kilonet.utils.terminal import printable, printable_lines
+
+if TYPE_CHECKING:
+    from kilonet.models.prediction import PredictedFiles
+
+_LISTED = 20
+"""How many skipped files are printed."""
 
 
 def add_flags(parser: Parser) -> None:
@@ -36,7 +43,17 @@ def run(flags: argparse.Namespace) -> int:
         write_atomically(flags.show, predicted.inputs_as_png())
     text = f"Answers: {flags.csv}" if flags.csv is not None else str(predicted)
     print(json.dumps(predicted.as_json()) if flags.json else printable_lines(text))
-    status = report_skipped([reason for _, reason in predicted.skipped], len(predicted.files))
+    _report_skipped(predicted)
     if flags.show is not None and not predicted.files:
         print(f"kilonet: {printable(flags.show)} is not written: there is nothing to show", file=sys.stderr)
-    return status
+    return 1 if predicted.skipped else 0
+
+
+def _report_skipped(predicted: "PredictedFiles") -> None:
+    for _, reason in predicted.skipped[:_LISTED]:
+        print(f"kilonet: skipped: {printable(reason)}", file=sys.stderr)
+    if len(predicted.skipped) > _LISTED:
+        print(f"kilonet: skipped: {len(predicted.skipped) - _LISTED} more; --json lists all", file=sys.stderr)
+    if predicted.skipped:
+        count = len(predicted.skipped)
+        print(f"kilonet: {count} of {count + len(predicted.files)} files could not be read", file=sys.stderr)

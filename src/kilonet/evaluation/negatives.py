@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from kilonet.data.decode import READABLE
 from kilonet.data.image_folders import list_files, read_picture
+from kilonet.data.notices import tell
 from kilonet.models.model import Classifier
 from kilonet.models.prediction import prepare_images
 from kilonet.utils.errors import KilonetError
@@ -34,8 +35,6 @@ class Negatives:
     """The number of further images in which a model of digits finds none, so that its network does not see them."""
     skipped: tuple[tuple[Path, str], ...]
     """Files that could not be read, each with the reason."""
-    left_out: int
-    """The number of images that were not read because there are more than enough."""
 
     @property
     def read(self) -> int:
@@ -51,6 +50,8 @@ class Negatives:
 
 def read_negatives(folder: Path, model: Classifier) -> Negatives:
     """Read the images in a folder and its subfolders as `kilonet predict` does, `MOST_NEGATIVES` at the most.
+
+    Files that cannot be read are listed on stderr.
 
     Args:
         folder: any images of none of the classes, flat or nested.
@@ -78,10 +79,13 @@ def read_negatives(folder: Path, model: Classifier) -> Negatives:
             pixels.append(image.pixels.reshape(model.section.input_shape))
         else:
             without_digit += 1
+    left_out = len(listed.images) - len(order)
+    notes = [f"{folder}: {left_out:,} images are not read; {len(order):,} are enough"] if left_out else []
     if len(pixels) + without_digit < LEAST_NEGATIVES:
         raise KilonetError(
             f"{folder}: {len(pixels) + without_digit} {READABLE} images that can be read; "
             f"it takes at least {LEAST_NEGATIVES} to calibrate 'none of these' on"
         )
     stacked = np.stack(pixels) if pixels else np.empty((0, *model.section.input_shape), np.uint8)
-    return Negatives(folder, torch.from_numpy(stacked), without_digit, tuple(skipped), len(listed.images) - len(order))
+    tell(str(folder), notes, skipped, len(pixels) + without_digit)
+    return Negatives(folder, torch.from_numpy(stacked), without_digit, tuple(skipped))

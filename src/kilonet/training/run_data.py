@@ -4,7 +4,9 @@ import sys
 from dataclasses import dataclass
 
 from kilonet.data.datasets import DataSet, load_data
-from kilonet.recipe import RunSection
+from kilonet.data.preprocessing import Preprocessing
+from kilonet.network.section import ModelSection
+from kilonet.recipe import Recipe, RunSection
 from kilonet.training.run_folder import Result
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable
@@ -22,15 +24,20 @@ class KnownData:
     """What `DataSet.fingerprint` was, if it was recorded."""
     run: RunSection | None = None
     """The run that divided the data before their fingerprint was taken; None for undivided data."""
+    label_pattern: str | None = None
+    """What `load_data` takes, too."""
 
-    def load(self) -> DataSet:
+    def load(self, section: ModelSection) -> DataSet:
         """Load the data, undivided; a line on stderr says if they have changed.
+
+        Args:
+            section: the network that takes them.
 
         Raises:
             KilonetError: they are not there any more.
         """
         try:
-            data = load_data(self.source)
+            data = load_data(self.source, Preprocessing.of(section), label_pattern=self.label_pattern)
         except KilonetError as error:
             raise KilonetError(f"the data of {self.owner}: {error}; --data names others") from None
         found = self.fingerprint and (divided(data, self.run) if self.run else data).fingerprint()
@@ -43,7 +50,16 @@ class KnownData:
 def data_of_run(result: Result, owner: str) -> KnownData:
     """Return what is known of the data of a run."""
     run = result.recipe.run
-    return KnownData(owner, run.data, result.data_sha256, run)
+    return KnownData(owner, run.data, result.data_sha256, run, run.label_pattern)
+
+
+def load_run_data(recipe: Recipe) -> DataSet:
+    """Load the data that a recipe names, undivided, as its network takes them.
+
+    Raises:
+        KilonetError: they are not there, damaged, or have a class without images.
+    """
+    return load_data(recipe.run.data, Preprocessing.of(recipe.model), label_pattern=recipe.run.label_pattern)
 
 
 def divided(data: DataSet, run: RunSection) -> DataSet:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kilonet.data.augment import draw_transforms
-from kilonet.data.datasets import DataSet, Images, check_fit, load_data
+from kilonet.data.datasets import DataSet, Images, check_fit
 from kilonet.engines.contract import Engine, Totals
 from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.evaluation.calibration import LEAST_IMAGES, CalibrationReport, calibrate_on
@@ -40,7 +40,7 @@ from kilonet.training.distillation import (
 )
 from kilonet.training.identity import check_identity, identity_of
 from kilonet.training.progress import NoProgress, Progress
-from kilonet.training.run_data import divided
+from kilonet.training.run_data import divided, load_run_data
 from kilonet.training.run_folder import CHECKPOINT_FILE, RECIPE_FILE, Checkpoint, EpochMetrics, Result, Run, RunFolder
 from kilonet.utils.environment import describe_environment, torch_threads_kept
 from kilonet.utils.errors import KilonetError, TrainingDiverged
@@ -91,6 +91,8 @@ def _fit(recipe: Recipe, images: DataSet | None, out: Path | None, progress: Pro
     recipe = resolve_run(recipe, progress.message)
     data = prepare_data(recipe, images)
     negatives = _read_negatives(recipe, data)
+    if data.preparation is not None:
+        progress.message(data.preparation)
     sources = resolve_teachers(recipe, progress)
     if out is None:
         return _train(
@@ -116,6 +118,8 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
         recipe = resolve_run(folder.recipe, progress.message)
         data = prepare_data(recipe, images)
         negatives = _read_negatives(recipe, data)
+        if data.preparation is not None:
+            progress.message(data.preparation)
         if (path / CHECKPOINT_FILE).exists():
             # The teachers are in the folder already; the recipes or models that they came from may be gone.
             teachers = load_teachers(recipe.distill, path, data)
@@ -152,7 +156,7 @@ def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
         KilonetError: the data do not exist or do not fit the network, a model file cannot hold what they say, or there
             is not enough memory to train on them.
     """
-    data = images or load_data(recipe.run.data)
+    data = images or load_run_data(recipe)
     check_fit(recipe.model, data)
     # What is written at the end is checked before the start.
     check_storable(recipe.model, metadata_of(data))
@@ -218,8 +222,6 @@ def _train(
     negatives: Negatives | None = None,
 ) -> Run:
     """Train the epochs that are left, with a checkpoint after each if there is a folder; return the finished run."""
-    for _, reason in negatives.skipped if negatives else ():
-        progress.message(f"skipped: {reason}")
     with torch_threads_kept():
         network = initial_network(recipe.model, recipe.run.seed)
         engine = make_engine(recipe, data.train, network, [teacher.model for teacher in teachers])
