@@ -46,7 +46,7 @@ def test_it_learns_from_pixels_of_any_range_and_keeps_the_labels(
     estimator = KilonetClassifier(**{**FAST, "epochs": 15, "learning_rate": 0.1}).fit(images[:450], labels[:450])
     assert estimator.classes_.tolist() == sorted(set(labels))
     assert estimator.model_.section.input_shape == (1, 8, 8)
-    assert estimator.score(images[450:], labels[450:]) > 0.85
+    assert estimator.score(images[450:], labels[450:]) > 0.8
     shares = estimator.predict_proba(images[450:])
     np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
     np.testing.assert_array_equal(estimator.classes_[shares.argmax(1)], estimator.predict(images[450:]))
