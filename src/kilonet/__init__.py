@@ -2,9 +2,9 @@
 
 import kilonet
 
-run = kilonet.fit(kilonet.load_recipe("best"))
-model = kilonet.load("best")
-model.predict(images).classes
+run = kilonet.fit(data="photos/")
+answers = run.model.predict(["one.jpg", "two.jpg"])
+answers.names, answers.probabilities, answers.none_of_these
 """
 
 from importlib import import_module
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kilonet.models.model import Model, Predictions
     from kilonet.network.cost import NetworkCost, network_cost
     from kilonet.recipe import Recipe, load_recipe
+    from kilonet.training.proposal import propose
     from kilonet.training.run_folder import Result, Run, read_result
     from kilonet.training.train import fit, resume
     from kilonet.utils.errors import KilonetError, TrainingDiverged
@@ -42,6 +43,7 @@ _HOMES = {
     "load": "kilonet.export.loading",
     "load_data": "kilonet.data.datasets",
     "load_recipe": "kilonet.recipe",
+    "propose": "kilonet.training.proposal",
     "read_result": "kilonet.training.run_folder",
     "resume": "kilonet.training.train",
 }
@@ -64,6 +66,7 @@ __all__ = [
     "load_data",
     "load_recipe",
     "network_cost",
+    "propose",
     "read_result",
     "resume",
 ]

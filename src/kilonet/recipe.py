@@ -97,7 +97,9 @@ class RunSection(Schema):
         None, description="a folder of images of none of the classes, to calibrate 'none of these' on"
     )
     calibration: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
-        None, description="share of the training images that are kept aside to calibrate the model on"
+        None,
+        description="share of the training images that are kept aside to calibrate the model on at the end of the run; "
+        "data with images to validate on need none",
     )
     holdout: bool = Field(False, description="hold the last part of the training images out and score those instead")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="seed of every random choice")

@@ -11,6 +11,7 @@ from PIL import Image
 from helpers import command, tiny_recipe
 from kilonet.data.datasets import load_data
 from kilonet.models.model import MODEL_FILE, load_model
+from kilonet.recipe import RunSection
 from kilonet.training.run_data import KnownData
 from kilonet.training.run_folder import read_result
 from kilonet.training.train import fit
@@ -135,7 +136,7 @@ def test_classes_are_matched_by_name_everywhere(bars: Path, capsys: pytest.Captu
 
 def test_a_holdout_is_compared_with_what_was_held_out(made: Path) -> None:
     data = load_data(str(made / "data"))
-    known = KnownData("run", str(made / "data"), data.hold_out().fingerprint(), holdout=True)
+    known = KnownData("run", str(made / "data"), data.hold_out().fingerprint(), RunSection(holdout=True))
     assert known.load(load_model(made / "run").section).fingerprint() == data.fingerprint()
 
 

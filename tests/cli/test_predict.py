@@ -79,7 +79,7 @@ def test_json_has_answers_and_skipped_files(folder: Path, capsys: pytest.Capture
     table = json.loads(command(capsys, "predict", "best", folder, "--json").out)
     assert len(table["predictions"]) == 12
     assert [Path(one["file"]).name for one in table["skipped"]] == ["junk.jpg", "short.png"]
-    assert set(table["calibration"]) == {"temperature", "sure_from", "energy_from"}
+    assert set(table["calibration"]) == {"temperature", "sure_from", "energy_from", "rejects"}
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

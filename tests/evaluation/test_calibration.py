@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from helpers import refusal
-from kilonet.evaluation.calibration import fit_calibration, fit_temperature
+from kilonet.evaluation.calibration import fit_calibration, fit_rejection, fit_temperature
 from kilonet.models.calibration import GREATEST_TEMPERATURE, LEAST_TEMPERATURE, Calibration, energies
 from kilonet.utils.errors import KilonetError
 
@@ -73,8 +73,8 @@ def test_a_network_that_is_never_right_is_never_sure() -> None:
 
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(KilonetError) as error:
-        fit_calibration(*drawn(1.0, 499))
-    refusal(error, "499", "500")
+        fit_calibration(*drawn(1.0, 19))
+    refusal(error, "19", "20")
 
 
 @given(
@@ -102,3 +102,53 @@ def test_logits_that_are_not_finite_are_refused() -> None:
     with pytest.raises(KilonetError) as error:
         fit_calibration(logits, labels)
     refusal(error, "NaN or infinity for 1 of 600 images")
+
+
+def test_few_images_that_are_all_right_do_not_make_a_model_sure_of_everything() -> None:
+    logits, _ = drawn(1.0, 30)
+    best = logits.argmax(1)
+    fitted = fit_calibration(logits, best)
+    assert 0.1 < fitted.temperature < 1
+    assert fitted.energy_from == energies(logits).min()
+    assert not fitted.strange(logits).any()
+    assert 0.7 < fitted.probabilities(logits).max(1).mean() < 0.99
+    assert fit_calibration(logits[:20], best[:20]).temperature > 0.1
+
+
+def test_of_few_images_with_mistakes_the_temperature_is_found_roughly() -> None:
+    logits, labels = drawn(1.7, 200)
+    assert fit_calibration(logits, labels).temperature == pytest.approx(1.7, rel=0.3)
+
+
+@given(seed=st.integers(0, 1000), count=st.integers(20, 400), shift=st.floats(-3, 3))
+@settings(max_examples=30)
+def test_rejection_keeps_the_images_and_takes_what_it_can(seed: int, count: int, shift: float) -> None:
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 2, (count, 4)).astype(np.float32)
+    labels = (logits + random.gumbel(size=logits.shape)).argmax(1)
+    negatives = random.normal(shift, 1, (50, 4)).astype(np.float32)
+    plain = fit_calibration(logits, labels)
+    fitted = fit_rejection(plain, logits, labels, negatives)
+    assert fitted.rejects
+    assert fitted.temperature == plain.temperature
+    right = logits[logits.argmax(1) == labels]
+    lost = int(fitted.uncertain(right).sum())
+    assert lost <= 0.02 * len(right)
+    # No pair of thresholds that keeps as many images as it must takes more negatives.
+    energy, confidence = energies(right), plain.probabilities(right).max(1)
+    other_energy, other_confidence = energies(negatives), plain.probabilities(negatives).max(1)
+    most = max(
+        int(((other_energy < low) | (other_confidence < unsure)).sum())
+        for low in np.sort(energy)[: len(right) // 50 + 1]
+        for unsure in np.minimum(np.sort(confidence)[: len(right) // 50 + 1], 0.9999)
+        if int(((energy < low) | (confidence < unsure)).sum()) <= 0.02 * len(right)
+    )
+    assert int(fitted.uncertain(negatives).sum()) == most
+
+
+def test_negatives_far_away_are_rejected_and_no_image_with_them() -> None:
+    logits, labels = drawn(0.3, 1000)
+    negatives = np.zeros((40, 10), np.float32) - 5
+    fitted = fit_rejection(fit_calibration(logits, labels), logits, labels, negatives)
+    assert fitted.uncertain(negatives).all()
+    assert not fitted.uncertain(logits[logits.argmax(1) == labels]).any()

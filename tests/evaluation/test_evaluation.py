@@ -18,6 +18,8 @@ from kilonet.evaluation.scoring import (
     evaluation_of,
 )
 from kilonet.evaluation.statistics import wilson_interval
+from kilonet.models.calibration import Calibration
+from kilonet.models.metadata import NO_METADATA, Metadata
 from kilonet.models.model import Model
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
@@ -36,9 +38,11 @@ class Fixed(Model):
         return self.LOGITS[pixels.flatten().long()]
 
 
-def scored(predicted: list[int], labels: list[int]) -> Evaluation:
+def scored(predicted: list[int], labels: list[int], metadata: Metadata = NO_METADATA) -> Evaluation:
     pixels = torch.tensor(predicted, dtype=torch.uint8).view(-1, 1, 1, 1)
-    return evaluate(Fixed(), Images(pixels, torch.tensor(labels), "Test"))
+    model = Fixed()
+    model.metadata = metadata
+    return evaluate(model, Images(pixels, torch.tensor(labels), "Test"))
 
 
 def test_figures_are_those_counted_by_hand() -> None:
@@ -76,6 +80,8 @@ def test_the_report_is_as_the_seed_prints_it() -> None:
     report = str(scored([0, 0, 1, 1, 2, 2], [0, 0, 1, 0, 1, 0])).splitlines()
     assert report[0].startswith("Test set: Average loss: 2.1015, ")
     assert report[0].endswith("Accuracy: 3/6 (50.00%), 95 % interval 18.76 to 81.24 %")
+    assert report[1] == "Balanced accuracy: 50.00% (mean of the classes' accuracies)"
+    report = report[1:]
     assert report[2:7] == [
         "Confusion (row: label, column: prediction)",
         "label  0 1 2  accuracy",
@@ -85,6 +91,59 @@ def test_the_report_is_as_the_seed_prints_it() -> None:
     ]
     assert report[8:10] == ["Worst images", "index  label  predicted  probability   loss"]
     assert report[10] == "    4      1          2       0.9867   5.01"
+
+
+def test_names_stand_beside_the_numbers_and_long_ones_are_cut() -> None:
+    metadata = Metadata(names=("cat", "dog", "a very long name of a class"))
+    report = str(scored([0, 0, 1, 1, 2, 2], [0, 0, 1, 0, 1, 0], metadata)).splitlines()[1:]
+    assert report[2:7] == [
+        "Confusion (row: label, column: prediction)",
+        "label                   0 1 2  accuracy",
+        "0 cat                   2 1 1    50.00%",
+        "1 dog                   . 1 1    50.00%",
+        "2 a very long name ...  . . .  no images",
+    ]
+    assert report[9] == "index  label               predicted  probability   loss"
+    assert report[10] == "    4  1 dog  2 a very long name ...       0.9867   5.01"
+
+
+def test_many_classes_are_listed_by_their_confusions() -> None:
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(4000) % 100
+    logits = torch.zeros(4000, 101)
+    logits[torch.arange(4000), labels] = 1
+    logits[40:80, 7], logits[107] = 2, torch.eye(101)[3] * 5
+    evaluation = evaluation_of(
+        logits + 0.01 * torch.rand(logits.shape, generator=random),
+        Images(some_pixels(4000, (1, 1, 1)), labels, "Test"),
+        Metadata(names=tuple(f"name {label}" for label in range(101))),
+    )
+    lines = str(evaluation).splitlines()
+    assert max(map(len, lines)) <= 120
+    assert len(lines) < 45
+    assert lines[2] == "Most frequent of 41 confusions of 101 classes"
+    assert lines[3].split() == ["label", "predicted", "images", "of", "the", "label's"]
+    assert lines[4].split() == ["7", "name", "7", "3", "name", "3", "1", "40"]
+    assert "Classes of the lowest accuracy; 1 have no images" in lines
+
+
+def test_balanced_accuracy_counts_classes_alike() -> None:
+    evaluation = scored([0, 0, 0, 0, 0], [0, 0, 0, 0, 1])
+    assert (evaluation.accuracy, evaluation.balanced_accuracy) == (0.8, 0.5)
+    assert "Balanced accuracy: 50.00%" in str(evaluation)
+    assert "Balanced" not in str(scored([0, 1, 2], [0, 1, 2]))
+
+
+def test_none_of_these_are_counted_beside_the_accuracy() -> None:
+    # The logits of a predicted 1 are the least sure.
+    metadata = Metadata(calibration=Calibration(sure_from=0.6, rejects=True))
+    evaluation = scored([0, 0, 1, 1, 2], [0, 0, 1, 0, 1], metadata)
+    assert (evaluation.correct, evaluation.none_of_these, evaluation.none_of_these_wrong) == (3, 2, 1)
+    assert str(evaluation).splitlines()[2] == (
+        "None of these: 2 of 5 images, 1 of them classified wrongly; of the others 66.67% are right"
+    )
+    only_uncertain = Metadata(calibration=Calibration(sure_from=0.6))
+    assert scored([0, 1], [0, 1], only_uncertain).none_of_these is None
 
 
 def test_it_can_be_written_as_json() -> None:

@@ -131,8 +131,6 @@ def test_arrays_and_tensors_with_and_without_a_channel_are_the_same_to_predict()
 @pytest.mark.parametrize(
     "images",
     [
-        np.zeros((28, 28), np.uint8),
-        np.zeros((1, 27, 28), np.uint8),
         np.zeros((1, 3, 28, 28), np.uint8),
         np.zeros((1, 28, 28), np.float32),
         np.zeros((1, 28, 28), np.int64),

@@ -13,9 +13,16 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--by",
         type=Path,
-        required=True,
         metavar="RUN",
-        help="a finished run of the same recipe with --holdout, whose held-out images are used",
+        help="a finished run of the same recipe, whose images kept aside (--calibration) or held out (--holdout) are "
+        "used (default: the model's own run)",
+    )
+    parser.add_argument(
+        "--negatives",
+        type=Path,
+        metavar="FOLDER",
+        help="images of none of the classes, which the model will answer with 'none of these'; unreadable files are "
+        "skipped, and the exit status is then 1",
     )
     add_json_flag(parser)
 
@@ -23,11 +30,6 @@ def add_flags(parser: Parser) -> None:
 def run(flags: argparse.Namespace) -> int:
     from kilonet.training.calibrate import calibrate
 
-    calibration = calibrate(flags.model, flags.by)
-    text = [
-        f"Temperature: {calibration.temperature:.4f}",
-        f"Uncertain below a probability of {100 * calibration.sure_from:.2f}%",
-        f"Unlike the training images below an energy of {calibration.energy_from:.3f}",
-    ]
-    print(json.dumps(calibration.model_dump(mode="json")) if flags.json else printable_lines("\n".join(text)))
+    calibrated = calibrate(flags.model, flags.by, flags.negatives)
+    print(json.dumps(calibrated.as_json()) if flags.json else printable_lines(calibrated))
     return 0

@@ -15,6 +15,7 @@ from kilonet.utils.errors import CheckFailed, KilonetError, TrainingDiverged
 from kilonet.utils.terminal import printable
 
 COMMANDS = {
+    "init": "Look at your images and write a recipe for them",
     "train": "Train a network and keep it in a run folder",
     "evaluate": "Score a model on test images",
     "predict": "Classify images (PNG, JPEG, BMP, GIF, WebP, TIFF)",

@@ -4,9 +4,10 @@ import argparse
 import json
 import math
 import shlex
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kilonet.cli.flags import Parser, add_json_flag, add_recipe_flags, recipe_changes
 from kilonet.evaluation.statistics import mean_and_std
@@ -14,9 +15,12 @@ from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable_lines
 
 if TYPE_CHECKING:
+    from kilonet.recipe import Recipe
     from kilonet.training.run_folder import Result, Run
 
 DEFAULT_RECIPE = "best"
+PACKAGED_DATA = "mnist"
+"""The data that the default recipe is for."""
 
 
 def add_flags(parser: Parser) -> None:
@@ -25,7 +29,8 @@ def add_flags(parser: Parser) -> None:
         "recipe",
         nargs="?",
         metavar="RECIPE",
-        help=f"a packaged recipe (see 'kilonet recipes') or a TOML file (default: {DEFAULT_RECIPE})",
+        help=f"a packaged recipe (see 'kilonet recipes') or a TOML file (default: {DEFAULT_RECIPE}; "
+        "with --data, one proposed for these images as by 'kilonet init')",
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="the run folder (default: a new one under runs/)")
     parser.add_argument(
@@ -55,7 +60,7 @@ def run(flags: argparse.Namespace) -> int:
         run = launch.resume_run(flags.resume, tensorboard=flags.tensorboard)
         print(json.dumps(run_as_json(run)) if flags.json else printable_lines(run_text(run)))
         return 0
-    recipe = flags.recipe if flags.recipe is not None else DEFAULT_RECIPE
+    recipe = _recipe_for(changes) if flags.recipe is None else flags.recipe
     if flags.seeds is None:
         run = launch.train_recipe(recipe, changes, flags.out, tensorboard=flags.tensorboard)
         print(json.dumps(run_as_json(run)) if flags.json else printable_lines(run_text(run)))
@@ -67,6 +72,18 @@ def run(flags: argparse.Namespace) -> int:
             else printable_lines(seeds_text(runs))
         )
     return 0
+
+
+def _recipe_for(changes: Mapping[str, Any]) -> "str | Recipe":
+    """Return the default recipe, or one proposed for the user's own data, of which some lines are printed."""
+    data = changes.get("data", PACKAGED_DATA)
+    if data == PACKAGED_DATA:
+        return DEFAULT_RECIPE
+    from kilonet.training.proposal import propose
+
+    proposal = propose(data, changes=changes)
+    print(printable_lines(proposal), file=sys.stderr)
+    return proposal.recipe
 
 
 def run_text(run: "Run") -> str:

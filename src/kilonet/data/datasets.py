@@ -103,6 +103,24 @@ class DataSet:
         kept = self.train.select(order[: count - held], "Train")
         return replace(self, train=kept, test=self.train.select(order[count - held :], "Holdout"))
 
+    def keep_aside(self, share: float) -> "DataSet":
+        """Take a share of the training images, the last ones after a fixed permutation, as the validation images.
+
+        Data that have validation images are returned as they are.
+
+        Raises:
+            KilonetError: there are fewer than two training images.
+        """
+        if self.validation is not None:
+            return self
+        count = len(self.train)
+        if count < 2:
+            raise KilonetError(f"{count} training images are too few to keep some aside")
+        aside = min(max(1, round(share * count)), count - 1)
+        order = torch.from_numpy(np.random.RandomState(0).permutation(count))
+        kept = self.train.select(order[: count - aside], self.train.name)
+        return replace(self, train=kept, validation=self.train.select(order[count - aside :], "Validation"))
+
 
 def load_data(
     source: str,

@@ -20,12 +20,23 @@ from kilonet.data.preprocessing import Preprocessing
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.calibration import check_finite
 from kilonet.models.classes import class_names, labels_of, match_classes
+from kilonet.models.metadata import NO_METADATA, Metadata
 from kilonet.models.model import Classifier
 from kilonet.models.prediction import prepare_images
 from kilonet.network.operations import check_pixels
 from kilonet.utils.errors import KilonetError
+from kilonet.utils.terminal import printable
+from kilonet.utils.text_tables import aligned
 
 WORST_IMAGES = 10
+MOST_COLUMNS = 20
+"""The most classes of which the confusion is printed as a table."""
+_LISTED = 10
+"""How many confusions and classes are listed for more classes."""
+_LONGEST_SHOWN = 20
+"""The characters of a class's name that are printed."""
+_UNEQUAL = 1.5
+"""The ratio of the largest to the smallest class from which on the balanced accuracy is printed."""
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
@@ -64,37 +75,108 @@ class Evaluation:
     """The number of images by label (row) and prediction (column)."""
     worst: tuple[WorstImage, ...]
     """The images with the highest loss, worst first."""
+    balanced_accuracy: float
+    """The mean of the accuracies of the classes that have images, a fraction."""
+    names: tuple[str, ...] | None = None
+    """The names of the classes; None if they are the class numbers."""
+    none_of_these: int | None = None
+    """The images that the model answers with "none of these", which the figures above count by their most probable
+    class; None for a model that does not reject images.
+    """
+    none_of_these_wrong: int | None = None
+    """Those of them whose most probable class is wrong."""
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as plain lists and numbers."""
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self._headline()}\n\n{self._confusion_table()}\n\n{self._worst_table()}"
+        confusion = self._confusion_table() if len(self.confusion) <= MOST_COLUMNS else self._confusions_list()
+        return f"{self._headline()}\n\n{confusion}\n\n{self._worst_table()}"
 
     def _headline(self) -> str:
         low, high = self.interval
         score = f"Accuracy: {self.correct}/{self.images} ({100 * self.accuracy:.2f}%)"
         interval = f"95 % interval {100 * low:.2f} to {100 * high:.2f} %"
-        return f"{self.scored} set: Average loss: {self.loss:.4f}, {score}, {interval}"
+        lines = [f"{self.scored} set: Average loss: {self.loss:.4f}, {score}, {interval}"]
+        counts = [sum(row) for row in self.confusion if any(row)]
+        if max(counts) >= _UNEQUAL * min(counts):
+            lines.append(f"Balanced accuracy: {100 * self.balanced_accuracy:.2f}% (mean of the classes' accuracies)")
+        if self.none_of_these is not None:
+            none, wrong = self.none_of_these, self.none_of_these_wrong or 0
+            answered = self.images - none
+            right = (
+                f"; of the others {100 * (self.correct - none + wrong) / answered:.2f}% are right" if answered else ""
+            )
+            lines.append(
+                f"None of these: {none:,} of {self.images:,} images, {wrong:,} of them classified wrongly{right}"
+            )
+        return "\n".join(lines)
+
+    def _class(self, label: int) -> str:
+        """Return the number of a class, with its name if it has one."""
+        if self.names is None:
+            return str(label)
+        name = printable(self.names[label])
+        return f"{label} {name if len(name) <= _LONGEST_SHOWN else f'{name[: _LONGEST_SHOWN - 3]}...'}"
 
     def _confusion_table(self) -> str:
         width = max(len(str(entry)) for row in self.confusion for entry in row)
         width = max(width, len(str(len(self.confusion) - 1)))
         heads = " ".join(f"{label:>{width}}" for label in range(len(self.confusion)))
-        lines = ["Confusion (row: label, column: prediction)", f"{'label':>5}  {heads}  accuracy"]
-        for label, (row, accuracy) in enumerate(zip(self.confusion, self.class_accuracy, strict=True)):
+        classes = [self._class(label) for label in range(len(self.confusion))]
+        longest = max(5, *map(len, classes))
+        place = ">" if self.names is None else "<"
+        lines = ["Confusion (row: label, column: prediction)", f"{'label':{place}{longest}}  {heads}  accuracy"]
+        for name, row, accuracy in zip(classes, self.confusion, self.class_accuracy, strict=True):
             entries = " ".join(f"{entry or '.':>{width}}" for entry in row)
-            share = "no images" if accuracy is None else f"{100 * accuracy:7.2f}%"
-            lines.append(f"{label:>5}  {entries}  {share}")
+            lines.append(f"{name:{place}{longest}}  {entries}  {_percent(accuracy)}")
         return "\n".join(lines)
 
+    def _confusions_list(self) -> str:
+        """List the most frequent confusions and the worst classes: a table of all of them would be too wide."""
+        confusions = sorted(
+            (-entry, label, predicted)
+            for label, row in enumerate(self.confusion)
+            for predicted, entry in enumerate(row)
+            if entry and label != predicted
+        )
+        rows = [("label", "predicted", "images", "of the label's")]
+        for entry, label, predicted in confusions[:_LISTED]:
+            rows.append((self._class(label), self._class(predicted), f"{-entry}", f"{sum(self.confusion[label])}"))
+        shares = [(share, label) for label, share in enumerate(self.class_accuracy) if share is not None]
+        worst = [("label", "images", "accuracy")]
+        for share, label in sorted(shares)[:_LISTED]:
+            worst.append((self._class(label), f"{sum(self.confusion[label])}", _percent(share)))
+        without = len(self.confusion) - len(shares)
+        return "\n".join(
+            [
+                f"Most frequent of {len(confusions)} confusions of {len(self.confusion)} classes",
+                *aligned(rows, (0, 1)),
+                "",
+                f"Classes of the lowest accuracy{f'; {without} have no images' if without else ''}",
+                *aligned(worst, (0,)),
+            ]
+        )
+
     def _worst_table(self) -> str:
-        lines = ["Worst images", "index  label  predicted  probability   loss"]
+        longest = [max([least, *map(len, map(self._class, column))]) for least, column in self._worst_columns()]
+        label, predicted = (f"{head:>{width}}" for head, width in zip(("label", "predicted"), longest, strict=True))
+        lines = ["Worst images", f"index  {label}  {predicted}  probability   loss"]
         for image in self.worst:
             figures = f"{image.probability:>11.4f} {image.loss:>6.2f}"
-            lines.append(f"{image.index:>5}  {image.label:>5}  {image.predicted:>9}  {figures}")
+            words = (self._class(image.label), self._class(image.predicted))
+            named = "  ".join(f"{word:>{width}}" for word, width in zip(words, longest, strict=True))
+            lines.append(f"{image.index:>5}  {named}  {figures}")
         return "\n".join(lines)
+
+    def _worst_columns(self) -> tuple[tuple[int, list[int]], tuple[int, list[int]]]:
+        """Return the least widths and the classes of the columns `label` and `predicted`."""
+        return (5, [image.label for image in self.worst]), (9, [image.predicted for image in self.worst])
+
+
+def _percent(share: float | None) -> str:
+    return "no images" if share is None else f"{100 * share:7.2f}%"
 
 
 def correct_predictions(scores: Array, labels: Array) -> Array:
@@ -123,7 +205,7 @@ def evaluate(model: Classifier, images: Images) -> Evaluation:
     check_pixels(images.pixels, model.section.input_shape)
     if int(images.labels.max()) >= model.section.classes:
         raise KilonetError(f"the labels go up to {int(images.labels.max())}, but the model has {model.section.classes}")
-    return evaluation_of(model.logits(images.pixels), images)
+    return evaluation_of(model.logits(images.pixels), images, model.metadata)
 
 
 def images_to_score(model: Classifier, data: str, label_pattern: str | None = None) -> Images:
@@ -187,8 +269,13 @@ def matched_data(model: Classifier, data: DataSet) -> DataSet:
     return match_classes(data, model.metadata, model.section.classes)
 
 
-def evaluation_of(logits: Tensor, images: Images) -> Evaluation:
-    """Return the evaluation of a model's logits, float32 (N, classes), for N labelled images.
+def evaluation_of(logits: Tensor, images: Images, metadata: Metadata = NO_METADATA) -> Evaluation:
+    """Return the evaluation of a model's logits.
+
+    Args:
+        logits: float32 (N, classes).
+        images: the N labelled images.
+        metadata: the model's, with the names of its classes and its calibration.
 
     Raises:
         KilonetError: a logit is NaN or infinite, or so large that a loss is.
@@ -198,6 +285,12 @@ def evaluation_of(logits: Tensor, images: Images) -> Evaluation:
     check_finite(losses[:, None].numpy())
     confusion = _confusion(images.labels, logits.argmax(1), logits.shape[1])
     correct, count = int(confusion.trace()), len(images)
+    shares = tuple(int(row[label]) / int(row.sum()) if row.any() else None for label, row in enumerate(confusion))
+    present = [share for share in shares if share is not None]
+    rejected: NDArray[np.bool_] | None = None
+    if metadata.calibration is not None and metadata.calibration.rejects:
+        rejected = metadata.calibration.uncertain(logits.numpy())
+    wrong = ~correct_predictions(logits, images.labels).numpy()
     return Evaluation(
         scored=images.name,
         images=count,
@@ -205,11 +298,13 @@ def evaluation_of(logits: Tensor, images: Images) -> Evaluation:
         accuracy=correct / count,
         interval=wilson_interval(correct, count),
         loss=losses.mean().item(),
-        class_accuracy=tuple(
-            int(row[label]) / int(row.sum()) if row.any() else None for label, row in enumerate(confusion)
-        ),
+        class_accuracy=shares,
         confusion=tuple(tuple(row.tolist()) for row in confusion),
         worst=_worst(losses, logits.softmax(1), images.labels),
+        balanced_accuracy=sum(present) / len(present),
+        names=metadata.names,
+        none_of_these=None if rejected is None else int(rejected.sum()),
+        none_of_these_wrong=None if rejected is None else int((rejected & wrong).sum()),
     )
 
 

@@ -42,6 +42,21 @@ class Calibration(Schema):
             powers = np.exp(scaled - scaled.max(1, keepdims=True))
         return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
 
+    def strange(self, logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return which images are unlike the training images, bool (N,), for logits, float32 (N, classes)."""
+        if self.energy_from is None:
+            return np.zeros(len(logits), np.bool_)
+        return np.asarray(~(energies(logits) >= self.energy_from))
+
+    def uncertain(self, logits: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return which predictions are uncertain, bool (N,), for logits, float32 (N, classes).
+
+        Raises:
+            KilonetError: a logit, divided by the temperature, is NaN or infinite.
+        """
+        confidence = self.probabilities(logits).max(1).astype(np.float64)
+        return np.asarray(self.strange(logits) | ~(confidence >= self.sure_from))
+
 
 UNFITTED = Calibration()
 """The calibration of a model that was never calibrated."""

@@ -54,5 +54,11 @@ def match_classes(data: DataSet, metadata: Metadata, classes: int) -> DataSet:
     def relabelled(images: Images) -> Images:
         return replace(images, labels=labels[images.labels])
 
-    train, test = relabelled(data.train), relabelled(data.test)
-    return replace(data, train=train, test=test, names=metadata.names, folders=tuple(known))
+    return replace(
+        data,
+        train=relabelled(data.train),
+        test=relabelled(data.test),
+        validation=data.validation and relabelled(data.validation),
+        names=metadata.names,
+        folders=tuple(known),
+    )

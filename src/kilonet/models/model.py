@@ -8,16 +8,17 @@ tensors are the weights and batch-norm statistics of the network, float32.
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor
@@ -44,14 +45,36 @@ _TENSOR_HEAD_BYTES = 256
 """More than a tensor takes in the header of a model file."""
 
 
+Pictures = str | Path | Image.Image | NDArray[np.uint8] | Tensor | Sequence[Any]
+"""What `predict` takes: one picture or several."""
+
+
 @dataclass(frozen=True)
 class Predictions:
-    """The predictions of a model for N images."""
+    """The predictions of a model for N images. `str()` gives a line for each."""
 
     classes: NDArray[np.int64]
     """int64 (N,): the most probable class of each image."""
     probabilities: NDArray[np.float32]
     """float32 (N, classes): each row sums to one; the model's temperature, if it has one, is applied."""
+    names: tuple[str | None, ...]
+    """N names of these classes, or their numbers if they have no names; None for none of the classes."""
+    uncertain: NDArray[np.bool_]
+    """bool (N,): whether the probability is below the calibration's threshold, or the image unlike the training's."""
+    none_of_these: NDArray[np.bool_]
+    """bool (N,): whether the image is none of the classes: no digit, or rejected by a calibration on negatives."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.classes)
+
+    def __str__(self) -> str:
+        shares = self.probabilities.max(1, initial=0).tolist()
+        rows = zip(self.names, shares, self.uncertain.tolist(), strict=True)
+        return "\n".join(
+            "none of these" if name is None else f"{name} ({100 * share:.2f}%{', uncertain' if unsure else ''})"
+            for name, share, unsure in rows
+        )
 
 
 class Classifier(ABC):
@@ -71,18 +94,60 @@ class Classifier(ABC):
         """Whether pictures are searched for digits, which are laid out as MNIST's before the network is applied."""
         return self.metadata.reads_digits(self.section.input_shape, self.section.classes)
 
-    def predict(self, images: NDArray[np.uint8] | Tensor) -> Predictions:
+    def predict(self, images: Pictures) -> Predictions:
         """Classify images.
 
         Args:
-            images: uint8 (N, channels, rows, columns), or (N, rows, columns) for a network of one channel; digits are
-                light on black, as in MNIST.
+            images: inputs of the network, uint8 (N, channels, rows, columns), or (N, rows, columns) for a network of
+                one channel; digits are light on black, as in MNIST. Or pictures of any size, which are prepared as
+                `kilonet predict` does: a path, a Pillow image, or an array, uint8 (rows, columns) or (rows, columns,
+                3); a list of these, or an array (N, ...) of them.
 
         Raises:
-            KilonetError: the images have another shape or dtype than the network takes.
+            KilonetError: no image, an array of another shape or dtype, or a file that cannot be read.
         """
-        logits = self.logits(_as_pixels(images, self.section)).numpy()
-        return Predictions(logits.argmax(1), (self.metadata.calibration or UNFITTED).probabilities(logits))
+        if _are_inputs(images, self.section):
+            logits = self.logits(_as_pixels(images, self.section)).numpy()
+            calibration = self.metadata.calibration or UNFITTED
+            uncertain = calibration.uncertain(logits)
+            return self._predictions(logits, uncertain, uncertain & bool(calibration.rejects))
+        # These modules build on this one.
+        from kilonet.models.inputs import inputs_of  # noqa: PLC0415
+        from kilonet.models.prediction import predictions_of  # noqa: PLC0415
+
+        prepared = inputs_of(images, self)
+        pixels = np.stack([image.pixels.reshape(self.section.input_shape) for image in prepared])
+        logits = self.logits(torch.from_numpy(pixels)).numpy()
+        found = predictions_of(logits, prepared, self.metadata, digits=self.reads_digits)
+        return self._predictions(
+            logits, np.array([one.uncertain for one in found]), np.array([one.label is None for one in found])
+        )
+
+    def _predictions(
+        self, logits: NDArray[np.float32], uncertain: NDArray[np.bool_], none: NDArray[np.bool_]
+    ) -> Predictions:
+        classes = logits.argmax(1)
+        names = tuple(
+            None if rejected else self.metadata.name_of(label)
+            for label, rejected in zip(classes.tolist(), none.tolist(), strict=True)
+        )
+        probabilities = (self.metadata.calibration or UNFITTED).probabilities(logits)
+        return Predictions(classes, probabilities, names, uncertain, none)
+
+    def preprocess(self, image: str | Path | Image.Image | NDArray[np.uint8] | Tensor) -> Tensor:
+        """Return the input of the network for one picture, uint8 (channels, rows, columns).
+
+        A model that reads digits searches for one, and what it lays out is returned even if it is none.
+
+        Args:
+            image: a path, a Pillow image, or uint8 (rows, columns) or (rows, columns, 3), of any size.
+
+        Raises:
+            KilonetError: it is none of these, or a file that cannot be read.
+        """
+        from kilonet.models.inputs import input_of  # noqa: PLC0415
+
+        return torch.from_numpy(np.array(input_of(image, self).pixels.reshape(self.section.input_shape)))
 
 
 class Model(Classifier):
@@ -99,7 +164,9 @@ class Model(Classifier):
     def logits(self, pixels: Tensor) -> Tensor:
         """Return the logits, float32 (N, classes), of images, uint8 (N, channels, rows, columns)."""
         with torch.inference_mode():
-            parts = [self.network(part) for part in pixels.split(scoring_batch(self.section))]
+            # The network may have been moved to another device.
+            device = next(self.network.buffers()).device
+            parts = [self.network(part.to(device)).cpu() for part in pixels.split(scoring_batch(self.section))]
         return torch.cat(parts) if parts else torch.empty(0, self.section.classes)
 
     def with_metadata(self, metadata: Metadata) -> "Model":
@@ -236,6 +303,14 @@ def _check_state(tensors: Mapping[str, Tensor], section: ModelSection) -> None:
             raise KilonetError(f"tensor {name} holds NaN or infinity")
         if name.endswith("running_var") and (tensor < 0).any():
             raise KilonetError(f"tensor {name} holds a negative variance")
+
+
+def _are_inputs(images: Any, section: ModelSection) -> TypeGuard[NDArray[np.uint8] | Tensor]:
+    """Return whether an array has the shape of inputs of a network, of whatever dtype."""
+    if not isinstance(images, Tensor | np.ndarray):
+        return False
+    shape = tuple(images.shape[1:])
+    return shape == section.input_shape or (len(shape) == 2 and (1, *shape) == section.input_shape)
 
 
 def _as_pixels(images: NDArray[np.uint8] | Tensor, section: ModelSection) -> Tensor:

@@ -1,4 +1,4 @@
-"""Predictions for images as users have them: a class with its confidence, or the reason why there is no digit."""
+"""Predictions for images as users have them: a class with its confidence, or why the image is none of the classes."""
 
 import csv
 import io
@@ -18,17 +18,18 @@ from kilonet.data.decode import READABLE, Picture
 from kilonet.data.digits.prepare import PreparedImage, prepare_digit, prepare_row
 from kilonet.data.image_folders import FolderFiles, list_files, name_files, read_picture, why_not_read
 from kilonet.data.preprocessing import Preprocessing
-from kilonet.models.calibration import UNFITTED, energies
+from kilonet.models.calibration import UNFITTED
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import Classifier
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable
 
 STRANGE = "unlike the images it was trained on"
+UNSURE = "no class is probable enough"
 
 _BATCH = 256
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
-_CSV_COLUMNS = ("file", "place", "class", "name", "probability", "uncertain", "no_digit")
+_CSV_COLUMNS = ("file", "place", "class", "name", "probability", "uncertain", "no_digit", "none_of_these")
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,29 @@ class Prediction:
     """The prediction for one image. `str()` gives it in a few words."""
 
     label: int | None
-    """The class, from 0; None for no digit."""
+    """The class, from 0; None for none of the classes."""
     name: str | None
-    """The class's name, or its number if the classes have no names; None for no digit."""
+    """The class's name, or its number if the classes have no names; None for none of them."""
     probabilities: tuple[float, ...]
-    """The calibrated probability of every class, even if the image is no digit."""
+    """The calibrated probability of every class, even if the image is none of them."""
     uncertain: bool
-    """Whether the probability is below the calibration's `sure_from`, or the image is no digit."""
+    """Whether the probability is below the calibration's `sure_from`, or the image is unlike those of the training."""
     objection: str | None
-    """The reason why the image is no digit, or None."""
+    """The reason why the image is none of the classes, or None."""
     pixels: NDArray[np.uint8]
     """The network's input, uint8 (rows, columns) or (channels, rows, columns)."""
+    digits: bool = True
+    """Whether the classes are digits, so that none of them is "no digit"."""
 
     @property
     def probability(self) -> float:
         """The highest probability."""
         return max(self.probabilities)
+
+    @property
+    def none(self) -> str:
+        """The words for an image of none of the classes."""
+        return "no digit" if self.digits else "none of these"
 
     def as_json(self) -> dict[str, Any]:
         """Return everything but the pixels as plain values."""
@@ -61,12 +69,13 @@ class Prediction:
             "probability": None if self.label is None else self.probability,
             "probabilities": list(self.probabilities),
             "uncertain": self.uncertain,
-            "no_digit": self.objection,
+            "no_digit": self.objection if self.digits else None,
+            "none_of_these": self.objection,
         }
 
     def __str__(self) -> str:
         if self.label is None:
-            return f"no digit ({self.objection})"
+            return f"{self.none} ({self.objection})"
         return f"{self.name} ({100 * self.probability:.2f}%{', uncertain' if self.uncertain else ''})"
 
 
@@ -98,33 +107,47 @@ def predictions_of(
         images: the N inputs that they were computed from.
         metadata: the model's metadata, with its calibration and its classes' names.
         digits: whether the model reads digits; then an image unlike the training images is no digit instead of an
-            uncertain prediction.
+            uncertain
+            prediction.
 
     Raises:
         KilonetError: a logit is NaN or infinite.
     """
     calibration = metadata.calibration or UNFITTED
+    shares, strange, uncertain = (
+        calibration.probabilities(logits),
+        calibration.strange(logits).tolist(),
+        calibration.uncertain(logits).tolist(),
+    )
     return [
-        _prediction(image, row, float(energy), metadata, digits=digits)
-        for image, row, energy in zip(images, calibration.probabilities(logits), energies(logits), strict=True)
+        _prediction(image, row, metadata, strange=odd, uncertain=unsure, digits=digits)
+        for image, row, odd, unsure in zip(images, shares, strange, uncertain, strict=True)
     ]
 
 
 def _prediction(
-    image: PreparedImage, probabilities: NDArray[np.float32], energy: float, metadata: Metadata, *, digits: bool
+    image: PreparedImage,
+    probabilities: NDArray[np.float32],
+    metadata: Metadata,
+    *,
+    strange: bool,
+    uncertain: bool,
+    digits: bool,
 ) -> Prediction:
-    calibration = metadata.calibration or UNFITTED
-    strange = calibration.energy_from is not None and not energy >= calibration.energy_from
-    # An image that came laid out as MNIST's are was meant as a digit: its prediction is uncertain, but is given.
-    objection = image.objection or (STRANGE if strange and digits and not image.as_given else None)
+    # An image that came laid out as MNIST's are was meant as a digit: without negatives to know better by, its
+    # prediction is uncertain, but is given.
+    rejects = metadata.calibration is not None and metadata.calibration.rejects
+    rejected = uncertain if rejects else strange and digits and not image.as_given
+    objection = image.objection or ((STRANGE if strange else UNSURE) if rejected else None)
     best = int(probabilities.argmax())
     return Prediction(
         label=None if objection else best,
         name=None if objection else metadata.name_of(best),
         probabilities=tuple(probabilities.tolist()),
-        uncertain=objection is not None or strange or not float(probabilities[best]) >= calibration.sure_from,
+        uncertain=objection is not None or uncertain,
         objection=objection,
         pixels=image.pixels,
+        digits=digits,
     )
 
 
@@ -144,7 +167,7 @@ class PredictedFile:
 
 def _confidence(prediction: Prediction) -> str:
     if prediction.label is None:
-        return "no digit"
+        return prediction.none
     return f"{100 * prediction.probability:.2f}%{' uncertain' if prediction.uncertain else ''}"
 
 

@@ -12,7 +12,7 @@ from kilonet.export.manifest import MANIFEST_FILE, read_manifest
 from kilonet.export.training_data import known_data
 from kilonet.models.model import MODEL_FILE, Model, load_model, packaged_models
 from kilonet.report.subject import ExportedSizes, Robustness, Subject, is_result_of
-from kilonet.training.run_data import data_of_run
+from kilonet.training.run_data import data_of_run, divided
 from kilonet.training.run_folder import Result, is_finished
 from kilonet.training.run_records import RunRecord, read_printed_runs, read_run_folder, run_folders, run_name
 from kilonet.utils.errors import KilonetError
@@ -99,7 +99,7 @@ def name_of(source: str) -> str:
 def _scored_images(own: RunRecord | None, source: str, model: Model) -> Images:
     known = data_of_run(own.result, own.name) if own else known_data(source, model, "give its run folder")
     data = matched_data(model, known.load(model.section))
-    return (data.hold_out() if known.holdout else data).test
+    return (divided(data, known.run) if known.run else data).test
 
 
 def _distinct(records: Sequence[RunRecord], first: Result | None) -> Iterator[RunRecord]:

@@ -19,15 +19,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class PredictionResponse(BaseModel):
     """The answer to one image, as `kilonet predict --json` gives it, with the pixels that the network saw."""
 
-    class_: int | None = Field(alias="class", description="The class, from 0; null for no digit.")
-    name: str | None = Field(description="The class's name; null for no digit.")
-    probability: Share | None = Field(description="The probability of that class; null for no digit.")
+    class_: int | None = Field(alias="class", description="The class, from 0; null for none of them.")
+    name: str | None = Field(description="The class's name; null for none of them.")
+    probability: Share | None = Field(description="The probability of that class; null for none of them.")
     probabilities: list[Share] = Field(description="The probability of every class, calibrated if the model is.")
     uncertain: bool = Field(
-        description="True for no digit, for an image unlike those of the training, and where the probability is below "
-        "`sure_from` of the model's calibration."
+        description="True for none of the classes, for an image unlike those of the training, and where the "
+        "probability is below `sure_from` of the model's calibration."
     )
-    no_digit: str | None = Field(description="Why there is no digit; null if there is one.")
+    no_digit: str | None = Field(description="Why there is no digit; null if there is one, or for other classes.")
+    none_of_these: str | None = Field(description="Why it is none of the classes, digits or others; null if it is one.")
     seen: list[list[Level]] | list[list[list[Level]]] = Field(
         description="What the network saw: rows of grey levels, for digits light ink on black; or channels, red, green "
         "and blue, of such rows."

@@ -93,8 +93,8 @@ def _resolve_model(name: str, student: Recipe, progress: Progress) -> TrainedMod
     model = load_model(name)
     _check_fit(name, model.section, student.model)
     trained = TrainedModel(model, _run_folder_of(name, model))
-    if student.run.holdout:
-        _check_holdout(name, trained, student, progress)
+    if student.run.holdout or student.run.calibration is not None:
+        _check_unseen(name, trained, student, progress)
     return trained
 
 
@@ -115,11 +115,18 @@ def _check_fit(name: str, teacher: ModelSection, student: ModelSection) -> None:
         raise KilonetError(f"the teacher {name} has no weights, so there is nothing to learn from it")
 
 
-def _check_holdout(name: str, teacher: TrainedModel, student: Recipe, progress: Progress) -> None:
+def _check_unseen(name: str, teacher: TrainedModel, student: Recipe, progress: Progress) -> None:
+    """Check that a trained teacher has not seen the images that its student keeps out of training."""
+    own = student.run
     run = read_result(teacher.run_folder).recipe.run if teacher.run_folder else None
     packaged = teacher.model.sha256 in (load_model(name).sha256 for name in packaged_models())
-    if packaged or (run and (run.data, run.holdout) != (student.run.data, True)):
-        raise KilonetError(f"the teacher {name} has seen the images held out; name a recipe, or a run with --holdout")
+    aside = own.calibration is not None and run is not None and run.calibration != own.calibration
+    if packaged or (run and (aside or (run.data, run.holdout) != (own.data, own.holdout))):
+        flags = "--holdout" if own.holdout else ""
+        flags += "" if own.calibration is None else f" --calibration {own.calibration:g}"
+        raise KilonetError(
+            f"the teacher {name} has seen the images held out; name a recipe, or a run with {flags.strip()}"
+        )
     if run is None:
         progress.message(f"whether the teacher {name} has seen the images held out cannot be told from its file")
 

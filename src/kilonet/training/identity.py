@@ -4,11 +4,13 @@ A run that is resumed by another recipe, on other images or from other teachers 
 training leads to.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kilonet.data.datasets import DataSet
+from kilonet.data.datasets import DataSet, Images
+from kilonet.evaluation.negatives import Negatives
 from kilonet.recipe import SECTIONS, Recipe
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.schema import Schema, shortened
@@ -25,6 +27,8 @@ class Identity(Schema):
     """`DataSet.fingerprint` of the images, after holding out."""
     teachers: tuple[str, ...] = ()
     """SHA-256 of each teacher's model file."""
+    calibrated_on: str | None = None
+    """SHA-256 of what the model is calibrated on: images kept aside and negatives; None if it is not calibrated."""
 
 
 def training_keys(recipe: Recipe) -> dict[str, Any]:
@@ -37,18 +41,33 @@ def training_keys(recipe: Recipe) -> dict[str, Any]:
     return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
 
 
-def identity_of(recipe: Recipe, data: DataSet, teachers: Sequence[str] = ()) -> Identity:
+def identity_of(
+    recipe: Recipe, data: DataSet, teachers: Sequence[str] = (), negatives: Negatives | None = None
+) -> Identity:
     """Return the identity of a run.
 
     Args:
         recipe: the recipe, without `auto`.
         data: the images, after holding out.
         teachers: SHA-256 of each teacher's model file.
+        negatives: images of none of the classes, which the model is calibrated on.
     """
     keys = training_keys(recipe) | {"run.seed": recipe.run.seed}
     # Images are the same wherever their folder lies.
-    del keys["run.data"]
-    return Identity(recipe=keys, images=data.fingerprint(), teachers=tuple(teachers))
+    del keys["run.data"], keys["run.negatives"]
+    return Identity(
+        recipe=keys,
+        images=data.fingerprint(),
+        teachers=tuple(teachers),
+        calibrated_on=_calibration_sha256(data.validation, negatives),
+    )
+
+
+def _calibration_sha256(images: Images | None, negatives: Negatives | None) -> str | None:
+    if images is None:
+        return None
+    fingerprint = DataSet(images, images).fingerprint() + (negatives.sha256() if negatives else "")
+    return hashlib.sha256(fingerprint.encode()).hexdigest()
 
 
 def check_identity(path: Path, saved: Identity, now: Identity) -> None:
@@ -66,6 +85,7 @@ def check_identity(path: Path, saved: Identity, now: Identity) -> None:
     defaults = {f"{name}.{key}": field.default for name, s in SECTIONS.items() for key, field in s.model_fields.items()}
     changed = _changes(now.recipe, {key: defaults[key] for key in now.recipe} | saved.recipe)
     changed += ["the training images are others"] if now.images != saved.images else []
+    changed += ["the images to calibrate on are others"] if now.calibrated_on != saved.calibrated_on else []
     changed += ["a teacher is another one"] if now.teachers != saved.teachers else []
     if changed:
         raise KilonetError(

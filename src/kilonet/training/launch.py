@@ -20,7 +20,8 @@ from kilonet.recipe import Recipe, load_recipe, recipe_name
 from kilonet.training.distillation import TEACHER
 from kilonet.training.identity import recipe_differences
 from kilonet.training.progress import LineProgress, Progress, ProgressGroup, progress_on
-from kilonet.training.run_data import load_run_data
+from kilonet.training.proposal import data_name
+from kilonet.training.run_data import divided, load_run_data
 from kilonet.training.run_folder import (
     EVENTS_FOLDER,
     RECIPE_FILE,
@@ -43,11 +44,13 @@ START_METHOD = "spawn"
 """How the processes of seeds are started: a fork would copy the threads' locks of this process."""
 
 
-def train_recipe(source: str, changes: Mapping[str, Any], out: Path | None, *, tensorboard: bool = False) -> Run:
+def train_recipe(
+    source: str | Recipe, changes: Mapping[str, Any], out: Path | None, *, tensorboard: bool = False
+) -> Run:
     """Train a recipe in a run folder, or go on with its run there that was interrupted or killed.
 
     Args:
-        source: a packaged recipe or a TOML file.
+        source: a packaged recipe, a TOML file, or a proposed recipe, which is named after its data.
         changes: keys of the recipe to change, each by its name alone.
         out: the run folder; None for one under `RUNS`, named after the recipe and its seed: the last one, if its run
             is an unfinished one of the same recipe, or else a new one.
@@ -58,10 +61,17 @@ def train_recipe(source: str, changes: Mapping[str, Any], out: Path | None, *, t
             or a finished run, or the extra `tensorboard` is missing.
         KeyboardInterrupt: interrupted; its message has the command that resumes the run.
     """
-    recipe = load_recipe(source, changes)
-    folder = out or _default_folder(f"{recipe_name(source)}-seed{recipe.run.seed}", [recipe], lambda path, _: path)
+    name, recipe = _named(source, changes)
+    folder = out or _default_folder(f"{name}-seed{recipe.run.seed}", [recipe], lambda path, _: path)
     with _resumable(folder):
         return _begin_or_go_on(recipe, folder, progress_on(), tensorboard=tensorboard)
+
+
+def _named(source: str | Recipe, changes: Mapping[str, Any]) -> tuple[str, Recipe]:
+    """Return the short name of a recipe, and the recipe with some keys changed."""
+    if isinstance(source, Recipe):
+        return data_name(source.run.data), source.replace(**changes) if changes else source
+    return recipe_name(source), load_recipe(source, changes)
 
 
 def _begin_or_go_on(recipe: Recipe, folder: Path, progress: Progress, *, tensorboard: bool) -> Run:
@@ -93,7 +103,7 @@ def _check_same_recipe(recipe: Recipe, folder: Path) -> None:
 
 
 def train_seeds(
-    source: str, changes: Mapping[str, Any], out: Path | None, seeds: int, *, tensorboard: bool = False
+    source: str | Recipe, changes: Mapping[str, Any], out: Path | None, seeds: int, *, tensorboard: bool = False
 ) -> list[Run]:
     """Train a recipe with several seeds, from its own seed upwards, side by side on the processor's cores.
 
@@ -102,7 +112,7 @@ def train_seeds(
     for another.
 
     Args:
-        source: a packaged recipe or a TOML file.
+        source: a packaged recipe, a TOML file, or a proposed recipe, which is named after its data.
         changes: keys of the recipe to change, each by its name alone.
         out: the folder of the run folders; None for one under `RUNS`, which is the last one if it holds an unfinished
             run of the same recipe and number of seeds, or else a new one.
@@ -116,12 +126,12 @@ def train_seeds(
     """
     if not 1 <= seeds <= MAXIMUM_SEEDS:
         raise KilonetError(f"--seeds {seeds}: must be from 1 to {MAXIMUM_SEEDS}")
-    recipe = load_recipe(source, changes)
+    name, recipe = _named(source, changes)
     # The highest seed is checked before anything is made.
     recipe.replace(seed=recipe.run.seed + seeds - 1)
     threads = recipe.run.threads or 1
     recipes = [recipe.replace(seed=recipe.run.seed + number, threads=threads) for number in range(seeds)]
-    parent = out or _default_folder(f"{recipe_name(source)}-{seeds}seeds", recipes, seed_folder)
+    parent = out or _default_folder(f"{name}-{seeds}seeds", recipes, seed_folder)
     folders = [seed_folder(parent, recipe.run.seed) for recipe in recipes]
     for one, folder in zip(recipes, folders, strict=True):
         if (folder / RECIPE_FILE).is_file():
@@ -136,9 +146,7 @@ def train_seeds(
         workers = max(1, min(len(waiting), cores() // threads)) if resolve_device(recipe.run) == "cpu" else 1
         _prepare_teachers(recipe, parent)
         kept = f", {seeds - len(waiting)} of them finished before" if len(waiting) < seeds else ""
-        print(
-            f"{recipe_name(source)}: {seeds} seeds{kept}, {workers} at a time, in {printable(parent)}", file=sys.stderr
-        )
+        print(f"{printable(name)}: {seeds} seeds{kept}, {workers} at a time, in {printable(parent)}", file=sys.stderr)
         try:
             _train_side_by_side(waiting, workers, tensorboard=tensorboard)
         except KeyboardInterrupt:
@@ -148,7 +156,7 @@ def train_seeds(
 
 def _check_same_images(recipe: Recipe, finished: Sequence[Path]) -> None:
     """Check that finished seeds, which are kept, were trained on the images that the others will be trained on."""
-    images = load_run_data(recipe, holdout=recipe.run.holdout).fingerprint() if finished else ""
+    images = divided(load_run_data(recipe), recipe.run).fingerprint() if finished else ""
     for folder in finished:
         if read_result(folder).data_sha256 != images:
             raise KilonetError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from kilonet.data.datasets import DataSet, load_data
 from kilonet.data.preprocessing import Preprocessing
 from kilonet.network.section import ModelSection
-from kilonet.recipe import Recipe
+from kilonet.recipe import Recipe, RunSection
 from kilonet.training.run_folder import Result
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable
@@ -22,8 +22,8 @@ class KnownData:
     """What `load_data` takes."""
     fingerprint: str | None = None
     """What `DataSet.fingerprint` was, if it was recorded."""
-    holdout: bool = False
-    """Whether the fingerprint is of the data after holding out."""
+    run: RunSection | None = None
+    """The run that divided the data before their fingerprint was taken; None for undivided data."""
     label_pattern: str | None = None
     """What `load_data` takes, too."""
 
@@ -40,7 +40,7 @@ class KnownData:
             data = load_data(self.source, Preprocessing.of(section), label_pattern=self.label_pattern)
         except KilonetError as error:
             raise KilonetError(f"the data of {self.owner}: {error}; --data names others") from None
-        found = self.fingerprint and (data.hold_out() if self.holdout else data).fingerprint()
+        found = self.fingerprint and (divided(data, self.run) if self.run else data).fingerprint()
         if found != self.fingerprint:
             line = f"kilonet: {self.source} has changed since {self.owner} was made from it"
             print(printable(line), file=sys.stderr)
@@ -50,14 +50,19 @@ class KnownData:
 def data_of_run(result: Result, owner: str) -> KnownData:
     """Return what is known of the data of a run."""
     run = result.recipe.run
-    return KnownData(owner, run.data, result.data_sha256, run.holdout, run.label_pattern)
+    return KnownData(owner, run.data, result.data_sha256, run, run.label_pattern)
 
 
-def load_run_data(recipe: Recipe, *, holdout: bool = False) -> DataSet:
-    """Load the data that a recipe names, as its network takes them.
+def load_run_data(recipe: Recipe) -> DataSet:
+    """Load the data that a recipe names, undivided, as its network takes them.
 
     Raises:
         KilonetError: they are not there, damaged, or have a class without images.
     """
-    run = recipe.run
-    return load_data(run.data, Preprocessing.of(recipe.model), label_pattern=run.label_pattern, holdout=holdout)
+    return load_data(recipe.run.data, Preprocessing.of(recipe.model), label_pattern=recipe.run.label_pattern)
+
+
+def divided(data: DataSet, run: RunSection) -> DataSet:
+    """Divide data into the images that a run trains on, those that it scores, and those that it calibrates on."""
+    data = data.hold_out() if run.holdout else data
+    return data if run.calibration is None else data.keep_aside(run.calibration)

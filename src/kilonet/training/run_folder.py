@@ -24,6 +24,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, Valid
 from safetensors import SafetensorError
 from torch import Tensor
 
+from kilonet.evaluation.calibration import CalibrationReport
 from kilonet.models.model import MODEL_FILE, Model, load_model
 from kilonet.recipe import Recipe, load_recipe
 from kilonet.training.identity import Identity
@@ -97,8 +98,11 @@ class Result(Schema):
     teachers: tuple[TeacherResult, ...] = ()
     environment: Environment
     model_sha256: str
+    """SHA-256 of the model's file as it is without a calibration."""
     data_sha256: str | None = None
     """The fingerprint of the images that were trained on and scored; None for runs of older versions."""
+    calibration: CalibrationReport | None = None
+    """How the model was calibrated at the end of its run; None if no images were kept aside, or too few."""
 
     @model_validator(mode="after")
     def _check_counts(self) -> "Result":

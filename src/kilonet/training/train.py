@@ -8,6 +8,7 @@ same weights, bit for bit, as a run without a break.
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,13 +22,15 @@ from kilonet.data.datasets import DataSet, Images, check_fit
 from kilonet.engines.class_weights import class_weights, effective_images
 from kilonet.engines.contract import Engine, Totals
 from kilonet.engines.selection import make_engine, resolve_run
+from kilonet.evaluation.calibration import LEAST_IMAGES, CalibrationReport, calibrate_on
+from kilonet.evaluation.negatives import Negatives, read_negatives
 from kilonet.evaluation.scoring import correct_predictions
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.metadata import metadata_of
 from kilonet.models.model import Model, check_storable
 from kilonet.network.memory import check_training_memory
 from kilonet.network.module import initial_network
-from kilonet.recipe import Recipe, TrainSection
+from kilonet.recipe import Recipe, TrainSection, load_recipe
 from kilonet.training.distillation import (
     Teacher,
     TeacherSource,
@@ -38,7 +41,7 @@ from kilonet.training.distillation import (
 )
 from kilonet.training.identity import check_identity, identity_of
 from kilonet.training.progress import NoProgress, Progress
-from kilonet.training.run_data import load_run_data
+from kilonet.training.run_data import divided, load_run_data
 from kilonet.training.run_folder import CHECKPOINT_FILE, RECIPE_FILE, Checkpoint, EpochMetrics, Result, Run, RunFolder
 from kilonet.utils.environment import describe_environment, torch_threads_kept
 from kilonet.utils.errors import KilonetError, TrainingDiverged
@@ -51,13 +54,17 @@ _LEAST_IMAGES_JUDGED = 1000
 
 
 def fit(
-    recipe: Recipe, images: DataSet | None = None, out: Path | None = None, progress: Progress | None = None
+    recipe: Recipe | str | Path | None = None,
+    data: DataSet | str | Path | None = None,
+    out: Path | None = None,
+    progress: Progress | None = None,
 ) -> Run:
     """Train a recipe's network.
 
     Args:
-        recipe: the network and how to train it.
-        images: the images to train on and to score; by default the data that the recipe names.
+        recipe: the network and how to train it, or the name or the file of a recipe; without it one is proposed for
+            the data that are named.
+        data: the images to train on and to score, or the name of data; by default what the recipe names.
         out: a new or empty folder for the run's files; without it no files are written.
         progress: receives the events of the run.
 
@@ -65,20 +72,38 @@ def fit(
         KilonetError: the recipe, the images or the folder cannot be used, or there is not enough memory.
         TrainingDiverged: the loss is not a number, or no better than guessing.
     """
+    if recipe is None:
+        if not isinstance(data, str | Path):
+            raise KilonetError("without a recipe, name the data to propose one for: fit(data='photos')")
+        # Only who names no recipe waits for these modules.
+        from kilonet.training.proposal import propose  # noqa: PLC0415
+
+        recipe = propose(str(data)).recipe
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(str(recipe))
+    if isinstance(data, str | Path):
+        recipe, data = recipe.replace(data=str(data)), None
+    return _fit(recipe, data, out, progress)
+
+
+def _fit(recipe: Recipe, images: DataSet | None, out: Path | None, progress: Progress | None) -> Run:
     progress = progress or NoProgress()
     check_storable(recipe.model)
     recipe = resolve_run(recipe, progress.message)
     data = prepare_data(recipe, images)
+    negatives = _read_negatives(recipe, data)
     if data.preparation is not None:
         progress.message(data.preparation)
     sources = resolve_teachers(recipe, progress)
     if out is None:
-        return _train(recipe, data, None, progress, _obtain_teachers(sources, data, None, progress))
+        return _train(
+            recipe, data, None, progress, _obtain_teachers(sources, data, None, progress), negatives=negatives
+        )
     with RunFolder.create(out, recipe) as folder:
         teachers = _obtain_teachers(sources, data, out, progress)
         # Nothing is reported earlier, so that the error for bad input is the only line.
         progress.message(f"{recipe.model.parameters:,} parameters, in {out}")
-        return _train(recipe, data, folder, progress, teachers)
+        return _train(recipe, data, folder, progress, teachers, negatives=negatives)
 
 
 def resume(path: Path, images: DataSet | None = None, progress: Progress | None = None) -> Run:
@@ -93,6 +118,7 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
     with RunFolder.open(path) as folder:
         recipe = resolve_run(folder.recipe, progress.message)
         data = prepare_data(recipe, images)
+        negatives = _read_negatives(recipe, data)
         if data.preparation is not None:
             progress.message(data.preparation)
         if (path / CHECKPOINT_FILE).exists():
@@ -100,7 +126,7 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
             teachers = load_teachers(recipe.distill, path, data)
         else:
             teachers = _obtain_teachers(resolve_teachers(recipe, progress), data, path, progress)
-        return _train(recipe, data, folder, progress, teachers)
+        return _train(recipe, data, folder, progress, teachers, negatives=negatives)
 
 
 def prepare_teachers(recipe: Recipe, parent: Path, progress: Progress) -> None:
@@ -120,7 +146,8 @@ def prepare_teachers(recipe: Recipe, parent: Path, progress: Progress) -> None:
 def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
     """Return the training and scoring images of a run: the given ones, or the data that the recipe names.
 
-    With `holdout` the scoring images are the last part of the training images, which are not trained on.
+    With `holdout` the scoring images are the last part of the training images, which are not trained on. With
+    `calibration` a share of the training images is kept aside, too.
 
     Args:
         recipe: the recipe, without `auto`.
@@ -134,10 +161,27 @@ def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
     check_fit(recipe.model, data)
     # What is written at the end is checked before the start.
     check_storable(recipe.model, metadata_of(data))
-    data = data.hold_out() if recipe.run.holdout else data
+    data = divided(data, recipe.run)
     class_weights(recipe, data.train.labels)
     _check_memory(recipe, data)
     return data
+
+
+def _read_negatives(recipe: Recipe, data: DataSet) -> Negatives | None:
+    """Read the images of none of the classes that a recipe names, before anything is trained.
+
+    Raises:
+        KilonetError: there is no such folder, too few images can be read, or no images are kept aside.
+    """
+    if recipe.run.negatives is None:
+        return None
+    if data.validation is None:
+        raise KilonetError(
+            "negatives are told from images that are kept out of training: set calibration, such as --calibration 0.1"
+        )
+    # Pictures are prepared by a network's input and its metadata; the weights do not matter.
+    untrained = Model(recipe.model, initial_network(recipe.model, seed=0).state(), metadata_of(data))
+    return read_negatives(Path(recipe.run.negatives), untrained)
 
 
 def _check_memory(recipe: Recipe, data: DataSet) -> None:
@@ -155,6 +199,8 @@ def _obtain_teachers(
 
 def _train_teacher(recipe: Recipe, path: Path | None, data: DataSet, progress: Progress) -> Run:
     """Train a teacher, or resume its training, on its student's data, from which the holdout is already removed."""
+    # Only the student is calibrated: nobody is shown a teacher's predictions.
+    data = replace(data, validation=None)
     where = f", in {path}" if path else ""
     progress.message(f"the teacher: {recipe.model.parameters:,} parameters, seed {recipe.run.seed}{where}")
     _check_memory(recipe, data)
@@ -169,18 +215,40 @@ def _train_teacher(recipe: Recipe, path: Path | None, data: DataSet, progress: P
 
 
 def _train(
-    recipe: Recipe, data: DataSet, folder: RunFolder | None, progress: Progress, teachers: Sequence[Teacher] = ()
+    recipe: Recipe,
+    data: DataSet,
+    folder: RunFolder | None,
+    progress: Progress,
+    teachers: Sequence[Teacher] = (),
+    *,
+    negatives: Negatives | None = None,
 ) -> Run:
     """Train the epochs that are left, with a checkpoint after each if there is a folder; return the finished run."""
     with torch_threads_kept():
         network = initial_network(recipe.model, recipe.run.seed)
         engine = make_engine(recipe, data.train, network, [teacher.model for teacher in teachers])
-        history = _train_epochs(engine, recipe, data, folder, progress, teachers=teachers)
+        history = _train_epochs(engine, recipe, data, folder, progress, teachers=teachers, negatives=negatives)
         model = Model(recipe.model, engine.network_state(), metadata_of(data))
-    result = _make_result(recipe, data, history, teachers, model.sha256)
+        model, report = _calibrate(model, data, negatives, progress)
+    result = _make_result(recipe, data, history, teachers, model, calibration=report)
     if folder:
         folder.finish(result, model)
     return Run(result, tuple(history), model, folder.path if folder else None)
+
+
+def _calibrate(
+    model: Model, data: DataSet, negatives: Negatives | None, progress: Progress
+) -> tuple[Model, CalibrationReport | None]:
+    """Calibrate a trained model on the images that were kept aside, if there are enough of them."""
+    images = data.validation
+    if images is None:
+        return model, None
+    if len(images) < LEAST_IMAGES:
+        progress.message(f"not calibrated: {len(images)} images were kept aside, and it takes at least {LEAST_IMAGES}")
+        return model, None
+    calibration, report = calibrate_on(model, images, negatives)
+    progress.message(str(report))
+    return model.with_metadata(model.metadata.model_copy(update={"calibration": calibration})), report
 
 
 def _train_epochs(
@@ -191,11 +259,12 @@ def _train_epochs(
     progress: Progress,
     *,
     teachers: Sequence[Teacher],
+    negatives: Negatives | None,
 ) -> list[EpochMetrics]:
     """Train the epochs that the checkpoint in the folder, if there is one, does not have; return all metrics."""
     history: list[EpochMetrics] = []
     if folder:
-        identity = identity_of(recipe, data, [teacher.result.model_sha256 for teacher in teachers])
+        identity = identity_of(recipe, data, [teacher.result.model_sha256 for teacher in teachers], negatives)
         if checkpoint := folder.load_checkpoint():
             check_identity(checkpoint.path, checkpoint.identity, identity)
             _restore(engine, checkpoint)
@@ -336,7 +405,9 @@ def _make_result(
     data: DataSet,
     history: Sequence[EpochMetrics],
     teachers: Sequence[Teacher],
-    model_sha256: str,
+    model: Model,
+    *,
+    calibration: CalibrationReport | None,
 ) -> Result:
     correct = round(history[-1].test_accuracy * len(data.test))
     return Result(
@@ -356,6 +427,7 @@ def _make_result(
             engine=recipe.run.engine,
             threads=recipe.run.threads,
         ),
-        model_sha256=model_sha256,
+        model_sha256=model.trained_sha256,
         data_sha256=data.fingerprint(),
+        calibration=calibration,
     )

@@ -18,7 +18,7 @@ from kilonet.models.model import load_model
 from kilonet.report.comparison.groups import Group, read_groups
 from kilonet.report.comparison.significance import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
 from kilonet.training.identity import training_keys
-from kilonet.training.run_data import load_run_data
+from kilonet.training.run_data import divided, load_run_data
 from kilonet.training.run_records import RunRecord
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.text_tables import aligned
@@ -165,7 +165,7 @@ class _Predictions:
         recipe = record.result.recipe
         run, preprocessing = recipe.run, Preprocessing.of(recipe.model)
         if preprocessing not in self._images:
-            data = load_run_data(recipe, holdout=run.holdout)
+            data = divided(load_run_data(recipe), run)
             if record.result.data_sha256 not in (None, data.fingerprint()):
                 raise KilonetError(f"{run.data} has changed since {record.name} was scored on it")
             if len(data.test) != record.result.scored_images:

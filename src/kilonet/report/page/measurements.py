@@ -86,7 +86,7 @@ def measure(subject: Subject) -> Measurements:
     order = np.argsort(probabilities[np.arange(len(labels)), labels], kind="stable")
     wrong = ~correct_predictions(probabilities, labels)
     others = [index for index in order[WORST:].tolist() if wrong[index]]
-    evaluation = evaluation_of(logits, subject.images)
+    evaluation = evaluation_of(logits, subject.images, subject.model.metadata)
     _check_robustness(subject, evaluation)
     return Measurements(
         evaluation=evaluation,

@@ -1,0 +1,1 @@
+"""What a careful look finds out about labelled images before anything is trained on them."""
