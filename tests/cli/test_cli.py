@@ -139,7 +139,7 @@ LONG = "x" * 5000
         (("train", LONG), []),
         (("train", "."), []),
         (("train", "--data", "no-such-folder"), ["no-such-folder"]),
-        (("train", "--data", "."), ["train-images"]),
+        (("train", "--data", "."), ["--label-pattern"]),
         (("train", "--data", LONG), []),
         (("train", "--resume", "no-such-run"), ["no-such-run"]),
         (("train", "--resume", LONG), []),
