@@ -164,7 +164,23 @@ def test_files_that_are_not_read_are_listed(tmp_path: Path, name: str, capsys: p
     assert f"1 files of {tmp_path} were skipped" in capsys.readouterr().err
 
 
-def test_links_to_files_are_read_and_links_to_folders_are_listed(tmp_path: Path) -> None:
+def test_links_to_folders_elsewhere_are_followed_once(tmp_path: Path) -> None:
+    two_classes(tmp_path / "real")
+    data, elsewhere = tmp_path / "data", tmp_path / "real" / "train"
+    (data / "train" / "fox").mkdir(parents=True)
+    (data / "train" / "cat").symlink_to(elsewhere / "cat")
+    for name in ("more", "again"):
+        (data / "train" / "fox" / name).symlink_to(elsewhere / "fox")
+    (elsewhere / "fox" / "back").symlink_to(data)
+    (data / "test").symlink_to(elsewhere)
+    found = load_data(str(data))
+    assert found.names == ("cat", "fox")
+    assert found.train.labels.tolist() == [0, 1]
+    assert found.test.labels.tolist() == [0, 1]
+    assert {path.name for path, _ in found.skipped} == {"more", "back"}
+
+
+def test_links_to_files_are_read_and_links_within_the_data_are_listed(tmp_path: Path) -> None:
     two_classes(tmp_path)
     fox = tmp_path / "train" / "fox"
     (fox / "link.png").symlink_to(tmp_path / "train" / "cat" / "1.png")

@@ -1,7 +1,8 @@
 """Folders of image files: what is an image in them, what is none, and why.
 
 Nothing is left out silently: what is in a folder is an image that is read, a companion that is no image, or reported.
-Links to files are read as the files that they name. Links to folders are not followed, so that every walk ends.
+Links to files are read as the files that they name. Links to folders are followed once, if they lead out of the folder
+that is read, so that every walk ends and no picture is read twice.
 """
 
 import os
@@ -109,28 +110,47 @@ def is_hidden(name: str) -> bool:
 
 
 def _walk(folder: Path, *, deep: bool) -> Iterator[Path]:
-    """Yield files, and links to folders, which are not followed."""
+    """Yield files, and links to folders that are not followed."""
 
     def fail(error: OSError) -> NoReturn:
         raise KilonetError(f"{error.filename}: cannot be read: {error.strerror}") from None
 
-    for place, folders, names in os.walk(folder, onerror=fail):
+    followed: set[Path] = set()
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         yield from (Path(place) / name for name in names if not is_hidden(name))
-        shown = [name for name in folders if not is_hidden(name)]
-        links = [name for name in shown if (Path(place) / name).is_symlink()]
-        yield from (Path(place) / name for name in links)
-        folders[:] = [name for name in shown if deep and name not in links]
+        shown = sorted(name for name in folders if not is_hidden(name))
+        folders.clear()
+        for path in (Path(place) / name for name in shown):
+            if path.is_symlink():
+                target = path.resolve()
+                if target in followed or not _leads_out(path, folder):
+                    yield path
+                    continue
+                followed.add(target)
+            if deep:
+                folders.append(path.name)
+
+
+def _leads_out(link: Path, folder: Path) -> bool:
+    """Return whether a link leads neither to what lies in a folder nor to one that holds the folder or the link."""
+    target, whole = link.resolve(), folder.resolve()
+    holders = [parent.resolve() for parent in link.absolute().parents]
+    return not target.is_relative_to(whole) and not whole.is_relative_to(target) and target not in holders
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the subfolders of a folder without hidden ones and links, sorted.
+    """Return the subfolders of a folder, sorted, without hidden ones and links to what lies in the folder or holds it.
 
     Raises:
         KilonetError: the folder cannot be read.
     """
     try:
         return sorted(
-            path for path in folder.iterdir() if not is_hidden(path.name) and path.is_dir() and not path.is_symlink()
+            path
+            for path in folder.iterdir()
+            if not is_hidden(path.name)
+            and path.is_dir()
+            and (not path.is_symlink() or _leads_out(path, folder))
         )
     except OSError as error:
         raise KilonetError(f"{folder}: cannot be read: {error.strerror}") from None
@@ -155,7 +175,7 @@ def why_not_read(path: Path) -> str:
     if path.is_symlink() and not path.exists():
         return f"{path}: a link that leads nowhere"
     if path.is_dir():
-        return f"{path}: a link to a folder, which is not followed"
+        return f"{path}: a link to a folder that is read already, or that holds the link; it is not followed"
     if not path.is_file():
         return f"{path}: a pipe, a device or a socket, not a file"
     if path.suffix.lower() in (".heic", ".heif", ".avif"):
