@@ -197,7 +197,8 @@ def inspect(found: Survey, preprocessing: Preprocessing) -> Inspection:
     mean, std = mean_and_std_of(data.train.pixels)
     dominant, share = dominant_level(data.train.pixels)
     symmetric = as_good_mirrored(data.train, len(found.classes))
-    kind = kind_of(found.classes, grey=found.channels == 1, even=share >= EVEN_BACKGROUND, named=data.names is not None)
+    named = data.folders is not None
+    kind = kind_of(found.classes, grey=found.channels == 1, even=share >= EVEN_BACKGROUND, named=named)
     alike, alike_across = near_duplicates(data)
     return Inspection(
         source=found.source,
@@ -215,12 +216,12 @@ def inspect(found: Survey, preprocessing: Preprocessing) -> Inspection:
         mean=mean,
         std=std,
         kind=kind,
-        mirrored=symmetric is True or (symmetric is None and data.names is not None and not _sided(found.classes)),
+        mirrored=symmetric is True or (symmetric is None and named and not _sided(found.classes)),
         duplicates=find_duplicates(found.listing),
         near_duplicates=alike,
         near_across=alike_across,
         skipped=tuple((str(path), why) for path, why in data.skipped),
-        notes=(*found.listing.notes, *pixel_notes(data, dominant, share)),
+        notes=tuple(pixel_notes(data, dominant, share)),
     )
 
 

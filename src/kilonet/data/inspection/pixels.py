@@ -56,9 +56,10 @@ def as_good_mirrored(images: Images, classes: int) -> bool | None:
     Half of the images are averaged by class, and each one of the other half is taken for the nearest of these means, as
     it is and mirrored. Letters, readings of a scale and arrows are recognised far worse mirrored.
     """
-    step = -(-len(images) // _LOOKED_AT)
-    small = functional.adaptive_avg_pool2d(images.pixels[::step].float(), (min(16, images.pixels.shape[2]), 16))
-    labels = images.labels[::step]
+    # By class, so that both halves have all of them in whatever order the images are.
+    order = torch.argsort(images.labels, stable=True)[:: -(-len(images) // _LOOKED_AT)]
+    small = functional.adaptive_avg_pool2d(images.pixels[order].float(), (min(16, images.pixels.shape[2]), 16))
+    labels = images.labels[order]
     known, known_labels, asked, asked_labels = small[::2], labels[::2], small[1::2], labels[1::2]
     sums = torch.zeros(classes, known[0].numel(), dtype=torch.float64)
     sums.index_add_(0, known_labels, known.flatten(1).double())
