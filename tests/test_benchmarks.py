@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kilonet.data.datasets import FASHION, DataSet
+from kilonet.data.datasets import DataSet
+from kilonet.data.listing import FASHION
 from kilonet.engines.native import native_unavailable_reason
 from kilonet.export.exporter import export_c, export_onnx
 from kilonet.models.model import load_model

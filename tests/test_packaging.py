@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import kilonet
-from kilonet.data.datasets import MNIST_SHA256
+from kilonet.data.listing import MNIST_SHA256
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import load_model, packaged_models
 from kilonet.recipe import packaged_recipes

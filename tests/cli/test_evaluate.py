@@ -9,7 +9,8 @@ from PIL import Image
 
 from found_digits import draw_change, found_digit
 from helpers import command
-from kilonet.data.datasets import FASHION, DataSet
+from kilonet.data.datasets import DataSet
+from kilonet.data.listing import FASHION
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import load_model
 

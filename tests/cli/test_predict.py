@@ -83,7 +83,7 @@ def test_json_has_answers_and_skipped_files(folder: Path, capsys: pytest.Capture
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command(capsys, "predict", "best", tmp_path).refused(tmp_path, "no PNG, JPEG, BMP or WebP files")
+    command(capsys, "predict", "best", tmp_path).refused(tmp_path, "no PNG, JPEG, BMP, GIF, WebP or TIFF files")
 
 
 def test_a_row_is_read_with_line_and_objected_to_without(row: Path, capsys: pytest.CaptureFixture[str]) -> None:

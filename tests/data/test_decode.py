@@ -151,11 +151,11 @@ def test_large_pictures_are_averaged_down(form: str) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (encoded(DIGIT, "GIF"), "not a PNG, JPEG, BMP or WebP"),
-        (encoded(DIGIT, "TIFF"), "not a PNG, JPEG, BMP or WebP"),
-        (b"", "not a PNG, JPEG, BMP or WebP"),
-        (b"%PDF-1.4", "not a PNG, JPEG, BMP or WebP"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a PNG, JPEG, BMP or WebP"),
+        (encoded(DIGIT, "GIF"), "not a PNG, JPEG, BMP, GIF, WebP or TIFF"),
+        (encoded(DIGIT, "TIFF"), "not a PNG, JPEG, BMP, GIF, WebP or TIFF"),
+        (b"", "not a PNG, JPEG, BMP, GIF, WebP or TIFF"),
+        (b"%PDF-1.4", "not a PNG, JPEG, BMP, GIF, WebP or TIFF"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a PNG, JPEG, BMP, GIF, WebP or TIFF"),
         (png(28, 28, b"not deflate data"), "damaged"),
         (png(0, 0, b""), ""),
         (png(2**31 - 1, 2**31 - 1, zlib.compress(bytes(100))), "scale it down"),

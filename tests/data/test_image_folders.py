@@ -14,16 +14,18 @@ from PIL import Image
 
 from helpers import refusal
 from kilonet.data.datasets import load_data
-from kilonet.data.image_folders import class_folders, list_files, read_labelled, read_picture, unchanged_pixels
+from kilonet.data.image_folders import list_files, read_picture
+from kilonet.data.listing import list_data
+from kilonet.data.preprocessing import Preprocessing
 from kilonet.evaluation.scoring import images_to_score
 from kilonet.models.model import load_model
 from kilonet.models.prediction import predict_files
 from kilonet.utils.errors import KilonetError
 
 
-def save(path: Path, pixels: NDArray[np.uint8]) -> Path:
+def save(path: Path, pixels: NDArray[np.uint8], form: str | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path, form)
     return path
 
 
@@ -48,43 +50,46 @@ def test_images_are_listed_in_order_and_hidden_ones_left_out(tmp_path: Path) -> 
     ("names", "order"), [(["10", "9", "0"], ["0", "9", "10"]), (["b", "a", "10"], ["10", "a", "b"])]
 )
 def test_classes_are_in_order(tmp_path: Path, names: list[str], order: list[str]) -> None:
-    for name in [*names, ".git"]:
-        (tmp_path / name).mkdir()
-    (tmp_path / "file").touch()
-    assert class_folders(tmp_path) == order
+    for name in [*names, ".git", "__MACOSX"]:
+        save(tmp_path / name / "1.png", level(1))
+    save(tmp_path / "README", level(1), "png")
+    assert list_data(str(tmp_path)).names == tuple(order)
 
 
 def test_images_have_the_labels_of_their_folders(tmp_path: Path) -> None:
-    files = [
-        save(tmp_path / name, level(value)) for name, value in (("cat/1.png", 1), ("cat/2.png", 2), ("fox/1.png", 3))
+    for name, value in (("cat/1.png", 1), ("cat/below/2.png", 2), ("fox/1.png", 3)):
+        save(tmp_path / name, level(value))
+    part = list_data(str(tmp_path)).parts["all"]
+    assert [part.picture(index)[0, 0, 0] for index in range(3)] == [1, 2, 3]
+    assert part.picture(0).shape == (4, 6, 1)
+    assert part.labels.tolist() == [0, 0, 1]
+    assert [part.name(index) for index in range(3)] == [
+        str(tmp_path / name) for name in ("cat/1.png", "cat/below/2.png", "fox/1.png")
     ]
-    pixels, labels, found = read_labelled(tmp_path, {"cat": 0, "fox": 4}, unchanged_pixels)
-    assert pixels.shape == (3, 1, 4, 6)
-    assert pixels.dtype == np.uint8
-    assert pixels[:, 0, 0, 0].tolist() == [1, 2, 3]
-    assert labels.tolist() == [0, 0, 4]
-    assert found == files
 
 
 @pytest.mark.parametrize("other", [level(1, 6, 4), level(1, 4, 6, 3)])
-def test_images_that_differ_are_refused(tmp_path: Path, other: NDArray[np.uint8]) -> None:
-    save(tmp_path / "cat" / "1.png", level(1))
-    save(tmp_path / "cat" / "2.png", other)
+def test_images_that_differ_need_a_size(tmp_path: Path, other: NDArray[np.uint8]) -> None:
+    two_classes(tmp_path)
+    save(tmp_path / "test" / "cat" / "2.png", other)
     with pytest.raises(KilonetError) as error:
-        read_labelled(tmp_path, {"cat": 0}, unchanged_pixels)
-    refusal(error, tmp_path / "cat" / "2.png", "6x4 grey")
+        load_data(str(tmp_path))
+    refusal(error, tmp_path / "test" / "cat" / "2.png", "6x4 grey")
+    assert load_data(str(tmp_path), Preprocessing((1, 5, 5))).test.pixels.shape == (3, 1, 5, 5)
 
 
-def test_empty_unreadable_and_far_too_large_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "cat").mkdir()
-    for content, words in ((None, "no images"), (b"junk", "1.png"), (level(1, 4, 600), "512 pixels")):
-        if isinstance(content, bytes):
-            (tmp_path / "cat" / "1.png").write_bytes(content)
-        elif content is not None:
-            save(tmp_path / "cat" / "1.png", content)
-        with pytest.raises(KilonetError) as error:
-            read_labelled(tmp_path, {"cat": 0}, unchanged_pixels)
-        refusal(error, words)
+def two_classes(folder: Path) -> None:
+    for part in ("train", "test"):
+        for number, name in enumerate(("cat", "fox")):
+            save(folder / part / name / "1.png", level(number))
+
+
+def test_images_far_too_large_need_a_size(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        save(tmp_path / part / "cat" / "1.png", level(1, 4, 600))
+    with pytest.raises(KilonetError) as error:
+        load_data(str(tmp_path))
+    refusal(error, "512 pixels")
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
@@ -102,16 +107,23 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         (["1", "\uff11"], ("the same number",)),
         (["a" * 101], ("'aaaaaaaaaaaaaaaaaaaa...'", "over 100 characters")),
         ([os.fsdecode(b"caf\xe9"), "tea"], ("'caf\\udce9'", "not UTF-8")),
+        (["Cat", "cat"], ("'Cat' and 'cat'", "small and capital letters")),
     ],
 )
 def test_names_that_will_not_do_for_classes_are_refused(
     tmp_path: Path, names: list[str], words: tuple[str, ...]
 ) -> None:
     for name in names:
-        (tmp_path / name).mkdir()
+        save(tmp_path / name / "1.png", level(1))
     with pytest.raises(KilonetError) as error:
-        class_folders(tmp_path)
+        list_data(str(tmp_path))
     refusal(error, tmp_path, *words)
+
+
+def test_letters_are_classes_of_their_own(tmp_path: Path) -> None:
+    for name in "aA":
+        save(tmp_path / name / "1.png", level(1))
+    assert list_data(str(tmp_path)).names == ("A", "a")
 
 
 def test_an_empty_class_is_refused_by_name(tmp_path: Path) -> None:
@@ -119,27 +131,53 @@ def test_an_empty_class_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "fox" / ".hidden").mkdir(parents=True)
     (tmp_path / "fox" / "notes.txt").touch()
     with pytest.raises(KilonetError) as error:
-        read_labelled(tmp_path, {"cat": 0, "fox": 1}, unchanged_pixels)
+        list_data(str(tmp_path))
     refusal(error, tmp_path, "'fox' has no images")
 
 
-@pytest.mark.parametrize("name", ["cat/IMG_1.HEIC", "cat/below/a.gif", "cat/b.tif", "cat/raw.dng", "cat/IMG_2"])
-def test_a_class_with_files_that_are_not_read_is_refused(tmp_path: Path, name: str) -> None:
-    save(tmp_path / "cat" / "1.png", level(1))
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).touch()
+def test_a_class_whose_images_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    (tmp_path / "train" / "fox" / "1.png").write_bytes(b"junk")
     with pytest.raises(KilonetError) as error:
-        read_labelled(tmp_path, {"cat": 0}, unchanged_pixels)
-    refusal(error, tmp_path, f"1 file ({Path(name).name}) is not read")
+        load_data(str(tmp_path))
+    refusal(error, "'fox' in the part 'train'", "1.png: not a PNG")
 
 
-def test_an_image_beside_the_classes_is_refused(tmp_path: Path) -> None:
-    save(tmp_path / "cat" / "1.png", level(1))
-    for number in range(4):
-        save(tmp_path / f"{number}.png", level(1))
-    with pytest.raises(KilonetError) as error:
-        read_labelled(tmp_path, {"cat": 0}, unchanged_pixels)
-    refusal(error, "4 files (0.png, 1.png, 2.png, ...) are in no class")
+@pytest.mark.parametrize(
+    "name", ["cat/IMG_1.HEIC", "cat/below/a.mp4", "cat/raw.dng", "cat/IMG_2", "cat/empty.png", "a.png", "../b.mp4"]
+)
+def test_files_that_are_not_read_are_listed(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    two_classes(tmp_path)
+    path = tmp_path / "train" / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    data = load_data(str(tmp_path))
+    assert [(skipped.resolve(), reason.count(path.name)) for skipped, reason in data.skipped] == [(path.resolve(), 1)]
+    assert len(data.train) == 2
+    assert f"1 files of {tmp_path} were skipped" in capsys.readouterr().err
+
+
+def test_links_to_files_are_read_and_links_to_folders_are_listed(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    fox = tmp_path / "train" / "fox"
+    (fox / "link.png").symlink_to(tmp_path / "train" / "cat" / "1.png")
+    (fox / "loop").symlink_to(fox)
+    (fox / "nowhere.png").symlink_to(tmp_path / "missing.png")
+    (tmp_path / "train" / "owl").symlink_to(tmp_path / "train" / "cat")
+    os.mkfifo(fox / "pipe.png")
+    data = load_data(str(tmp_path))
+    assert data.train.labels.tolist() == [0, 1, 1]
+    reasons = {path.name: reason for path, reason in data.skipped}
+    assert reasons.keys() == {"loop", "nowhere.png", "owl", "pipe.png"}
+    assert "link to a folder" in reasons["owl"]
+    assert "leads nowhere" in reasons["nowhere.png"]
+
+
+def test_an_image_without_a_suffix_is_known_by_its_first_bytes(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    png = tmp_path / "train" / "cat" / "1.png"
+    png.rename(png.with_name("1"))
+    assert len(load_data(str(tmp_path)).train) == 2
 
 
 # Names as they come from other systems, and files of all kinds.

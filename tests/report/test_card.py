@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from helpers import GOLDEN, command, hide, tiny_recipe
-from kilonet.data.datasets import FASHION_NAMES
+from kilonet.data.listing import FASHION_NAMES
 from kilonet.evaluation.scoring import evaluate
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.model import load_model

@@ -4,8 +4,11 @@ Metadata are left out, but for the orientation, which is read here: with an MPF 
 format to Pillow, whose label then says nothing of its scans; Exif and text are formats of their own with lengths to lie
 about, and no pixel depends on them.
 
+Of a GIF or TIFF file the first picture is read.
+
 Sources: ITU-T T.81, annex B (JPEG); W3C, "Portable Network Graphics (PNG) Specification", 5 (PNG); RFC 9649 (WebP);
-Microsoft, "BITMAPINFOHEADER" (BMP); CIPA DC-008, "Exif", 4.6 (orientation).
+Microsoft, "BITMAPINFOHEADER" (BMP); CIPA DC-008, "Exif", 4.6 (orientation); CompuServe,
+"GIF89a Specification" (GIF); Adobe, "TIFF Revision 6.0", 2 and 8 (TIFF).
 """
 
 import re
@@ -13,8 +16,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-FORMATS = ("PNG", "JPEG", "BMP", "WebP")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WebP", "TIFF")
 """The formats that are read, recognised by a file's first bytes whatever its name."""
+LONGEST_MAGIC = 16
+"""How many bytes of a file tell its format."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8"
@@ -29,8 +34,17 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 _ANIMATED = 0x02
 _UNCOMPRESSED = (0, 3)
 """BMP's codes of plain pixels and of plain pixels with masks."""
+_GIF_SIGNATURES = (b"GIF87a", b"GIF89a")
+_TIFF_SIGNATURES = {b"II*\0": "<", b"MM\0*": ">"}
+"""TIFF's first bytes, each with its byte order."""
+_TIFF_COMPRESSIONS = frozenset({1, 5, 8, 32773, 32946})
+"""TIFF's codes of plain pixels, LZW, Deflate (two codes) and PackBits."""
+_TIFF_COMPRESSION, _TIFF_TILE_SIDES = 259, (322, 323)
+_TIFF_WIDTH, _TIFF_LENGTH = 256, 257
+_LONGEST_TILE = 4096
+"""The longest side of a TIFF tile, which has a buffer of its own."""
 _ORIENTATION = 0x0112
-_SHORT = 3
+_SHORT, _LONG = 3, 4
 _UPRIGHT, _HIGHEST_ORIENTATION = 1, 8
 
 
@@ -43,7 +57,7 @@ class Container:
     content: bytes
     """A file of the same pixels without metadata."""
     size: tuple[int, int] | None = None
-    """Columns and rows where they must be known before Pillow opens the file, which is WebP's case."""
+    """Columns and rows where they are known before Pillow opens the file, which WebP needs."""
     orientation: int = _UPRIGHT
     """Exif's orientation, 1 to 8; 1 is upright."""
     scans: int = 1
@@ -52,7 +66,7 @@ class Container:
     """Whether all coefficients of a JPEG file are in memory at once."""
 
 
-def open_container(content: bytes) -> Container | None:
+def open_container(content: bytes) -> Container | None:  # noqa: PLR0911 - one for each format.
     """Take a file apart; None if it is of no format in `FORMATS`.
 
     Raises:
@@ -67,7 +81,19 @@ def open_container(content: bytes) -> Container | None:
         return _open_webp(content)
     if content.startswith(b"BM"):
         return _open_bmp(content)
+    if content.startswith(_GIF_SIGNATURES):
+        return _open_gif(content)
+    if content[:4] in _TIFF_SIGNATURES:
+        return _open_tiff(content)
     return None
+
+
+def is_image(head: bytes) -> bool:
+    """Return whether a file with these first bytes is of a format that is read; `LONGEST_MAGIC` of them tell."""
+    starts = (_PNG_SIGNATURE, _JPEG_START + b"\xff", *_GIF_SIGNATURES, *_TIFF_SIGNATURES)
+    # BMP's two letters begin many texts; the size of its header follows at byte 14.
+    is_bmp = head.startswith(b"BM") and head[6:10] == b"\0\0\0\0"
+    return head.startswith(starts) or is_bmp or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -167,6 +193,54 @@ def _open_bmp(content: bytes) -> Container:
     if compression not in _UNCOMPRESSED:
         raise ValueError("a compressed BMP file; save it as PNG")
     return Container("BMP", content)
+
+
+def _open_gif(content: bytes) -> Container:
+    """Keep the colours, the transparency and the first picture."""
+    width, height, flags = struct.unpack_from("<HHB", content, 6)
+    position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    kept = [content[:position]]
+    while content[position : position + 1] == b"!":
+        end = _after_gif_blocks(content, position + 2)
+        if content[position + 1 : position + 2] == b"\xf9":
+            kept.append(content[position:end])
+        position = end
+    if content[position : position + 1] != b",":
+        raise ValueError("no picture in it")
+    left, top, columns, rows, flags = struct.unpack_from("<HHHHB", content, position + 1)
+    if left + columns > width or top + rows > height:
+        raise ValueError("its picture is larger than its screen")
+    pixels = position + 10 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    kept += [content[position : _after_gif_blocks(content, pixels + 1)], b";"]
+    return Container("GIF", b"".join(kept), (width, height))
+
+
+def _after_gif_blocks(content: bytes, position: int) -> int:
+    """Return the place after a chain of blocks of up to 255 bytes, each with its length, which an empty one ends."""
+    while length := content[position : position + 1]:
+        position += 1 + length[0]
+        if length == b"\0":
+            return position
+    raise ValueError("truncated")
+
+
+def _open_tiff(content: bytes) -> Container:
+    """Check what the first directory says. Pillow turns a TIFF file upright itself."""
+    order = _TIFF_SIGNATURES[content[:4]]
+    (place,) = struct.unpack_from(f"{order}I", content, 4)
+    (count,) = struct.unpack_from(f"{order}H", content, place)
+    values: dict[int, int] = {}
+    for entry in range(count):
+        tag, kind, number = struct.unpack_from(f"{order}HHI", content, place + 2 + 12 * entry)
+        if number == 1 and kind in (_SHORT, _LONG):
+            (values[tag],) = struct.unpack_from(
+                order + ("H" if kind == _SHORT else "I"), content, place + 10 + 12 * entry
+            )
+    if values.get(_TIFF_COMPRESSION, 1) not in _TIFF_COMPRESSIONS:
+        raise ValueError("a TIFF file of a compression that is not read; save it as PNG")
+    if any(values.get(side, 0) > _LONGEST_TILE for side in _TIFF_TILE_SIDES):
+        raise ValueError(f"its tiles are over {_LONGEST_TILE} pixels long; save it as PNG")
+    return Container("TIFF", content, (values[_TIFF_WIDTH], values[_TIFF_LENGTH]))
 
 
 def orientation_of(exif: bytes, xmp: bytes = b"") -> int:

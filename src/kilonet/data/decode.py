@@ -1,4 +1,4 @@
-"""Decode PNG, JPEG, BMP and WebP files: orientation, transparency, palettes and 16 bits are resolved.
+"""Decode PNG, JPEG, BMP, GIF, WebP and TIFF files: orientation, transparency, palettes and 16 bits are resolved.
 
 A file is decoded only when what it asks for is within the limits: pixels, passes over them, and bytes of memory. A file
 that ends early is refused; Pillow would fill the missing rows of a PNG file with black.
@@ -33,6 +33,8 @@ _TRANSPARENT_PIXEL_BYTES = 8
 """How many more a pixel takes in a mode without alpha if the file has transparent colours."""
 _WEBP_PIXEL_BYTES = 12
 """How many more a pixel of a WebP file takes: libwebp holds the picture twice, and hands out a copy."""
+_TIFF_PIXEL_BYTES = 8
+"""How many more a pixel of a TIFF file takes: libtiff holds strips and tiles, which may be as large as the picture."""
 _COEFFICIENT_BYTES = 2
 """Bytes of a coefficient of a JPEG file with several scans: all of them are held at once."""
 _TURNS = {
@@ -141,7 +143,7 @@ def _check_memory(image: Image.Image, container: Container, name: str, limits: D
         image.draft(None, (WORKING_SIDE, WORKING_SIDE))
     each = _PIXEL_BYTES.get(image.mode, _OTHER_PIXEL_BYTES)
     each += _TRANSPARENT_PIXEL_BYTES if "transparency" in image.info else 0
-    each += _WEBP_PIXEL_BYTES if container.form == "WebP" else 0
+    each += {"WebP": _WEBP_PIXEL_BYTES, "TIFF": _TIFF_PIXEL_BYTES}.get(container.form, 0)
     needed = image.width * image.height * each
     needed += whole * len(image.getbands()) * _COEFFICIENT_BYTES if container.is_progressive else 0
     if needed > limits.memory:

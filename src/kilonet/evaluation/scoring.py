@@ -1,7 +1,7 @@
 """Scoring a model: loss, accuracy with its interval, accuracy of each class, confusion matrix and worst images."""
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.data.datasets import DataSet, Images, has_classes, load_data
-from kilonet.data.decode import Picture
-from kilonet.data.image_folders import class_folders, read_labelled
+from kilonet.data.datasets import DataSet, Images, load_data, load_images
+from kilonet.data.decode import decode
+from kilonet.data.listing import Listing, list_data
+from kilonet.data.notices import tell
+from kilonet.data.pictures import check_classes_read
+from kilonet.data.preprocessing import Preprocessing
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.calibration import check_finite
 from kilonet.models.classes import class_names, labels_of, match_classes
@@ -123,38 +126,56 @@ def evaluate(model: Classifier, images: Images) -> Evaluation:
     return evaluation_of(model.logits(images.pixels), images)
 
 
-def images_to_score(model: Classifier, data: str) -> Images:
+def images_to_score(model: Classifier, data: str, label_pattern: str | None = None) -> Images:
     """Return the images that a model is scored on.
 
     Args:
         model: the model.
-        data: a data set as `kilonet.data.datasets.load_data` takes it, whose test images are returned; or a folder of
-            class-named folders of images without a part `train`, all of which are returned. Those images may be photos
-            if the model reads digits. A photo in which no digit is found is scored all the same, as the finder lays it
-            out, and the number of such photos is printed on stderr. Folders are matched with the model's classes by
-            name.
+        data: a data set as `kilonet.data.datasets.load_data` takes it, whose test images are returned; or one without
+            parts, all of whose images are returned. Image files without parts may be photos if the model reads digits.
+            A photo in which no digit is found is scored all the same, as the finder lays it out, and the number of such
+            photos is printed on stderr. Classes are matched with the model's by name.
+        label_pattern: as for `load_data`.
 
     Raises:
-        KilonetError: no such data, a folder that is no class of the model, or images that do not fit it.
+        KilonetError: no such data, a class that the model has not, or images that do not fit it.
     """
-    folder = Path(data)
-    if not has_classes(folder) or (folder / "train").is_dir():
-        return matched_data(model, load_data(data)).test
-    without_digit: list[str] = []
+    preprocessing = Preprocessing.of(model.section)
+    listing = list_data(data, label_pattern)
+    if set(listing.parts) == {"all"} and model.reads_digits and listing.names is not None:
+        images, skipped = _found_digits(model, listing, data)
+        notes = listing.notes
+    elif set(listing.parts) <= {"all", "test"}:
+        images, skipped, notes = load_images(listing, preprocessing, data)
+    else:
+        return matched_data(model, load_data(data, preprocessing, label_pattern=label_pattern)).test
+    tell(data, notes, skipped, len(images))
+    if listing.names is not None and not (listing.are_numbers and model.metadata.names is None):
+        known = class_names(model.metadata, model.section.classes)
+        labels = torch.tensor(labels_of(listing.names, known, data))[images.labels]
+        images = replace(images, labels=labels)
+    return images
 
-    def network_input(picture: Picture, name: str) -> NDArray[np.uint8]:
+
+def _found_digits(model: Classifier, listing: Listing, data: str) -> tuple[Images, tuple[tuple[Path, str], ...]]:
+    """Return images of the digits found in the photos of a listing, and the files that were skipped."""
+    part = listing.parts["all"]
+    pixels, labels, skipped, without_digit = [], [], list(listing.skipped), 0
+    for index in range(len(part)):
+        try:
+            picture = decode(part.content(index), part.name(index))
+        except KilonetError as error:
+            skipped.append((Path(part.name(index)), str(error)))
+            continue
         (image,) = prepare_images(picture, model)
-        if image.objection is not None:
-            without_digit.append(name)
-        return image.pixels.reshape(model.section.input_shape)
-
-    found = class_folders(folder)
-    known = class_names(model.metadata, model.section.classes)
-    numbers = labels_of(found, known, data)
-    pixels, labels, _ = read_labelled(folder, dict(zip(found, numbers, strict=True)), network_input)
+        without_digit += image.objection is not None
+        pixels.append(image.pixels.reshape(model.section.input_shape))
+        labels.append(int(part.labels[index]))
+    check_classes_read(listing, {"all": np.array(labels, np.int64)}, skipped, data)
     if without_digit:
-        print(f"no digit found in {len(without_digit)} of {len(labels)} images; scored all the same", file=sys.stderr)
-    return Images(torch.from_numpy(pixels), torch.from_numpy(labels), folder.resolve().name)
+        print(f"no digit found in {without_digit} of {len(labels)} images; scored all the same", file=sys.stderr)
+    name = Path(data).resolve().name
+    return Images(torch.from_numpy(np.stack(pixels)), torch.tensor(labels), name), tuple(skipped)
 
 
 def matched_data(model: Classifier, data: DataSet) -> DataSet:

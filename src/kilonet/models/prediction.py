@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from kilonet.data.decode import READABLE, Picture
 from kilonet.data.digits.prepare import PreparedImage, prepare_digit, prepare_row
-from kilonet.data.image_folders import FolderFiles, list_files, name_files, read_picture
+from kilonet.data.image_folders import FolderFiles, list_files, name_files, read_picture, why_not_read
 from kilonet.data.preprocessing import Preprocessing
 from kilonet.models.calibration import UNFITTED, energies
 from kilonet.models.metadata import Metadata
@@ -234,7 +234,7 @@ def predict_files(model: Classifier, paths: Sequence[Path], *, line: bool = Fals
     if not files:
         raise KilonetError(_no_images(folder, listed.others) if folder else "no image given")
     predicted: list[PredictedFile] = []
-    skipped = [(path, f"{path}: by its suffix no {READABLE} file") for path in listed.others]
+    skipped = [(path, why_not_read(path)) for path in listed.others]
     # None: no bar where stderr is no terminal.
     with tqdm(total=len(files), unit="file", file=sys.stderr, disable=None if folder else True) as bar:
         for start in range(0, len(files), _BATCH):

@@ -1,0 +1,92 @@
+"""`list_data` finds what a data source holds, whatever its format, without decoding a picture."""
+
+from dataclasses import replace
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from kilonet.data.formats.class_folders import (
+    list_class_folders,
+    part_folders,
+)
+from kilonet.data.formats.file_names import list_named_files, suggested_pattern
+from kilonet.data.formats.idx_sets import idx_set_of, list_idx_folder
+from kilonet.data.image_folders import list_files, subfolders
+from kilonet.data.parts import ImageArray, ImageFiles, Listing, Part, PartName
+from kilonet.utils.errors import KilonetError
+
+__all__ = ["ImageArray", "ImageFiles", "Listing", "Part", "PartName", "list_data"]
+
+MNIST_SHA256 = {
+    "train-images.idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels.idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images.idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels.idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+"""SHA-256 of the published files, unpacked."""
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+"""The folder of Debian's package dataset-fashion-mnist."""
+FASHION_NAMES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+FORMATS = "'mnist', 'fashion-mnist', a folder of images, IDX, NPZ, CSV or Parquet files, or one such file"
+"""What a data source is, in words."""
+
+
+def list_data(source: str, label_pattern: str | None = None) -> Listing:
+    """Find what a data source holds.
+
+    Args:
+        source: `mnist`; `fashion-mnist`; or the path of a folder or a file of a format in docs/DATA.md.
+        label_pattern: a regular expression whose group is the label in the name of each image file.
+
+    Raises:
+        KilonetError: there is no such source, it is of no format that is read, a file is damaged, or a class is empty.
+    """
+    if label_pattern is not None:
+        folder = Path(source)
+        if not folder.is_dir():
+            raise KilonetError(f"--label-pattern needs a folder of image files, but '{source}' is none")
+        return list_named_files(folder, label_pattern)
+    if source == "mnist":
+        with as_file(files("kilonet.data") / "mnist") as packaged:
+            return list_idx_folder(packaged, "", MNIST_SHA256)
+    if source == "fashion-mnist":
+        return replace(_fashion(), names=FASHION_NAMES, are_numbers=True)
+    path = Path(source)
+    if found := idx_set_of(path):
+        return list_idx_folder(*found)
+    if path.is_dir():
+        return _list_folder(path)
+    raise KilonetError(f"no data '{source}': not {FORMATS}")
+
+
+def _fashion() -> Listing:
+    if not FASHION.is_dir():
+        raise KilonetError(
+            "no Fashion-MNIST here; 'apt install dataset-fashion-mnist', or name a folder with its IDX files as --data"
+        )
+    return list_idx_folder(FASHION)
+
+
+def _list_folder(folder: Path) -> Listing:
+    if part_folders(folder) or subfolders(folder):
+        return list_class_folders(folder)
+    found = list_files(folder)
+    if found.images:
+        name = found.images[0].name
+        raise KilonetError(
+            f"{folder}: images without labels; put them into folders named after their classes, or say where the label "
+            f"is in a name such as {name}: --label-pattern '{suggested_pattern(name)}'"
+        )
+    raise KilonetError(f"{folder}: no data in it: neither images nor IDX, NPZ, CSV or Parquet files")

@@ -1,0 +1,43 @@
+"""What is said of data on stderr: notes, and the files that were left out, once for each set in a process."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kilonet.utils.terminal import printable
+
+SHOWN = 20
+"""How many skipped files are printed."""
+
+_told: dict[str, int] = {}
+
+
+def tell(source: str, notes: Sequence[str], skipped: Sequence[tuple[Path, str]], pictures: int) -> None:
+    """Print the notes on a data set, its first skipped files and their number, unless they were printed before.
+
+    Args:
+        source: the data set.
+        notes: a line each.
+        skipped: files that are left out, each with the reason.
+        pictures: how many pictures were read.
+    """
+    if source in _told:
+        return
+    _told[source] = len(skipped)
+    lines = [*notes, *(f"skipped: {reason}" for _, reason in skipped[:SHOWN])]
+    if len(skipped) > SHOWN:
+        lines.append(f"skipped: {len(skipped) - SHOWN:,} more")
+    if skipped:
+        lines.append(f"{len(skipped):,} files of {source} were skipped, {pictures:,} pictures read")
+    for line in lines:
+        print(f"kilonet: {printable(line)}", file=sys.stderr)
+
+
+def files_were_skipped() -> bool:
+    """Return whether files of any data set were skipped since `forget`; the exit status is then 1."""
+    return any(_told.values())
+
+
+def forget() -> None:
+    """Begin anew: everything may be said again."""
+    _told.clear()
