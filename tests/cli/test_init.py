@@ -86,7 +86,9 @@ def test_budgets_and_size_are_kept(folder: Path, capsys: pytest.CaptureFixture[s
     assert written["recipe"]["model"]["input"] == [3, 24, 16]
     assert written["inspection"]["classes"] == ["arrow left", "arrow right"]
     assert written["file"] == "photos.toml"
-    command(capsys, "init", folder, "--out", "b.toml", "--max-parameters", "20").refused("the least is --max-parameters")
+    command(capsys, "init", folder, "--out", "b.toml", "--max-parameters", "20").refused(
+        "the least is --max-parameters"
+    )
     command(capsys, "init", folder, "--out", "b.toml", "--max-ram", "20").refused("the least is --max-ram")
     command(capsys, "init", folder, "--out", "b.toml", "--size", "32").refused("--size '32'", "32x32")
     command(capsys, "init", folder, "--out", "b.toml", "--size", "4x32").refused("4x32", "8 to 128")
@@ -130,19 +132,34 @@ def test_the_same_command_goes_on_after_an_interruption(
 
 
 def test_seeds_and_a_changed_network_work_without_a_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    answer = command(capsys, "train", "--data", folder, "--epochs", "1", "--seeds", "2", "--max-parameters", "700", "--json")
+    answer = command(
+        capsys, "train", "--data", folder, "--epochs", "1", "--seeds", "2", "--max-parameters", "700", "--json"
+    )
     assert answer.status == 0, answer.err
     assert len(json.loads(answer.out)["runs"]) == 2
     result = read_result(Path("runs/photos-2seeds/seed1"))
     assert result.parameters <= 700
     layers = ("conv 4", "conv 4", "gap", "pointwise 2")
     answer = command(
-        capsys, "train", "--data", folder, "--epochs", "1", "--input", "1", "8", "8", "--layers", *layers, "--out", "own"
+        capsys,
+        "train",
+        "--data",
+        folder,
+        "--epochs",
+        "1",
+        "--input",
+        "1",
+        "8",
+        "8",
+        "--layers",
+        *layers,
+        "--out",
+        "own",
     )
     assert answer.status == 0, answer.err
     assert read_result(Path("own")).recipe.model.layers == layers
 
 
-def test_data_that_do_not_exist_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_that_do_not_exist_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     command(capsys, "init", "nothing").refused("no data 'nothing'")
     command(capsys, "train", "--data", "nothing").refused("no data 'nothing'")

@@ -13,7 +13,7 @@ from helpers import refusal, write_idx_folder
 from kilonet.data.datasets import DataSet, Images, load_data
 from kilonet.data.inspection.contact_sheet import contact_sheet
 from kilonet.data.inspection.inspection import Inspection, inspect, kind_of
-from kilonet.data.inspection.pixels import as_good_mirrored, mean_and_std_of, pixel_notes
+from kilonet.data.inspection.pixels import as_good_mirrored, has_empty_frame, mean_and_std_of, pixel_notes
 from kilonet.data.inspection.survey import Survey, survey
 from kilonet.data.preprocessing import Preprocessing
 from kilonet.utils.errors import KilonetError
@@ -76,7 +76,9 @@ def test_copies_are_found_across_parts_and_classes_the_worst_first(folder: Path)
     assert (copies.copies, copies.across, copies.conflicting) == (3, 1, 1)
     assert [Path(copy).name for _, copy in copies.examples] == ["wrong.png", "leak.png", "copy.png"]
     told = "\n".join(found.warnings())
-    assert "3 pictures are equal to an earlier one: 1 of the test to a training picture, 1 to one of another class" in told
+    assert (
+        "3 pictures are equal to an earlier one: 1 of the test to a training picture, 1 to one of another class" in told
+    )
     assert found.near_duplicates == 3
 
 
@@ -176,6 +178,12 @@ def test_mirrored_pictures_are_told_from_the_images_themselves() -> None:
 
 def test_mnist_is_worse_mirrored(small_folder: Path) -> None:
     assert as_good_mirrored(load_data(str(small_folder)).train, 10) is False
+
+
+def test_digits_have_a_frame_and_pictures_that_reach_the_edge_have_none(small_folder: Path) -> None:
+    digits = load_data(str(small_folder)).train
+    assert has_empty_frame(digits, 0)
+    assert not has_empty_frame(Images(digits.pixels[:, :, 4:-4, 4:-4], digits.labels), 0)
 
 
 def images(levels: NDArray[np.uint8], name: str = "Train") -> Images:

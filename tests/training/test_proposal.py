@@ -42,6 +42,7 @@ def inspection_of(found: Survey, shape: tuple[int, int, int], counts: Sequence[i
         "mean": (0.5,) * shape[0],
         "std": (0.25,) * shape[0],
         "kind": "photos",
+        "framed": False,
         "mirrored": True,
         "duplicates": Duplicates(0, 0, 0, ()),
         "near_duplicates": 0,
@@ -156,7 +157,9 @@ def test_too_few_and_too_many_classes_are_refused() -> None:
         ([(400, 100)] * 5 + [(100, 100)] * 5, "pad"),
     ],
 )
-def test_pictures_are_cropped_squashed_or_padded_by_how_much_they_differ_in_shape(seen: list[Size], resize: str) -> None:
+def test_pictures_are_cropped_squashed_or_padded_by_how_much_they_differ_in_shape(
+    seen: list[Size], resize: str
+) -> None:
     assert choose_network(survey_of(10, sizes=seen), Limits()).preprocessing.resize == resize
 
 
@@ -188,6 +191,11 @@ def test_letters_readings_and_drawings_are_never_mirrored() -> None:
             recipe = recipe_for(found, [100] * 10, kind=kind, mirrored=mirrored)
             assert recipe.augment.flip == (kind == "photos" and mirrored)
     assert recipe_for(found, [100] * 10, kind="readings").augment.scale == 0
+    # Where there is no room, what is shown would be cut.
+    turned = [
+        recipe_for(found, [100] * 10, kind="drawings", framed=framed).augment.rotation for framed in (True, False)
+    ]
+    assert turned == [10, 0]
 
 
 def test_classes_are_weighted_where_one_is_over_three_times_another() -> None:

@@ -279,13 +279,14 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
         KilonetError: a change is not a key or out of its range.
     """
     changes = changes or {}
-    images, kind = sum(inspection.train_counts), inspection.kind
+    images = sum(inspection.train_counts)
     kept_aside = images >= _FEW_IMAGES and not inspection.has_validation
     trained = round(images * (1 - _CALIBRATION_SHARE)) if kept_aside else images
     batch = _batch_size(trained)
     steps = math.ceil(trained / batch)
     epochs = _epochs(trained, steps, choice.member.macs)
     shape = choice.preprocessing.shape
+    augmentation = _augmentation(inspection, shape)
     table: dict[str, dict[str, Any]] = {
         "model": {
             "input": shape,
@@ -302,7 +303,7 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
             "weight_decay": 4e-4,
             "ema": _ema(epochs * steps),
         },
-        "augment": _augmentation(inspection, shape),
+        "augment": augmentation,
         "run": {"data": inspection.source},
     }
     reasons = {
@@ -311,7 +312,7 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
         "std": "their standard deviation",
         "epochs": f"{trained:,} images to train on, {steps:,} steps an epoch; a few minutes on two cores at most",
         "ema": "averages the weights over the last 3.5 % of the steps",
-        "rotation": _why_augmented(kind),
+        next(iter(augmentation)): _why_augmented(inspection),
     }
     if inspection.label_pattern is not None:
         table["run"]["label_pattern"] = inspection.label_pattern
@@ -354,9 +355,10 @@ def _augmentation(inspection: Inspection, shape: Shape) -> dict[str, Any]:
     """Return the table `augment`. Shifts are in pixels, so they follow the shorter side of the input."""
     shorter = min(shape[1:])
     shift = round(shorter / 14, 1)
+    centred = {"rotation": 10.0, "shift": shift, "scale": 0.1, "shear": 0.1}
     tables: Mapping[Kind, dict[str, Any]] = {
-        "characters": {"rotation": 10.0, "shift": shift, "scale": 0.1, "shear": 0.1},
-        "drawings": {"rotation": 5.0, "shift": shift, "scale": 0.1},
+        "characters": centred,
+        "drawings": centred if inspection.framed else {"shift": round(shorter / 28, 1)},
         "readings": {"rotation": 2.0, "shift": round(shorter / 40, 1)},
         "photos": {"rotation": 5.0, "shift": shift, "scale": 0.1},
     }
@@ -366,13 +368,14 @@ def _augmentation(inspection: Inspection, shape: Shape) -> dict[str, Any]:
     return table
 
 
-def _why_augmented(kind: Kind) -> str:
+def _why_augmented(inspection: Inspection) -> str:
+    framed = "drawings with background around them: moved, turned, scaled and sheared, never mirrored"
     return {
         "characters": "characters: moved, turned, scaled and sheared, never mirrored",
-        "drawings": "drawings: moved, turned and scaled, never mirrored",
+        "drawings": framed if inspection.framed else "drawings that fill the picture: moved a little, never mirrored",
         "readings": "names that are readings of a scale: little, as a place or an angle may be what is read",
         "photos": "photos: moved, turned and scaled",
-    }[kind]
+    }[inspection.kind]
 
 
 def data_name(source: str) -> str:

@@ -126,4 +126,7 @@ def _comments(text: str) -> list[str]:
 
 
 def _assignment(key: str, value: Any) -> list[str]:
+    if isinstance(value, list) and not any(isinstance(item, str) for item in value):
+        # In one line, where tomli_w would take one for each number.
+        return [f"{key} = {value}"]
     return tomli_w.dumps({key: value}, multiline_strings=False).splitlines()

@@ -14,6 +14,7 @@ from kilonet.data.inspection.pixels import (
     EVEN_BACKGROUND,
     as_good_mirrored,
     dominant_level,
+    has_empty_frame,
     mean_and_std_of,
     pixel_notes,
 )
@@ -81,6 +82,8 @@ class Inspection:
     """Of each channel of the training images, 0 to 1."""
     std: tuple[float, ...]
     kind: Kind
+    framed: bool
+    """Whether the background goes all around, so that what is shown can be moved without being cut."""
     mirrored: bool
     """Whether a mirrored picture may be taken for one of its class."""
     duplicates: Duplicates
@@ -216,6 +219,7 @@ def inspect(found: Survey, preprocessing: Preprocessing) -> Inspection:
         mean=mean,
         std=std,
         kind=kind,
+        framed=share >= EVEN_BACKGROUND and has_empty_frame(data.train, dominant),
         mirrored=symmetric is True or (symmetric is None and named and not _sided(found.classes)),
         duplicates=find_duplicates(found.listing),
         near_duplicates=alike,

@@ -19,6 +19,7 @@ _LOOKED_AT = 4000
 """Images that are looked at where a part of them will do."""
 _LEAST_TOLD = 25
 """The fewest images that must tell pictures from mirrored ones for the test to say anything."""
+_EMPTY = 0.98
 _FEW = 20
 _DARK = 16
 """A highest level below this is no picture's, whose white is 255."""
@@ -84,6 +85,16 @@ def dominant_level(pixels: Tensor) -> tuple[int, float]:
     )
     level = int(summed.argmax())
     return level, float(summed.max() / histogram.sum())
+
+
+def has_empty_frame(images: Images, level: int) -> bool:
+    """Return whether the outer fourteenth of nearly all images has the level of the background, so that there is room."""
+    pixels = _some(images).pixels
+    frame = max(1, round(min(pixels.shape[2:]) / 14))
+    outer = torch.ones(pixels.shape[2:], dtype=torch.bool)
+    outer[frame:-frame, frame:-frame] = False
+    empty = (pixels[:, :, outer].int() - level).abs() <= _NEAR
+    return bool(empty.float().mean() >= _EMPTY)
 
 
 def pixel_notes(data: DataSet, dominant: int, share: float) -> list[str]:
