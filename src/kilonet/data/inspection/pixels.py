@@ -88,7 +88,7 @@ def dominant_level(pixels: Tensor) -> tuple[int, float]:
 
 
 def has_empty_frame(images: Images, level: int) -> bool:
-    """Return whether the outer fourteenth of nearly all images has the level of the background, so that there is room."""
+    """Return whether the outer fourteenth of nearly all images is background, so that there is room to move."""
     pixels = _some(images).pixels
     frame = max(1, round(min(pixels.shape[2:]) / 14))
     outer = torch.ones(pixels.shape[2:], dtype=torch.bool)
