@@ -50,6 +50,8 @@ class Reference:
         if train.ema:
             self.average = AveragedModel(self.network, avg_fn=averaging(train.ema), use_buffers=True)
         self.loss = 0.0
+        given = train.class_weights
+        self.class_weights = torch.tensor(given) if isinstance(given, tuple) else None
         self.teachers = [copy.deepcopy(teacher).to(dtype).eval() for teacher in teachers]
 
     def logits(self, pixels: Tensor, network: torch.nn.Module) -> Tensor:
@@ -58,7 +60,8 @@ class Reference:
         assert isinstance(model, ModelSection)
         layers = network.layers
         assert isinstance(layers, torch.nn.Module)
-        values = (pixels.to(self.dtype) - 255 * model.mean) / (255 * model.std)
+        means, stds = (torch.tensor(values, dtype=self.dtype).view(-1, 1, 1) for values in (model.means, model.stds))
+        values = (pixels.to(self.dtype) - 255 * means) / (255 * stds)
         scores: Tensor = layers(values).flatten(1)
         return scores
 
@@ -68,7 +71,11 @@ class Reference:
             group["lr"] = learning_rate
         shown = apply_transforms(pixels, transforms)
         logits = self.logits(shown, self.network)
-        loss = functional.cross_entropy(logits, labels, label_smoothing=self.recipe.train.label_smoothing)
+        losses = functional.cross_entropy(
+            logits, labels, label_smoothing=self.recipe.train.label_smoothing, reduction="none"
+        )
+        weights = torch.ones_like(losses) if self.class_weights is None else self.class_weights.to(self.dtype)[labels]
+        loss = (weights * losses).sum() / weights.sum()
         self.optimizer.zero_grad()
         (self.distillation_loss(loss, logits, shown) if self.teachers else loss).backward()
         self.optimizer.step()

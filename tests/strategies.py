@@ -55,8 +55,11 @@ def sections(draw: strategies.DrawFn) -> ModelSection:
         shape = placed.output_shape
     layers += ["gap"] if shape[1:] != (1, 1) else []
     layers += draw(strategies.sampled_from([[], ["pointwise 3"], ["conv 3 1x1"]]))
-    mean = draw(strategies.sampled_from([0.0, 0.1307, 0.5]))
-    return ModelSection(input=first, layers=tuple(layers or ["gap"]), mean=mean)
+    mean, std = (
+        draw(strategies.tuples(*(strategies.sampled_from(values) for _ in range(first[0]))))
+        for values in ([0.0, 0.1307, 0.5], [0.2, 0.3081, 0.4])
+    )
+    return ModelSection(input=first, layers=tuple(layers or ["gap"]), mean=mean, std=std)
 
 
 def _repeat_if_it_fits(words: str, layers: list[str], first: Shape) -> tuple[list[str], Shape]:

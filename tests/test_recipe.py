@@ -66,11 +66,20 @@ TRAINS = st.fixed_dictionaries(
         "schedule": st.sampled_from(["cosine", "linear", "constant"]),
         "warmup": proper(exclude_max=True),
         "label_smoothing": proper(exclude_max=True),
+        "class_weights": st.just("balanced"),
         "ema": proper(exclude_max=True),
     },
 )
 AUGMENTS = st.fixed_dictionaries(
-    {}, optional={"rotation": proper(180), "shift": proper(64), "scale": proper(exclude_max=True), "shear": proper()}
+    {},
+    optional={
+        "rotation": proper(180),
+        "shift": proper(64),
+        "scale": proper(exclude_max=True),
+        "shear": proper(),
+        "flip": st.booleans(),
+        "flip_vertical": st.booleans(),
+    },
 )
 DISTILLS = st.fixed_dictionaries(
     {},
@@ -205,6 +214,8 @@ def test_a_recipe_is_frozen() -> None:
         (MODEL + "dropout = 1.0\n", ["model.dropout = 1.0"]),
         (MODEL + "dropout = -0.1\n", ["model.dropout = -0.1"]),
         (MODEL + "mean = nan\n", ["model.mean = nan"]),
+        (MODEL + "[train]\nclass_weights = [1, 2]\n", ["class_weights has 2 numbers", "10 classes"]),
+        (MODEL + '[train]\nclass_weights = "fair"\n', ["give 'balanced', 'none' or a number for each class"]),
         *(
             (MODEL + f"[{section}]\n{key} = {value}\n", [f"{section}.{key}"])
             for section, key, values in (
@@ -216,12 +227,14 @@ def test_a_recipe_is_frozen() -> None:
                 ("train", "warmup", ("1", "-0.1", "nan")),
                 ("train", "label_smoothing", ("1", "-0.1")),
                 ("train", "ema", ("1", "-0.1")),
+                ("train", "class_weights", ('"fair"', "0.5", "[]", "[1, 0]", "[1, nan]", '["balanced", 1]', "true")),
                 ("train", "optimizer", ('"lion"', "1", '""')),
                 ("train", "schedule", ('"stairs"',)),
                 ("augment", "rotation", ("-1", "181", "nan")),
                 ("augment", "shift", ("-1", "65")),
                 ("augment", "scale", ("1", "-0.1")),
                 ("augment", "shear", ("1.1", "-0.1")),
+                ("augment", "flip", ("1", '"yes"')),
                 ("distill", "teacher", ("5", "[5]", "{}", "true")),
                 ("distill", "teachers", ("0", "101", "1.5")),
                 ("distill", "temperature", ("0.09", "-1", "101", "nan", "inf", '"warm"')),
@@ -310,6 +323,24 @@ def test_one_teacher_or_several_or_none_can_be_named(file: Path, written: str, t
     assert recipe.distill.teacher == teachers
     assert recipe.replace(teacher="").distill.teacher == ()
     assert recipe.replace(teacher="c").distill.teacher == ("c",)
+
+
+@pytest.mark.parametrize(
+    ("written", "weights"),
+    [
+        ('"balanced"', "balanced"),
+        ('["balanced"]', "balanced"),
+        ('"none"', None),
+        (str(list(range(1, 11))), tuple(range(1, 11))),
+    ],
+    ids=str,
+)
+def test_classes_are_balanced_or_weighted_or_neither(file: Path, written: str, weights: object) -> None:
+    file.write_text(f"{MODEL}[train]\nclass_weights = {written}\n")
+    recipe = load_recipe(str(file))
+    assert recipe.train.class_weights == weights
+    assert recipe.replace(epochs=2).train.class_weights == weights
+    assert recipe.replace(class_weights=("none",)).train.class_weights is None
 
 
 def test_the_distilled_recipe_is_best_with_a_teacher() -> None:

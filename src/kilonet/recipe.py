@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kilonet.data.section import AugmentSection
 from kilonet.network.section import ModelSection
@@ -18,7 +18,12 @@ from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded
 from kilonet.utils.schema import Fraction, ProperFraction, Schema, first_complaint
 
-MAXIMUM_RECIPE_BYTES = 16 << 10
+MAXIMUM_RECIPE_BYTES = 64 << 10
+
+ClassWeights = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1e6)], ...], Field(min_length=1, max_length=1000, strict=False)
+]
+"""What an image of each class counts in the loss."""
 
 
 class TrainSection(Schema):
@@ -37,9 +42,22 @@ class TrainSection(Schema):
     )
     warmup: ProperFraction = Field(0.2, description="share of all steps in which the learning rate rises from zero")
     label_smoothing: ProperFraction = Field(0.0, description="share of the target spread evenly over the classes")
+    class_weights: Literal["balanced"] | ClassWeights | None = Field(
+        None,
+        description="what an image counts in the loss: 'balanced' gives every class the same share, numbers are a "
+        "weight for each class; 'none' for none",
+    )
     ema: ProperFraction = Field(
         0.0, description="decay a step of the moving average of the weights that is scored and kept; 0 for none"
     )
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _one_word_is_no_list(cls, weights: Any) -> Any:
+        word = weights[0] if isinstance(weights, list | tuple) and len(weights) == 1 else weights
+        if isinstance(word, str) and word not in ("balanced", "none"):
+            raise ValueError("give 'balanced', 'none' or a number for each class")
+        return None if word == "none" else word if isinstance(word, str) else weights
 
 
 class DistillSection(Schema):
@@ -105,6 +123,15 @@ class Recipe(Schema):
     augment: AugmentSection = AugmentSection()
     distill: DistillSection = DistillSection()
     run: RunSection = RunSection()
+
+    @model_validator(mode="after")
+    def _every_class_has_a_weight(self) -> "Recipe":
+        weights = self.train.class_weights
+        if isinstance(weights, tuple) and len(weights) != self.model.classes:
+            raise KilonetError(
+                f"class_weights has {len(weights)} numbers, but the network has {self.model.classes} classes"
+            )
+        return self
 
     def to_toml(self) -> str:
         """Return the recipe as TOML, with every key that has a value."""

@@ -14,7 +14,8 @@ from helpers import some_pixels
 from kilonet.data.augment import apply_transforms, draw_transforms
 from kilonet.data.section import AugmentSection
 
-ANY = AugmentSection(rotation=180, shift=10, scale=0.5, shear=1)
+MOVED = AugmentSection(rotation=180, shift=10, scale=0.5, shear=1)
+ANY = MOVED.model_copy(update={"flip": True, "flip_vertical": True})
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -138,6 +139,34 @@ def test_every_dial_is_drawn_evenly_from_its_range(section: AugmentSection) -> N
             assert away.max() > 0.99 * half
             assert (drawn - middle).mean() / half == pytest.approx(0, abs=0.02)
             assert away.mean() / half == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(("key", "axis"), [("flip", 3), ("flip_vertical", 2)])
+def test_a_flip_mirrors_one_image_in_two(key: str, axis: int) -> None:
+    pixels = some_pixels(1, (3, 9, 14)).expand(400, -1, -1, -1)
+    moved = apply_transforms(pixels, draw_transforms(AugmentSection(**{key: True}), 400, generator()))
+    mirrored = (moved - pixels.flip(axis)).abs().amax((1, 2, 3)) < 0.01
+    # A binomial count of 400 draws: the deviation is 10.
+    assert 160 < int(mirrored.sum()) < 240
+    torch.testing.assert_close(moved[~mirrored], pixels[~mirrored].float(), atol=0.01, rtol=0)
+
+
+def test_the_flips_are_independent() -> None:
+    transforms = draw_transforms(AugmentSection(flip=True, flip_vertical=True), 20_000, generator())
+    table = torch.stack([transforms[:, 0, 0], transforms[:, 1, 1]])
+    assert abs(float(torch.corrcoef(table)[0, 1])) < 0.03
+
+
+def test_a_flip_mirrors_the_image_and_leaves_the_other_dials_alone() -> None:
+    """A recipe without flips keeps the transforms that it had before there were flips."""
+    plain = draw_transforms(MOVED, 100, generator())
+    pixels = some_pixels(100, (1, 9, 14))
+    for section, axes in (({"flip": True}, [3]), ({"flip_vertical": True}, [2])):
+        flipped = draw_transforms(MOVED.model_copy(update=section), 100, generator())
+        changed = (flipped != plain).any(2).any(1)
+        assert 30 < int(changed.sum()) < 70
+        expected = apply_transforms(pixels.flip(axes), plain)
+        torch.testing.assert_close(apply_transforms(pixels, flipped)[changed], expected[changed], atol=0.05, rtol=0)
 
 
 def test_dials_are_independent() -> None:

@@ -31,19 +31,19 @@ int main() {
   std::vector<uint8_t> pixels(images * input.values());
   std::vector<int64_t> labels(images), indices(batch);
   std::vector<float> values(network.value_count), momentum(values.size()), second(values.size()), average(values.size());
-  std::vector<float> transforms(batch * 6), logits(images * last.channels);
+  std::vector<float> class_weights(last.channels, 0.5f), transforms(batch * 6), logits(images * last.channels);
   for (auto& pixel : pixels) pixel = (uint8_t)(256 * random());
   for (auto& label : labels) label = (int64_t)(last.channels * random());
   for (auto& value : values) value = random() + 0.1f;
-  const TrainerSettings settings{pixels.data(), labels.data(), values.data(), momentum.data(), second.data(), average.data(),
-                          0.9, 1e-3, 0.1, 0.2, 0.13, 0.3, 2, 0.9, 7, 2};
+  const TrainerSettings settings{pixels.data(), labels.data(), class_weights.data(), values.data(), momentum.data(), second.data(), average.data(),
+                          0.9, 1e-3, 0.1, 0.2, {0.13, 0.4}, {0.3, 0.2}, 2, 0.9, 7, 2};
   std::vector<float> teacher_values(values);
   TrainerSettings teacher_settings = settings;
   teacher_settings.values = teacher_values.data();
   Trainer *trainer = nullptr, *teacher = nullptr;
   if (kilonet_create_trainer(&settings, &trainer) || kilonet_create_trainer(&teacher_settings, &teacher)) return 3;
   kilonet_prepare_teacher(teacher);
-  const TeacherNetwork handle{teacher, kilonet_teacher_logits, 1.1, 0.2};
+  const TeacherNetwork handle{teacher, kilonet_teacher_logits, {1.1, 0.9}, {0.2, 0.1}};
   for (int i = 0; i < 2; i++) kilonet_add_teacher(trainer, &handle);
   for (int step = 0; step < 3; step++) {
     for (auto& index : indices) index = (int64_t)(images * random());

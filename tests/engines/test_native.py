@@ -144,6 +144,45 @@ def test_gradients_of_a_step(size: int) -> None:
     check_gradients(make_recipe(SMALL, SMALL_INPUT, label_smoothing=0.1), size)
 
 
+COLOURED = ["conv 5 same", "pointwise 4", "maxpool 2", "conv 6", "gap", "pointwise 5"]
+
+
+def coloured_recipe(**changes: Any) -> Recipe:
+    """Return a recipe of images in colour, whose channels have statistics that are far apart."""
+    return make_recipe(COLOURED, (3, 11, 12), mean=(0.1, 0.5, 0.9), std=(0.1, 0.3, 0.6), **changes)
+
+
+def test_gradients_with_the_statistics_of_each_channel() -> None:
+    check_gradients(coloured_recipe())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_gradients_with_class_weights(smoothing: float) -> None:
+    check_gradients(coloured_recipe(class_weights=(0.2, 1, 3, 0.5, 20), label_smoothing=smoothing))
+
+
+def test_equal_class_weights_change_no_bit() -> None:
+    recipe = coloured_recipe(label_smoothing=0.1)
+    plain, weighted = native(recipe), native(recipe.replace(class_weights=(4.0,) * 5))
+    for engine in (plain, weighted):
+        train(engine, recipe, 3)
+    assert plain.take_totals() == weighted.take_totals()
+    assert helpers.same_tensors(plain.state(), weighted.state())
+
+
+def test_gradients_with_flips() -> None:
+    check_gradients(coloured_recipe(flip=True, flip_vertical=True))
+
+
+def test_logits_with_the_statistics_of_each_channel() -> None:
+    recipe = coloured_recipe()
+    network = Network(recipe.model).eval()
+    network.load(weights_for(recipe))
+    pixels = images_for(recipe)[0]
+    with torch.no_grad():
+        torch.testing.assert_close(native(recipe).logits(pixels), network(pixels), rtol=1e-4, atol=1e-4)
+
+
 def test_gradients_of_shared_weights() -> None:
     check_gradients(make_recipe(SHARED, SMALL_INPUT))
 
@@ -386,7 +425,7 @@ def test_a_teacher_that_fails_is_an_error_of_one_line() -> None:
     engine = NativeEngine(recipe, *images_for(recipe), weights_for(recipe), 2, teachers=[teacher])
     for status in (1, 2):
         failing = FailingTeacher(lambda *_, status=status: status)
-        handle = TeacherNetwork(trainer=None, logits=ctypes.cast(failing, ctypes.c_void_p).value, scale=1, shift=0)
+        handle = TeacherNetwork(trainer=None, logits=ctypes.cast(failing, ctypes.c_void_p).value)
         engine._library.kilonet_add_teacher(engine._trainer, ctypes.byref(handle))
         with pytest.raises(KilonetError, match="the native engine"):
             train(engine, recipe, 1)

@@ -84,6 +84,11 @@ def test_gradients_of_a_step_with_a_teacher(size: int) -> None:
     check_gradients(recipe, [teacher(mean=0.3, std=0.2)], size)
 
 
+def test_gradients_with_a_teacher_of_other_statistics_of_each_channel() -> None:
+    recipe = make_recipe(SMALL, SMALL_INPUT, mean=(0.2, 0.6), std=(0.3, 0.1))
+    check_gradients(recipe, [teacher(mean=[0.5, 0.1], std=[0.2, 0.4]), teacher(mean=0.3)])
+
+
 @settings(max_examples=8, phases=[Phase.generate])
 @given(temperature=st.floats(0.25, 30), weight=st.floats(0, 1), count=st.integers(1, 3))
 def test_gradients_at_any_temperature_and_weight(temperature: float, weight: float, count: int) -> None:
@@ -152,9 +157,12 @@ def test_teachers_of_no_weight_change_no_bit() -> None:
     assert plain.take_totals() == taught.take_totals()
 
 
-def test_both_engines_learn_the_same_from_a_teacher(small: DataSet, finished: Run) -> None:
+@pytest.mark.parametrize("weights", [None, tuple(range(1, 11))])
+def test_both_engines_learn_the_same_from_a_teacher(
+    weights: tuple[int, ...] | None, small: DataSet, finished: Run
+) -> None:
     """The tolerance is the distance of torch's float32 from a loop in float64."""
-    recipe = tiny_recipe(dropout=0.0)
+    recipe = tiny_recipe(dropout=0.0, class_weights=weights or "none")
     start = {name: tensor.clone() for name, tensor in initial_network(recipe.model, 0).state().items()}
     model, images = finished.model, small.train
     native = NativeEngine(recipe, images.pixels, images.labels, start, 1, teachers=[model])

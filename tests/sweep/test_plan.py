@@ -52,6 +52,25 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return load_plan(str(written(tmp_path_factory.mktemp("plan"))))
 
 
+def test_class_weights_and_flips_can_be_searched(tmp_path: Path) -> None:
+    keys = 'class_weights = {choices = ["none", "balanced"]}\nflip = {choices = [false, true]}\n'
+    plan = load_plan(
+        str(
+            written(
+                tmp_path,
+                ("[keys]\n", "[keys]\n" + keys),
+                ('layers = ["conv', 'layers = [] # ["conv'),
+                ("max_", "# max_"),
+            )
+        )
+    )
+    drawn = set()
+    for seed in range(40):
+        recipe = plan.candidate(RandomSuggester(seed))
+        drawn.add((recipe.train.class_weights, recipe.augment.flip))
+    assert drawn == set(product((None, "balanced"), (False, True)))
+
+
 @given(seed=st.integers(0, 10_000))
 def test_a_candidate_is_a_recipe_within_every_budget_or_is_refused(plan: Plan, seed: int) -> None:
     suggester = RandomSuggester(seed)

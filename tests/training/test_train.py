@@ -23,6 +23,7 @@ from kilonet.models.model import load_model
 from kilonet.network import memory
 from kilonet.recipe import Recipe, TrainSection
 from kilonet.training import train
+from kilonet.training.identity import check_identity, identity_of
 from kilonet.training.lr_finder import find_rate
 from kilonet.training.progress import NoProgress
 from kilonet.training.run_folder import EpochMetrics, Run
@@ -271,11 +272,41 @@ def test_a_loss_no_better_than_guessing_is_judged_over_enough_steps_and_images(
     images: int, batch: int, epochs: int
 ) -> None:
     recipe = tiny_recipe(batch_size=batch)
-    check = train._check_training_loss
-    check([2.4] * (epochs - 1), recipe, images)
-    check([2.4] * (epochs // 2) + [2.2] * (epochs // 2), recipe, images)
+    check, labels = train._check_training_loss, torch.arange(images) % 10
+    check([2.4] * (epochs - 1), recipe, labels)
+    check([2.4] * (epochs // 2) + [2.2] * (epochs // 2), recipe, labels)
     with pytest.raises(TrainingDiverged):
-        check([2.2] * (epochs // 2) + [2.4] * (epochs // 2), recipe, images)
+        check([2.2] * (epochs // 2) + [2.4] * (epochs // 2), recipe, labels)
+
+
+def test_a_weighted_loss_is_judged_over_as_many_images_as_decide_it() -> None:
+    """If one image in a hundred has half of the weight, the mean of 1,000 images is one of about 40."""
+    recipe = tiny_recipe(batch_size=64, layers=("gap", "pointwise 2"), class_weights="balanced")
+    labels = (torch.arange(1000) % 100 == 0).long()
+    train._check_training_loss([2.4] * 50, recipe, labels)
+    with pytest.raises(TrainingDiverged):
+        train._check_training_loss([2.4] * 52, recipe, labels)
+
+
+def test_a_class_without_training_images_cannot_be_balanced(small: DataSet, tmp_path: Path) -> None:
+    kept = (small.train.labels != 3).nonzero().flatten()
+    with pytest.raises(KilonetError) as error:
+        fit(
+            tiny_recipe(class_weights="balanced"),
+            DataSet(small.train.select(kept, "Train"), small.test),
+            tmp_path / "run",
+        )
+    refusal(error, "class 3 has no training images", "--class-weights")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_before_a_key_was_added_goes_on(small: DataSet) -> None:
+    recipe = tiny_recipe()
+    now = identity_of(recipe, small)
+    before = now.model_copy(update={"recipe": {k: v for k, v in now.recipe.items() if k != "augment.flip"}})
+    check_identity(Path("checkpoint"), before, now)
+    with pytest.raises(KilonetError, match=r"augment\.flip"):
+        check_identity(Path("checkpoint"), before, identity_of(recipe.replace(flip=True), small))
 
 
 @pytest.mark.parametrize("stop", [None, 1])

@@ -111,6 +111,17 @@ def _reading(annotation: Any) -> dict[str, Any]:
         return {"choices": arguments}
     if get_origin(annotation) is tuple:
         return {**_reading(arguments[0]), "nargs": "*" if Ellipsis in arguments else len(arguments)}
-    # What is left is an optional value, such as `int | None`, or `float | tuple[float, ...]`, one value or several.
+    # What is left is an optional value, such as `int | None`, or `float | tuple[float, ...]`, one value or several. Of
+    # `Literal["balanced"] | tuple[float, ...]`, words and numbers, the recipe checks the word.
     one, *several = (argument for argument in arguments if argument is not NoneType)
-    return _reading(one) | ({"nargs": "+"} if several else {})
+    reading = _reading(one)
+    if "choices" in reading and several:
+        reading = {"type": _word_or_number, "metavar": "|".join([*reading["choices"], "X"])}
+    return reading | ({"nargs": "+"} if several else {})
+
+
+def _word_or_number(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text

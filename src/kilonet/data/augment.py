@@ -6,6 +6,7 @@ A transform maps a position in the augmented image to the position in the origin
 
     A = rotation(angle) @ [[1, shear], [0, 1]] / scale.
 
+A flip negates a row of the transform, so the image is mirrored before it is moved.
 The original is read there by bilinear interpolation, and is zero outside.
 """
 
@@ -20,7 +21,10 @@ from kilonet.data.section import AugmentSection
 
 
 def draw_transforms(augment: AugmentSection, count: int, generator: torch.Generator) -> Tensor:
-    """Draw `count` random transforms, float32 (count, 2, 3); each parameter is uniform in its range."""
+    """Draw `count` random transforms, float32 (count, 2, 3).
+
+    Each parameter is uniform in its range; a flip has the probability one half.
+    """
     uniform = torch.rand(count, 5, generator=generator) * 2 - 1
     angle = uniform[:, 0] * math.radians(augment.rotation)
     size = 1 + uniform[:, 1] * augment.scale
@@ -31,7 +35,12 @@ def draw_transforms(augment: AugmentSection, count: int, generator: torch.Genera
         [cosine, cosine * shear - sine, shift_x, sine, sine * shear + cosine, shift_y],
         dim=1,
     )
-    return rows.view(count, 2, 3)
+    transforms = rows.view(count, 2, 3)
+    for row, flips in enumerate((augment.flip, augment.flip_vertical)):
+        # Drawn last, and only where they are used: recipes without flips keep their random numbers.
+        if flips:
+            transforms[torch.rand(count, generator=generator) < 0.5, row] *= -1
+    return transforms
 
 
 def apply_transforms(pixels: Tensor, transforms: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from kilonet.data.augment import apply_transforms
 from kilonet.data.datasets import Images
+from kilonet.engines.class_weights import class_weights
 from kilonet.engines.contract import Totals, average_share
 from kilonet.evaluation.scoring import correct_predictions
 from kilonet.models.model import Model, scoring_batch
@@ -38,7 +39,8 @@ class TorchEngine:
             teachers: trained networks with the same input and classes, used as the recipe's `distill` section says.
 
         Raises:
-            KilonetError: the last batch of an epoch is too small for the network's batch norm.
+            KilonetError: the last batch of an epoch is too small for the network's batch norm, or a class to be
+                balanced has no images.
         """
         _check_last_batch(recipe, len(images))
         self.device: str = recipe.run.device
@@ -46,6 +48,8 @@ class TorchEngine:
         self._recipe = recipe
         self._pixels = images.pixels.to(self.device)
         self._labels = images.labels.to(self.device)
+        weights = class_weights(recipe, images.labels)
+        self._class_weights = None if weights is None else weights.to(self.device)
         self._network = network.to(self.device).train()
         self._teachers = [copy.deepcopy(teacher.network).to(self.device).eval() for teacher in teachers]
         # The final network is the moving average, if the recipe has one.
@@ -96,7 +100,7 @@ class TorchEngine:
             logits = self._network(pixels).float()
             with torch.no_grad():
                 teacher_logits = [teacher(pixels).float() for teacher in self._teachers]
-        loss = functional.cross_entropy(logits, labels, label_smoothing=self._recipe.train.label_smoothing)
+        loss = self._label_loss(logits, labels)
         self._optimizer.zero_grad(set_to_none=self.device != "cuda")
         objective = distillation_loss(loss, logits, teacher_logits, self._recipe.distill) if teacher_logits else loss
         objective.backward()
@@ -104,6 +108,14 @@ class TorchEngine:
         self._update_average()
         self._loss += loss.detach() * len(labels)
         self._correct += correct_predictions(logits, labels).sum()
+
+    def _label_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self._recipe.train.label_smoothing
+        if self._class_weights is None:
+            return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        weights = self._class_weights[labels]
+        losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+        return (weights * losses).sum() / weights.sum()
 
     def _update_average(self) -> None:
         if self._final is not self._network:
@@ -153,7 +165,7 @@ def distillation_loss(
     """Return the loss of a batch with teachers, a scalar; `DistillSection` has the formula.
 
     Args:
-        label_loss: the mean cross-entropy with the labels, a scalar.
+        label_loss: the mean cross-entropy with the labels, weighted by class if the recipe says so, a scalar.
         logits: the student's logits, float32 (B, classes).
         teacher_logits: each teacher's logits, float32 (B, classes); their softened probabilities are averaged.
         distill: temperature and weight.

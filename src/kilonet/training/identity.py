@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kilonet.data.datasets import DataSet
-from kilonet.recipe import Recipe
+from kilonet.recipe import SECTIONS, Recipe
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.schema import Schema, shortened
 
@@ -62,7 +62,9 @@ def check_identity(path: Path, saved: Identity, now: Identity) -> None:
     Raises:
         KilonetError: they differ; the message names what was changed.
     """
-    changed = _changes(now.recipe, saved.recipe)
+    # A checkpoint of an older version lacks the keys that were added since.
+    defaults = {f"{name}.{key}": field.default for name, s in SECTIONS.items() for key, field in s.model_fields.items()}
+    changed = _changes(now.recipe, {key: defaults[key] for key in now.recipe} | saved.recipe)
     changed += ["the training images are others"] if now.images != saved.images else []
     changed += ["a teacher is another one"] if now.teachers != saved.teachers else []
     if changed:

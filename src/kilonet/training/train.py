@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from kilonet.data.augment import draw_transforms
 from kilonet.data.datasets import DataSet, Images, check_fit, load_data
+from kilonet.engines.class_weights import class_weights, effective_images
 from kilonet.engines.contract import Engine, Totals
 from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.evaluation.scoring import correct_predictions
@@ -122,13 +123,14 @@ def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
 
     Raises:
         KilonetError: the data do not exist or do not fit the network, a model file cannot hold what they say, or there
-            is not enough memory to train on them.
+            is not enough memory to train on them, or a class to be balanced has no training images.
     """
     data = images or load_data(recipe.run.data)
     check_fit(recipe.model, data)
     # What is written at the end is checked before the start.
     check_storable(recipe.model, metadata_of(data))
     data = data.hold_out() if recipe.run.holdout else data
+    class_weights(recipe, data.train.labels)
     _check_memory(recipe, data)
     return data
 
@@ -225,7 +227,7 @@ def _run_epoch(
     learning_rate, totals = _train_epoch(engine, recipe, len(data.train), epoch, progress)
     seconds = time.perf_counter() - start
     losses = [*(metrics.train_loss for metrics in history), totals.loss / totals.images]
-    _check_training_loss(losses, recipe, len(data.train))
+    _check_training_loss(losses, recipe, data.train.labels)
     test_loss, correct = loss_and_correct(engine.logits(data.test.pixels), data.test)
     if not math.isfinite(test_loss):
         raise _diverged(f"the loss on the {data.test.name.lower()} set is not a number in epoch {epoch}", recipe)
@@ -294,19 +296,20 @@ def loss_and_correct(logits: Tensor, images: Images) -> tuple[float, int]:
     return loss, int(correct_predictions(logits, images.labels).sum())
 
 
-def _check_training_loss(losses: Sequence[float], recipe: Recipe, images: int) -> None:
+def _check_training_loss(losses: Sequence[float], recipe: Recipe, labels: Tensor) -> None:
     """Stop a run whose loss is no better than guessing.
 
     The mean loss of an epoch is judged, or of as many epochs as make enough steps and images for a mean that tells
-    something: on a small set an epoch may be a single step. As many epochs before them are not judged, because the loss
-    may be high at first although training goes well.
+    something: on a small set an epoch may be a single step, and with class weights a few images may decide the mean. As
+    many epochs before them are not judged, because the loss may be high at first although training goes well.
 
     Args:
         losses: the mean training loss of each epoch so far.
         recipe: the recipe.
-        images: the number of training images.
+        labels: the classes of the training images, int64 (N,).
     """
-    steps = math.ceil(images / recipe.train.batch_size)
+    images = effective_images(class_weights(recipe, labels), labels)
+    steps = math.ceil(len(labels) / recipe.train.batch_size)
     judged = max(math.ceil(_LEAST_STEPS_JUDGED / steps), math.ceil(_LEAST_IMAGES_JUDGED / images))
     if len(losses) < 2 * judged:
         return

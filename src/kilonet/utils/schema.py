@@ -25,7 +25,9 @@ def first_complaint(error: ValidationError) -> str:
     """Return the first validation error in one line that names the key; long keys and values are cut."""
     first = error.errors(include_url=False)[0]
     # A value of several types has the type that was tried as a part of its place.
-    key = _cut(".".join(str(part) for part in first["loc"] if not str(part).startswith(("constrained-", "tuple["))))
+    key = _cut(
+        ".".join(str(part) for part in first["loc"] if not str(part).startswith(("constrained-", "tuple[", "literal[")))
+    )
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     if first["type"] == "missing":

@@ -1,21 +1,23 @@
 """The functions of a compiled library, and the structures that they take, as declared in trainer.hpp."""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from kilonet.utils.errors import KilonetError
 
+MAXIMUM_INPUT_CHANNELS = 16
+
 _DONE, _OUT_OF_MEMORY = 0, 1
+_BY_CHANNEL = ctypes.c_double * MAXIMUM_INPUT_CHANNELS
 
 
 class TrainerSettings(ctypes.Structure):
     _fields_: ClassVar[list[tuple[str, Any]]] = [
-        *((name, ctypes.c_void_p) for name in ("pixels", "labels", "values", "momentum", "second_moment", "average")),
-        *(
-            (name, ctypes.c_double)
-            for name in ("momentum_decay", "weight_decay", "smoothing", "dropout", "mean", "std")
-        ),
+        *((name, ctypes.c_void_p) for name in ("pixels", "labels", "class_weights")),
+        *((name, ctypes.c_void_p) for name in ("values", "momentum", "second_moment", "average")),
+        *((name, ctypes.c_double) for name in ("momentum_decay", "weight_decay", "smoothing", "dropout")),
+        *((name, _BY_CHANNEL) for name in ("mean", "std")),
         *((name, ctypes.c_double) for name in ("temperature", "soft_weight")),
         ("seed", ctypes.c_uint64),
         ("threads", ctypes.c_int64),
@@ -26,8 +28,8 @@ class TeacherNetwork(ctypes.Structure):
     _fields_: ClassVar[list[tuple[str, Any]]] = [
         ("trainer", ctypes.c_void_p),
         ("logits", ctypes.c_void_p),
-        ("scale", ctypes.c_double),
-        ("shift", ctypes.c_double),
+        ("scale", _BY_CHANNEL),
+        ("shift", _BY_CHANNEL),
     ]
 
 
@@ -37,6 +39,11 @@ class TrainerTotals(ctypes.Structure):
         ("correct", ctypes.c_int64),
         ("images", ctypes.c_int64),
     ]
+
+
+def by_channel(values: Iterable[float]) -> ctypes.Array[ctypes.c_double]:
+    """Return a value for each channel of the input, at most `MAXIMUM_INPUT_CHANNELS`, as the structures have them."""
+    return _BY_CHANNEL(*values)
 
 
 def declare_functions(library: ctypes.CDLL) -> ctypes.CDLL:

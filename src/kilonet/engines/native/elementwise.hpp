@@ -179,6 +179,13 @@ struct GroupImages {
   const float* transforms[lanes];  // 2 x 3
 };
 
+constexpr int max_input_channels = 16;  // of `ModelSection.input`; mirrored by MAXIMUM_INPUT_CHANNELS in bindings.py
+
+// How a channel of the images is normalised: scale * pixel + shift.
+struct ChannelMaps {
+  float scale[max_input_channels], shift[max_input_channels];
+};
+
 // Bytes of scratch that `resample` needs: the images with a frame of zeros, and a few that loads of two bytes read past the
 // end.
 inline size_t frame_bytes(Shape shape) {
@@ -200,8 +207,8 @@ inline Vector clamped(Vector values, float highest) {
   return values < highest ? values : broadcast(highest);
 }
 
-// Augments and normalises the images: output = scale * (bilinear sample, zero outside the image) + shift.
-inline void resample(Shape shape, const GroupImages& images, float scale, float shift, uint8_t* frames, Vector* output) {
+// Augments and normalises the images: output = scale * (bilinear sample, zero outside the image) + shift, by channel.
+inline void resample(Shape shape, const GroupImages& images, const ChannelMaps& maps, uint8_t* frames, Vector* output) {
   const size_t columns = shape.columns + 3, frame = (shape.rows + 3) * columns;
   Vector map[6];
   Mask start;
@@ -236,7 +243,8 @@ inline void resample(Shape shape, const GroupImages& images, float scale, float 
           return one + right * (__builtin_convertvector((Mask)(two >> 8), Vector) - one);
         };
         const Vector above = blend(upper);
-        output[c * shape.pitch() + y * shape.columns + x] = (above + below * (blend(lower) - above)) * scale + shift;
+        output[c * shape.pitch() + y * shape.columns + x] =
+            (above + below * (blend(lower) - above)) * maps.scale[c] + maps.shift[c];
       }
     }
 }
@@ -285,10 +293,11 @@ struct SoftTargets {
   const Vector* probabilities;  // by class, at the temperature; null without a teacher, and the weight is then zero
 };
 
-// Writes the gradient of `image_weight` times the loss of each of a group's `count` images; it is zero in the other lanes.
-// Returns the sum of the images' cross-entropies with the labels alone, and the number of correct images.
-inline LossSums loss_and_gradient(const Vector* logits, int classes, const int64_t* labels, int count, float smoothing,
-                                  float image_weight, SoftTargets soft, Vector* gradient) {
+// Writes the gradient of `share` times the loss of each of a group's `count` images, whose cross-entropies with the labels
+// have weights; it is zero in the other lanes. Returns the sum of the images' weighted cross-entropies with the labels alone,
+// and the number of correct images.
+inline LossSums loss_and_gradient(const Vector* logits, int classes, const int64_t* labels, const float* weights, int count,
+                                  float smoothing, float share, SoftTargets soft, Vector* gradient) {
   LossSums result;
   std::fill_n(gradient, classes, Vector{});
   for (int l = 0; l < count; l++) {
@@ -298,12 +307,12 @@ inline LossSums loss_and_gradient(const Vector* logits, int classes, const int64
       if (own[k * lanes] > own[best * lanes]) best = k;
     float* own_gradient = (float*)gradient + l;
     const double loss = cross_entropy_and_gradient(own, classes, labels[l], smoothing,
-                                                   (float)(image_weight * (1 - soft.weight)), own_gradient);
-    result.loss += loss;
+                                                   (float)(share * weights[l] * (1 - soft.weight)), own_gradient);
+    result.loss += weights[l] * loss;
     // With a logit that is not a number the comparisons above are all false, and class 0 would seem to be the answer.
     result.correct += best == labels[l] && std::isfinite(loss);
     if (!soft.probabilities) continue;
-    const double factor = image_weight * soft.weight * soft.temperature;
+    const double factor = share * soft.weight * soft.temperature;
     softmax_at_temperature(own, classes, soft.temperature, [&](int k, double probability) {
       own_gradient[k * lanes] += (float)(factor * (probability - soft.probabilities[k][l]));
     });

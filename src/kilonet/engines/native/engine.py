@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from kilonet.engines.class_weights import class_weights
 from kilonet.engines.contract import Totals, average_share
-from kilonet.engines.native.bindings import TrainerSettings, TrainerTotals
+from kilonet.engines.native.bindings import TrainerSettings, TrainerTotals, by_channel
 from kilonet.engines.native.build import load_library, multiplies_bfloat16
 from kilonet.engines.native.codegen import value_ranges
 from kilonet.engines.native.teacher import NativeTeacher
@@ -65,8 +66,8 @@ class NativeEngine:
             teachers: trained networks with the same input and classes, used as the recipe's `distill` section says.
 
         Raises:
-            KilonetError: a network cannot be compiled on this machine, a label is not a class of the network, or there
-                is too little memory.
+            KilonetError: a network cannot be compiled on this machine, a label is not a class of the network, a class
+                to be balanced has no images, or there is too little memory.
         """
         self.precision: str = "bfloat16" if recipe.run.precision == "bfloat16" else "float32"
         self._library = load_library(recipe.model, self.precision)
@@ -75,6 +76,7 @@ class NativeEngine:
         self._labels = labels.to("cpu", torch.int64).contiguous()
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < recipe.model.classes:
             raise KilonetError(f"labels must lie from 0 to {recipe.model.classes - 1}, the classes of the network")
+        self._class_weights = class_weights(recipe, self._labels)
         self._ranges = value_ranges(recipe.model)
         self._values = torch.cat(
             [weights[one.name].detach().to("cpu", torch.float32).flatten() for one in self._ranges]
@@ -105,13 +107,14 @@ class NativeEngine:
         return TrainerSettings(
             pixels=self._pixels.data_ptr(),
             labels=self._labels.data_ptr(),
+            class_weights=None if self._class_weights is None else self._class_weights.data_ptr(),
             **pointers,
             momentum_decay=train.momentum,
             weight_decay=train.weight_decay,
             smoothing=train.label_smoothing,
             dropout=model.dropout,
-            mean=model.means[0],
-            std=model.stds[0],
+            mean=by_channel(model.means),
+            std=by_channel(model.stds),
             temperature=self._recipe.distill.temperature,
             soft_weight=self._recipe.distill.weight if self._teachers else 0.0,
             seed=self._recipe.run.seed,

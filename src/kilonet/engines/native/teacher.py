@@ -4,7 +4,7 @@ import ctypes
 
 import torch
 
-from kilonet.engines.native.bindings import TeacherNetwork, TrainerSettings
+from kilonet.engines.native.bindings import TeacherNetwork, TrainerSettings, by_channel
 from kilonet.engines.native.build import load_library
 from kilonet.engines.native.codegen import value_ranges
 from kilonet.models.model import Model
@@ -47,6 +47,8 @@ class NativeTeacher:
         return TeacherNetwork(
             trainer=self._trainer.value,
             logits=ctypes.cast(self._library.kilonet_teacher_logits, ctypes.c_void_p).value,
-            scale=student.stds[0] / own.stds[0],
-            shift=(student.means[0] - own.means[0]) / own.stds[0],
+            scale=by_channel(theirs / std for theirs, std in zip(student.stds, own.stds, strict=True)),
+            shift=by_channel(
+                (theirs - mean) / std for theirs, mean, std in zip(student.means, own.means, own.stds, strict=True)
+            ),
         )

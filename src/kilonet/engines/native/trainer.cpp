@@ -141,9 +141,12 @@ void Trainer::load(const Batch& batch, Group& group) {
     images.pixels[l] = there ? batch.pixels + (batch.indices ? batch.indices[image] : image) * bytes : nullptr;
     images.transforms[l] = there && batch.transforms ? batch.transforms + 6 * image : identity_map;
   }
-  const double scale = 1 / (255 * settings_.std);
-  resample(shape(0), images, (float)scale, (float)(-255 * settings_.mean * scale), group.scratch.frames.get(),
-           group.tensors);
+  ChannelMaps maps;
+  for (int c = 0; c < shape(0).channels; c++) {
+    const double scale = 1 / (255 * settings_.std[c]);
+    maps.scale[c] = (float)scale, maps.shift[c] = (float)(-255 * settings_.mean[c] * scale);
+  }
+  resample(shape(0), images, maps, group.scratch.frames.get(), group.tensors);
 }
 
 void Trainer::run_forward(const Batch& batch, Group& group, int begin, int end) {
@@ -452,8 +455,9 @@ const Vector* Trainer::soft_targets(Group& group) {
   Vector *input = group.scratch.teacher.get(), *logits = input + shape(0).vectors(), *targets = logits + classes;
   std::fill_n(targets, classes, Vector{});
   for (const TeacherNetwork& teacher : teachers_) {
-    for (size_t i = 0; i < shape(0).vectors(); i++)
-      input[i] = (float)teacher.scale * group.tensors[i] + (float)teacher.shift;
+    for (int c = 0; c < shape(0).channels; c++)
+      for (size_t i = c * shape(0).pitch(); i < (c + 1) * shape(0).pitch(); i++)
+        input[i] = (float)teacher.scale[c] * group.tensors[i] + (float)teacher.shift[c];
     const Status status = teacher.logits(teacher.trainer, thread, group.count, input, logits);
     if (status == out_of_memory) throw std::bad_alloc();
     if (status != done) throw std::runtime_error("a teacher's network failed");
@@ -464,19 +468,36 @@ const Vector* Trainer::soft_targets(Group& group) {
   return targets;
 }
 
+float Trainer::weight_of(int64_t image) const {
+  return settings_.class_weights ? settings_.class_weights[settings_.labels[image]] : 1;
+}
+
+// Returns what the weights of a batch's images are multiplied by so that their mean is one.
+float Trainer::weight_scale(const int64_t* indices, int64_t count) const {
+  if (!settings_.class_weights) return 1;
+  double sum = 0;
+  for (int64_t i = 0; i < count; i++) sum += weight_of(indices[i]);
+  return (float)(count / sum);
+}
+
 // Computes the loss of a group after its forward pass, and the gradient of its logits.
 LossSums Trainer::compute_loss(const Batch& batch, Group& group) {
   const int last = network_.tensor_count - 1;
   int64_t labels[lanes];
-  for (int l = 0; l < group.count; l++) labels[l] = settings_.labels[batch.indices[group.first + l]];
+  float weights[lanes];
+  for (int l = 0; l < group.count; l++) {
+    const int64_t image = batch.indices[group.first + l];
+    labels[l] = settings_.labels[image];
+    weights[l] = batch.weight_scale * weight_of(image);
+  }
   const SoftTargets soft{settings_.temperature, settings_.soft_weight, soft_targets(group)};
-  return loss_and_gradient(tensor(group, last), shape(last).channels, labels, group.count, (float)settings_.smoothing,
-                           1.0f / batch.count, soft, gradient(group, last));
+  return loss_and_gradient(tensor(group, last), shape(last).channels, labels, weights, group.count,
+                           (float)settings_.smoothing, 1.0f / batch.count, soft, gradient(group, last));
 }
 
 void Trainer::train_batch(const int64_t* indices, const float* transforms, int64_t count, double rate, double average_share,
                           int64_t step, int64_t steps_before) {
-  const Batch batch{settings_.pixels, indices, transforms, count, step};
+  const Batch batch{settings_.pixels, indices, transforms, count, step, weight_scale(indices, count)};
   allocate(batch.groups());
   for (PartialSums& part : partial_sums_) {
     std::fill_n(part.weight_gradient.get(), weight_offsets_.back(), 0.0f);

@@ -18,8 +18,10 @@
 struct TrainerSettings {
   const uint8_t* pixels;
   const int64_t* labels;
+  const float* class_weights;  // null if all classes weigh the same
   float *values, *momentum, *second_moment, *average;  // second_moment is null without AdamW, average without one
-  double momentum_decay, weight_decay, smoothing, dropout, mean, std;
+  double momentum_decay, weight_decay, smoothing, dropout;
+  double mean[max_input_channels], std[max_input_channels];  // of the training pixels, 0 to 1, by channel
   double temperature, soft_weight;  // of the teachers' soft targets; the weight is zero without teachers
   uint64_t seed;
   int64_t threads;
@@ -52,12 +54,13 @@ enum Status { done, out_of_memory, failed };  // `_checker` in bindings.py knows
 // Computes the logits of a group, [class] vectors, by a network of another library. `input` is the group's input tensor.
 using TeacherLogits = Status(void* teacher, int thread, int count, const Vector* input, Vector* logits);
 
-// A trained network to learn from. Its input is scale * the student's + shift, because their normalisations may differ.
+// A trained network to learn from. Its input is scale * the student's + shift, by channel, because their normalisations may
+// differ.
 // Mirrored by `TeacherNetwork` in bindings.py.
 struct TeacherNetwork {
   void* trainer;
   TeacherLogits* logits;
-  double scale, shift;
+  double scale[max_input_channels], shift[max_input_channels];
 };
 
 class Trainer {
@@ -112,6 +115,7 @@ class Trainer {
     const int64_t* indices;
     const float* transforms;
     int64_t count, step;
+    float weight_scale = 1;  // makes the images' weights one in the mean
     int64_t groups() const { return (count + lanes - 1) / lanes; }
   };
 
@@ -126,6 +130,8 @@ class Trainer {
   void backward_input(const Operation& operation, Group& group);
   void forward_norm(const Batch& batch, const Operation& operation, Group& group);
   void backward_norm(const Batch& batch, const Operation& operation, Group& group);
+  float weight_of(int64_t image) const;
+  float weight_scale(const int64_t* indices, int64_t count) const;
   LossSums compute_loss(const Batch& batch, Group& group);
   const Vector* soft_targets(Group& group);
   const Vector* padded_input(const Operation& operation, Group& group);

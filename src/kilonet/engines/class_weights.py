@@ -1,0 +1,58 @@
+"""The weights of classes in the loss, for data that has more images of some classes than of others.
+
+The loss of a batch's labels is sum(weight * loss) / sum(weight) over its images, where an image has its class's weight
+and its cross-entropy is that with smoothed labels. So a network that guesses has the same loss with any weights.
+Without smoothing this is `torch.nn.functional.cross_entropy(weight=...)`; with it, torch would also weight how the
+smoothed share is spread, and the target of an image would lean towards the rare classes. The teachers' part has no
+weights.
+"""
+
+import torch
+from torch import Tensor
+
+from kilonet.recipe import Recipe
+from kilonet.utils.errors import KilonetError
+
+
+def class_weights(recipe: Recipe, labels: Tensor) -> Tensor | None:
+    """Return the weight of each class, float32 (classes,), or None if all weigh the same.
+
+    `balanced` gives class k the weight N / (classes * N_k), where N_k of the N training images are of it, so that every
+    class has the same share of the loss. Source: scikit-learn, `compute_class_weight("balanced")`, after G. King and
+    L. Zeng, "Logistic regression in rare events data", 2001.
+
+    Args:
+        recipe: the recipe.
+        labels: the classes of the training images, int64 (N,).
+
+    Raises:
+        KilonetError: the classes are to be balanced, and one has no training images.
+    """
+    chosen = recipe.train.class_weights
+    if chosen is None:
+        return None
+    if not isinstance(chosen, str):
+        return torch.tensor(chosen, dtype=torch.float32)
+    counts = torch.bincount(labels.cpu(), minlength=recipe.model.classes).double()
+    if not counts.all():
+        missing = int((counts == 0).nonzero()[0])
+        raise KilonetError(
+            f"class {missing} has no training images, so its weight cannot be balanced; give the weights as numbers, "
+            "or train with --class-weights none"
+        )
+    return (len(labels) / (len(counts) * counts)).float()
+
+
+def effective_images(weights: Tensor | None, labels: Tensor) -> float:
+    """Return how many images of equal weight would give a mean as certain as the weighted mean of these.
+
+    That is sum(weight)^2 / sum(weight^2). Source: L. Kish, "Survey sampling", 1965, section 11.7.
+
+    Args:
+        weights: the weight of each class, or None if all weigh the same.
+        labels: the classes of the images, int64 (N,).
+    """
+    if weights is None:
+        return len(labels)
+    own = weights.double()[labels.cpu()]
+    return float(own.sum() ** 2 / own.square().sum())

@@ -1,0 +1,73 @@
+"""The weights of classes, compared with torch's own and with figures by hand."""
+
+import shutil
+
+import pytest
+import torch
+from torch.nn import functional
+
+from helpers import refusal, tiny_recipe
+from kilonet.data.datasets import Images
+from kilonet.engines.class_weights import class_weights, effective_images
+from kilonet.engines.selection import make_engine
+from kilonet.engines.torch_engine import TorchEngine
+from kilonet.network.module import initial_network
+from kilonet.utils.errors import KilonetError
+
+needs_compiler = pytest.mark.skipif(
+    not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="no C++ compiler"
+)
+LABELS = torch.tensor([0] * 100 + [1] * 20 + [2] * 5)
+THREE = ("gap", "pointwise 3")
+
+
+def test_balanced_weights_are_those_of_scikit_learn() -> None:
+    """What compute_class_weight("balanced", classes=[0, 1, 2], y=LABELS) returns."""
+    found = class_weights(tiny_recipe(layers=THREE, class_weights="balanced"), LABELS)
+    torch.testing.assert_close(found, torch.tensor([125 / 300, 125 / 60, 125 / 15]))
+
+
+def test_weights_are_none_or_those_given() -> None:
+    assert class_weights(tiny_recipe(layers=THREE), LABELS) is None
+    found = class_weights(tiny_recipe(layers=THREE, class_weights=(1, 2, 0.5)), LABELS)
+    torch.testing.assert_close(found, torch.tensor([1, 2, 0.5]))
+
+
+def test_a_class_without_images_cannot_be_balanced() -> None:
+    with pytest.raises(KilonetError) as error:
+        class_weights(tiny_recipe(layers=THREE, class_weights="balanced"), LABELS[:120])
+    refusal(error, "class 2 has no training images", "--class-weights none")
+
+
+def test_effective_images() -> None:
+    assert effective_images(None, LABELS) == 125
+    assert effective_images(torch.tensor([2.0, 2, 2]), LABELS) == pytest.approx(125)
+    # All of the weight on five images.
+    assert effective_images(torch.tensor([0.0, 0, 7]), LABELS) == pytest.approx(5)
+
+
+def test_the_loss_of_a_step_is_torchs_weighted_cross_entropy() -> None:
+    recipe = tiny_recipe(layers=THREE, dropout=0.0, ema=0.0, class_weights=(0.3, 2, 5), rotation=0.0, shift=0.0)
+    pixels = torch.randint(0, 256, (125, 1, 28, 28), dtype=torch.uint8)
+    network = initial_network(recipe.model, 0)
+    indices = torch.arange(60, 125)
+    with torch.no_grad():
+        logits = network.eval()(pixels[indices])
+    engine = TorchEngine(recipe, Images(pixels, LABELS), network)
+    engine.train_batch(indices, torch.eye(2, 3).expand(65, 2, 3), 0.1, 0)
+    expected = functional.cross_entropy(logits, LABELS[indices], weight=torch.tensor([0.3, 2, 5]))
+    assert engine.take_totals().loss / 65 == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("engine", [pytest.param("native", marks=needs_compiler), "torch"])
+@pytest.mark.parametrize(("weights", "learnt"), [("none", [0.8, 0.16, 0.04]), ("balanced", [1 / 3] * 3)])
+def test_images_that_tell_nothing_get_the_share_of_each_class_in_the_loss(
+    engine: str, weights: str, learnt: list[float]
+) -> None:
+    recipe = tiny_recipe(layers=THREE, dropout=0.0, ema=0.0, class_weights=weights, weight_decay=0.0, engine=engine)
+    images = Images(torch.full((125, 1, 28, 28), 255, dtype=torch.uint8), LABELS)
+    trained = make_engine(recipe, images, initial_network(recipe.model, 0))
+    for step in range(150):
+        trained.train_batch(torch.arange(125), torch.eye(2, 3).repeat(125, 1, 1), 0.05, step)
+    found = trained.logits(images.pixels[:1]).softmax(1)[0]
+    torch.testing.assert_close(found, torch.tensor(learnt), rtol=0, atol=0.01)
