@@ -89,9 +89,7 @@ class DistillSection(Schema):
 class RunSection(Schema):
     """The data of a run, its seed, and the engine and device that compute it."""
 
-    data: str = Field(
-        "mnist", description="'mnist', 'fashion-mnist', a folder of IDX files, or one of class-named image folders"
-    )
+    data: str = Field("mnist", description="'mnist', 'fashion-mnist', or a folder or file of images, see docs/DATA.md")
     label_pattern: Annotated[str, Field(max_length=200)] | None = Field(
         None, description="a regular expression whose group is the label in the name of an image file"
     )

@@ -252,11 +252,11 @@ def a_class_more_in_test(folder: Path) -> None:
 
 
 def another_size_in_test(folder: Path) -> None:
-    image_set(image_set(folder, "cat"), "cat", size=(8, 9), part="test")
+    image_set(image_set(folder, "cat", "dog"), "cat", size=(8, 9), part="test")
 
 
 def colour_in_test(folder: Path) -> None:
-    image_set(image_set(folder, "cat"), "cat", size=(8, 8, 3), part="test")
+    image_set(image_set(folder, "cat", "dog"), "cat", size=(8, 8, 3), part="test")
 
 
 def an_empty_class(folder: Path) -> None:

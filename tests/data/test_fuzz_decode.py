@@ -15,6 +15,8 @@ from kilonet.data.containers import open_container, png_chunks
 from kilonet.data.decode import WORKING_SIDE, DecodeLimits, decode
 from kilonet.utils.errors import KilonetError
 
+UPRIGHT = ("BMP", "GIF", "TIFF")
+"""Formats without an orientation, or that Pillow turns upright itself."""
 LIMITS = DecodeLimits(pixels=100_000)
 RANDOM = np.random.default_rng(0).integers(0, 256, (24, 20, 4), dtype=np.uint8)
 
@@ -42,6 +44,10 @@ FILES: dict[str, bytes] = {
     "jpeg-cmyk": written("JPEG", "CMYK"),
     "jpeg-progressive": written("JPEG", "RGB", progressive=True),
     **{f"bmp-{mode}": written("BMP", mode) for mode in ("1", "L", "P", "RGB", "RGBA")},
+    **{f"gif-{mode}": written("GIF", mode) for mode in ("1", "L", "P", "RGB")},
+    **{f"tiff-{mode}": written("TIFF", mode) for mode in ("1", "L", "P", "RGB", "RGBA")},
+    "tiff-lzw": written("TIFF", "RGB", compression="tiff_lzw"),
+    "tiff-deflate": written("TIFF", "L", compression="tiff_adobe_deflate"),
     "webp": written("WebP", "RGB"),
     "webp-lossless": written("WebP", "RGBA", lossless=True),
 }
@@ -164,4 +170,4 @@ def test_files_are_of_the_formats_that_they_should_be() -> None:
         container = open_container(content)
         assert container is not None
         assert name.startswith(container.form.lower())
-        assert container.orientation == (1 if container.form == "BMP" or name == "png-deep" else 6), name
+        assert container.orientation == (1 if container.form in UPRIGHT or name == "png-deep" else 6), name

@@ -85,11 +85,18 @@ def two_classes(folder: Path) -> None:
 
 
 def test_images_far_too_large_need_a_size(tmp_path: Path) -> None:
-    for part in ("train", "test"):
-        save(tmp_path / part / "cat" / "1.png", level(1, 4, 600))
+    two_classes(tmp_path)
+    save(tmp_path / "test" / "cat" / "0.png", level(1, 4, 600))
     with pytest.raises(KilonetError) as error:
         load_data(str(tmp_path))
     refusal(error, "512 pixels")
+
+
+def test_one_class_alone_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "inner" / "photos" / "cat" / "1.png", level(1))
+    with pytest.raises(KilonetError) as error:
+        load_data(str(tmp_path / "inner"))
+    refusal(error, "only one class in it, 'photos'", f"--data {tmp_path / 'inner' / 'photos'}")
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from kilonet.cli.flags import DATA, MODEL_OR_EXPORT, Parser, add_json_flag
+from kilonet.cli.flags import DATA, MODEL_OR_EXPORT, Parser, add_json_flag, add_label_pattern_flag
 from kilonet.utils.extras import needed_from
 from kilonet.utils.terminal import printable_lines
 
@@ -12,6 +12,7 @@ from kilonet.utils.terminal import printable_lines
 def add_flags(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_OR_EXPORT)
     parser.add_argument("--data", help=f"{DATA} or photos (default: the model's own)")
+    add_label_pattern_flag(parser)
     parser.add_argument(
         "--corruptions", action="store_true", help="score the model under the 15 corruptions of MNIST-C instead"
     )
@@ -22,10 +23,13 @@ def run(flags: argparse.Namespace) -> int:
     from kilonet.evaluation.hints import hint
     from kilonet.evaluation.scoring import evaluate, images_to_score
     from kilonet.export.loading import load
-    from kilonet.export.training_data import data_of
+    from kilonet.export.training_data import data_of, is_own_data
 
     model = load(flags.model)
-    images = data_of(flags.model, model).test if flags.data is None else images_to_score(model, flags.data)
+    if flags.data is None or is_own_data(flags.model, model, flags.data):
+        images = data_of(flags.model, model).test
+    else:
+        images = images_to_score(model, flags.data, flags.label_pattern)
     if flags.corruptions:
         with needed_from("corruptions", "--corruptions"):
             from kilonet.evaluation.corruptions import evaluate_corrupted

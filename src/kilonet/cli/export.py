@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from kilonet.cli.flags import DATA, MODEL, Parser, add_json_flag
+from kilonet.cli.flags import DATA, MODEL, Parser, add_json_flag, add_label_pattern_flag
 from kilonet.utils.terminal import printable_lines
 
 
@@ -28,6 +28,7 @@ def add_flags(parser: Parser) -> None:
         "--data",
         help=f"the training data, to choose scales on: {DATA} (default: the model's own)",
     )
+    add_label_pattern_flag(parser)
     parser.add_argument(
         "--max-flash", type=int, metavar="N", help="fail if the C takes more flash on a Cortex-M0, in bytes"
     )
@@ -37,13 +38,18 @@ def add_flags(parser: Parser) -> None:
 
 def run(flags: argparse.Namespace) -> int:
     from kilonet.data.datasets import load_data
+    from kilonet.data.preprocessing import Preprocessing
     from kilonet.evaluation.scoring import matched_data
     from kilonet.export.exporter import export_model
     from kilonet.export.training_data import data_of
     from kilonet.models.model import load_model
 
     model = load_model(flags.model)
-    data = data_of(flags.model, model) if flags.data is None else matched_data(model, load_data(flags.data))
+    if flags.data is None:
+        data = data_of(flags.model, model)
+    else:
+        named = load_data(flags.data, Preprocessing.of(model.section), label_pattern=flags.label_pattern)
+        data = matched_data(model, named)
     exported = export_model(
         flags.to, model, data, flags.out, flags.model, max_flash=flags.max_flash, max_ram=flags.max_ram
     )

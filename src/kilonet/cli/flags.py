@@ -12,7 +12,7 @@ from kilonet.utils.errors import KilonetError
 
 MODEL = "a packaged model, a run folder or a model file"
 MODEL_OR_EXPORT = "a packaged model, a run folder, a model file or an exported folder"
-DATA = "'mnist', 'fashion-mnist', a folder of IDX files, or a folder of class-named folders of images"
+DATA = "'mnist', 'fashion-mnist', or a folder or file of images (docs/DATA.md)"
 
 _LONGEST = 300
 """Characters of an error about a flag, which quotes its value."""
@@ -58,6 +58,14 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 def add_json_flag(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def add_label_pattern_flag(parser: Parser) -> None:
+    parser.add_argument(
+        "--label-pattern",
+        metavar="TEXT",
+        help="with --data: a regular expression whose group is the label in the name of an image file",
+    )
 
 
 def add_measurement_flags(parser: Parser) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from kilonet.cli.flags import Parser, did_you_mean
+from kilonet.data.notices import files_were_skipped, forget
 from kilonet.utils.errors import CheckFailed, KilonetError, TrainingDiverged
 from kilonet.utils.terminal import printable
 
@@ -17,7 +18,7 @@ COMMANDS = {
     "init": "Look at your images and write a recipe for them",
     "train": "Train a network and keep it in a run folder",
     "evaluate": "Score a model on test images",
-    "predict": "Classify images (PNG, JPEG, BMP, WebP)",
+    "predict": "Classify images (PNG, JPEG, BMP, GIF, WebP, TIFF)",
     "calibrate": "Fit a model's confidence on held-out images and keep it in the model's file",
     "summary": "Print a network's layers and what it costs",
     "recipes": "List the packaged recipes",
@@ -73,7 +74,9 @@ def _run(arguments: Sequence[str]) -> int:
     except SystemExit as stop:
         # Help was asked for; `main` flushes what was printed like any other output.
         return int(stop.code or 0)
-    return int(command.run(flags))
+    forget()
+    status = int(command.run(flags))
+    return 1 if status == 0 and files_were_skipped() else status
 
 
 def _overview() -> str:

@@ -42,8 +42,9 @@ def _data_line(section: "ModelSection", data: str) -> str:
         KilonetError: no such data, or the network does not take them.
     """
     from kilonet.data.datasets import check_fit, load_data
+    from kilonet.data.preprocessing import Preprocessing
 
-    images = load_data(data)
+    images = load_data(data, Preprocessing.of(section))
     check_fit(section, images)
     channels, rows, columns = images.train.pixels.shape[1:]
     counts = f"{len(images.train):,} training and {len(images.test):,} test images"

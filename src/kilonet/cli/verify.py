@@ -4,13 +4,14 @@ import argparse
 import json
 from pathlib import Path
 
-from kilonet.cli.flags import DATA, Parser, add_json_flag
+from kilonet.cli.flags import DATA, Parser, add_json_flag, add_label_pattern_flag
 from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="what 'kilonet export' wrote")
     parser.add_argument("--data", help=f"the test images to classify: {DATA} (default: those of the export)")
+    add_label_pattern_flag(parser)
     parser.add_argument(
         "--run-foreign-code",
         action="store_true",
@@ -23,7 +24,7 @@ def run(flags: argparse.Namespace) -> int:
     from kilonet.export.training_data import verification_data
     from kilonet.export.verify import verify
 
-    images = verification_data(flags.folder, flags.data).test
+    images = verification_data(flags.folder, flags.data, flags.label_pattern).test
     verification = verify(flags.folder, images, run_foreign_code=flags.run_foreign_code)
     print(json.dumps(verification.as_json()) if flags.json else printable_lines(verification))
     return 0 if verification.passed else 1

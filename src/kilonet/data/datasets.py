@@ -74,6 +74,8 @@ class DataSet:
     """The names of the folders that gave the images their labels, in order; None for labels that are numbers."""
     source: str | None = field(default=None, kw_only=True)
     """What `load_data` was given; None for images that were made in memory."""
+    label_pattern: str | None = field(default=None, kw_only=True)
+    """What `load_data` was given, too."""
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of shapes, pixels and labels of the training and the test images."""
@@ -126,6 +128,10 @@ def load_data(
     listing = with_test_part(list_data(source, label_pattern), source)
     if not {"train", "all"} & set(listing.parts):
         raise KilonetError(f"{source}: no training images in it, only a part '{next(iter(listing.parts))}'")
+    if listing.names is not None and len(listing.names) == 1:
+        inner = Path(source) / listing.names[0]
+        where = f"; did you mean --data {inner}?" if inner.is_dir() else ""
+        raise KilonetError(f"{source}: only one class in it, '{listing.names[0]}'; it takes two{where}")
     pictures = read_pictures(listing, preprocessing, source)
     parts = {
         part: Images(as_tensor(pixels), torch.from_numpy(labels), part.capitalize())
@@ -144,6 +150,7 @@ def load_data(
         names=None if names == numbers else names,
         folders=None if listing.are_numbers else names,
         source=source,
+        label_pattern=label_pattern,
     )
     return data.hold_out() if holdout else data
 

@@ -10,8 +10,13 @@ from kilonet.data.formats.class_folders import (
 )
 from kilonet.data.formats.file_names import list_named_files, suggested_pattern
 from kilonet.data.formats.idx_sets import idx_set_of, list_idx_folder
+from kilonet.data.formats.manifests import first_labels, list_manifests
+from kilonet.data.formats.npz import list_npz, npz_files
+from kilonet.data.formats.parquet import list_parquet, parquet_files
+from kilonet.data.formats.pixel_tables import list_pixel_tables
+from kilonet.data.formats.tables import Table, csv_files, open_table
 from kilonet.data.image_folders import list_files, subfolders
-from kilonet.data.parts import ImageArray, ImageFiles, Listing, Part, PartName
+from kilonet.data.parts import ImageArray, ImageFiles, Listing, Part, PartName, part_of
 from kilonet.utils.errors import KilonetError
 
 __all__ = ["ImageArray", "ImageFiles", "Listing", "Part", "PartName", "list_data"]
@@ -38,6 +43,9 @@ FASHION_NAMES = (
     "Bag",
     "Ankle boot",
 )
+
+PACKAGED = ("mnist", "fashion-mnist")
+"""Names of data sets that are no paths."""
 
 FORMATS = "'mnist', 'fashion-mnist', a folder of images, IDX, NPZ, CSV or Parquet files, or one such file"
 """What a data source is, in words."""
@@ -68,6 +76,8 @@ def list_data(source: str, label_pattern: str | None = None) -> Listing:
         return list_idx_folder(*found)
     if path.is_dir():
         return _list_folder(path)
+    if path.is_file():
+        return _list_file(path)
     raise KilonetError(f"no data '{source}': not {FORMATS}")
 
 
@@ -79,9 +89,36 @@ def _fashion() -> Listing:
     return list_idx_folder(FASHION)
 
 
+def _list_file(path: Path) -> Listing:
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return list_npz([path], path)
+    if suffix == ".parquet":
+        return list_parquet([path], path)
+    if suffix in (".csv", ".tsv"):
+        table = open_table(path)
+        if table.has_pixels:
+            return list_pixel_tables([table], path)
+        if table.is_manifest:
+            return list_manifests([table], path.parent, whole=False)
+        raise KilonetError(f"{path}: columns 'file' and 'label' are read, or 'label' and the pixels; it has neither")
+    raise KilonetError(f"{path}: a file of no format that is read; the data are {FORMATS}")
+
+
 def _list_folder(folder: Path) -> Listing:
-    if part_folders(folder) or subfolders(folder):
+    tables = [open_table(path) for path in csv_files(folder)]
+    manifests = [table for table in tables if table.is_manifest]
+    if _has_class_folders(folder) and not (manifests and _are_no_classes(folder, manifests)):
         return list_class_folders(folder)
+    if parquet := parquet_files(folder):
+        return list_parquet(parquet, folder)
+    if npz := npz_files(folder):
+        return list_npz(npz, folder)
+    if manifests:
+        if len(manifests) > 1 and len({part_of(table.path.stem) for table in manifests} - {None}) < len(manifests):
+            names = ", ".join(table.path.name for table in manifests)
+            raise KilonetError(f"{folder}: several tables of files, {names}; name one as --data")
+        return list_manifests(manifests, folder, whole=True)
     found = list_files(folder)
     if found.images:
         name = found.images[0].name
@@ -89,4 +126,24 @@ def _list_folder(folder: Path) -> Listing:
             f"{folder}: images without labels; put them into folders named after their classes, or say where the label "
             f"is in a name such as {name}: --label-pattern '{suggested_pattern(name)}'"
         )
+    pixels = [table for table in tables if table.has_pixels]
+    if pixels:
+        others = [f"{table.path}: has no pixels; it is left out" for table in tables if not table.has_pixels]
+        return list_pixel_tables(pixels, folder).noted(*others)
+    if subfolders(folder):
+        return list_class_folders(folder)
     raise KilonetError(f"{folder}: no data in it: neither images nor IDX, NPZ, CSV or Parquet files")
+
+
+def _are_no_classes(folder: Path, manifests: list[Table]) -> bool:
+    """Return whether folders have other names than the labels in tables beside them, so that they are no classes."""
+    places = [folder, *part_folders(folder).values()]
+    names = {path.name for place in places for path in subfolders(place)}
+    return not any(names & set(first_labels(table)) for table in manifests)
+
+
+def _has_class_folders(folder: Path) -> bool:
+    """Return whether images lie in folders named after classes; folders of parts with images alone are none."""
+    if part_folders(folder):
+        return True
+    return any(part_of(path.name) is None and list_files(path).images for path in subfolders(folder))

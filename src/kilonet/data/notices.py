@@ -10,6 +10,7 @@ SHOWN = 20
 """How many skipped files are printed."""
 
 _told: dict[str, int] = {}
+_quiet = False
 
 
 def tell(source: str, notes: Sequence[str], skipped: Sequence[tuple[Path, str]], pictures: int) -> None:
@@ -24,6 +25,8 @@ def tell(source: str, notes: Sequence[str], skipped: Sequence[tuple[Path, str]],
     if source in _told:
         return
     _told[source] = len(skipped)
+    if _quiet:
+        return
     lines = [*notes, *(f"skipped: {reason}" for _, reason in skipped[:SHOWN])]
     if len(skipped) > SHOWN:
         lines.append(f"skipped: {len(skipped) - SHOWN:,} more")
@@ -36,6 +39,12 @@ def tell(source: str, notes: Sequence[str], skipped: Sequence[tuple[Path, str]],
 def files_were_skipped() -> bool:
     """Return whether files of any data set were skipped since `forget`; the exit status is then 1."""
     return any(_told.values())
+
+
+def be_quiet() -> None:
+    """Print nothing from now on: another process tells it."""
+    global _quiet  # noqa: PLW0603
+    _quiet = True
 
 
 def forget() -> None:

@@ -212,6 +212,7 @@ def _new_manifest(
         metadata=model.metadata,
         data=data.source,
         data_sha256=None if data.source is None else data.fingerprint(),
+        label_pattern=data.label_pattern,
         accuracies=accuracies or {},
         # A folder's name need not be UTF-8, but a page is.
         name=name.encode(errors="replace").decode(),

@@ -79,6 +79,7 @@ class _ManifestSchema(Schema, strict=False):
     model: ModelSection
     data: Annotated[str, Field(max_length=4096)] | None = None
     data_sha256: Annotated[str, Field(max_length=64)] | None = None
+    label_pattern: Annotated[str, Field(max_length=200)] | None = None
     model_sha256: Annotated[str, Field(max_length=64)]
     kilonet: Annotated[str, Field(max_length=100)] = ""
     name: Annotated[str, Field(max_length=1000)] = ""
@@ -108,6 +109,8 @@ class Manifest:
     """The data on which the model was exported, as `load_data` takes them; None if they are not known."""
     data_sha256: str | None = None
     """The fingerprint of these data."""
+    label_pattern: str | None = None
+    """The regular expression that found their labels in the names of files, if they need one."""
     metadata: Metadata = NO_METADATA
     """The exported model's: class names, kind of images, calibration."""
     accuracies: Mapping[str, float] = field(default_factory=dict)
@@ -135,6 +138,7 @@ def manifest_content(manifest: Manifest) -> bytes:
         "metadata": manifest.metadata.model_dump(mode="json", exclude_none=True),
         "data": manifest.data,
         "data_sha256": manifest.data_sha256,
+        "label_pattern": manifest.label_pattern,
         "accuracies": dict(manifest.accuracies),
         "fraction_bits": manifest.network.fraction_bits,
         "forms": {form: dict(figures) for form, figures in manifest.forms.items()},
@@ -224,6 +228,7 @@ def _manifest_of(table: _ManifestSchema) -> Manifest:
         metadata=table.metadata,
         data=table.data,
         data_sha256=table.data_sha256,
+        label_pattern=table.label_pattern,
         accuracies=table.accuracies,
         name=table.name,
         kilonet=table.kilonet,

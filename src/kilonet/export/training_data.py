@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from kilonet.data.datasets import DataSet, load_data
+from kilonet.data.preprocessing import Preprocessing
 from kilonet.evaluation.scoring import matched_data
 from kilonet.export.manifest import MANIFEST_FILE, Manifest, read_manifest
 from kilonet.models.classes import match_classes
@@ -25,7 +26,16 @@ def data_of(source: str | Path, model: Classifier) -> DataSet:
     Raises:
         KilonetError: the data are not known, not there any more, or of other classes.
     """
-    return matched_data(model, known_data(str(source), model).load())
+    return matched_data(model, known_data(str(source), model).load(model.section))
+
+
+def is_own_data(source: str | Path, model: Classifier, data: str) -> bool:
+    """Return whether data are those that a model was trained on, of which only the test images may score it."""
+    try:
+        own = known_data(str(source), model).source
+    except KilonetError:
+        return False
+    return own == data or (Path(data).exists() and Path(own).exists() and Path(data).samefile(own))
 
 
 def known_data(source: str, model: Classifier, remedy: str = "name them with --data") -> KnownData:
@@ -57,15 +67,20 @@ def known_data(source: str, model: Classifier, remedy: str = "name them with --d
 
 def data_of_export(manifest: Manifest, owner: str) -> KnownData | None:
     """Return what is known of the data on which a model was exported; None for folders of older versions."""
-    return None if manifest.data is None else KnownData(owner, manifest.data, manifest.data_sha256)
+    return (
+        None
+        if manifest.data is None
+        else KnownData(owner, manifest.data, manifest.data_sha256, label_pattern=manifest.label_pattern)
+    )
 
 
-def verification_data(folder: Path, given: str | None) -> DataSet:
+def verification_data(folder: Path, given: str | None, label_pattern: str | None = None) -> DataSet:
     """Load the data on which an exported folder is verified, with the labels of its classes.
 
     Args:
         folder: the exported folder.
         given: what `load_data` takes; None for the data on which the folder was exported.
+        label_pattern: as for `load_data`, with `given`.
 
     Raises:
         KilonetError: the folder is no exported one, or its data are not known, not there any more, or of other classes.
@@ -73,9 +88,9 @@ def verification_data(folder: Path, given: str | None) -> DataSet:
     manifest = read_manifest(folder)
     section, metadata = manifest.section, manifest.metadata
     if given is not None:
-        data = load_data(given)
+        data = load_data(given, Preprocessing.of(section), label_pattern=label_pattern)
     elif known := data_of_export(manifest, str(folder)):
-        data = known.load()
+        data = known.load(section)
     elif metadata.reads_digits(section.input_shape, section.classes):
         data = load_data(_PACKAGED)
     else:

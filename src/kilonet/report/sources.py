@@ -98,7 +98,7 @@ def name_of(source: str) -> str:
 
 def _scored_images(own: RunRecord | None, source: str, model: Model) -> Images:
     known = data_of_run(own.result, own.name) if own else known_data(source, model, "give its run folder")
-    data = matched_data(model, known.load())
+    data = matched_data(model, known.load(model.section))
     return (data.hold_out() if known.holdout else data).test
 
 

@@ -38,7 +38,7 @@ def calibrate(source: str, by: Path) -> Calibration:
         raise KilonetError(f"{by}: trained on all images; calibrate by a run with --holdout")
     if recipe.model.layers != model.section.layers or recipe.model.input_shape != model.section.input_shape:
         raise KilonetError(f"{by}: its network is not that of {source}")
-    held = matched_data(run.model, data_of_run(run.result, str(by)).load()).hold_out().test
+    held = matched_data(run.model, data_of_run(run.result, str(by)).load(run.model.section)).hold_out().test
     calibration = fit_calibration(run.model.logits(held.pixels).numpy(), held.labels.numpy())
     metadata = model.metadata.model_copy(update={"calibration": calibration})
     model.with_metadata(metadata).save(model_path(source))

@@ -13,13 +13,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from kilonet.data.datasets import load_data
+from kilonet.data.listing import PACKAGED
+from kilonet.data.notices import be_quiet
 from kilonet.engines.selection import resolve_device
 from kilonet.recipe import Recipe, load_recipe, recipe_name
 from kilonet.training.distillation import TEACHER
 from kilonet.training.identity import recipe_differences
 from kilonet.training.progress import LineProgress, Progress, ProgressGroup, progress_on
 from kilonet.training.proposal import data_name
+from kilonet.training.run_data import load_run_data
 from kilonet.training.run_folder import (
     EVENTS_FOLDER,
     RECIPE_FILE,
@@ -137,6 +139,9 @@ def train_seeds(
     waiting = {folder: one for one, folder in zip(recipes, folders, strict=True) if not is_finished(folder)}
     _check_same_images(recipe, [folder for folder in folders if folder not in waiting])
     if waiting:
+        if recipe.run.data not in PACKAGED:
+            # The processes of the seeds then find its pictures in the cache, and need not each report on it.
+            load_run_data(recipe)
         # One GPU has room for one process.
         workers = max(1, min(len(waiting), cores() // threads)) if resolve_device(recipe.run) == "cpu" else 1
         _prepare_teachers(recipe, parent)
@@ -151,7 +156,7 @@ def train_seeds(
 
 def _check_same_images(recipe: Recipe, finished: Sequence[Path]) -> None:
     """Check that finished seeds, which are kept, were trained on the images that the others will be trained on."""
-    images = load_data(recipe.run.data, holdout=recipe.run.holdout).fingerprint() if finished else ""
+    images = load_run_data(recipe, holdout=recipe.run.holdout).fingerprint() if finished else ""
     for folder in finished:
         if read_result(folder).data_sha256 != images:
             raise KilonetError(
@@ -215,6 +220,7 @@ def _end_with_parent() -> None:
 
 
 def _train_one(recipe: Recipe, folder: Path, *, tensorboard: bool) -> None:
+    be_quiet()
     _begin_or_go_on(recipe, folder, LineProgress(sys.stderr, f"seed {recipe.run.seed}: "), tensorboard=tensorboard)
 
 

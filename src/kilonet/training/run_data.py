@@ -4,6 +4,9 @@ import sys
 from dataclasses import dataclass
 
 from kilonet.data.datasets import DataSet, load_data
+from kilonet.data.preprocessing import Preprocessing
+from kilonet.network.section import ModelSection
+from kilonet.recipe import Recipe
 from kilonet.training.run_folder import Result
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable
@@ -21,15 +24,20 @@ class KnownData:
     """What `DataSet.fingerprint` was, if it was recorded."""
     holdout: bool = False
     """Whether the fingerprint is of the data after holding out."""
+    label_pattern: str | None = None
+    """What `load_data` takes, too."""
 
-    def load(self) -> DataSet:
+    def load(self, section: ModelSection) -> DataSet:
         """Load the data, undivided; a line on stderr says if they have changed.
+
+        Args:
+            section: the network that takes them.
 
         Raises:
             KilonetError: they are not there any more.
         """
         try:
-            data = load_data(self.source)
+            data = load_data(self.source, Preprocessing.of(section), label_pattern=self.label_pattern)
         except KilonetError as error:
             raise KilonetError(f"the data of {self.owner}: {error}; --data names others") from None
         found = self.fingerprint and (data.hold_out() if self.holdout else data).fingerprint()
@@ -42,4 +50,14 @@ class KnownData:
 def data_of_run(result: Result, owner: str) -> KnownData:
     """Return what is known of the data of a run."""
     run = result.recipe.run
-    return KnownData(owner, run.data, result.data_sha256, run.holdout)
+    return KnownData(owner, run.data, result.data_sha256, run.holdout, run.label_pattern)
+
+
+def load_run_data(recipe: Recipe, *, holdout: bool = False) -> DataSet:
+    """Load the data that a recipe names, as its network takes them.
+
+    Raises:
+        KilonetError: they are not there, damaged, or have a class without images.
+    """
+    run = recipe.run
+    return load_data(run.data, Preprocessing.of(recipe.model), label_pattern=run.label_pattern, holdout=holdout)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kilonet.data.augment import draw_transforms
-from kilonet.data.datasets import DataSet, Images, check_fit, load_data
+from kilonet.data.datasets import DataSet, Images, check_fit
 from kilonet.engines.class_weights import class_weights, effective_images
 from kilonet.engines.contract import Engine, Totals
 from kilonet.engines.selection import make_engine, resolve_run
@@ -38,6 +38,7 @@ from kilonet.training.distillation import (
 )
 from kilonet.training.identity import check_identity, identity_of
 from kilonet.training.progress import NoProgress, Progress
+from kilonet.training.run_data import load_run_data
 from kilonet.training.run_folder import CHECKPOINT_FILE, RECIPE_FILE, Checkpoint, EpochMetrics, Result, Run, RunFolder
 from kilonet.utils.environment import describe_environment, torch_threads_kept
 from kilonet.utils.errors import KilonetError, TrainingDiverged
@@ -68,6 +69,8 @@ def fit(
     check_storable(recipe.model)
     recipe = resolve_run(recipe, progress.message)
     data = prepare_data(recipe, images)
+    if data.preparation is not None:
+        progress.message(data.preparation)
     sources = resolve_teachers(recipe, progress)
     if out is None:
         return _train(recipe, data, None, progress, _obtain_teachers(sources, data, None, progress))
@@ -90,6 +93,8 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
     with RunFolder.open(path) as folder:
         recipe = resolve_run(folder.recipe, progress.message)
         data = prepare_data(recipe, images)
+        if data.preparation is not None:
+            progress.message(data.preparation)
         if (path / CHECKPOINT_FILE).exists():
             # The teachers are in the folder already; the recipes or models that they came from may be gone.
             teachers = load_teachers(recipe.distill, path, data)
@@ -125,7 +130,7 @@ def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
         KilonetError: the data do not exist or do not fit the network, a model file cannot hold what they say, or there
             is not enough memory to train on them, or a class to be balanced has no training images.
     """
-    data = images or load_data(recipe.run.data)
+    data = images or load_run_data(recipe)
     check_fit(recipe.model, data)
     # What is written at the end is checked before the start.
     check_storable(recipe.model, metadata_of(data))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.data.datasets import Images, load_data
+from kilonet.data.datasets import Images
+from kilonet.data.preprocessing import Preprocessing
 from kilonet.evaluation.scoring import correct_predictions
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.models.calibration import check_finite
@@ -17,6 +18,7 @@ from kilonet.models.model import load_model
 from kilonet.report.comparison.groups import Group, read_groups
 from kilonet.report.comparison.significance import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
 from kilonet.training.identity import training_keys
+from kilonet.training.run_data import load_run_data
 from kilonet.training.run_records import RunRecord
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.text_tables import aligned
@@ -146,7 +148,7 @@ class _Predictions:
     """The correct predictions of models on the images that all runs were scored on; each model is scored once."""
 
     def __init__(self) -> None:
-        self._images: Images | None = None
+        self._images: dict[Preprocessing, Images] = {}
         self._correct: dict[str, NDArray[np.bool_]] = {}
 
     def correct(self, record: RunRecord) -> NDArray[np.bool_]:
@@ -160,18 +162,19 @@ class _Predictions:
         return self._correct[key]
 
     def _scored_images(self, record: RunRecord) -> Images:
-        if self._images is None:
-            run = record.result.recipe.run
-            data = load_data(run.data, holdout=run.holdout)
+        recipe = record.result.recipe
+        run, preprocessing = recipe.run, Preprocessing.of(recipe.model)
+        if preprocessing not in self._images:
+            data = load_run_data(recipe, holdout=run.holdout)
             if record.result.data_sha256 not in (None, data.fingerprint()):
                 raise KilonetError(f"{run.data} has changed since {record.name} was scored on it")
-            self._images = data.test
-            if len(self._images) != record.result.scored_images:
+            if len(data.test) != record.result.scored_images:
                 raise KilonetError(
                     f"{run.data} has changed since {record.name} was scored on it: "
-                    f"it has {len(self._images):,} images, not {record.result.scored_images:,}"
+                    f"it has {len(data.test):,} images, not {record.result.scored_images:,}"
                 )
-        return self._images
+            self._images[preprocessing] = data.test
+        return self._images[preprocessing]
 
 
 def _p(p: float) -> str:

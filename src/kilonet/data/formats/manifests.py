@@ -1,0 +1,115 @@
+"""Manifests: CSV files with a line for each image file, its label and, if they say so, its part."""
+
+import csv
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from kilonet.data.formats.class_folders import Skipped, unread
+from kilonet.data.formats.tables import FILE_NAMES, LABEL_NAMES, PART_NAMES, Table, lines_of
+from kilonet.data.image_folders import FolderFiles, list_files
+from kilonet.data.parts import PART_WORDS, Listing, PartName, labelled_parts, part_of
+from kilonet.utils.errors import KilonetError
+
+_FIRST = 1000
+MAXIMUM_LINES = 5_000_000
+
+
+def list_manifests(tables: list[Table], folder: Path, *, whole: bool) -> Listing:
+    """List the image files that manifests name.
+
+    A file is found by its path from the folder of the table; else by its name, or its name without a suffix, if just
+    one image in the folder has it.
+
+    Args:
+        tables: the manifests; several are parts, which their names say.
+        folder: the folder of the tables.
+        whole: whether images that no table names are listed as skipped.
+
+    Raises:
+        KilonetError: a line has no label or another part, a file has two labels, or none of the files is there.
+    """
+    files = list_files(folder)
+    index = _Index(files)
+    skipped: Skipped = []
+    labels: dict[Path, tuple[str, PartName]] = {}
+    found: dict[PartName, list[tuple[Path, str]]] = {}
+    for table in tables:
+        own = part_of(table.path.stem) if len(tables) > 1 else None
+        for name, label, part in _rows(table, own):
+            path = index.find(table.path.parent, name)
+            if path is None:
+                skipped.append(
+                    (table.path.parent / name, f"{table.path.parent / name}: named in {table.path.name}, but not there")
+                )
+                continue
+            if path not in labels:
+                labels[path] = label, part
+                found.setdefault(part, []).append((path, label))
+            elif labels[path] != (label, part):
+                raise KilonetError(f"{table.path}: {name} has two labels or parts: '{labels[path][0]}' and '{label}'")
+    if not found:
+        raise KilonetError(
+            f"{tables[0].path}: none of the image files that it names is there; {len(skipped):,} are missing"
+        )
+    if len(found) > 1 and "all" in found:
+        raise KilonetError(f"{tables[0].path}: only some lines have a part; give all one, or none")
+    if whole:
+        skipped += [(path, f"{path}: in no table") for path in files.images if path not in labels]
+        skipped += unread(files.others)
+    parts, names = labelled_parts(found, tables[0].path)
+    return Listing(parts, names, tuple(skipped))
+
+
+def first_labels(table: Table) -> list[str]:
+    """Return the labels in the first lines of a manifest.
+
+    Raises:
+        KilonetError: a line has none.
+    """
+    return [label for _, label, _ in islice(_rows(table, None), _FIRST)]
+
+
+class _Index:
+    """Image files of a folder by name, and by name without suffix, where just one has it."""
+
+    def __init__(self, files: FolderFiles) -> None:
+        self._found: dict[str, Path | None] = {}
+        for path in files.images:
+            for name in {path.name, path.stem}:
+                self._found[name] = None if name in self._found else path
+
+    def find(self, folder: Path, name: str) -> Path | None:
+        path = folder / name
+        try:
+            if path.is_file():
+                return path
+        except (OSError, ValueError):
+            return None
+        return self._found.get(Path(name.replace("\\", "/")).name)
+
+
+def _rows(table: Table, own: PartName | None) -> Iterator[tuple[str, str, PartName]]:
+    """Yield the file, the label and the part of each line."""
+    file, label, split = (table.column(names) for names in (FILE_NAMES, LABEL_NAMES, PART_NAMES))
+    if file is None or label is None:
+        raise KilonetError(f"{table.path}: no columns 'file' and 'label' in it")
+    rows = csv.reader(lines_of(table.path), delimiter=table.delimiter)
+    try:
+        next(rows)
+        for number, row in enumerate(rows, 2):
+            if not any(row):
+                continue
+            if number > MAXIMUM_LINES:
+                raise KilonetError(f"{table.path}: over {MAXIMUM_LINES:,} lines")
+            if len(row) <= max(file, label, split or 0) or not row[file].strip() or not row[label].strip():
+                raise KilonetError(f"{table.path}: line {number} has no file or no label")
+            part = own or "all"
+            if split is not None:
+                word = row[split].strip().lower()
+                if word not in PART_WORDS:
+                    raise KilonetError(f"{table.path}: line {number}: '{word}' is no part; train, val and test are")
+                part = PART_WORDS[word]
+            yield row[file].strip(), row[label].strip(), part
+    except csv.Error as error:
+        raise KilonetError(f"{table.path}: line {rows.line_num}: {error}") from None

@@ -1,0 +1,113 @@
+"""CSV files with a picture a line: its label, first or last, and a number from 0 to 255 for each pixel."""
+
+import re
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilonet.data.formats.arrays import MAXIMUM_ELEMENTS, Labelled, array_listing, check_size, labels_from_text
+from kilonet.data.formats.tables import LABEL_NAMES, Table, lines_of
+from kilonet.data.parts import Listing, PartName, part_of
+from kilonet.utils.errors import KilonetError
+
+_AT_ONCE = 2048
+_PLACE = re.compile(r"(\d+)x(\d+)")
+
+
+def list_pixel_tables(tables: list[Table], source: Path) -> Listing:
+    """Return the images of tables of pixels, as MNIST is published for Kaggle; a test table without labels is noted.
+
+    Args:
+        tables: the tables; several are parts, which their names say.
+        source: the data's name in messages.
+
+    Raises:
+        KilonetError: a line has another number of columns or something else than levels; or no table has labels.
+    """
+    shapes = {table.path: _shape(table) for table in tables}
+    labelled = [table for table in tables if shapes[table.path][0] is not None]
+    if not labelled:
+        raise KilonetError(f"{tables[0].path}: no column of labels in it, by a name such as 'label'")
+    pixels: dict[PartName, NDArray[np.uint8]] = {}
+    texts: dict[PartName, list[str]] = {}
+    for table in labelled:
+        part = (part_of(table.path.stem) if len(labelled) > 1 else None) or "all"
+        if part in pixels or (part == "all" and len(labelled) > 1):
+            raise KilonetError(
+                f"{source}: several tables, which their names do not say the parts of; name one as --data"
+            )
+        column, shape = shapes[table.path]
+        pixels[part], texts[part] = _read(table, column == 0, shape)
+    labels, names = labels_from_text(texts, source)
+    found: dict[PartName, Labelled] = {part: (pixels[part], labels[part]) for part in pixels}
+    listing = array_listing(found, source, names)
+    return listing.noted(
+        *(f"{table.path}: has no labels; it is left out" for table in tables if shapes[table.path][0] is None)
+    )
+
+
+def _shape(table: Table) -> tuple[int | None, tuple[int, int, int]]:
+    """Return the column of the label, None without one, and rows, columns and channels of a picture."""
+    column = table.column(LABEL_NAMES)
+    count = len(table.head)
+    if column is None and (not table.is_named or not _is_picture(count)) and _is_picture(count - 1):
+        column = 0
+    count -= column is not None
+    if column not in (None, 0, len(table.head) - 1):
+        raise KilonetError(f"{table.path}: its label is in column {column + 1}; it belongs into the first or the last")
+    if (place := _PLACE.match(table.head[-1 if column != len(table.head) - 1 else -2].strip())) and table.is_named:
+        # `28x28` is the last pixel where they are counted from 1.
+        rows, columns = int(place[1]), int(place[2])
+        for add in (0, 1):
+            if (rows + add) * (columns + add) == count:
+                return column, (rows + add, columns + add, 1)
+    for channels in (1, 3):
+        side = round((count / channels) ** 0.5)
+        if side * side * channels == count:
+            return column, (side, side, channels)
+    raise KilonetError(f"{table.path}: {count:,} pixels a line are no square picture in grey or colour")
+
+
+def _is_picture(count: int) -> bool:
+    return any(round((count / channels) ** 0.5) ** 2 * channels == count for channels in (1, 3))
+
+
+def _read(table: Table, label_first: bool, shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], list[str]]:
+    """Return pixels, uint8 (N, channels, rows, columns), and the text of each label."""
+    lines = lines_of(table.path)
+    if table.is_named:
+        next(lines)
+    count = shape[0] * shape[1] * shape[2]
+    found, labels, done = [], [], 0
+    while block := [line for line in islice(lines, _AT_ONCE) if line.strip()]:
+        cells = [
+            line.partition(table.delimiter) if label_first else line.rpartition(table.delimiter)[::-1] for line in block
+        ]
+        labels += [label.strip().strip('"') for label, _, _ in cells]
+        found.append(_levels([rest for _, _, rest in cells], table, count, done + 1 + table.is_named))
+        done += len(block)
+        if done * count > MAXIMUM_ELEMENTS:
+            raise KilonetError(f"{table.path}: over {MAXIMUM_ELEMENTS:,} pixels")
+        check_size((done, count), 1, table.path)
+    if not done:
+        raise KilonetError(f"{table.path}: no pictures in it")
+    if "" in labels:
+        raise KilonetError(f"{table.path}: line {labels.index('') + 1 + table.is_named} has no label")
+    images = np.concatenate(found).reshape(done, *shape).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(images), labels
+
+
+def _levels(rows: list[str], table: Table, count: int, first: int) -> NDArray[np.uint8]:
+    """Return the levels of some lines, uint8 (N, count)."""
+    try:
+        values = np.loadtxt(rows, np.float32, delimiter=table.delimiter, ndmin=2, comments=None, quotechar='"')
+    except (ValueError, OverflowError) as error:
+        reason = str(error).partition("; use")[0]
+        raise KilonetError(f"{table.path}, lines {first} to {first + len(rows) - 1}: {reason}") from None
+    if values.shape != (len(rows), count):
+        raise KilonetError(f"{table.path}: line {first} has {values.shape[1] + 1:,} columns, not {count + 1:,}")
+    if not ((values >= 0) & (values <= 255)).all():
+        raise KilonetError(f"{table.path}, lines {first} to {first + len(rows) - 1}: pixels are not from 0 to 255")
+    return values.round().astype(np.uint8)
