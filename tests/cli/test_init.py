@@ -73,6 +73,7 @@ def test_files_that_exist_are_not_replaced_unasked(folder: Path, capsys: pytest.
     assert not Path("photos.toml").exists()
     command(capsys, "init", folder, "--out", "mine").refused("mine", ".toml")
     command(capsys, "init", folder, "--out", folder).refused("photos")
+    command(capsys, "init", folder, "--show", "photos.toml").refused("photos.toml", ".png")
     assert command(capsys, "init", folder, "--out", "mine.toml", "--show", "sheet.png", "--overwrite").status == 0
     assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")
     assert load_recipe("mine.toml").model.classes == 2
