@@ -25,6 +25,7 @@ import docs  # noqa: E402
 import homework_style  # noqa: E402
 import kernel_speed  # noqa: E402
 import own_digits  # noqa: E402
+import reading  # noqa: E402
 import scaling  # noqa: E402
 import start_time  # noqa: E402
 import train_speed  # noqa: E402
@@ -112,6 +113,14 @@ def test_all_passes_of_the_convolutions_are_timed() -> None:
 def test_a_start_is_timed_from_its_beginning(tmp_path: Path) -> None:
     cold, warm = start_time.first_step(str(tmp_path)), start_time.first_step(str(tmp_path))
     assert 0 < warm[1] < warm[0] < cold[0]
+
+
+def test_the_second_reading_is_faster(tmp_path: Path) -> None:
+    reading.write_images(tmp_path, 1200)
+    first, second = (reading.read(tmp_path, tmp_path / ".cache") for _ in range(2))
+    assert first.images == second.images == 1200
+    assert second.seconds < first.seconds
+    assert second.memory > 0
 
 
 @pytest.mark.parametrize(("factor", "macs"), [(1, 1_498_880), (2, 2 * 60_840 + 4 * 1_437_840 + 2 * 200)])
