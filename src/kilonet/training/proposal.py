@@ -42,7 +42,7 @@ _SMALLER = 0.8
 
 _MACS_OF_A_RUN = 1.1e12
 """MACs of the forward passes of all epochs: about three minutes on two cores."""
-_MOST_EPOCHS, _MOST_STEPS = 200, 20_000
+_MOST_EPOCHS = 200
 _EMA_SHARE = 0.035
 """Share of all steps over which the weights are averaged; `best` averages over about 500 of 14,000."""
 _CALIBRATION_SHARE, _FEW_IMAGES = 0.1, 500
@@ -284,7 +284,7 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
     trained = round(images * (1 - _CALIBRATION_SHARE)) if kept_aside else images
     batch = _batch_size(trained)
     steps = math.ceil(trained / batch)
-    epochs = _epochs(trained, steps, choice.member.macs)
+    epochs = _epochs(trained, choice.member.macs)
     shape = choice.preprocessing.shape
     augmentation = _augmentation(inspection, shape)
     table: dict[str, dict[str, Any]] = {
@@ -342,9 +342,8 @@ def _learning_rate(batch: int) -> float:
     return {64: 0.1, 32: 0.07, 16: 0.05, 8: 0.035}[batch]
 
 
-def _epochs(images: int, steps: int, macs: int) -> int:
-    by_time = _MACS_OF_A_RUN / (images * macs)
-    return max(1, round(min(by_time, _MOST_EPOCHS, _MOST_STEPS / steps)))
+def _epochs(images: int, macs: int) -> int:
+    return max(1, round(min(_MACS_OF_A_RUN / (images * macs), _MOST_EPOCHS)))
 
 
 def _ema(steps: int) -> float:
