@@ -177,6 +177,21 @@ def test_epochs_and_batches_follow_the_number_of_images() -> None:
         assert (1 - recipe.train.ema) * recipe.train.epochs * images / recipe.train.batch_size > 10
 
 
+def test_what_follows_from_epochs_and_batches_follows_those_that_are_asked_for() -> None:
+    found = survey_of(10)
+    choice = choose_network(found, Limits())
+    inspection = inspection_of(found, choice.preprocessing.shape, [1000] * 10)
+    usual = propose_recipe(inspection, choice).recipe.train
+    short = propose_recipe(inspection, choice, {"epochs": 1, "batch_size": 512}).recipe.train
+    assert (short.epochs, short.batch_size) == (1, 512)
+    # 18 steps are too few to average weights over a share of them.
+    assert (usual.ema > 0.9, short.ema) == (True, 0)
+    for changes in ({"epochs": 0}, {"batch_size": 0}, {"batch_size": -1}):
+        with pytest.raises(KilonetError) as error:
+            propose_recipe(inspection, choice, changes)
+        refusal(error, next(iter(changes)))
+
+
 def test_only_enough_images_are_kept_aside_for_calibration() -> None:
     found = survey_of(2)
     assert recipe_for(found, [20, 20]).run.calibration is None

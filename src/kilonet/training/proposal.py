@@ -282,9 +282,10 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
     images = sum(inspection.train_counts)
     kept_aside = images >= _FEW_IMAGES and not inspection.has_validation
     trained = round(images * (1 - _CALIBRATION_SHARE)) if kept_aside else images
-    batch = _batch_size(trained)
-    steps = math.ceil(trained / batch)
-    epochs = _epochs(trained, choice.member.macs)
+    # What follows from batches and epochs follows from those that are asked for, too; the recipe checks their ranges.
+    batch = changes.get("batch_size", _batch_size(trained))
+    steps = math.ceil(trained / max(1, batch))
+    epochs = changes.get("epochs", _epochs(trained, choice.member.macs))
     shape = choice.preprocessing.shape
     augmentation = _augmentation(inspection, shape)
     table: dict[str, dict[str, Any]] = {
@@ -339,7 +340,8 @@ def _batch_size(images: int) -> int:
 
 
 def _learning_rate(batch: int) -> float:
-    return {64: 0.1, 32: 0.07, 16: 0.05, 8: 0.035}[batch]
+    """Return 0.1, and less for batches of under 64 images by the square root of their share."""
+    return round(0.1 * math.sqrt(min(64, max(1, batch)) / 64), 3)
 
 
 def _epochs(images: int, macs: int) -> int:
