@@ -73,8 +73,9 @@ def test_files_that_exist_are_not_replaced_unasked(folder: Path, capsys: pytest.
     assert not Path("photos.toml").exists()
     command(capsys, "init", folder, "--out", "mine").refused("mine", ".toml")
     command(capsys, "init", folder, "--out", folder).refused("photos")
+    command(capsys, "init", folder, "--show", "photos.toml").refused("photos.toml", ".png")
     assert command(capsys, "init", folder, "--out", "mine.toml", "--show", "sheet.png", "--overwrite").status == 0
-    assert Image.open("sheet.png").format == "PNG"
+    assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")
     assert load_recipe("mine.toml").model.classes == 2
 
 
@@ -160,6 +161,6 @@ def test_seeds_and_a_changed_network_work_without_a_recipe(folder: Path, capsys:
     assert read_result(Path("own")).recipe.model.layers == layers
 
 
-def test_data_that_do_not_exist_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_that_do_not_exist_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     command(capsys, "init", "nothing").refused("no data 'nothing'")
     command(capsys, "train", "--data", "nothing").refused("no data 'nothing'")

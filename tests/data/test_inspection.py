@@ -13,7 +13,7 @@ from helpers import refusal, write_idx_folder
 from kilonet.data.datasets import DataSet, Images, load_data
 from kilonet.data.inspection.contact_sheet import contact_sheet
 from kilonet.data.inspection.inspection import Inspection, inspect, kind_of
-from kilonet.data.inspection.pixels import as_good_mirrored, mean_and_std_of, pixel_notes
+from kilonet.data.inspection.pixels import as_good_mirrored, has_empty_frame, mean_and_std_of, pixel_notes
 from kilonet.data.inspection.survey import Survey, survey
 from kilonet.data.preprocessing import Preprocessing
 from kilonet.utils.errors import KilonetError
@@ -83,9 +83,8 @@ def test_copies_are_found_across_parts_and_classes_the_worst_first(folder: Path)
 
 
 def test_a_picture_saved_again_is_a_near_duplicate(folder: Path) -> None:
-    Image.open(folder / "train" / "cat" / "1.png").resize((24, 20)).save(
-        folder / "test" / "cat" / "again.jpg", quality=90
-    )
+    again = Image.fromarray(picture(1))
+    again.save(folder / "test" / "cat" / "again.jpg", quality=95, subsampling=0)
     found = inspected(folder)
     assert found.duplicates.copies == 0
     assert (found.near_duplicates, found.near_across) == (1, 1)
@@ -179,6 +178,12 @@ def test_mirrored_pictures_are_told_from_the_images_themselves() -> None:
 
 def test_mnist_is_worse_mirrored(small_folder: Path) -> None:
     assert as_good_mirrored(load_data(str(small_folder)).train, 10) is False
+
+
+def test_digits_have_a_frame_and_pictures_that_reach_the_edge_have_none(small_folder: Path) -> None:
+    digits = load_data(str(small_folder)).train
+    assert has_empty_frame(digits, 0)
+    assert not has_empty_frame(Images(digits.pixels[:, :, 4:-4, 4:-4], digits.labels), 0)
 
 
 def images(levels: NDArray[np.uint8], name: str = "Train") -> Images:

@@ -42,6 +42,7 @@ def inspection_of(found: Survey, shape: tuple[int, int, int], counts: Sequence[i
         "mean": (0.5,) * shape[0],
         "std": (0.25,) * shape[0],
         "kind": "photos",
+        "framed": False,
         "mirrored": True,
         "duplicates": Duplicates(0, 0, 0, ()),
         "near_duplicates": 0,
@@ -176,6 +177,21 @@ def test_epochs_and_batches_follow_the_number_of_images() -> None:
         assert (1 - recipe.train.ema) * recipe.train.epochs * images / recipe.train.batch_size > 10
 
 
+def test_what_follows_from_epochs_and_batches_follows_those_that_are_asked_for() -> None:
+    found = survey_of(10)
+    choice = choose_network(found, Limits())
+    inspection = inspection_of(found, choice.preprocessing.shape, [1000] * 10)
+    usual = propose_recipe(inspection, choice).recipe.train
+    short = propose_recipe(inspection, choice, {"epochs": 1, "batch_size": 512}).recipe.train
+    assert (short.epochs, short.batch_size) == (1, 512)
+    # 18 steps are too few to average weights over a share of them.
+    assert (usual.ema > 0.9, short.ema) == (True, 0)
+    for changes in ({"epochs": 0}, {"batch_size": 0}, {"batch_size": -1}):
+        with pytest.raises(KilonetError) as error:
+            propose_recipe(inspection, choice, changes)
+        refusal(error, next(iter(changes)))
+
+
 def test_only_enough_images_are_kept_aside_for_calibration() -> None:
     found = survey_of(2)
     assert recipe_for(found, [20, 20]).run.calibration is None
@@ -190,6 +206,11 @@ def test_letters_readings_and_drawings_are_never_mirrored() -> None:
             recipe = recipe_for(found, [100] * 10, kind=kind, mirrored=mirrored)
             assert recipe.augment.flip == (kind == "photos" and mirrored)
     assert recipe_for(found, [100] * 10, kind="readings").augment.scale == 0
+    # Where there is no room, what is shown would be cut.
+    turned = [
+        recipe_for(found, [100] * 10, kind="drawings", framed=framed).augment.rotation for framed in (True, False)
+    ]
+    assert turned == [10, 0]
 
 
 def test_classes_are_weighted_where_one_is_over_three_times_another() -> None:

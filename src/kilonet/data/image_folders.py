@@ -148,9 +148,7 @@ def subfolders(folder: Path) -> list[Path]:
         return sorted(
             path
             for path in folder.iterdir()
-            if not is_hidden(path.name)
-            and path.is_dir()
-            and (not path.is_symlink() or _leads_out(path, folder))
+            if not is_hidden(path.name) and path.is_dir() and (not path.is_symlink() or _leads_out(path, folder))
         )
     except OSError as error:
         raise KilonetError(f"{folder}: cannot be read: {error.strerror}") from None

@@ -21,7 +21,7 @@ _SMALLEST_MAP = 9
 _LARGEST_MAP = 18
 """The shorter side of the last stage's maps that is large enough, so that more halving is wanted."""
 _MOST_CHANNELS = 512
-_ENOUGH = 0.9
+_ENOUGH = 0.95
 """The share of the parameters' budget that a network should use before its maps are halved once more to save RAM."""
 
 

@@ -42,7 +42,7 @@ _SMALLER = 0.8
 
 _MACS_OF_A_RUN = 1.1e12
 """MACs of the forward passes of all epochs: about three minutes on two cores."""
-_MOST_EPOCHS, _MOST_STEPS = 200, 20_000
+_MOST_EPOCHS = 200
 _EMA_SHARE = 0.035
 """Share of all steps over which the weights are averaged; `best` averages over about 500 of 14,000."""
 _CALIBRATION_SHARE, _FEW_IMAGES = 0.1, 500
@@ -279,13 +279,15 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
         KilonetError: a change is not a key or out of its range.
     """
     changes = changes or {}
-    images, kind = sum(inspection.train_counts), inspection.kind
+    images = sum(inspection.train_counts)
     kept_aside = images >= _FEW_IMAGES and not inspection.has_validation
     trained = round(images * (1 - _CALIBRATION_SHARE)) if kept_aside else images
-    batch = _batch_size(trained)
-    steps = math.ceil(trained / batch)
-    epochs = _epochs(trained, steps, choice.member.macs)
+    # What follows from batches and epochs follows from those that are asked for, too; the recipe checks their ranges.
+    batch = changes.get("batch_size", _batch_size(trained))
+    steps = math.ceil(trained / max(1, batch))
+    epochs = changes.get("epochs", _epochs(trained, choice.member.macs))
     shape = choice.preprocessing.shape
+    augmentation = _augmentation(inspection, shape)
     table: dict[str, dict[str, Any]] = {
         "model": {
             "input": shape,
@@ -302,7 +304,7 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
             "weight_decay": 4e-4,
             "ema": _ema(epochs * steps),
         },
-        "augment": _augmentation(inspection, shape),
+        "augment": augmentation,
         "run": {"data": inspection.source},
     }
     reasons = {
@@ -311,7 +313,7 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
         "std": "their standard deviation",
         "epochs": f"{trained:,} images to train on, {steps:,} steps an epoch; a few minutes on two cores at most",
         "ema": "averages the weights over the last 3.5 % of the steps",
-        "rotation": _why_augmented(kind),
+        next(iter(augmentation)): _why_augmented(inspection),
     }
     if inspection.label_pattern is not None:
         table["run"]["label_pattern"] = inspection.label_pattern
@@ -338,12 +340,12 @@ def _batch_size(images: int) -> int:
 
 
 def _learning_rate(batch: int) -> float:
-    return {64: 0.1, 32: 0.07, 16: 0.05, 8: 0.035}[batch]
+    """Return 0.1, and less for batches of under 64 images by the square root of their share."""
+    return round(0.1 * math.sqrt(min(64, max(1, batch)) / 64), 3)
 
 
-def _epochs(images: int, steps: int, macs: int) -> int:
-    by_time = _MACS_OF_A_RUN / (images * macs)
-    return max(1, round(min(by_time, _MOST_EPOCHS, _MOST_STEPS / steps)))
+def _epochs(images: int, macs: int) -> int:
+    return max(1, round(min(_MACS_OF_A_RUN / (images * macs), _MOST_EPOCHS)))
 
 
 def _ema(steps: int) -> float:
@@ -354,9 +356,10 @@ def _augmentation(inspection: Inspection, shape: Shape) -> dict[str, Any]:
     """Return the table `augment`. Shifts are in pixels, so they follow the shorter side of the input."""
     shorter = min(shape[1:])
     shift = round(shorter / 14, 1)
+    centred = {"rotation": 10.0, "shift": shift, "scale": 0.1, "shear": 0.1}
     tables: Mapping[Kind, dict[str, Any]] = {
-        "characters": {"rotation": 10.0, "shift": shift, "scale": 0.1, "shear": 0.1},
-        "drawings": {"rotation": 5.0, "shift": shift, "scale": 0.1},
+        "characters": centred,
+        "drawings": centred if inspection.framed else {"shift": round(shorter / 28, 1)},
         "readings": {"rotation": 2.0, "shift": round(shorter / 40, 1)},
         "photos": {"rotation": 5.0, "shift": shift, "scale": 0.1},
     }
@@ -366,13 +369,14 @@ def _augmentation(inspection: Inspection, shape: Shape) -> dict[str, Any]:
     return table
 
 
-def _why_augmented(kind: Kind) -> str:
+def _why_augmented(inspection: Inspection) -> str:
+    framed = "drawings with background around them: moved, turned, scaled and sheared, never mirrored"
     return {
         "characters": "characters: moved, turned, scaled and sheared, never mirrored",
-        "drawings": "drawings: moved, turned and scaled, never mirrored",
+        "drawings": framed if inspection.framed else "drawings that fill the picture: moved a little, never mirrored",
         "readings": "names that are readings of a scale: little, as a place or an angle may be what is read",
         "photos": "photos: moved, turned and scaled",
-    }[kind]
+    }[inspection.kind]
 
 
 def data_name(source: str) -> str:

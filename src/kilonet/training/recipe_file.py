@@ -31,6 +31,7 @@ class WrittenRecipe:
 
     path: Path
     sheet: Path | None
+    """The contact sheet, if one was written."""
     inspection: Inspection
     recipe: Recipe
 
@@ -80,6 +81,8 @@ def write_recipe(
     """
     if out.suffix != ".toml":
         raise KilonetError(f"{out}: a recipe's file is named .toml")
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise KilonetError(f"{sheet}: a contact sheet's file is named .png")
     for path in (out, sheet):
         if path is not None and path.is_dir():
             raise KilonetError(f"{path} is a folder; name the file to write")
@@ -111,9 +114,10 @@ def _head(proposal: Proposal) -> Iterator[str]:
     """Yield what stands above the recipe, a paragraph each."""
     found = proposal.inspection
     counts = found.train_counts
+    each = f"{min(counts):,} to {max(counts):,}" if min(counts) < max(counts) else f"{max(counts):,}"
     yield (
         f"Proposed by kilonet init for {found.source}: {sum(counts):,} training images of {len(counts):,} classes, "
-        f"{min(counts):,} to {max(counts):,} each."
+        f"{each} each."
     )
     shown = ", ".join(found.classes[:_SHOWN_CLASSES]) + (", ..." if len(counts) > _SHOWN_CLASSES else "")
     yield f"Classes: {shown}."
@@ -126,4 +130,7 @@ def _comments(text: str) -> list[str]:
 
 
 def _assignment(key: str, value: Any) -> list[str]:
+    if isinstance(value, list) and not any(isinstance(item, str) for item in value):
+        # In one line, where tomli_w would take one for each number.
+        return [f"{key} = {value}"]
     return tomli_w.dumps({key: value}, multiline_strings=False).splitlines()

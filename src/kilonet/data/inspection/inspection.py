@@ -14,6 +14,7 @@ from kilonet.data.inspection.pixels import (
     EVEN_BACKGROUND,
     as_good_mirrored,
     dominant_level,
+    has_empty_frame,
     mean_and_std_of,
     pixel_notes,
 )
@@ -81,6 +82,8 @@ class Inspection:
     """Of each channel of the training images, 0 to 1."""
     std: tuple[float, ...]
     kind: Kind
+    framed: bool
+    """Whether the background goes all around, so that what is shown can be moved without being cut."""
     mirrored: bool
     """Whether a mirrored picture may be taken for one of its class."""
     duplicates: Duplicates
@@ -197,7 +200,8 @@ def inspect(found: Survey, preprocessing: Preprocessing) -> Inspection:
     mean, std = mean_and_std_of(data.train.pixels)
     dominant, share = dominant_level(data.train.pixels)
     symmetric = as_good_mirrored(data.train, len(found.classes))
-    kind = kind_of(found.classes, grey=found.channels == 1, even=share >= EVEN_BACKGROUND, named=data.names is not None)
+    named = data.folders is not None
+    kind = kind_of(found.classes, grey=found.channels == 1, even=share >= EVEN_BACKGROUND, named=named)
     alike, alike_across = near_duplicates(data)
     return Inspection(
         source=found.source,
@@ -215,12 +219,13 @@ def inspect(found: Survey, preprocessing: Preprocessing) -> Inspection:
         mean=mean,
         std=std,
         kind=kind,
-        mirrored=symmetric is True or (symmetric is None and data.names is not None and not _sided(found.classes)),
+        framed=share >= EVEN_BACKGROUND and has_empty_frame(data.train, dominant),
+        mirrored=symmetric is True or (symmetric is None and named and not _sided(found.classes)),
         duplicates=find_duplicates(found.listing),
         near_duplicates=alike,
         near_across=alike_across,
         skipped=tuple((str(path), why) for path, why in data.skipped),
-        notes=(*found.listing.notes, *pixel_notes(data, dominant, share)),
+        notes=tuple(pixel_notes(data, dominant, share)),
     )
 
 

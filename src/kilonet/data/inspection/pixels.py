@@ -19,6 +19,7 @@ _LOOKED_AT = 4000
 """Images that are looked at where a part of them will do."""
 _LEAST_TOLD = 25
 """The fewest images that must tell pictures from mirrored ones for the test to say anything."""
+_EMPTY = 0.98
 _FEW = 20
 _DARK = 16
 """A highest level below this is no picture's, whose white is 255."""
@@ -56,9 +57,10 @@ def as_good_mirrored(images: Images, classes: int) -> bool | None:
     Half of the images are averaged by class, and each one of the other half is taken for the nearest of these means, as
     it is and mirrored. Letters, readings of a scale and arrows are recognised far worse mirrored.
     """
-    step = -(-len(images) // _LOOKED_AT)
-    small = functional.adaptive_avg_pool2d(images.pixels[::step].float(), (min(16, images.pixels.shape[2]), 16))
-    labels = images.labels[::step]
+    # By class, so that both halves have all of them in whatever order the images are.
+    order = torch.argsort(images.labels, stable=True)[:: -(-len(images) // _LOOKED_AT)]
+    small = functional.adaptive_avg_pool2d(images.pixels[order].float(), (min(16, images.pixels.shape[2]), 16))
+    labels = images.labels[order]
     known, known_labels, asked, asked_labels = small[::2], labels[::2], small[1::2], labels[1::2]
     sums = torch.zeros(classes, known[0].numel(), dtype=torch.float64)
     sums.index_add_(0, known_labels, known.flatten(1).double())
@@ -83,6 +85,16 @@ def dominant_level(pixels: Tensor) -> tuple[int, float]:
     )
     level = int(summed.argmax())
     return level, float(summed.max() / histogram.sum())
+
+
+def has_empty_frame(images: Images, level: int) -> bool:
+    """Return whether the outer fourteenth of nearly all images is background, so that there is room to move."""
+    pixels = _some(images).pixels
+    frame = max(1, round(min(pixels.shape[2:]) / 14))
+    outer = torch.ones(pixels.shape[2:], dtype=torch.bool)
+    outer[frame:-frame, frame:-frame] = False
+    empty = (pixels[:, :, outer].int() - level).abs() <= _NEAR
+    return bool(empty.float().mean() >= _EMPTY)
 
 
 def pixel_notes(data: DataSet, dominant: int, share: float) -> list[str]:
