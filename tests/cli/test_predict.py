@@ -160,7 +160,7 @@ def test_photos_of_kinds_that_are_not_read_are_listed(folder: Path, capsys: pyte
     for name in ("junk.jpg", "short.png"):
         (folder / name).unlink()
     (folder / "below").mkdir()
-    names = ["IMG_0001.HEIC", "below/b.tiff", "scan", "z.dng"]
+    names = ["IMG_0001.HEIC", "below/b.jxl", "scan", "z.dng"]
     for name in names:
         (folder / name).write_bytes(b"photo")
     answer = command(capsys, "predict", "best", folder)

@@ -534,11 +534,11 @@ def test_bad_input_to_the_exporter_is_refused_in_one_line(
     def export(model: str | Path, out: Path, *options: str) -> Answer:
         return command(capsys, "export", model, "--to", "html", "--out", out, *options)
 
-    small = initial_network(section := ModelSection(input=(1, 8, 8), layers=("conv 4", "gap", "pointwise 10")), 0)
+    small = initial_network(section := ModelSection(input=(1, 8, 8), layers=("conv 4", "gap", "pointwise 3")), 0)
     Model(section, small.state()).save(tmp_path / "small.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
-    export(tmp_path / "small.safetensors", tmp_path / "out", "--data", "mnist").refused("1, 8, 8")
+    export(tmp_path / "small.safetensors", tmp_path / "out", "--data", "mnist").refused("3 classes")
     export(tmp_path / "broken.safetensors", tmp_path / "out").refused("broken.safetensors")
     export("no such model", tmp_path / "out").refused("no such model")
     export("best", tmp_path / "out", "--max-ram", "4096").refused("--max-ram")

@@ -113,8 +113,8 @@ def test_an_exported_folder_is_a_model(exported: Path, small: DataSet) -> None:
     np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-5)
     assert kilonet.evaluate(model, small.test).accuracy == (expected.argmax(1) == small.test.labels.numpy()).mean()
     with pytest.raises(KilonetError) as error:
-        model.predict(np.zeros((2, 27, 28), np.uint8))
-    refusal(error, "(N, 1, 28, 28)")
+        model.predict(np.zeros((2, 5, 28, 28), np.uint8))
+    refusal(error, "(2, 5, 28, 28)")
 
 
 @pytest.mark.usefixtures("_quantised_once")

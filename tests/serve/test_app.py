@@ -360,7 +360,7 @@ def test_what_is_no_image_is_refused_with_what_would_work(client: TestClient, se
         (form, "multipart/form-data"),
         (text, '{"image":'),
         (b"data:image/png;base64," + text, '{"image":'),
-        (b"GIF89a", "PNG, JPEG, BMP or WebP"),
+        (b"photo", "PNG, JPEG, BMP, GIF, WebP or TIFF"),
     ):
         refused(client.post("/predict", content=content, headers=PNG), 422, *words)
     two = [("f", ("a.png", seven)), ("f", ("b.png", seven))]
@@ -543,7 +543,7 @@ def test_a_file_of_two_formats_is_read_as_an_image_only(client: TestClient, seve
     jpeg = png(mnist.test.pixels[0, 0].numpy(), "JPEG")
     assert predicted(client, jpeg + b"<html><script>alert(1)</script>", "image/jpeg")["class"] == 7
     for content in (b"<html>" + jpeg, b"PK\x03\x04" + seven, b"GIF89a" + seven, b"%PDF-1.4 " + seven, b"<svg/>"):
-        refused(client.post("/predict", content=content, headers=PNG), 422, "not a PNG, JPEG, BMP or WebP image")
+        refused(client.post("/predict", content=content, headers=PNG), 422)
 
 
 @hypothesis.settings(max_examples=60)

@@ -156,7 +156,7 @@ def test_the_page_shows_the_service_s_error(chromium: Browser, service: Process,
     page = context.new_page()
     page.goto(service.url)
     page.locator("#photo").set_input_files(tmp_path / "broken.png")
-    expect(page.locator("#sure")).to_have_text("the image: not a PNG, JPEG, BMP or WebP image")
+    expect(page.locator("#sure")).to_have_text("the image: not a PNG, JPEG, BMP, GIF, WebP or TIFF image")
     context.set_offline(offline=True)
     draw(page, "#paper", *DIGITS[1])
     expect(page.locator("#sure")).to_have_text("The service does not answer")

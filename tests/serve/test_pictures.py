@@ -174,7 +174,7 @@ def test_the_page_shows_the_service_s_refusal(chromium: Browser, service: Proces
     page = context.new_page()
     page.goto(service.url)
     choose(page, "notes.txt", b"no picture")
-    expect(page.locator("#said")).to_have_text("the image: not a PNG, JPEG, BMP or WebP image")
+    expect(page.locator("#said")).to_have_text("the image: not a PNG, JPEG, BMP, GIF, WebP or TIFF image")
     context.set_offline(offline=True)
     choose(page, "photo.png", written(photo(30, 30), "PNG"))
     expect(page.locator("#said")).to_have_text("The service does not answer")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import kilonet
 from kilonet.data.datasets import Images
 from kilonet.evaluation.scoring import accuracy_of
-from kilonet.export.forms import FORMS, TOLERANCE, Allowance, FormRunner, trained_model
+from kilonet.export.forms import FORMS, Allowance, FormRunner, trained_model
 from kilonet.export.integer import Pixels, integer_logits
 from kilonet.export.manifest import MANIFEST_FILE, Manifest, manifest_content, read_manifest
 from kilonet.models.model import Model
@@ -42,7 +42,7 @@ class FormResult:
     """Fraction of the test images."""
     differing_logits: int
     """How many logits differ, of the test images and the test vectors together; in a form that computes in floats, by
-    `TOLERANCE` or more."""
+    the tolerance of its `Allowance` or more."""
     differing_predictions: int
     """How many of the test images are classified differently."""
     flash: int | None
@@ -258,8 +258,9 @@ def _differing_logits(found: _Logits, wanted: _Logits, allowance: Allowance | No
     if allowance is None:
         return int((found.images != wanted.images).sum() + (found.vectors != wanted.vectors).sum())
     pairs = ((found.images, wanted.images), (found.vectors, wanted.vectors))
+    tolerance = allowance.tolerance * (float(wanted.images.std()) if allowance.of_spread else 1.0)
     # Written as a negation, so that NaN counts as different.
-    return sum(int((~(np.abs(one - other) < TOLERANCE)).sum()) for one, other in pairs)
+    return sum(int((~(np.abs(one - other) < tolerance)).sum()) for one, other in pairs)
 
 
 def _differing_predictions(found: _Logits, wanted: _Logits) -> int:

@@ -43,10 +43,15 @@ def match_classes(data: DataSet, metadata: Metadata, classes: int) -> DataSet:
     model name their classes.
 
     Raises:
-        KilonetError: the model has no class of such a name.
+        KilonetError: the model has no class of such a name or number.
     """
     names = data.folders or (data.names if metadata.names is not None else None)
     if names is None:
+        highest = int(max(data.train.labels.max(), data.test.labels.max()))
+        if highest >= classes:
+            raise KilonetError(
+                f"{data.source or 'the data'}: the labels go up to {highest}, but the model has {classes} classes"
+            )
         return data
     known = class_names(metadata, classes)
     labels = torch.tensor(labels_of(names, known, data.source or "the data"))
