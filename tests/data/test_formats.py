@@ -357,3 +357,33 @@ def test_pixels_of_another_size_are_brought_to_the_input(tmp_path: Path, parts: 
     assert data.train.pixels.shape == (60, 3, 20, 16)
     assert data.preparation == "100 of 100 pictures are of another size than 16x20 pixels: they are squashed"
     assert torch.equal(data.train.pixels[:, 0], data.train.pixels[:, 2])
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        ([f"{kind}_{number:03}.jpg" for kind in ("cat", "dog") for number in range(9)], r"^([^\W\d_]+)[-_ .(]*\d"),
+        ([f"{kind} ({number}).jpg" for kind in ("cat", "dog") for number in range(9)], r"^([^\W\d_]+)[-_ .(]*\d"),
+        ([f"{kind}_{number}.jpg" for kind in "abcdefgh" for number in range(20)], r"^([^\W\d_]+)[-_ .(]*\d"),
+        ([f"{digit}_{number:05}.png" for digit in range(10) for number in range(5)], "^([^-_ ]+)[-_ ]"),
+        ([f"{tenth / 10}_dig{number}_2022.jpg" for tenth in range(5) for number in range(7)], "^([^-_ ]+)[-_ ]"),
+        ([f"{number:05}-{kind}.png" for kind in ("on", "off") for number in range(9)], r"[-_ ]([^-_ .]+)\.[^.]+$"),
+        ([f"IMG_{number:04}.jpg" for number in range(40)], None),
+        ([f"{number:04}.jpg" for number in range(40)], None),
+        ([f"cat_{number:04}.jpg" for number in range(40)] + ["dog_1.jpg"], None),
+        ([f"cat_{number}.jpg" for number in range(9)] + ["photo.jpg"], None),
+        ([f"{kind}-x-{side}.jpg" for kind in ("cat", "dog") for side in ("left", "right")] * 9, None),
+    ],
+)
+def test_labels_in_names_are_found_where_they_are_plain(names: list[str], pattern: str | None) -> None:
+    assert file_names.inferred_pattern(names) == pattern
+
+
+def test_a_folder_of_plain_names_needs_no_pattern(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(10):
+        for kind in ("cat", "dog"):
+            Image.new("L", (8, 8), 9 * number + (5 if kind == "cat" else 0)).save(tmp_path / f"{kind}_{number}.png")
+    data = load_data(str(tmp_path))
+    assert data.names == ("cat", "dog")
+    assert len(data.train) + len(data.test) == 20
+    assert "the label is taken from each file's name" in capsys.readouterr().err

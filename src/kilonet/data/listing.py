@@ -8,7 +8,7 @@ from kilonet.data.formats.class_folders import (
     list_class_folders,
     part_folders,
 )
-from kilonet.data.formats.file_names import list_named_files, suggested_pattern
+from kilonet.data.formats.file_names import inferred_pattern, list_named_files, suggested_pattern
 from kilonet.data.formats.idx_sets import idx_set_of, list_idx_folder
 from kilonet.data.formats.manifests import first_labels, list_manifests
 from kilonet.data.formats.npz import list_npz, npz_files
@@ -119,13 +119,8 @@ def _list_folder(folder: Path) -> Listing:
             names = ", ".join(table.path.name for table in manifests)
             raise KilonetError(f"{folder}: several tables of files, {names}; name one as --data")
         return list_manifests(manifests, folder, whole=True)
-    found = list_files(folder)
-    if found.images:
-        name = found.images[0].name
-        raise KilonetError(
-            f"{folder}: images without labels; put them into folders named after their classes, or say where the label "
-            f"is in a name such as {name}: --label-pattern '{suggested_pattern(name)}'"
-        )
+    if found := list_files(folder).images:
+        return _list_by_names(folder, [path.name for path in found])
     pixels = [table for table in tables if table.has_pixels]
     if pixels:
         others = [f"{table.path}: has no pixels; it is left out" for table in tables if not table.has_pixels]
@@ -133,6 +128,17 @@ def _list_folder(folder: Path) -> Listing:
     if subfolders(folder):
         return list_class_folders(folder)
     raise KilonetError(f"{folder}: no data in it: neither images nor IDX, NPZ, CSV or Parquet files")
+
+
+def _list_by_names(folder: Path, names: list[str]) -> Listing:
+    pattern = inferred_pattern(names)
+    if pattern is None:
+        raise KilonetError(
+            f"{folder}: images without labels; put them into folders named after their classes, or say where the label "
+            f"is in a name such as {names[0]}: --label-pattern '{suggested_pattern(names[0])}'"
+        )
+    note = f"{folder}: the label is taken from each file's name, as by --label-pattern '{pattern}'"
+    return list_named_files(folder, pattern).noted(note)
 
 
 def _are_no_classes(folder: Path, manifests: list[Table]) -> bool:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,11 @@ LONGEST_NAME = 255
 """How many characters of a file's name are searched."""
 SECONDS = 20
 """The most time that searching all names may take: some expressions would take longer than anybody waits."""
+
+_PATTERNS = (r"^([^\W\d_]+)[-_ .(]*\d", r"^([^-_ ]+)[-_ ]", r"[-_ ]([^-_ .]+)\.[^.]+$")
+"""Where a label is: letters before a number, what is before the first sign between words, or behind the last."""
+_LEAST = 3
+"""The fewest images of a label that a pattern finds by itself."""
 
 # Python's `re` cannot be given a limit, so that it runs in a process, which can be ended.
 _SEARCH = """
@@ -100,6 +106,27 @@ def labels_in(names: Sequence[str], pattern: str, seconds: float = SECONDS) -> l
         raise KilonetError(f"--label-pattern '{pattern}' cannot be searched: {error.stderr.strip()[-200:]}") from None
     labels: list[str | None] = json.loads(answer.stdout)
     return labels
+
+
+def inferred_pattern(names: Sequence[str]) -> str | None:
+    """Return the pattern that finds a label in the name of every file; None if none does, or several do differently.
+
+    Each label is then in three names or more, and there are five times as many names as labels. Labels with letters go
+    before numbers, which may count the files of each class.
+    """
+    found: dict[tuple[str, ...], str] = {}
+    for pattern in _PATTERNS:
+        search = re.compile(pattern).search
+        labels = tuple(match[1] for name in names if len(name) <= LONGEST_NAME and (match := search(name)))
+        counts = Counter(labels)
+        # Numbers with zeros before them count the files of a class.
+        if any(re.fullmatch(r"0\d+", label) for label in counts):
+            continue
+        if len(labels) == len(names) and 2 <= len(counts) <= len(names) // 5 and min(counts.values()) >= _LEAST:
+            found.setdefault(labels, pattern)
+    named = {labels: pattern for labels, pattern in found.items() if all(re.search(r"[^\W\d_]", one) for one in labels)}
+    likely = list((named or found).values())
+    return likely[0] if len(likely) == 1 else None
 
 
 def suggested_pattern(name: str) -> str:
