@@ -105,7 +105,7 @@ def _list_file(path: Path) -> Listing:
     raise KilonetError(f"{path}: a file of no format that is read; the data are {FORMATS}")
 
 
-def _list_folder(folder: Path) -> Listing:
+def _list_folder(folder: Path) -> Listing:  # noqa: PLR0911 - one for each format.
     tables = [open_table(path) for path in csv_files(folder)]
     manifests = [table for table in tables if table.is_manifest]
     if _has_class_folders(folder) and not (manifests and _are_no_classes(folder, manifests)):
