@@ -19,6 +19,7 @@ from kilonet.data.datasets import DataSet
 from kilonet.models.calibration import Calibration
 from kilonet.models.model import MODEL_FILE, load_model
 from kilonet.recipe import load_recipe
+from kilonet.training.identity import check_identity, identity_of
 from kilonet.training.run_folder import (
     CHECKPOINT_FILE,
     METRICS_FILE,
@@ -225,6 +226,16 @@ def test_a_run_is_not_resumed_as_another_one(
     assert (interrupted.folder / CHECKPOINT_FILE).read_bytes() == checkpoint
     recipe.write_text(text)
     assert resume(interrupted.folder).result.model_sha256 == interrupted.sha256
+
+
+def test_a_run_does_not_go_on_with_another_teacher(small: DataSet, tmp_path: Path) -> None:
+    recipe = tiny_recipe()
+    begun = identity_of(recipe, small, ["a" * 64])
+    check_identity(tmp_path, begun, identity_of(recipe, small, ["a" * 64]))
+    for others in (["b" * 64], [], ["a" * 64] * 2):
+        with pytest.raises(KilonetError) as error:
+            check_identity(tmp_path, begun, identity_of(recipe, small, others))
+        refusal(error, tmp_path, "a teacher is another one")
 
 
 def test_the_same_images_in_another_folder_are_no_change(
