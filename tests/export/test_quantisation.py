@@ -161,3 +161,12 @@ def test_too_few_images_are_refused() -> None:
     with pytest.raises(KilonetError) as error:
         quantisation.quantise(load_model("mcu"), unlabelled(some_pixels(3)))
     refusal(error, "too few")
+
+
+def test_a_network_whose_logits_are_not_finite_is_not_quantised(small: DataSet) -> None:
+    model = load_model("mcu")
+    with torch.no_grad():
+        next(iter(model.network.state().values())).fill_(3e38)
+    with pytest.raises(KilonetError) as error:
+        quantisation.quantise(model, small.train)
+    refusal(error, "NaN or infinity", "its weights are too large")

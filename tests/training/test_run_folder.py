@@ -131,6 +131,7 @@ def test_a_damaged_result_is_refused(tmp_path: Path, content: bytes, words: str)
         {"recipe": {}},
         {"environment": "a laptop"},
         {"scored_images": 0},
+        {"scored_images": 0, "correct": 0},
         {"scored_images": -5},
         {"correct": -1},
         {"correct": 501},
