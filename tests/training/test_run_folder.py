@@ -147,13 +147,13 @@ def test_a_damaged_result_is_refused(tmp_path: Path, content: bytes, words: str)
 )
 def test_a_changed_result_is_refused(tmp_path: Path, finished: Run, change: dict[str, Any]) -> None:
     result = json.loads((folder_of(finished) / RESULT_FILE).read_bytes())
-    ((key, value),) = change.items()
+    key, value = next(iter(change.items()))
     if key in ("final", "best"):
         value = {**result[key], **value}
     elif key == "teachers":
         teacher = dict.fromkeys(("parameters", "seconds"), 1) | {"scored": "Test", "folder": None, "model_sha256": "0"}
         value = [{**teacher, "accuracy": 0.5, **value[0]}]
-    (tmp_path / RESULT_FILE).write_text(json.dumps({**result, key: value}))
+    (tmp_path / RESULT_FILE).write_text(json.dumps({**result, **change, key: value}))
     with pytest.raises(KilonetError) as error:
         read_result(tmp_path)
     refusal(error, tmp_path / RESULT_FILE, key)
