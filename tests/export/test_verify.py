@@ -14,10 +14,11 @@ from helpers import command, python, refusal, tiny_recipe
 from kilonet.data.datasets import DataSet
 from kilonet.export.c import codegen
 from kilonet.export.exporter import export_c
+from kilonet.export.forms import FORMS
 from kilonet.export.integer import IntegerConvolution, integer_logits
 from kilonet.export.manifest import read_manifest
 from kilonet.export.quantisation import QuantisationResult
-from kilonet.export.verify import verify
+from kilonet.export.verify import _differing_logits, _Logits, verify
 from kilonet.models.model import load_model
 from kilonet.utils.errors import CheckFailed, KilonetError
 
@@ -270,3 +271,11 @@ def test_the_reference_network_needs_no_affine_step(exported: Path) -> None:
         for operation in operations
         if isinstance(operation, IntegerConvolution)
     )
+
+
+@pytest.mark.parametrize("form", ["onnx", "onnx-int8"])
+def test_logits_that_are_no_numbers_differ(form: str) -> None:
+    wanted = _Logits(np.array([[3.0, -1.0]]), np.empty((0, 2)), 0.0)
+    found = _Logits(np.array([[np.nan, -1.0]]), np.empty((0, 2)), 0.0)
+    assert _differing_logits(found, wanted, FORMS[form].allowance) == 1
+    assert _differing_logits(wanted, wanted, FORMS[form].allowance) == 0
