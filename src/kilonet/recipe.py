@@ -47,6 +47,11 @@ class TrainSection(Schema):
         description="what an image counts in the loss: 'balanced' gives every class the same share, numbers are a "
         "weight for each class; 'none' for none",
     )
+    sampling: Literal["shuffled", "balanced"] = Field(
+        "shuffled",
+        description="the images of an epoch: each once, or of every class as many, so that those of a rare class come "
+        "several times",
+    )
     ema: ProperFraction = Field(
         0.0, description="decay a step of the moving average of the weights that is scored and kept; 0 for none"
     )
@@ -131,6 +136,19 @@ class Recipe(Schema):
             raise KilonetError(
                 f"class_weights has {len(weights)} numbers, but the network has {self.model.classes} classes"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _every_class_is_balanced_once(self) -> "Recipe":
+        if self.train.sampling == "balanced" and self.train.class_weights == "balanced":
+            raise KilonetError("sampling and class_weights are both 'balanced', which favours rare classes; choose one")
+        return self
+
+    @model_validator(mode="after")
+    def _saturation_has_colours(self) -> "Recipe":
+        channels = self.model.input_shape[0]
+        if self.augment.saturation and channels != 3:
+            raise KilonetError(f"saturation changes red, green and blue, but the input has {channels} channels")
         return self
 
     def to_toml(self) -> str:

@@ -34,13 +34,27 @@ def class_weights(recipe: Recipe, labels: Tensor) -> Tensor | None:
     if not isinstance(chosen, str):
         return torch.tensor(chosen, dtype=torch.float32)
     counts = torch.bincount(labels.cpu(), minlength=recipe.model.classes).double()
-    if not counts.all():
-        missing = int((counts == 0).nonzero()[0])
-        raise KilonetError(
-            f"class {missing} has no training images, so its weight cannot be balanced; give the weights as numbers, "
-            "or train with --class-weights none"
-        )
+    _check_counts(
+        counts, "its weight cannot be balanced; give the weights as numbers, or train with --class-weights none"
+    )
     return (len(labels) / (len(counts) * counts)).float()
+
+
+def check_balance(recipe: Recipe, labels: Tensor) -> None:
+    """Check that every class that a recipe balances, by weights or by sampling, has training images.
+
+    Raises:
+        KilonetError: one has none.
+    """
+    class_weights(recipe, labels)
+    if recipe.train.sampling == "balanced":
+        counts = torch.bincount(labels.cpu(), minlength=recipe.model.classes)
+        _check_counts(counts, "it cannot be sampled as often as the others; train with --sampling shuffled")
+
+
+def _check_counts(counts: Tensor, consequence: str) -> None:
+    if not counts.all():
+        raise KilonetError(f"class {int((counts == 0).nonzero()[0])} has no training images, so {consequence}")
 
 
 def effective_images(weights: Tensor | None, labels: Tensor) -> float:

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from kilonet.data.augment import Batch
+
 
 @dataclass(frozen=True)
 class Totals:
@@ -17,7 +19,7 @@ class Totals:
 
     loss: float
     """Sum over images of the cross-entropy with the smoothed labels, in nats. With class weights, that of a batch is
-    its weighted mean times its images. It leaves out the teachers' part of the loss, so that it can be compared with
+    its weighted mean times its images; that of a mixed image is mixed. It leaves out the teachers' part of the loss, so that it can be compared with
     other runs and with guessing."""
     correct: int
     """Images whose highest logit was their label's, in the forward passes of training."""
@@ -39,16 +41,15 @@ class Engine(Protocol):
     name: str
     """`torch` or `native`."""
     device: str
-    """The torch device of the order, the transforms and the pixels that the engine is given."""
+    """The torch device of the batches and the pixels that the engine is given."""
     precision: str
     """Arithmetic of the convolutions in training: `float32` or `bfloat16`."""
 
-    def train_batch(self, indices: Tensor, transforms: Tensor, learning_rate: float, step: int) -> None:
+    def train_batch(self, batch: Batch, learning_rate: float, step: int) -> None:
         """Train one step. An asynchronous device may still be computing it when this returns.
 
         Args:
-            indices: the training images of the batch, int64 (B,).
-            transforms: the affine map of each image, float32 (B, 2, 3); see `kilonet.data.augment`.
+            batch: the training images and how each is changed.
             learning_rate: of this step.
             step: number of the step in the whole run, from 0; with the recipe's seed it decides the dropout.
         """

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from kilonet.data.augment import apply_transforms
+from kilonet.data.augment import Batch, apply_changes
 from kilonet.data.datasets import Images
 from kilonet.engines.class_weights import class_weights
 from kilonet.engines.contract import Totals, average_share
@@ -67,21 +67,21 @@ class TorchEngine:
         if self.device == "cpu":
             torch.set_num_threads(recipe.run.threads)
 
-    def train_batch(self, indices: Tensor, transforms: Tensor, learning_rate: float, step: int) -> None:
+    def train_batch(self, batch: Batch, learning_rate: float, step: int) -> None:
         self._learning_rate.fill_(learning_rate)
         self._average_share.fill_(average_share(self._recipe.train.ema, step))
-        self._images += len(indices)
+        self._images += len(batch)
         with _seeded_dropout(self._recipe, step, self.device), _exact_convolutions(self.device):
-            if self.device == "cuda" and len(indices) == self._recipe.train.batch_size:
-                self._replay(indices, transforms)
+            if self.device == "cuda" and len(batch) == self._recipe.train.batch_size:
+                self._replay(batch)
             else:
-                self._step(indices, transforms)
+                self._step(batch)
 
-    def _replay(self, indices: Tensor, transforms: Tensor) -> None:
+    def _replay(self, batch: Batch) -> None:
         if self._captured is None:
             with self._unchanged():
-                self._captured = CapturedStep(self._step, (indices, transforms))
-        self._captured(indices, transforms)
+                self._captured = CapturedStep(self._step, batch)
+        self._captured(batch)
 
     @contextlib.contextmanager
     def _unchanged(self) -> Iterator[None]:
@@ -94,16 +94,17 @@ class TorchEngine:
             for tensor, value in zip(changing, before, strict=True):
                 tensor.copy_(value)
 
-    def _step(self, indices: Tensor, transforms: Tensor) -> None:
-        labels = self._labels[indices]
-        pixels = apply_transforms(self._pixels[indices], transforms)
+    def _step(self, batch: Batch) -> None:
+        labels = self._labels[batch.indices]
+        outside, means = self._recipe.augment.outside, self._recipe.model.means
+        pixels = apply_changes(self._pixels[batch.indices], batch, means, outside)
         reduced = self.precision == "bfloat16"
         # A captured graph would read a cached cast after it is freed; no weight is cast twice in a step anyway.
         with torch.autocast(self.device, torch.bfloat16, enabled=reduced, cache_enabled=False):
             logits = self._network(pixels).float()
             with torch.no_grad():
                 teacher_logits = [teacher(pixels).float() for teacher in self._teachers]
-        loss = self._label_loss(logits, labels)
+        loss = self._label_loss(logits, labels, batch.shares)
         # A captured graph writes them where they lie.
         self._optimizer.clear_gradients(keep=self.device == "cuda")
         objective = distillation_loss(loss, logits, teacher_logits, self._recipe.distill) if teacher_logits else loss
@@ -113,13 +114,17 @@ class TorchEngine:
         self._loss += loss.detach() * len(labels)
         self._correct += correct_predictions(logits, labels).sum()
 
-    def _label_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _label_loss(self, logits: Tensor, labels: Tensor, shares: Tensor | None) -> Tensor:
         smoothing = self._recipe.train.label_smoothing
-        if self._class_weights is None:
+        if self._class_weights is None and shares is None:
             return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
-        weights = self._class_weights[labels]
+        weights = torch.ones_like(logits[:, 0]) if self._class_weights is None else self._class_weights[labels]
         losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-        return (weights * losses).sum() / weights.sum()
+        if shares is None:
+            return (weights * losses).sum() / weights.sum()
+        mixed_in = functional.cross_entropy(logits, labels.roll(-1), label_smoothing=smoothing, reduction="none")
+        own, other = shares * weights, (1 - shares) * weights.roll(-1)
+        return (own * losses + other * mixed_in).sum() / (own + other).sum()
 
     def _update_average(self) -> None:
         if self._final is not self._network:
@@ -272,27 +277,28 @@ class CapturedStep:
     Source: torch's documentation, "CUDA Graphs", whole-network capture.
     """
 
-    def __init__(self, step: Callable[[Tensor, Tensor], None], example: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, step: Callable[[Batch], None], example: Batch) -> None:
         """Record a step.
 
         Args:
-            step: takes two tensors, makes no tensor on the host and waits for no value of the device.
-            example: two tensors on the device; every replay must have their shapes.
+            step: takes a batch, makes no tensor on the host and waits for no value of the device.
+            example: a batch on the device; every replay must have the same changes and as many images.
         """
-        self._inputs = example[0].clone(), example[1].clone()
+        self._inputs = Batch(**{name: tensor.clone() for name, tensor in example.tensors().items()})
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP_STEPS):
-                step(*self._inputs)
+                step(self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
-            step(*self._inputs)
+            step(self._inputs)
 
-    def __call__(self, first: Tensor, second: Tensor) -> None:
-        self._inputs[0].copy_(first)
-        self._inputs[1].copy_(second)
+    def __call__(self, batch: Batch) -> None:
+        given = batch.tensors()
+        for name, tensor in self._inputs.tensors().items():
+            tensor.copy_(given[name])
         self._graph.replay()
 
 

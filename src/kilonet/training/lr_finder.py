@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from kilonet.data.augment import Batch
 from kilonet.engines.contract import Engine
 from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.models.model import check_storable
@@ -115,7 +116,7 @@ def find_rate(
     rates = [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
     with torch_threads_kept():
         engine = make_engine(recipe, data.train, initial_network(recipe.model, recipe.run.seed))
-        batches = _batches(recipe, len(data.train), engine.device)
+        batches = _batches(recipe, data.train.labels, engine.device)
         progress.epoch_started(0, steps)
         try:
             return range_test(rates, lambda rate, step: _loss(engine, next(batches), rate, step, progress), recipe)
@@ -155,18 +156,16 @@ def range_test(rates: list[float], loss_at: Callable[[float, int], float], recip
     return RangeTest(tested, tuple(losses), tuple(smoothed), diverged, suggestion, recipe.train.learning_rate)
 
 
-def _batches(recipe: Recipe, images: int, device: str) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(recipe: Recipe, labels: Tensor, device: str) -> Iterator[Batch]:
     """Yield the whole batches of the run's own epochs, without end."""
-    epoch, size = 0, min(recipe.train.batch_size, images)
+    epoch, size = 0, min(recipe.train.batch_size, len(labels))
     while True:
-        order, transforms = draw_epoch(recipe, images, epoch, device)
-        for start in range(0, images - size + 1, size):
-            yield order[start : start + size], transforms[start : start + size]
+        yield from (batch for batch in draw_epoch(recipe, labels, epoch, device).split(size) if len(batch) == size)
         epoch += 1
 
 
-def _loss(engine: Engine, batch: tuple[Tensor, Tensor], rate: float, step: int, progress: Progress) -> float:
-    engine.train_batch(*batch, rate, step)
+def _loss(engine: Engine, batch: Batch, rate: float, step: int, progress: Progress) -> float:
+    engine.train_batch(batch, rate, step)
     totals = engine.take_totals()
     loss = totals.loss / totals.images
     progress.batch_trained(step, totals.correct / totals.images, loss)

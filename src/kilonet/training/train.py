@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.data.augment import draw_transforms
+from kilonet.data.augment import Batch, draw_changes
 from kilonet.data.datasets import DataSet, Images, check_fit
-from kilonet.engines.class_weights import class_weights, effective_images
+from kilonet.engines.class_weights import check_balance, class_weights, effective_images
 from kilonet.engines.contract import Engine, Totals
 from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.evaluation.calibration import LEAST_IMAGES, CalibrationReport, calibrate_on
@@ -162,7 +162,7 @@ def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
     # What is written at the end is checked before the start.
     check_storable(recipe.model, metadata_of(data))
     data = divided(data, recipe.run)
-    class_weights(recipe, data.train.labels)
+    check_balance(recipe, data.train.labels)
     _check_memory(recipe, data)
     return data
 
@@ -298,7 +298,7 @@ def _run_epoch(
     """Train the epoch that follows those of `history`, score the network, and return the figures."""
     epoch = len(history)
     start = time.perf_counter()
-    learning_rate, totals = _train_epoch(engine, recipe, len(data.train), epoch, progress)
+    learning_rate, totals = _train_epoch(engine, recipe, data.train.labels, epoch, progress)
     seconds = time.perf_counter() - start
     losses = [*(metrics.train_loss for metrics in history), totals.loss / totals.images]
     _check_training_loss(losses, recipe, data.train.labels)
@@ -319,33 +319,61 @@ def _run_epoch(
     return metrics
 
 
-def _train_epoch(engine: Engine, recipe: Recipe, images: int, epoch: int, progress: Progress) -> tuple[float, Totals]:
+def _train_epoch(
+    engine: Engine, recipe: Recipe, labels: Tensor, epoch: int, progress: Progress
+) -> tuple[float, Totals]:
     """Train one epoch; return the learning rate of its last step, and its totals."""
-    order, transforms = draw_epoch(recipe, images, epoch, engine.device)
-    size = recipe.train.batch_size
-    batches = list(zip(order.split(size), transforms.split(size), strict=True))
+    batches = list(draw_epoch(recipe, labels, epoch, engine.device).split(recipe.train.batch_size))
     check_every = 1 if engine.device == "cpu" else _STEPS_BETWEEN_LOSS_CHECKS
     total, learning_rate = Totals(0.0, 0, 0), 0.0
     progress.epoch_started(epoch, len(batches))
-    for batch, (indices, batch_transforms) in enumerate(batches):
-        step = epoch * len(batches) + batch
+    for number, batch in enumerate(batches):
+        step = epoch * len(batches) + number
         learning_rate = scheduled_rate(recipe.train, step, recipe.train.epochs * len(batches))
-        engine.train_batch(indices, batch_transforms, learning_rate, step)
-        if batch % check_every == check_every - 1 or batch == len(batches) - 1:
+        engine.train_batch(batch, learning_rate, step)
+        if number % check_every == check_every - 1 or number == len(batches) - 1:
             latest = engine.take_totals()
             if not math.isfinite(latest.loss):
-                raise _diverged(f"the loss is not a number in epoch {epoch}, batch {batch}", recipe)
+                raise _diverged(f"the loss is not a number in epoch {epoch}, batch {number}", recipe)
             total = Totals(total.loss + latest.loss, total.correct + latest.correct, total.images + latest.images)
-            progress.batch_trained(batch, total.correct / total.images, latest.loss / latest.images)
+            progress.batch_trained(number, total.correct / total.images, latest.loss / latest.images)
     return learning_rate, total
 
 
-def draw_epoch(recipe: Recipe, images: int, epoch: int, device: str) -> tuple[Tensor, Tensor]:
-    """Draw the order of an epoch's images, int64 (N,), and their transforms, float32 (N, 2, 3), from seed and epoch."""
+def draw_epoch(recipe: Recipe, labels: Tensor, epoch: int, device: str) -> Batch:
+    """Draw the images of an epoch in their order, and their changes, from the run's seed and the number of the epoch.
+
+    Args:
+        recipe: the recipe.
+        labels: the classes of the training images, int64 (N,).
+        epoch: the number of the epoch, from 0.
+        device: the torch device of the result.
+    """
     entropy = np.random.SeedSequence([recipe.run.seed, epoch]).generate_state(1, np.uint64)[0]
     generator = torch.Generator().manual_seed(int(entropy >> np.uint64(1)))
-    order = torch.randperm(images, generator=generator)
-    return order.to(device), draw_transforms(recipe.augment, images, generator).to(device)
+    if recipe.train.sampling == "balanced":
+        order = _balanced_order(labels, recipe.model.classes, generator)
+    else:
+        order = torch.randperm(len(labels), generator=generator)
+    augment = recipe.augment
+    mixed = max(0.0, 1 - epoch / (augment.mixup_until * recipe.train.epochs))
+    changes = draw_changes(augment, order, recipe.model.input_shape, recipe.model.means, generator, mixed=mixed)
+    return changes.to(device)
+
+
+def _balanced_order(labels: Tensor, classes: int, generator: torch.Generator) -> Tensor:
+    """Return as many images as there are, int64 (N,), of each class as many: a rare class's come several times.
+
+    Within a class, no image comes once more before all others have come as often.
+    """
+    share = math.ceil(len(labels) / classes)
+    chosen: list[Tensor] = []
+    for label in range(classes):
+        own = (labels == label).nonzero().flatten()
+        rounds = [own[torch.randperm(len(own), generator=generator)] for _ in range(math.ceil(share / len(own)))]
+        chosen.append(torch.cat(rounds)[:share])
+    order = torch.cat(chosen)
+    return order[torch.randperm(len(order), generator=generator)[: len(labels)]]
 
 
 def scheduled_rate(train: TrainSection, step: int, steps: int) -> float:

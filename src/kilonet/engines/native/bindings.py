@@ -20,7 +20,15 @@ class TrainerSettings(ctypes.Structure):
         *((name, _BY_CHANNEL) for name in ("mean", "std")),
         *((name, ctypes.c_double) for name in ("temperature", "soft_weight")),
         ("seed", ctypes.c_uint64),
-        ("threads", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("threads", "repeats_edges")),
+    ]
+
+
+class TrainingBatch(ctypes.Structure):
+    _fields_: ClassVar[list[tuple[str, Any]]] = [
+        *((name, ctypes.c_void_p) for name in ("indices", "transforms", "blurs", "colours")),
+        *((name, ctypes.c_void_p) for name in ("noise_levels", "noise_starts", "noise_values", "cutouts", "shares")),
+        ("count", ctypes.c_int64),
     ]
 
 
@@ -53,7 +61,7 @@ def declare_functions(library: ctypes.CDLL) -> ctypes.CDLL:
         KilonetError: it is not the library of a network.
     """
     pointer, count = ctypes.c_void_p, ctypes.c_int64
-    batch = [pointer, pointer, count, ctypes.c_double, ctypes.c_double, count, count]
+    batch = [pointer, ctypes.c_double, ctypes.c_double, count, count]
     signatures = {
         "kilonet_create_trainer": [pointer, pointer],
         "kilonet_add_teacher": [pointer, pointer],

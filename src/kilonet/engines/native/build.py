@@ -46,6 +46,7 @@ _SOURCES = (
     "bfloat16.hpp",
     "convolution.hpp",
     "network.hpp",
+    "augmentation.hpp",
     "elementwise.hpp",
     "thread_pool.hpp",
     "trainer.hpp",

@@ -1,4 +1,4 @@
-// All operations except convolutions, for one group of images: augmentation, batch norm, dropout, pooling and the loss.
+// All operations except convolutions, for one group of images: batch norm, dropout, pooling and the loss.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -173,90 +173,20 @@ inline void average_pool_gradient(Shape from, const Vector* gradient, Vector* re
     std::fill_n(result + c * from.pitch(), from.plane(), gradient[c] / (float)from.plane());
 }
 
-// The images of a group, each with the affine map of its augmentation; `kilonet.data.augment` defines the map.
-struct GroupImages {
-  const uint8_t* pixels[lanes];    // [channel][row][column]; null for a lane without an image
-  const float* transforms[lanes];  // 2 x 3
-};
-
-constexpr int max_input_channels = 16;  // of `ModelSection.input`; mirrored by MAXIMUM_INPUT_CHANNELS in bindings.py
-
-// How a channel of the images is normalised: scale * pixel + shift.
-struct ChannelMaps {
-  float scale[max_input_channels], shift[max_input_channels];
-};
-
-// Bytes of scratch that `resample` needs: the images with a frame of zeros, and a few that loads of two bytes read past the
-// end.
-inline size_t frame_bytes(Shape shape) {
-  return (size_t)lanes * shape.channels * (shape.rows + 3) * (shape.columns + 3) + 8;
-}
-
-inline void copy_framed(Shape shape, const uint8_t* pixels, uint8_t* frame) {
-  const size_t columns = shape.columns + 3;
-  std::memset(frame, 0, shape.channels * (shape.rows + 3) * columns);
-  if (!pixels) return;
-  for (int c = 0; c < shape.channels; c++)
-    for (int y = 0; y < shape.rows; y++)
-      std::memcpy(frame + ((size_t)c * (shape.rows + 3) + y + 1) * columns + 1,
-                  pixels + ((size_t)c * shape.rows + y) * shape.columns, shape.columns);
-}
-
-inline Vector clamped(Vector values, float highest) {
-  values = values > 0 ? values : Vector{};
-  return values < highest ? values : broadcast(highest);
-}
-
-// Augments and normalises the images: output = scale * (bilinear sample, zero outside the image) + shift, by channel.
-inline void resample(Shape shape, const GroupImages& images, const ChannelMaps& maps, uint8_t* frames, Vector* output) {
-  const size_t columns = shape.columns + 3, frame = (shape.rows + 3) * columns;
-  Vector map[6];
-  Mask start;
-  for (int l = 0; l < lanes; l++) {
-    copy_framed(shape, images.pixels[l], frames + l * shape.channels * frame);
-    start[l] = (int)(l * shape.channels * frame);
-    for (int k = 0; k < 6; k++) map[k][l] = images.transforms[l][k];
-  }
-  // Positions in the frame are one more than in the image, because of the row and column of zeros before it.
-  const float middle_x = 0.5f * (shape.columns - 1), middle_y = 0.5f * (shape.rows - 1);
-  for (int y = 0; y < shape.rows; y++)
-    for (int x = 0; x < shape.columns; x++) {
-      const float from_x = x - middle_x, from_y = y - middle_y;
-      const Vector source_x = clamped(map[0] * from_x + map[1] * from_y + map[2] + (middle_x + 1), shape.columns + 1);
-      const Vector source_y = clamped(map[3] * from_x + map[4] * from_y + map[5] + (middle_y + 1), shape.rows + 1);
-      const Mask left = __builtin_convertvector(source_x, Mask), top = __builtin_convertvector(source_y, Mask);
-      const Vector right = source_x - __builtin_convertvector(left, Vector);
-      const Vector below = source_y - __builtin_convertvector(top, Vector);
-      const Mask place = start + top * (int)columns + left;
-      for (int c = 0; c < shape.channels; c++) {
-        Words upper, lower;
-        for (int l = 0; l < lanes; l++) {
-          uint16_t pair[2];
-          const uint8_t* at = frames + place[l] + c * frame;
-          std::memcpy(pair, at, 2);
-          std::memcpy(pair + 1, at + columns, 2);
-          upper[l] = pair[0], lower[l] = pair[1];
-        }
-        // Little-endian: the left pixel is the low byte.
-        const auto blend = [&](Words two) {
-          const Vector one = __builtin_convertvector((Mask)(two & 255), Vector);
-          return one + right * (__builtin_convertvector((Mask)(two >> 8), Vector) - one);
-        };
-        const Vector above = blend(upper);
-        output[c * shape.pitch() + y * shape.columns + x] =
-            (above + below * (blend(lower) - above)) * maps.scale[c] + maps.shift[c];
-      }
-    }
-}
-
 struct LossSums {
   double loss = 0;
   int64_t correct = 0;
 };
 
+// The labels of an image: its own and, where it is mixed with another, the other's. The shares add up to 1.
+struct MixedLabel {
+  int64_t own, other;
+  double own_share, other_share;
+};
+
 // Returns the softmax cross-entropy of one image with label smoothing, and writes the gradient of `weight` times the loss.
 // Logits and gradient are `lanes` floats apart.
-inline double cross_entropy_and_gradient(const float* logits, int classes, int64_t label, float smoothing, float weight,
+inline double cross_entropy_and_gradient(const float* logits, int classes, MixedLabel label, float smoothing, float weight,
                                          float* gradient) {
   double highest = logits[0], total = 0, sum = 0;
   for (int k = 0; k < classes; k++) highest = std::max(highest, (double)logits[k * lanes]);
@@ -267,10 +197,12 @@ inline double cross_entropy_and_gradient(const float* logits, int classes, int64
   }
   const double log_sum_exp = highest + std::log(total), uniform = smoothing / classes;
   for (int k = 0; k < classes; k++) {
-    const double target = uniform + (k == label ? 1 - smoothing : 0);
+    const double share = (k == label.own ? label.own_share : 0) + (k == label.other ? label.other_share : 0);
+    const double target = uniform + (1 - smoothing) * share;
     gradient[k * lanes] = (float)((gradient[k * lanes] / total - target) * weight);
   }
-  return log_sum_exp - (1 - smoothing) * logits[label * lanes] - uniform * sum;
+  const double mixed = label.own_share * logits[label.own * lanes] + label.other_share * logits[label.other * lanes];
+  return log_sum_exp - (1 - smoothing) * mixed - uniform * sum;
 }
 
 // Computes softmax(logits / temperature) of one image and calls use(class, probability) for each class.
@@ -296,7 +228,7 @@ struct SoftTargets {
 // Writes the gradient of `share` times the loss of each of a group's `count` images, whose cross-entropies with the labels
 // have weights; it is zero in the other lanes. Returns the sum of the images' weighted cross-entropies with the labels alone,
 // and the number of correct images.
-inline LossSums loss_and_gradient(const Vector* logits, int classes, const int64_t* labels, const float* weights, int count,
+inline LossSums loss_and_gradient(const Vector* logits, int classes, const MixedLabel* labels, const float* weights, int count,
                                   float smoothing, float share, SoftTargets soft, Vector* gradient) {
   LossSums result;
   std::fill_n(gradient, classes, Vector{});
@@ -310,7 +242,7 @@ inline LossSums loss_and_gradient(const Vector* logits, int classes, const int64
                                                    (float)(share * weights[l] * (1 - soft.weight)), own_gradient);
     result.loss += weights[l] * loss;
     // With a logit that is not a number the comparisons above are all false, and class 0 would seem to be the answer.
-    result.correct += best == labels[l] && std::isfinite(loss);
+    result.correct += best == labels[l].own && std::isfinite(loss);
     if (!soft.probabilities) continue;
     const double factor = share * soft.weight * soft.temperature;
     softmax_at_temperature(own, classes, soft.temperature, [&](int k, double probability) {

@@ -2,18 +2,20 @@
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
+from kilonet.data.augment import NOISE_STARTS, Batch
 from kilonet.engines.class_weights import class_weights
 from kilonet.engines.contract import Totals, average_share
-from kilonet.engines.native.bindings import TrainerSettings, TrainerTotals, by_channel
+from kilonet.engines.native.bindings import TrainerSettings, TrainerTotals, TrainingBatch, by_channel
 from kilonet.engines.native.build import load_library, multiplies_bfloat16
 from kilonet.engines.native.codegen import value_ranges
 from kilonet.engines.native.teacher import NativeTeacher
 from kilonet.models.model import Model
-from kilonet.network.operations import check_pixels
+from kilonet.network.operations import array_type, check_pixels
 from kilonet.network.section import ModelSection
 from kilonet.recipe import Recipe
 from kilonet.utils.errors import KilonetError
@@ -119,23 +121,46 @@ class NativeEngine:
             soft_weight=self._recipe.distill.weight if self._teachers else 0.0,
             seed=self._recipe.run.seed,
             threads=max(threads, 1),
+            repeats_edges=self._recipe.augment.outside == "edge",
         )
 
-    def train_batch(self, indices: Tensor, transforms: Tensor, learning_rate: float, step: int) -> None:
-        if not len(indices):
+    def train_batch(self, batch: Batch, learning_rate: float, step: int) -> None:
+        if not len(batch):
             return
-        indices = indices.to("cpu", torch.int64).contiguous()
-        transforms = transforms.to("cpu", torch.float32).contiguous()
-        if transforms.shape != (len(indices), 2, 3):
-            raise KilonetError(f"transforms have shape {tuple(transforms.shape)}, not ({len(indices)}, 2, 3)")
-        if not 0 <= int(indices.min()) <= int(indices.max()) < len(self._pixels):
-            raise KilonetError(f"indices must lie from 0 to {len(self._pixels) - 1}")
-        addresses = indices.data_ptr(), transforms.data_ptr()
+        # Kept until the call returns: the structure has only their addresses.
+        tensors = {name: tensor.to("cpu").contiguous() for name, tensor in batch.tensors().items()}
+        self._check_batch(tensors, len(batch))
+        addresses = {name: tensor.data_ptr() for name, tensor in tensors.items()}
+        trained = TrainingBatch(**addresses, count=len(batch))
         share = average_share(self._recipe.train.ema, step)
-        self._library.kilonet_train_batch(
-            self._trainer, *addresses, len(indices), learning_rate, share, step, self._steps
-        )
+        self._library.kilonet_train_batch(self._trainer, ctypes.byref(trained), learning_rate, share, step, self._steps)
         self._steps += 1
+
+    def _check_batch(self, tensors: Mapping[str, Tensor], count: int) -> None:
+        """Check what the compiled code reads: dtypes, shapes and places among the images."""
+        shape = self._recipe.model.input_shape
+        expected: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+            "indices": (torch.int64, (count,)),
+            "transforms": (torch.float32, (count, 2, 3)),
+            "blurs": (torch.float32, (count,)),
+            "colours": (torch.float32, (count, shape[0], shape[0] + 1)),
+            "noise_levels": (torch.float32, (count,)),
+            "noise_starts": (torch.int64, (count,)),
+            "noise_values": (torch.float32, (NOISE_STARTS + prod(shape),)),
+            "cutouts": (torch.int32, (count, 4)),
+            "shares": (torch.float32, (count,)),
+        }
+        for name, tensor in tensors.items():
+            if (tensor.dtype, tuple(tensor.shape)) != expected[name]:
+                dtype, wanted = expected[name]
+                raise KilonetError(
+                    f"{name} are {array_type(tensor)} {tuple(tensor.shape)}, not {str(dtype).removeprefix('torch.')} {wanted}"
+                )
+        for name, end in (("indices", len(self._pixels)), ("noise_starts", NOISE_STARTS)):
+            if name in tensors and not 0 <= int(tensors[name].min()) <= int(tensors[name].max()) < end:
+                raise KilonetError(f"{name} must lie from 0 to {end - 1}")
+        if len({"noise_levels", "noise_starts", "noise_values"} & tensors.keys()) not in (0, 3):
+            raise KilonetError("noise needs its levels, starts and values")
 
     def take_totals(self) -> Totals:
         totals = TrainerTotals()

@@ -78,7 +78,7 @@ Trainer::Trainer(const Network& network, const TrainerSettings& settings)
   for (Scratch& scratch : scratch_)
     scratch = {zeros<Vector>(padded), zeros<Vector>(pairs), zeros<Vector>(2 * widest), zeros<Vector>(most),
                zeros<Vector>(vectors), zeros<Vector>(shape(0).vectors() + 2 * shape(network.tensor_count - 1).channels),
-               zeros<uint8_t>(frame_bytes(network.tensors[0]))};
+               nullptr, nullptr, zeros<uint8_t>(frame_bytes(network.tensors[0]))};
   plan_backward();
 }
 
@@ -132,21 +132,73 @@ void Trainer::for_groups(const Batch& batch, const std::function<void(Group&)>& 
   });
 }
 
+// Writes a group's images, changed and normalised.
 void Trainer::load(const Batch& batch, Group& group) {
+  load_changed(batch, group, 0, group.tensors);
+  if (!batch.shares) return;
+  Array<Vector>& others = group.scratch.others;
+  if (!others) others = zeros<Vector>(shape(0).vectors());
+  load_changed(batch, group, 1, others.get());
+  Vector share = broadcast(1);
+  for (int l = 0; l < group.count; l++) share[l] = batch.shares[group.first + l];
+  mix(shape(0), share, others.get(), group.tensors);
+}
+
+// Writes the images that stand `offset` places behind those of a group in their batch, which goes round.
+void Trainer::load_changed(const Batch& batch, Group& group, int64_t offset, Vector* result) {
+  const Shape size = shape(0);
+  int64_t places[lanes];
   GroupImages images;
-  const size_t bytes = shape(0).values();
   for (int l = 0; l < lanes; l++) {
-    const int64_t image = group.first + l;
+    const int64_t place = places[l] = (group.first + l + offset) % batch.count;
     const bool there = l < group.count;
-    images.pixels[l] = there ? batch.pixels + (batch.indices ? batch.indices[image] : image) * bytes : nullptr;
-    images.transforms[l] = there && batch.transforms ? batch.transforms + 6 * image : identity_map;
+    images.pixels[l] = there ? batch.pixels + (batch.indices ? batch.indices[place] : place) * size.values() : nullptr;
+    images.transforms[l] = there && batch.transforms ? batch.transforms + 6 * place : identity_map;
   }
-  ChannelMaps maps;
-  for (int c = 0; c < shape(0).channels; c++) {
+  ChannelMaps normal, plain;
+  for (int c = 0; c < size.channels; c++) {
     const double scale = 1 / (255 * settings_.std[c]);
-    maps.scale[c] = (float)scale, maps.shift[c] = (float)(-255 * settings_.mean[c] * scale);
+    normal.scale[c] = (float)scale, normal.shift[c] = (float)(-255 * settings_.mean[c] * scale);
+    plain.scale[c] = 1, plain.shift[c] = 0;
   }
-  resample(shape(0), images, maps, group.scratch.frames.get(), group.tensors);
+  uint8_t* frames = group.scratch.frames.get();
+  resample(size, images, batch.changes_values() ? plain : normal, settings_.repeats_edges, frames, result);
+  if (batch.changes_values()) {
+    change_values(batch, group, places, result);
+    normalise(size, normal, batch.colours || batch.noise_levels, result);
+  }
+  if (batch.cutouts) {
+    Mask rectangle[4];
+    for (int side = 0; side < 4; side++)
+      for (int l = 0; l < lanes; l++) rectangle[side][l] = batch.cutouts[4 * places[l] + side];
+    cut_out(size, rectangle, result);
+  }
+}
+
+// Changes the values of a group's pixels, 0 to 255. Each lane has an image's own changes, those without an image any.
+void Trainer::change_values(const Batch& batch, Group& group, const int64_t* places, Vector* images) {
+  const Shape size = shape(0);
+  const auto by_lane = [&](const float* values, size_t distance) {
+    Vector result;
+    for (int l = 0; l < lanes; l++) result[l] = values[places[l] * distance];
+    return result;
+  };
+  if (batch.blurs) {
+    Array<Vector>& plane = group.scratch.plane;
+    if (!plane) plane = zeros<Vector>(size.plane());
+    blur(size, by_lane(batch.blurs, 1), plane.get(), images);
+  }
+  if (batch.colours) {
+    const int count = size.channels * (size.channels + 1);
+    Vector matrix[max_input_channels * (max_input_channels + 1)];
+    for (int k = 0; k < count; k++) matrix[k] = by_lane(batch.colours + k, count);
+    map_colours(size, matrix, images);
+  }
+  if (batch.noise_levels) {
+    const float* values[lanes];
+    for (int l = 0; l < lanes; l++) values[l] = batch.noise_values + batch.noise_starts[places[l]];
+    add_noise(size, by_lane(batch.noise_levels, 1), values, images);
+  }
 }
 
 void Trainer::run_forward(const Batch& batch, Group& group, int begin, int end) {
@@ -472,32 +524,46 @@ float Trainer::weight_of(int64_t image) const {
   return settings_.class_weights ? settings_.class_weights[settings_.labels[image]] : 1;
 }
 
+// Returns the labels of the image at a place of a batch; their shares in its loss are its shares times their weights.
+MixedLabel Trainer::label_of(const TrainingBatch& batch, int64_t place) const {
+  const int64_t own = batch.indices[place];
+  if (!batch.shares) return {settings_.labels[own], settings_.labels[own], weight_of(own), 0};
+  const int64_t other = batch.indices[(place + 1) % batch.count];
+  const double share = batch.shares[place];
+  return {settings_.labels[own], settings_.labels[other], share * weight_of(own), (1 - share) * weight_of(other)};
+}
+
 // Returns what the weights of a batch's images are multiplied by so that their mean is one.
-float Trainer::weight_scale(const int64_t* indices, int64_t count) const {
+float Trainer::weight_scale(const TrainingBatch& batch) const {
   if (!settings_.class_weights) return 1;
   double sum = 0;
-  for (int64_t i = 0; i < count; i++) sum += weight_of(indices[i]);
-  return (float)(count / sum);
+  for (int64_t i = 0; i < batch.count; i++) {
+    const MixedLabel label = label_of(batch, i);
+    sum += label.own_share + label.other_share;
+  }
+  return (float)(batch.count / sum);
 }
 
 // Computes the loss of a group after its forward pass, and the gradient of its logits.
 LossSums Trainer::compute_loss(const Batch& batch, Group& group) {
   const int last = network_.tensor_count - 1;
-  int64_t labels[lanes];
+  MixedLabel labels[lanes];
   float weights[lanes];
   for (int l = 0; l < group.count; l++) {
-    const int64_t image = batch.indices[group.first + l];
-    labels[l] = settings_.labels[image];
-    weights[l] = batch.weight_scale * weight_of(image);
+    labels[l] = label_of(batch, group.first + l);
+    const double weight = labels[l].own_share + labels[l].other_share;
+    labels[l].own_share /= weight, labels[l].other_share /= weight;
+    weights[l] = batch.weight_scale * (float)weight;
   }
   const SoftTargets soft{settings_.temperature, settings_.soft_weight, soft_targets(group)};
   return loss_and_gradient(tensor(group, last), shape(last).channels, labels, weights, group.count,
                            (float)settings_.smoothing, 1.0f / batch.count, soft, gradient(group, last));
 }
 
-void Trainer::train_batch(const int64_t* indices, const float* transforms, int64_t count, double rate, double average_share,
-                          int64_t step, int64_t steps_before) {
-  const Batch batch{settings_.pixels, indices, transforms, count, step, weight_scale(indices, count)};
+void Trainer::train_batch(const TrainingBatch& trained, double rate, double average_share, int64_t step,
+                          int64_t steps_before) {
+  const Batch batch{trained, settings_.pixels, step, weight_scale(trained)};
+  const int64_t count = trained.count;
   allocate(batch.groups());
   for (PartialSums& part : partial_sums_) {
     std::fill_n(part.weight_gradient.get(), weight_offsets_.back(), 0.0f);
@@ -559,7 +625,8 @@ void Trainer::logits(const uint8_t* pixels, int64_t count, const float* values, 
   use_running_statistics(values);
   for (int o = 0; o < network_.operation_count; o++)
     if (network_.operations[o].kind == Kind::convolution) pack_weights(network_.operations[o], values, false);
-  const Batch batch{pixels, nullptr, nullptr, count, 0};
+  Batch batch{};
+  batch.pixels = pixels, batch.count = count;
   const int last = network_.tensor_count - 1, classes = shape(last).channels;
   thread_pool_.parallel_for((int)batch.groups(), [&](int g, int thread) {
     Scratch& scratch = scratch_[thread];
@@ -635,9 +702,9 @@ Status kilonet_create_trainer(const TrainerSettings* settings, Trainer** trainer
 
 void kilonet_destroy_trainer(Trainer* trainer) { delete trainer; }
 
-Status kilonet_train_batch(Trainer* trainer, const int64_t* indices, const float* transforms, int64_t count, double rate,
-                           double average_share, int64_t step, int64_t steps_before) {
-  return guarded([&] { trainer->train_batch(indices, transforms, count, rate, average_share, step, steps_before); });
+Status kilonet_train_batch(Trainer* trainer, const TrainingBatch* batch, double rate, double average_share, int64_t step,
+                           int64_t steps_before) {
+  return guarded([&] { trainer->train_batch(*batch, rate, average_share, step, steps_before); });
 }
 
 Status kilonet_logits(Trainer* trainer, const uint8_t* pixels, int64_t count, const float* values, float* result) {

@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "augmentation.hpp"
 #include "elementwise.hpp"
 #include "thread_pool.hpp"
 
@@ -25,6 +26,20 @@ struct TrainerSettings {
   double temperature, soft_weight;  // of the teachers' soft targets; the weight is zero without teachers
   uint64_t seed;
   int64_t threads;
+  int64_t repeats_edges;  // whether a moved image shows its nearest pixel beyond its border, or zero
+};
+
+// The images of a step and their changes, as `kilonet.data.augment.Batch` describes them: one element for each image, null
+// for a change that there is not. Mirrored by `TrainingBatch` in bindings.py.
+struct TrainingBatch {
+  const int64_t* indices;
+  const float *transforms, *blurs, *colours, *noise_levels;
+  const int64_t* noise_starts;
+  const float* noise_values;
+  const int32_t* cutouts;
+  const float* shares;
+  int64_t count;
+  bool changes_values() const { return blurs || colours || noise_levels; }
 };
 
 // Sums over the images trained. Mirrored by `TrainerTotals` in bindings.py.
@@ -66,8 +81,7 @@ struct TeacherNetwork {
 class Trainer {
  public:
   Trainer(const Network& network, const TrainerSettings& settings);
-  void train_batch(const int64_t* indices, const float* transforms, int64_t count, double rate, double average_share,
-                   int64_t step, int64_t steps_before);
+  void train_batch(const TrainingBatch& trained, double rate, double average_share, int64_t step, int64_t steps_before);
   void logits(const uint8_t* pixels, int64_t count, const float* values, float* result);
   void add_teacher(TeacherNetwork teacher);
   void prepare_teacher();
@@ -80,6 +94,7 @@ class Trainer {
   // The scratch memory of one thread.
   struct Scratch {
     Array<Vector> padded, pairs, channel_sums, weight_sums, tensors, teacher;
+    Array<Vector> others, plane;  // for mixup and blur, made when they are first needed
     Array<uint8_t> frames;
   };
   // The sums over the groups of one part of the batch.
@@ -110,11 +125,9 @@ class Trainer {
     std::vector<BackwardStep> steps;
     int norm = -1, folded_into = -1;
   };
-  struct Batch {
+  struct Batch : TrainingBatch {
     const uint8_t* pixels;
-    const int64_t* indices;
-    const float* transforms;
-    int64_t count, step;
+    int64_t step = 0;
     float weight_scale = 1;  // makes the images' weights one in the mean
     int64_t groups() const { return (count + lanes - 1) / lanes; }
   };
@@ -122,6 +135,8 @@ class Trainer {
   void allocate(int64_t groups);
   void for_groups(const Batch& batch, const std::function<void(Group&)>& work);
   void load(const Batch& batch, Group& group);
+  void load_changed(const Batch& batch, Group& group, int64_t offset, Vector* images);
+  void change_values(const Batch& batch, Group& group, const int64_t* places, Vector* images);
   void run_forward(const Batch& batch, Group& group, int begin, int end);
   void run_backward(const Batch& batch, Group& group, BackwardStep step);
   void forward_convolution(const Operation& operation, Group& group);
@@ -131,7 +146,8 @@ class Trainer {
   void forward_norm(const Batch& batch, const Operation& operation, Group& group);
   void backward_norm(const Batch& batch, const Operation& operation, Group& group);
   float weight_of(int64_t image) const;
-  float weight_scale(const int64_t* indices, int64_t count) const;
+  MixedLabel label_of(const TrainingBatch& batch, int64_t place) const;
+  float weight_scale(const TrainingBatch& batch) const;
   LossSums compute_loss(const Batch& batch, Group& group);
   const Vector* soft_targets(Group& group);
   const Vector* padded_input(const Operation& operation, Group& group);
