@@ -58,7 +58,7 @@ def time_kilonet(engine: str, steps: int) -> float:
     """Time an engine of kilonet through its contract."""
     import torch
 
-    from kilonet.data.augment import draw_transforms
+    from kilonet.data.augment import Batch, draw_transforms
     from kilonet.engines.selection import make_engine, resolve_run
     from kilonet.network.module import initial_network
     from kilonet.recipe import load_recipe
@@ -66,9 +66,9 @@ def time_kilonet(engine: str, steps: int) -> float:
     recipe = resolve_run(load_recipe("mcu").replace(engine=engine))
     train = load_data("mnist").train
     trained = make_engine(recipe, train, initial_network(recipe.model, 0))
-    transforms = draw_transforms(recipe.augment, steps * BATCH, torch.Generator()).split(BATCH)
-    order = torch.randperm(len(train))[: steps * BATCH].split(BATCH)
-    return seconds_a_step(lambda number: trained.train_batch(order[number], transforms[number], RATE, number), steps)
+    transforms = draw_transforms(recipe.augment, steps * BATCH, torch.Generator())
+    batches = list(Batch(torch.randperm(len(train))[: steps * BATCH], transforms).split(BATCH))
+    return seconds_a_step(lambda number: trained.train_batch(batches[number], RATE, number), steps)
 
 
 def time_jax(steps: int) -> float:

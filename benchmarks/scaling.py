@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kilonet.data.augment import draw_transforms
+from kilonet.data.augment import Batch, draw_transforms
 from kilonet.data.datasets import Images, load_data
 from kilonet.engines.contract import Engine
 from kilonet.engines.selection import make_engine, resolve_run
@@ -68,9 +68,10 @@ def epoch_seconds(engine: Engine, recipe: Recipe, images: int) -> float:
     """Train one epoch and return its seconds."""
     generator = torch.Generator().manual_seed(0)
     start = time.perf_counter()
-    transforms = draw_transforms(recipe.augment, images, generator).split(recipe.train.batch_size)
-    for step, indices in enumerate(torch.randperm(images, generator=generator).split(recipe.train.batch_size)):
-        engine.train_batch(indices, transforms[step], 0.01, step)
+    transforms = draw_transforms(recipe.augment, images, generator)
+    epoch = Batch(torch.randperm(images, generator=generator), transforms)
+    for step, batch in enumerate(epoch.split(recipe.train.batch_size)):
+        engine.train_batch(batch, 0.01, step)
     engine.take_totals()
     return time.perf_counter() - start
 

@@ -21,7 +21,7 @@ import sys, time
 start, imported = float(sys.argv[1]), time.time()
 import torch
 imported = time.time() - imported
-from kilonet.data.augment import draw_transforms
+from kilonet.data.augment import Batch, draw_transforms
 from kilonet.data.datasets import load_data
 from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.network.module import initial_network
@@ -29,7 +29,7 @@ from kilonet.recipe import load_recipe
 recipe = resolve_run(load_recipe("mcu").replace(engine="native"))
 engine = make_engine(recipe, load_data("mnist").train, initial_network(recipe.model, 0))
 size = recipe.train.batch_size
-engine.train_batch(torch.arange(size), draw_transforms(recipe.augment, size, torch.Generator()), 0.1, 0)
+engine.train_batch(Batch(torch.arange(size), draw_transforms(recipe.augment, size, torch.Generator())), 0.1, 0)
 print(time.time() - start, imported)
 """
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
-from kilonet.data.augment import apply_transforms
+from kilonet.data.augment import Batch, apply_changes
+from kilonet.data.datasets import Images
 from kilonet.network.module import Network
 from kilonet.network.section import ModelSection
 from kilonet.recipe import Recipe
@@ -65,17 +65,23 @@ class Reference:
         scores: Tensor = layers(values).flatten(1)
         return scores
 
-    def train_batch(self, pixels: Tensor, labels: Tensor, transforms: Tensor, learning_rate: float) -> None:
-        """Train one step on images given with their labels."""
+    def train_batch(self, images: Images, batch: Batch, learning_rate: float) -> None:
+        """Train one step on a batch of the images."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        shown = apply_transforms(pixels, transforms)
+        model, augment = self.recipe.model, self.recipe.augment
+        labels = images.labels[batch.indices]
+        shown = apply_changes(images.pixels[batch.indices], batch, model.means, augment.outside)
         logits = self.logits(shown, self.network)
-        losses = functional.cross_entropy(
-            logits, labels, label_smoothing=self.recipe.train.label_smoothing, reduction="none"
-        )
-        weights = torch.ones_like(losses) if self.class_weights is None else self.class_weights.to(self.dtype)[labels]
-        loss = (weights * losses).sum() / weights.sum()
+        # A target sums up to the weight of its image.
+        weights = torch.ones(model.classes) if self.class_weights is None else self.class_weights
+        targets = torch.eye(model.classes, dtype=self.dtype)[labels] * weights[labels].to(self.dtype)[:, None]
+        if batch.shares is not None:
+            share = batch.shares.to(self.dtype)[:, None]
+            targets = share * targets + (1 - share) * torch.cat([targets[1:], targets[:1]])
+        weight, smoothing = targets.sum(1, keepdim=True), self.recipe.train.label_smoothing
+        targets = (1 - smoothing) * targets + smoothing * weight / model.classes
+        loss = -(targets * logits.log_softmax(1)).sum() / weight.sum()
         self.optimizer.zero_grad()
         (self.distillation_loss(loss, logits, shown) if self.teachers else loss).backward()
         self.optimizer.step()

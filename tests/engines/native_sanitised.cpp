@@ -36,7 +36,7 @@ int main() {
   for (auto& label : labels) label = (int64_t)(last.channels * random());
   for (auto& value : values) value = random() + 0.1f;
   const TrainerSettings settings{pixels.data(), labels.data(), class_weights.data(), values.data(), momentum.data(), second.data(), average.data(),
-                          0.9, 1e-3, 0.1, 0.2, {0.13, 0.4}, {0.3, 0.2}, 2, 0.9, 7, 2};
+                          0.9, 1e-3, 0.1, 0.2, {0.13, 0.4}, {0.3, 0.2}, 2, 0.9, 7, 2, 1};
   std::vector<float> teacher_values(values);
   TrainerSettings teacher_settings = settings;
   teacher_settings.values = teacher_values.data();
@@ -45,11 +45,28 @@ int main() {
   kilonet_prepare_teacher(teacher);
   const TeacherNetwork handle{teacher, kilonet_teacher_logits, {1.1, 0.9}, {0.2, 0.1}};
   for (int i = 0; i < 2; i++) kilonet_add_teacher(trainer, &handle);
-  for (int step = 0; step < 3; step++) {
+  // Numbers that reach to the end of what the changes read.
+  constexpr int starts = 5;
+  std::vector<float> shares(batch, 0.7f), colours(batch * input.channels * (input.channels + 1)), noise(starts + input.values());
+  std::vector<int64_t> noise_starts(batch, starts);
+  std::vector<int32_t> cutouts(4 * batch);
+  for (int step = 0; step < 4; step++) {
     for (auto& index : indices) index = (int64_t)(images * random());
     // Large enough to sample outside the image on every side.
     for (auto& number : transforms) number = 40 * (random() - 0.5f);
-    kilonet_train_batch(trainer, indices.data(), transforms.data(), batch - step, 0.01, 0.5, step, step);
+    for (auto& number : colours) number = random();
+    for (auto& number : noise) number = random();
+    for (int i = 0; i < batch; i++) {
+      cutouts[4 * i + 1] = input.rows, cutouts[4 * i + 3] = input.columns / 2;
+    }
+    TrainingBatch trained{indices.data(), transforms.data()};
+    if (step) {
+      trained.blurs = shares.data(), trained.colours = colours.data(), trained.noise_levels = shares.data();
+      trained.noise_starts = noise_starts.data(), trained.noise_values = noise.data();
+      trained.cutouts = cutouts.data(), trained.shares = shares.data();
+    }
+    trained.count = batch - step;
+    kilonet_train_batch(trainer, &trained, 0.01, 0.5, step, step);
   }
   kilonet_logits(trainer, pixels.data(), images, average.data(), logits.data());
   TrainerTotals totals;
@@ -58,5 +75,5 @@ int main() {
   kilonet_destroy_trainer(teacher);
   for (float logit : logits)
     if (!std::isfinite(logit)) return 1;
-  return totals.images == 3 * batch - 3 && std::isfinite(totals.loss) ? 0 : 1;
+  return totals.images == 4 * batch - 6 && std::isfinite(totals.loss) ? 0 : 1;
 }

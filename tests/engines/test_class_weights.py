@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from helpers import refusal, tiny_recipe
+from kilonet.data.augment import Batch
 from kilonet.data.datasets import Images
 from kilonet.engines.class_weights import class_weights, effective_images
 from kilonet.engines.selection import make_engine
@@ -54,7 +55,7 @@ def test_the_loss_of_a_step_is_torchs_weighted_cross_entropy() -> None:
     with torch.no_grad():
         logits = network.eval()(pixels[indices])
     engine = TorchEngine(recipe, Images(pixels, LABELS), network)
-    engine.train_batch(indices, torch.eye(2, 3).expand(65, 2, 3), 0.1, 0)
+    engine.train_batch(Batch(indices, torch.eye(2, 3).expand(65, 2, 3)), 0.1, 0)
     expected = functional.cross_entropy(logits, LABELS[indices], weight=torch.tensor([0.3, 2, 5]))
     assert engine.take_totals().loss / 65 == pytest.approx(expected.item(), rel=1e-5)
 
@@ -68,6 +69,6 @@ def test_images_that_tell_nothing_get_the_share_of_each_class_in_the_loss(
     images = Images(torch.full((125, 1, 28, 28), 255, dtype=torch.uint8), LABELS)
     trained = make_engine(recipe, images, initial_network(recipe.model, 0))
     for step in range(150):
-        trained.train_batch(torch.arange(125), torch.eye(2, 3).repeat(125, 1, 1), 0.05, step)
+        trained.train_batch(Batch(torch.arange(125), torch.eye(2, 3).repeat(125, 1, 1)), 0.05, step)
     found = trained.logits(images.pixels[:1]).softmax(1)[0]
     torch.testing.assert_close(found, torch.tensor(learnt), rtol=0, atol=0.01)

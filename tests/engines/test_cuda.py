@@ -57,11 +57,10 @@ def engine_of(recipe: Recipe, teachers: int = 0) -> TorchEngine:
 def train(engine: TorchEngine, recipe: Recipe, epochs: int = 2, first: int = 0) -> TorchEngine:
     """Train whole epochs: four batches that are captured and a smaller one that is not."""
     for epoch in range(first, first + epochs):
-        order, transforms = draw_epoch(recipe, 300, epoch, engine.device)
-        batches = list(zip(order.split(64), transforms.split(64), strict=True))
-        for batch, (indices, maps) in enumerate(batches):
-            step = epoch * len(batches) + batch
-            engine.train_batch(indices, maps, 0.05 / (1 + step), step)
+        batches = list(draw_epoch(recipe, images().labels, epoch, engine.device).split(64))
+        for number, batch in enumerate(batches):
+            step = epoch * len(batches) + number
+            engine.train_batch(batch, 0.05 / (1 + step), step)
     return engine
 
 

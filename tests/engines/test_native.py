@@ -19,10 +19,10 @@ from torch import Tensor
 
 import helpers
 from helpers import python, refusal, tiny_recipe
-from kilonet.data.augment import draw_transforms
-from kilonet.data.datasets import DataSet
+from kilonet.data.augment import NOISE_STARTS, Batch, draw_changes
+from kilonet.data.datasets import DataSet, Images
 from kilonet.engines.native import NativeEngine, build, cache, codegen, native_unavailable_reason
-from kilonet.engines.native.bindings import TeacherNetwork
+from kilonet.engines.native.bindings import TeacherNetwork, TrainingBatch
 from kilonet.engines.native.cache import cache_folder, read_verified, store, work_folder
 from kilonet.engines.native.codegen import value_ranges
 from kilonet.engines.selection import resolve_run
@@ -66,6 +66,12 @@ TINY = ["conv 2", "gap"]
 COUNT = 60
 
 
+ALL_CHANGES = {
+    "flip": True, "crop": 2, "outside": "edge", "brightness": 0.2, "contrast": 0.3, "saturation": 0.4,
+    "white_balance": 0.2, "blur": 0.8, "noise": 0.1, "cutout": 4, "mixup": 0.6,
+}  # fmt: skip
+
+
 def make_recipe(layers: list[str], shape: tuple[int, int, int], **changes: Any) -> Recipe:
     augment = {"rotation": 15, "shift": 1.5, "scale": 0.1, "shear": 0.1}
     return parse_recipe({"model": {"input": list(shape), "layers": layers}, "augment": augment}, "test", changes)
@@ -91,25 +97,29 @@ def native(recipe: Recipe, threads: int = 2) -> NativeEngine:
     return NativeEngine(recipe, *images_for(recipe), weights_for(recipe), threads)
 
 
-def batches(recipe: Recipe, steps: int, size: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, int]]:
+def batches(recipe: Recipe, steps: int, size: int, first: int = 0) -> Iterator[tuple[Batch, int]]:
     for step in range(first, first + steps):
         generator = torch.Generator().manual_seed(step)
         indices = torch.randint(0, COUNT, (size,), generator=generator)
-        yield indices, draw_transforms(recipe.augment, size, generator), step
+        yield changed(recipe, indices, generator), step
+
+
+def changed(recipe: Recipe, indices: Tensor, generator: torch.Generator) -> Batch:
+    model = recipe.model
+    return draw_changes(recipe.augment, indices, model.input_shape, model.means, generator, mixed=0.7)
 
 
 def train(
     engine: NativeEngine, recipe: Recipe, steps: int, size: int = 21, *, first: int = 0, rate: float = 0.02
 ) -> None:
-    for indices, transforms, step in batches(recipe, steps, size, first):
-        engine.train_batch(indices, transforms, rate, step)
+    for batch, step in batches(recipe, steps, size, first):
+        engine.train_batch(batch, rate, step)
 
 
 def train_reference(recipe: Recipe, dtype: torch.dtype, steps: int, size: int = 21, rate: float = 0.02) -> Reference:
     reference = Reference(recipe, weights_for(recipe), dtype)
-    pixels, labels = images_for(recipe)
-    for indices, transforms, _ in batches(recipe, steps, size):
-        reference.train_batch(pixels[indices], labels[indices], transforms, rate)
+    for batch, _ in batches(recipe, steps, size):
+        reference.train_batch(Images(*images_for(recipe)), batch, rate)
     return reference
 
 
@@ -310,10 +320,10 @@ def test_the_packaged_network_tracks_torch_on_mnist(mnist: DataSet) -> None:
     generator = torch.Generator().manual_seed(1)
     for step in range(25):
         indices = torch.randint(0, len(train_images), (64,), generator=generator)
-        transforms, rate = draw_transforms(recipe.augment, 64, generator), scheduled_rate(recipe.train, step, 1000)
-        engine.train_batch(indices, transforms, rate, step)
+        batch, rate = changed(recipe, indices, generator), scheduled_rate(recipe.train, step, 1000)
+        engine.train_batch(batch, rate, step)
         for reference in (exact, rough):
-            reference.train_batch(train_images.pixels[indices], train_images.labels[indices], transforms, rate)
+            reference.train_batch(train_images, batch, rate)
         if step == 0:
             assert distance(engine.network_state(), exact.final().state(), start) < 1e-4
     theirs = distance(rough.final().state(), exact.final().state(), start)
@@ -391,10 +401,11 @@ def test_too_little_memory_is_an_error_of_one_line() -> None:
     """An exception of C++ that left the library would end the process."""
     recipe = make_recipe(SMALL, SMALL_INPUT)
     engine = native(recipe)
-    indices, transforms, _ = next(batches(recipe, 1, 21))
-    addresses = indices.data_ptr(), transforms.data_ptr()
+    batch, _ = next(batches(recipe, 1, 21))
+    addresses = {name: tensor.data_ptr() for name, tensor in batch.tensors().items()}
+    huge = TrainingBatch(**addresses, count=1 << 40)
     with pytest.raises(KilonetError) as error:
-        engine._library.kilonet_train_batch(engine._trainer, *addresses, 1 << 40, 0.1, 1.0, 0, 0)
+        engine._library.kilonet_train_batch(engine._trainer, ctypes.byref(huge), 0.1, 1.0, 0, 0)
     refusal(error, "no memory", "--batch-size")
     train(engine, recipe, 1)
     assert math.isfinite(engine.take_totals().loss)
@@ -448,7 +459,7 @@ def dropout_step(seed: int, step: int) -> Tensor:
             weights[name] += 1
     engine = NativeEngine(recipe, *images_for(recipe), weights, 2)
     transforms = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).repeat(48, 1, 1)
-    engine.train_batch(torch.zeros(48, dtype=torch.int64), transforms, 1.0, step)
+    engine.train_batch(Batch(torch.zeros(48, dtype=torch.int64), transforms), 1.0, step)
     # Both logits are zero, so each image adds -(+) 0.5 / 48 times what dropout let through.
     return engine.network_state()["layers.1.convolution.weight"][0].abs().flatten() * 2
 
@@ -465,6 +476,15 @@ def test_dropout_drops_its_share_and_scales_the_rest() -> None:
     assert not torch.equal(kept, dropout_step(0, 1))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [*({name: value} for name, value in ALL_CHANGES.items()), ALL_CHANGES | {"class_weights": (1, 2, 0.5, 3, 1)}],
+    ids="-".join,
+)
+def test_changed_images_give_the_gradients_of_torch(changes: dict[str, Any]) -> None:
+    check_gradients(make_recipe(SMALL, (3, 13, 12), label_smoothing=0.1, **changes))
+
+
 @pytest.mark.parametrize("instructions", ["avx2", "generic"])
 def test_other_instruction_sets(instructions: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if instructions == "avx2" and not torch.cpu.get_capabilities().get("avx2", False):
@@ -477,9 +497,17 @@ def test_bad_arguments_are_refused() -> None:
     recipe = make_recipe(SMALL, SMALL_INPUT)
     engine = native(recipe)
     with pytest.raises(KilonetError, match="indices"):
-        engine.train_batch(torch.tensor([COUNT]), torch.zeros(1, 2, 3), 0.1, 0)
+        engine.train_batch(Batch(torch.tensor([COUNT]), torch.zeros(1, 2, 3)), 0.1, 0)
     with pytest.raises(KilonetError, match="transforms"):
-        engine.train_batch(torch.tensor([0]), torch.zeros(2, 2, 3), 0.1, 0)
+        engine.train_batch(Batch(torch.tensor([0]), torch.zeros(2, 2, 3)), 0.1, 0)
+    with pytest.raises(KilonetError, match=r"cutouts are int64 \(1, 4\), not int32"):
+        engine.train_batch(Batch(torch.tensor([0]), torch.zeros(1, 2, 3), cutouts=torch.zeros(1, 4).long()), 0.1, 0)
+    levels = {"noise_levels": torch.zeros(1)}
+    with pytest.raises(KilonetError, match="levels, starts and values"):
+        engine.train_batch(Batch(torch.tensor([0]), torch.zeros(1, 2, 3), **levels), 0.1, 0)
+    values = {"noise_starts": torch.tensor([NOISE_STARTS]), "noise_values": torch.zeros(NOISE_STARTS + 2 * 13 * 12)}
+    with pytest.raises(KilonetError, match="noise_starts must lie"):
+        engine.train_batch(Batch(torch.tensor([0]), torch.zeros(1, 2, 3), **levels, **values), 0.1, 0)
     with pytest.raises(KilonetError, match="images must be uint8"):
         engine.logits(torch.zeros(1, 2, 3, 3, dtype=torch.uint8))
     pixels, labels = images_for(recipe)

@@ -11,6 +11,7 @@ from test_native import (
     SMALL,
     SMALL_INPUT,
     batches,
+    changed,
     distance,
     images_for,
     make_recipe,
@@ -21,8 +22,8 @@ from test_native import (
 from torch import Tensor
 
 from helpers import same_tensors, tiny_recipe
-from kilonet.data.augment import draw_transforms
-from kilonet.data.datasets import DataSet
+from kilonet.data.augment import Batch
+from kilonet.data.datasets import DataSet, Images
 from kilonet.engines.native import NativeEngine
 from kilonet.engines.native.codegen import value_ranges
 from kilonet.engines.torch_engine import TorchEngine
@@ -59,9 +60,8 @@ def engine(recipe: Recipe, teachers: list[Model], threads: int = 2) -> NativeEng
 
 def one_step(recipe: Recipe, dtype: torch.dtype, teachers: list[Model], size: int, rate: float) -> Reference:
     reference = Reference(recipe, weights_for(recipe), dtype, [one.network for one in teachers])
-    pixels, labels = images_for(recipe)
-    for indices, transforms, _ in batches(recipe, 1, size):
-        reference.train_batch(pixels[indices], labels[indices], transforms, rate)
+    for batch, _ in batches(recipe, 1, size):
+        reference.train_batch(Images(*images_for(recipe)), batch, rate)
     return reference
 
 
@@ -112,7 +112,7 @@ def targets(model: Model, pixels: Tensor, precision: str) -> Tensor:
     for image, feature in enumerate(features):
         labels = torch.zeros(len(pixels), dtype=torch.int64)
         student = NativeEngine(recipe, pixels, labels, blank, 1, teachers=[model])
-        student.train_batch(torch.tensor([image]), torch.eye(2, 3)[None], 1.0, 0)
+        student.train_batch(Batch(torch.tensor([image]), torch.eye(2, 3)[None]), 1.0, 0)
         moved = student.network_state()["layers.1.convolution.weight"][:, 0].flatten()
         found.append(1 / classes + moved / feature)
     return torch.stack(found)
@@ -173,10 +173,10 @@ def test_both_engines_learn_the_same_from_a_teacher(
     generator = torch.Generator().manual_seed(0)
     for step in range(20):
         indices = torch.randint(0, len(images), (64,), generator=generator)
-        transforms, rate = draw_transforms(recipe.augment, 64, generator), scheduled_rate(recipe.train, step, 1000)
+        batch, rate = changed(recipe, indices, generator), scheduled_rate(recipe.train, step, 1000)
         for one in (native, in_torch):
-            one.train_batch(indices, transforms, rate, step)
-        exact.train_batch(images.pixels[indices], images.labels[indices], transforms, rate)
+            one.train_batch(batch, rate, step)
+        exact.train_batch(images, batch, rate)
     trained = {name.removeprefix("network."): tensor for name, tensor in in_torch.state().items() if "network." in name}
     theirs = distance(trained, exact.network.state(), start)
     assert distance(native_weights(native, recipe), exact.network.state(), start) < max(3 * theirs, 1e-4)

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers import same_tensors, some_pixels, tiny_recipe
-from kilonet.data.augment import apply_transforms, draw_transforms
+from kilonet.data.augment import Batch, apply_changes, draw_changes
 from kilonet.data.datasets import Images
 from kilonet.engines import torch_engine
 from kilonet.engines.torch_engine import TorchEngine, distillation_loss
@@ -30,13 +30,15 @@ def engine_of(recipe: Recipe) -> TorchEngine:
     return TorchEngine(recipe, IMAGES, initial_network(recipe.model, recipe.run.seed))
 
 
-def batches(recipe: Recipe, steps: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor, float, int]]:
-    """Yield batches of three sizes, with transforms, a changing learning rate and the number of the step."""
+def batches(recipe: Recipe, steps: int, first: int = 0) -> Iterator[tuple[Batch, float, int]]:
+    """Yield batches of three sizes, with random changes, a changing learning rate and the number of the step."""
     for step in range(first, first + steps):
         generator = torch.Generator().manual_seed(step)
         count = [64, 33, 7][step % 3]
         indices = torch.randint(0, 200, (count,), generator=generator)
-        yield indices, draw_transforms(recipe.augment, count, generator), 0.05 / (1 + step), step
+        model = recipe.model
+        batch = draw_changes(recipe.augment, indices, model.input_shape, model.means, generator, mixed=0.7)
+        yield batch, 0.05 / (1 + step), step
 
 
 def train(engine: TorchEngine, recipe: Recipe, steps: int, first: int = 0) -> TorchEngine:
@@ -57,17 +59,17 @@ def plain_loop(
     )
     average = AveragedModel(network, avg_fn=averaging(recipe.train.ema), use_buffers=True)
     total, correct = 0.0, 0
-    for indices, transforms, rate, _ in batches(recipe, steps):
+    for batch, rate, _ in batches(recipe, steps):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        logits = network(apply_transforms(IMAGES.pixels[indices], transforms))
-        labels = IMAGES.labels[indices]
+        logits = network(apply_changes(IMAGES.pixels[batch.indices], batch, recipe.model.means))
+        labels = IMAGES.labels[batch.indices]
         loss = functional.cross_entropy(logits, labels, label_smoothing=recipe.train.label_smoothing)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         average.update_parameters(network)
-        total += loss.item() * len(indices)
+        total += loss.item() * len(batch)
         correct += int((logits.argmax(1) == labels).sum())
     return network, average, total, correct
 
@@ -186,7 +188,7 @@ def test_dropout_is_drawn_from_seed_and_step_alone() -> None:
         engine = TorchEngine(changed, IMAGES, initial_network(recipe.model, 0))
         # Without an average, whose first step is like no other, only dropout can tell the steps apart.
         torch.manual_seed(noise)
-        engine.train_batch(*batch[:3], step)
+        engine.train_batch(*batch[:2], step)
         weights.append({name: tensor for name, tensor in engine.state().items() if name.startswith("network.")})
     assert same_tensors(weights[0], weights[1])
     assert not same_tensors(weights[0], weights[2])
@@ -205,7 +207,7 @@ def test_training_leaves_the_callers_random_numbers_alone(dropout: float) -> Non
 def test_a_single_image_is_a_batch() -> None:
     recipe = tiny_recipe()
     engine = engine_of(recipe)
-    engine.train_batch(torch.tensor([3]), draw_transforms(recipe.augment, 1, torch.Generator()), 0.1, 0)
+    engine.train_batch(Batch(torch.tensor([3]), torch.eye(2, 3)[None]), 0.1, 0)
     assert engine.take_totals().images == 1
     assert all(torch.isfinite(tensor).all() for tensor in engine.state().values())
 
@@ -227,8 +229,8 @@ def test_steps_with_teachers_match_the_reference() -> None:
     start = {name: tensor.clone() for name, tensor in initial_network(recipe.model, recipe.run.seed).state().items()}
     reference = Reference(recipe, start, torch.float32, [model.network for model in models])
     engine = train(TorchEngine(recipe, IMAGES, initial_network(recipe.model, recipe.run.seed), models), recipe, 6)
-    for indices, transforms, rate, _ in batches(recipe, 6):
-        reference.train_batch(IMAGES.pixels[indices], IMAGES.labels[indices], transforms, rate)
+    for batch, rate, _ in batches(recipe, 6):
+        reference.train_batch(IMAGES, batch, rate)
     assert_close(engine.network_state(), reference.network.state())
     assert engine.take_totals().loss == pytest.approx(reference.loss, rel=1e-4)
 
@@ -257,22 +259,22 @@ def test_a_captured_step_takes_nothing_from_the_host(changes: dict[str, Any]) ->
     recipe = tiny_recipe(**changes)
     teachers = [Model(recipe.model, initial_network(recipe.model, 1).state())] if "weight" in changes else []
     engine = TorchEngine(recipe, IMAGES, initial_network(recipe.model, 0), teachers)
-    indices, transforms, _, _ = next(batches(recipe, 1))
-    engine._step(indices, transforms)
+    batch, _, _ = next(batches(recipe, 1))
+    engine._step(batch)
     with NothingFromTheHost():  # type: ignore[no-untyped-call]
-        engine._step(indices, transforms)
+        engine._step(batch)
 
 
 class RunOnTheHost:
     """Stands in for `CapturedStep`: runs the step as often as recording does, and then at every call."""
 
-    def __init__(self, step: Callable[[Tensor, Tensor], None], example: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, step: Callable[[Batch], None], example: Batch) -> None:
         self._step = step
         for _ in range(4):
-            step(*example)
+            step(example)
 
-    def __call__(self, first: Tensor, second: Tensor) -> None:
-        self._step(first, second)
+    def __call__(self, batch: Batch) -> None:
+        self._step(batch)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -284,10 +286,10 @@ def test_recording_a_step_changes_nothing(optimizer: str, monkeypatch: pytest.Mo
     with torch.random.fork_rng():
         for step, call in ((plain._step, plain), (captured._replay, captured)):
             torch.manual_seed(3)
-            for indices, transforms, rate, number in batches(recipe, 2, 1):
+            for batch, rate, number in batches(recipe, 2, 1):
                 call._learning_rate.fill_(rate)
                 call._average_share.fill_(1 / (1 + number))
-                step(indices, transforms)
+                step(batch)
     assert same_tensors(plain.state(), captured.state())
     assert plain.take_totals() == captured.take_totals()
 

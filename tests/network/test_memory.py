@@ -97,7 +97,7 @@ images = Images(torch.zeros(count, 1, 28, 28, dtype=torch.uint8), torch.zeros(co
 def train(part):
     engine = make_engine(recipe, part, initial_network(recipe.model, 0))
     for step in range(2):
-        engine.train_batch(*draw_epoch(recipe, len(part), 0, "cpu"), 0.01, step)
+        engine.train_batch(draw_epoch(recipe, part.labels, 0, "cpu"), 0.01, step)
     engine.take_totals()
     return peak()
 few = train(images.select(torch.arange(32), "few"))

@@ -3,8 +3,8 @@
 The changes are, in this order:
 
 1. An affine transform maps a position in the augmented image to the position in the original that is shown there.
-   Positions are (x, y) in pixels from the image's centre; x grows to the right, y downwards; pixel centres of a 28-pixel
-   row lie at -13.5, -12.5, ... 13.5. A transform is the 2x3 matrix [A | t]: source = A @ position + t, with
+   Positions are (x, y) in pixels from the image's centre; x grows to the right, y downwards; pixel centres of a
+   28-pixel row lie at -13.5, -12.5, ... 13.5. A transform is the 2x3 matrix [A | t]: source = A @ position + t, with
 
        A = rotation(angle) @ [[1, shear], [0, 1]] / scale.
 
@@ -12,14 +12,14 @@ The changes are, in this order:
    bilinear interpolation; outside it is zero, or its nearest pixel.
 2. Blur: pixel + share * (blurred - pixel), blurred by [1, 2, 1] / 4 along rows and columns, the border repeated.
 3. Colour: an affine map of a pixel's channels. Saturation s: g + (1 + s) * (pixel - g), with the grey value g of
-   ITU-R BT.601; then white balance w: (1 + w) * channel; contrast c: m + (1 + c) * (channel - m), with the mean m of the
-   training pixels; and brightness b: channel + 255 * b.
+   ITU-R BT.601; then white balance w: (1 + w) * channel; contrast c: m + (1 + c) * (channel - m), with the mean m of
+   the training pixels; and brightness b: channel + 255 * b.
 4. Noise: pixel + level * (a value of the standard normal distribution). Pixels that steps 3 or 4 changed are
    clamped to 0 to 255.
 5. Cutout: a square becomes the mean of the training pixels. Source: T. DeVries and G. Taylor, "Improved regularization
    of convolutional neural networks with cutout", 2017.
-6. Mixup: share * image + (1 - share) * (the next image of the batch, changed by its own steps 1 to 5). The loss is mixed
-   with the same share. Source: H. Zhang et al., "mixup: beyond empirical risk minimization", 2018.
+6. Mixup: share * image + (1 - share) * (the next image of the batch, changed by its own steps 1 to 5). The loss is
+   mixed with the same share. Source: H. Zhang et al., "mixup: beyond empirical risk minimization", 2018.
 """
 
 import functools

@@ -152,10 +152,8 @@ class NativeEngine:
         }
         for name, tensor in tensors.items():
             if (tensor.dtype, tuple(tensor.shape)) != expected[name]:
-                dtype, wanted = expected[name]
-                raise KilonetError(
-                    f"{name} are {array_type(tensor)} {tuple(tensor.shape)}, not {str(dtype).removeprefix('torch.')} {wanted}"
-                )
+                dtype, wanted = str(expected[name][0]).removeprefix("torch."), expected[name][1]
+                raise KilonetError(f"{name} are {array_type(tensor)} {tuple(tensor.shape)}, not {dtype} {wanted}")
         for name, end in (("indices", len(self._pixels)), ("noise_starts", NOISE_STARTS)):
             if name in tensors and not 0 <= int(tensors[name].min()) <= int(tensors[name].max()) < end:
                 raise KilonetError(f"{name} must lie from 0 to {end - 1}")
