@@ -67,6 +67,7 @@ TRAINS = st.fixed_dictionaries(
         "warmup": proper(exclude_max=True),
         "label_smoothing": proper(exclude_max=True),
         "class_weights": st.just("balanced"),
+        "sampling": st.just("shuffled"),
         "ema": proper(exclude_max=True),
     },
 )
@@ -79,6 +80,16 @@ AUGMENTS = st.fixed_dictionaries(
         "shear": proper(),
         "flip": st.booleans(),
         "flip_vertical": st.booleans(),
+        "crop": st.integers(0, 64),
+        "outside": st.sampled_from(["zeros", "edge"]),
+        "brightness": proper(),
+        "contrast": proper(exclude_max=True),
+        "white_balance": proper(exclude_max=True),
+        "blur": proper(),
+        "noise": proper(),
+        "cutout": st.integers(0, 128),
+        "mixup": proper(10),
+        "mixup_until": proper(exclude_min=True),
     },
 )
 DISTILLS = st.fixed_dictionaries(
@@ -216,6 +227,8 @@ def test_a_recipe_is_frozen() -> None:
         (MODEL + "mean = nan\n", ["model.mean = nan"]),
         (MODEL + "[train]\nclass_weights = [1, 2]\n", ["class_weights has 2 numbers", "10 classes"]),
         (MODEL + '[train]\nclass_weights = "fair"\n', ["give 'balanced', 'none' or a number for each class"]),
+        (MODEL + '[train]\nclass_weights = "balanced"\nsampling = "balanced"\n', ["both 'balanced'", "choose one"]),
+        (MODEL + "[augment]\nsaturation = 0.2\n", ["saturation", "channels are 1"]),
         *(
             (MODEL + f"[{section}]\n{key} = {value}\n", [f"{section}.{key}" if key != "class_weights" else key])
             for section, key, values in (
@@ -235,6 +248,17 @@ def test_a_recipe_is_frozen() -> None:
                 ("augment", "scale", ("1", "-0.1")),
                 ("augment", "shear", ("1.1", "-0.1")),
                 ("augment", "flip", ("1", '"yes"')),
+                ("augment", "crop", ("1.5", "-1", "65")),
+                ("augment", "outside", ('"reflect"', "0")),
+                ("augment", "brightness", ("1.1", "-0.1", "nan")),
+                ("augment", "contrast", ("1", "-0.1")),
+                ("augment", "white_balance", ("1", "-0.1")),
+                ("augment", "blur", ("1.1", "-0.1")),
+                ("augment", "noise", ("1.1", "-0.1")),
+                ("augment", "cutout", ("0.5", "129")),
+                ("augment", "mixup", ("-0.1", "11", "inf")),
+                ("augment", "mixup_until", ("0", "1.1")),
+                ("train", "sampling", ('"fair"', "1")),
                 ("distill", "teacher", ("5", "[5]", "{}", "true")),
                 ("distill", "teachers", ("0", "101", "1.5")),
                 ("distill", "temperature", ("0.09", "-1", "101", "nan", "inf", '"warm"')),

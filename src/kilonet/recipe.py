@@ -148,7 +148,7 @@ class Recipe(Schema):
     def _saturation_has_colours(self) -> "Recipe":
         channels = self.model.input_shape[0]
         if self.augment.saturation and channels != 3:
-            raise KilonetError(f"saturation changes red, green and blue, but the input has {channels} channels")
+            raise KilonetError(f"saturation changes red, green and blue, but the input's channels are {channels}")
         return self
 
     def to_toml(self) -> str:

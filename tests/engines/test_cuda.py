@@ -32,6 +32,7 @@ CASES: list[dict[str, Any]] = [
     {"optimizer": "adamw", "weight_decay": 0.05},
     {"ema": 0.0, "momentum": 0.0, "label_smoothing": 0.1},
     {"precision": "bfloat16"},
+    {"outside": "edge", "contrast": 0.3, "blur": 0.8, "noise": 0.1, "cutout": 4, "mixup": 0.6},
 ]
 WIDE = ("conv 8", "conv 8 5x5 same depthwise residual", "pointwise 16", "maxpool 2", "conv 16 depthwise", "gap")
 NETWORKS = [

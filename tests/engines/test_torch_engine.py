@@ -250,10 +250,30 @@ class NothingFromTheHost(TorchDispatchMode):
         return func(*args, **given)
 
 
+ALL_CHANGES: dict[str, Any] = {
+    "flip": True, "crop": 2, "outside": "edge", "brightness": 0.2, "contrast": 0.3, "white_balance": 0.2, "blur": 0.8,
+    "noise": 0.1, "cutout": 4, "mixup": 0.6, "class_weights": tuple(range(1, 11)), "label_smoothing": 0.1,
+}  # fmt: skip
+
+
+def test_steps_with_all_changes_match_the_reference() -> None:
+    recipe = tiny_recipe(**PLAIN, **ALL_CHANGES)
+    start = {name: tensor.clone() for name, tensor in initial_network(recipe.model, recipe.run.seed).state().items()}
+    exact, rough = (Reference(recipe, start, dtype) for dtype in (torch.float64, torch.float32))
+    engine = train(engine_of(recipe), recipe, 3)
+    for batch, rate, _ in batches(recipe, 3):
+        for reference in (exact, rough):
+            reference.train_batch(IMAGES, batch, rate)
+    assert_close(engine.network_state(), rough.network.state())
+    assert engine.take_totals().loss == pytest.approx(exact.loss, rel=1e-4)
+    for name, tensor in exact.network.state().items():
+        torch.testing.assert_close(engine.network_state()[name].double(), tensor.double(), atol=1e-3, rtol=1e-2)
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"optimizer": "adamw"}, {"precision": "bfloat16"}, {"weight": 0.5}, {"dropout": 0.0, "ema": 0.0}],
-    ids=str,
+    [{}, {"optimizer": "adamw"}, {"precision": "bfloat16"}, {"weight": 0.5}, {"dropout": 0.0, "ema": 0.0}, ALL_CHANGES],
+    ids="-".join,
 )
 def test_a_captured_step_takes_nothing_from_the_host(changes: dict[str, Any]) -> None:
     recipe = tiny_recipe(**changes)

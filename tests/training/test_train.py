@@ -289,16 +289,41 @@ def test_a_weighted_loss_is_judged_over_as_many_images_as_decide_it() -> None:
         train._check_training_loss([2.4] * 52, recipe, labels)
 
 
-def test_a_class_without_training_images_cannot_be_balanced(small: DataSet, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("key", "flag"), [("class_weights", "--class-weights"), ("sampling", "--sampling")])
+def test_a_class_without_training_images_cannot_be_balanced(
+    small: DataSet, tmp_path: Path, key: str, flag: str
+) -> None:
     kept = (small.train.labels != 3).nonzero().flatten()
     with pytest.raises(KilonetError) as error:
         fit(
-            tiny_recipe(class_weights="balanced"),
+            tiny_recipe(**{key: "balanced"}),
             DataSet(small.train.select(kept, "Train"), small.test),
             tmp_path / "run",
         )
-    refusal(error, "class 3 has no training images", "--class-weights")
+    refusal(error, "class 3 has no training images", flag)
     assert not (tmp_path / "run").exists()
+
+
+def test_balanced_sampling_takes_of_every_class_as_many_and_of_each_its_images_in_turn() -> None:
+    recipe = tiny_recipe(layers=("gap", "pointwise 3"), sampling="balanced")
+    labels = torch.tensor([0] * 100 + [1] * 20 + [2] * 5)
+    first, second = (train.draw_epoch(recipe, labels, epoch, "cpu").indices for epoch in (0, 1))
+    assert len(first) == 125
+    assert not torch.equal(first, second)
+    assert torch.bincount(labels[first]).tolist() in ([42, 42, 41], [42, 41, 42], [41, 42, 42])
+    times = torch.bincount(first, minlength=125)
+    assert times[:100].max() == 1
+    assert set(times[100:120].tolist()) == {2, 3}
+    assert set(times[120:].tolist()) <= {8, 9}
+    # Not sorted by class.
+    assert labels[first][:40].unique().tolist() == [0, 1, 2]
+
+
+def test_ever_fewer_images_are_mixed() -> None:
+    recipe = tiny_recipe(epochs=10, mixup=0.4, mixup_until=0.5)
+    epochs = [train.draw_epoch(recipe, torch.zeros(2000, dtype=torch.int64), epoch, "cpu") for epoch in range(10)]
+    mixed = [float((epoch.tensors()["shares"] < 1).float().mean()) for epoch in epochs]
+    assert mixed == pytest.approx([1, 0.8, 0.6, 0.4, 0.2, 0, 0, 0, 0, 0], abs=0.04)
 
 
 def test_a_checkpoint_of_before_a_key_was_added_goes_on(small: DataSet) -> None:

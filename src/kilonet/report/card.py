@@ -146,14 +146,24 @@ def _data(subject: Subject) -> str:
     if subject.record is None:
         return f"Scored on the test images of {name}. Its file does not record its training images."
     recipe = subject.record.result.recipe
-    changed = {key: value for key, value in recipe.augment.model_dump().items() if value}
-    augmentation = ", ".join(f"{key} up to {value:g}" for key, value in changed.items()) or "none"
+    changed = recipe.augment.model_dump(exclude_defaults=True)
+    augmentation = ", ".join(_change(key, value) for key, value in changed.items()) or "none"
     held = " but for the sixth that it was scored on" if recipe.run.holdout else ""
     credit = f" {_MNIST_CREDIT}" if identifier == _DATA["mnist"][0] else ""
     return (
         f"Trained on the training images of {name}{held}, scored on images that it never saw. "
         f"Augmentation: {augmentation}.{credit}"
     )
+
+
+def _change(key: str, value: float | str | bool) -> str:
+    """Return a random change of the training images in words."""
+    words = key.replace("_", " ")
+    if isinstance(value, bool):
+        return words
+    if isinstance(value, str):
+        return f"{words} {value}"
+    return f"{words} {value:g}" if key.startswith("mixup") or key == "cutout" else f"{words} up to {value:g}"
 
 
 def _statistics(subject: Subject) -> dict[str, Any] | None:

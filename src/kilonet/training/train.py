@@ -366,14 +366,15 @@ def _balanced_order(labels: Tensor, classes: int, generator: torch.Generator) ->
 
     Within a class, no image comes once more before all others have come as often.
     """
-    share = math.ceil(len(labels) / classes)
+    shares = torch.full((classes,), len(labels) // classes)
+    shares[torch.randperm(classes, generator=generator)[: len(labels) % classes]] += 1
     chosen: list[Tensor] = []
-    for label in range(classes):
+    for label, share in enumerate(shares.tolist()):
         own = (labels == label).nonzero().flatten()
         rounds = [own[torch.randperm(len(own), generator=generator)] for _ in range(math.ceil(share / len(own)))]
-        chosen.append(torch.cat(rounds)[:share])
+        chosen += [torch.cat(rounds)[:share]] if share else []
     order = torch.cat(chosen)
-    return order[torch.randperm(len(order), generator=generator)[: len(labels)]]
+    return order[torch.randperm(len(order), generator=generator)]
 
 
 def scheduled_rate(train: TrainSection, step: int, steps: int) -> float:
