@@ -164,3 +164,50 @@ def test_seeds_and_a_changed_network_work_without_a_recipe(folder: Path, capsys:
 def test_data_that_do_not_exist_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     command(capsys, "init", "nothing").refused("no data 'nothing'")
     command(capsys, "train", "--data", "nothing").refused("no data 'nothing'")
+
+
+LIKE = """
+[model]
+layers = ["conv 6 same", "maxpool 2", "conv 9", "gap", "pointwise 10"]
+[train]
+epochs = 7
+batch_size = 128
+learning_rate = 0.3
+class_weights = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+[augment]
+flip = true
+crop = 2
+brightness = 0.1
+"""
+
+
+def test_a_recipe_like_another_has_its_layers_and_training_for_other_images(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("ten.toml").write_text(LIKE, encoding="utf-8")
+    answer = command(capsys, "init", folder, "--like", "ten.toml", "--out", "mine.toml")
+    assert answer.status == 0, answer.err
+    recipe = load_recipe("mine.toml")
+    assert recipe.model.layers == ("conv 6 same", "maxpool 2", "conv 9", "gap", "pointwise 2")
+    assert recipe.model.input == (3, 12, 16)
+    assert recipe.train.epochs == 7
+    assert recipe.train.class_weights is None
+    # 40 images: an epoch of the recipe's batches would be one step.
+    assert recipe.train.batch_size == 8
+    assert recipe.train.learning_rate < 0.1
+    # Left and right are classes.
+    assert (recipe.augment.crop, recipe.augment.brightness, recipe.augment.flip) == (2, 0.1, False)
+    text = Path("mine.toml").read_text(encoding="utf-8")
+    assert "# those of ten: " in text
+    assert "# as in ten, in smaller batches" in text
+
+
+def test_a_recipe_that_these_images_cannot_have_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("ten.toml").write_text(LIKE, encoding="utf-8")
+    Path("odd.toml").write_text(LIKE.replace('"gap", "pointwise 10"', '"conv 10", "gap"'), encoding="utf-8")
+    init = ("init", folder, "--out", "mine.toml", "--like")
+    command(capsys, *init, "odd.toml").refused("odd ends in 'gap'", "pointwise CLASSES")
+    command(capsys, *init, "nosuch").refused("no recipe 'nosuch'")
+    command(capsys, *init, "ten.toml", "--max-parameters", "100").refused("over --max-parameters 100")
+    command(capsys, *init, "best", "--size", "8x8").refused("best does not take images of 8x8", "--size")
+    assert not Path("mine.toml").exists()

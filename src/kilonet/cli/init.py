@@ -37,6 +37,11 @@ def add_flags(parser: Parser) -> None:
         help="the size of the network's input, such as 32x32 (default: the images' own if small, or about 32)",
     )
     parser.add_argument(
+        "--like",
+        metavar="RECIPE",
+        help="take the layers and the training of this recipe, such as photo-32k, for these images and their classes",
+    )
+    parser.add_argument(
         "--label-pattern",
         metavar="TEXT",
         help="a regular expression whose group is the label in the name of an image file",
@@ -69,6 +74,7 @@ def run(flags: argparse.Namespace) -> int:
         flags.out if flags.out is not None else Path(f"{data_name(flags.data)}.toml"),
         Limits(flags.max_parameters, flags.max_ram, flags.size),
         label_pattern=flags.label_pattern,
+        like=flags.like,
         sheet=flags.show,
         overwrite=flags.overwrite,
     )

@@ -14,9 +14,11 @@ from typing import Any
 from kilonet.data.inspection.inspection import UNBALANCED, Inspection, Kind, inspect
 from kilonet.data.inspection.survey import Survey, survey
 from kilonet.data.preprocessing import Preprocessing, Resize
+from kilonet.network.cost import network_cost
 from kilonet.network.family import Member, largest_member, smallest_members
 from kilonet.network.operations import Shape
-from kilonet.recipe import Recipe, parse_recipe
+from kilonet.network.section import ModelSection
+from kilonet.recipe import Recipe, load_recipe, parse_recipe, recipe_name
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable
 
@@ -46,6 +48,8 @@ _MOST_EPOCHS = 200
 _EMA_SHARE = 0.035
 """Share of all steps over which the weights are averaged; `best` averages over about 500 of 14,000."""
 _CALIBRATION_SHARE, _FEW_IMAGES = 0.1, 500
+_LEAST_STEPS = 20
+"""Of an epoch; for fewer, batches are made smaller."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,10 @@ class NetworkChoice:
     """The budget of RAM, bytes."""
     reasons: Mapping[str, str]
     """Why each key of the recipe has its value."""
+    recipe: Recipe | None = None
+    """The recipe whose layers it has, if one was named; its training is taken too."""
+    name: str = ""
+    """The name of that recipe."""
 
 
 @dataclass(frozen=True)
@@ -108,23 +116,30 @@ class Proposal:
         return "\n".join([*lines, *(f"note: {line.strip()}" for line in found.warnings())])
 
 
-def propose(source: str, limits: Limits = Limits(), changes: Mapping[str, Any] | None = None) -> Proposal:
+def propose(
+    source: str, limits: Limits = Limits(), changes: Mapping[str, Any] | None = None, *, like: str | None = None
+) -> Proposal:
     """Inspect data and propose a recipe for them.
 
     Args:
         source: the data, as `kilonet.data.datasets.load_data` takes them.
         limits: what the recipe must keep to.
         changes: keys of the recipe to change, each by its name alone.
+        like: a recipe whose layers and training are taken, with another input and other classes.
 
     Raises:
         KilonetError: the data cannot be read, have too many or too few classes, or no network fits the budgets; or a
             change is not a key or out of its range.
     """
+    model_of = None if like is None else load_recipe(like)
     changes = dict(changes or {})
     changes.pop("data", None)
     limits = _limits(limits, changes)
     found = survey(source, changes.get("label_pattern"))
-    choice = choose_network(found, limits, changes.get("resize"))
+    if model_of is None or like is None:
+        choice = choose_network(found, limits, changes.get("resize"))
+    else:
+        choice = network_like(model_of, recipe_name(like), found, limits, changes.get("resize"))
     return propose_recipe(inspect(found, choice.preprocessing), choice, changes)
 
 
@@ -153,11 +168,7 @@ def choose_network(found: Survey, limits: Limits, resize: Resize | None = None) 
     Raises:
         KilonetError: there are too few or too many classes, or no network fits; the message has the least that does.
     """
-    classes = len(found.classes)
-    if not 2 <= classes <= MAXIMUM_CLASSES:
-        raise KilonetError(
-            f"{found.source}: a recipe is proposed for 2 to {MAXIMUM_CLASSES:,} classes, not {classes:,}"
-        )
+    classes = _checked_classes(found)
     channels = limits.channels or found.channels
     parameters, why_parameters = _parameter_budget(classes, limits.parameters)
     ram, why_ram = _ram_budget(classes, limits.ram)
@@ -196,6 +207,75 @@ def choose_network(found: Survey, limits: Limits, resize: Resize | None = None) 
             "resize": why_resize,
         },
     )
+
+
+def network_like(
+    recipe: Recipe, name: str, found: Survey, limits: Limits, resize: Resize | None = None
+) -> NetworkChoice:
+    """Return the network of a recipe for other images: with their channels, their size and their number of classes.
+
+    Args:
+        recipe: the recipe.
+        name: its name, for reasons and messages.
+        found: the sizes and classes of the images.
+        limits: what the network must keep to.
+        resize: how pictures become the input; None to choose by their shapes.
+
+    Raises:
+        KilonetError: there are too few or too many classes, the recipe does not end in a `pointwise` layer, the images
+            are too small for its layers, or the network is over a budget.
+    """
+    classes = _checked_classes(found)
+    entries = recipe.model.layers
+    if not entries[-1].startswith("pointwise "):
+        raise KilonetError(
+            f"{name} ends in '{entries[-1]}', not in 'pointwise CLASSES': it cannot be given other classes"
+        )
+    size, why_size = (limits.size, "as asked for") if limits.size else _wanted_size(found)
+    shape = limits.channels or found.channels, size[1], size[0]
+    layers = (*entries[:-1], f"pointwise {classes}")
+    try:
+        cost = network_cost(ModelSection(input=shape, layers=layers))
+    except KilonetError as error:
+        raise KilonetError(f"{name} does not take images of {size[0]}x{size[1]}: {error}; see --size") from None
+    for budget, taken, flag in (
+        (limits.parameters, cost.parameters, "--max-parameters"),
+        (limits.ram, cost.c_ram_bytes, "--max-ram"),
+    ):
+        if budget is not None and taken > budget:
+            raise KilonetError(
+                f"{name} for {classes:,} classes of {size[0]}x{size[1]} images is over {flag} {budget}: {taken:,}"
+            )
+    chosen, why_resize = _chosen_resize(found, size)
+    return NetworkChoice(
+        Preprocessing(shape, resize or chosen),
+        Member(layers, cost.parameters, cost.macs, cost.c_ram_bytes),
+        limits.parameters or cost.parameters,
+        cost.c_ram_bytes,
+        {
+            "input": f"channels, rows, columns: {found.colours()}; {why_size}",
+            "layers": f"those of {name}: {cost.parameters:,} parameters, {cost.macs:,} MACs; in C {cost.c_ram_bytes:,} "
+            "bytes of RAM",
+            "max_parameters": "the budget, as asked for" if limits.parameters else "what they take",
+            "resize": why_resize,
+        },
+        recipe,
+        name,
+    )
+
+
+def _checked_classes(found: Survey) -> int:
+    """Return the number of classes.
+
+    Raises:
+        KilonetError: there are too few or too many.
+    """
+    classes = len(found.classes)
+    if not 2 <= classes <= MAXIMUM_CLASSES:
+        raise KilonetError(
+            f"{found.source}: a recipe is proposed for 2 to {MAXIMUM_CLASSES:,} classes, not {classes:,}"
+        )
+    return classes
 
 
 def _parameter_budget(classes: int, given: int | None) -> tuple[int, str]:
@@ -307,12 +387,26 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
         "augment": augmentation,
         "run": {"data": inspection.source},
     }
-    reasons = {
-        **choice.reasons,
-        "mean": f"mean of each channel of {images:,} training images, 0 to 1",
-        "std": "their standard deviation",
+    training_reasons = {
         "epochs": f"{trained:,} images to train on, {steps:,} steps an epoch; a few minutes on two cores at most",
         "ema": "averages the weights over the last 3.5 % of the steps",
+    }
+    like = choice.recipe
+    if like is not None:
+        own = like.train.model_dump(mode="json", exclude_unset=True, exclude={"class_weights", "sampling"})
+        # Few images: smaller steps, as for any other recipe.
+        few = {"batch_size", "learning_rate", "ema"} if trained < _LEAST_STEPS * like.train.batch_size else set()
+        table["train"] |= {key: value for key, value in own.items() if key not in few}
+        training_reasons = {"epochs": f"as in {choice.name}" + (", in smaller batches" if few else "")}
+        if inspection.kind == "photos":
+            mirrored = set() if inspection.mirrored else {"flip", "flip_vertical"}
+            augmentation = like.augment.model_dump(mode="json", exclude_unset=True, exclude=mirrored) or augmentation
+            table["augment"] = augmentation
+    reasons = {
+        **choice.reasons,
+        **training_reasons,
+        "mean": f"mean of each channel of {images:,} training images, 0 to 1",
+        "std": "their standard deviation",
         next(iter(augmentation)): _why_augmented(inspection),
     }
     if inspection.label_pattern is not None:
@@ -336,7 +430,7 @@ def _about(inspection: Inspection) -> str:
 
 def _batch_size(images: int) -> int:
     """Return the images a step: 64, fewer where an epoch would have under 20 steps, and at least 8."""
-    return next((size for size in (64, 32, 16) if images >= 20 * size), 8)
+    return next((size for size in (64, 32, 16) if images >= _LEAST_STEPS * size), 8)
 
 
 def _learning_rate(batch: int) -> float:

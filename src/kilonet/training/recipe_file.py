@@ -63,6 +63,7 @@ def write_recipe(
     limits: Limits,
     *,
     label_pattern: str | None = None,
+    like: str | None = None,
     sheet: Path | None = None,
     overwrite: bool = False,
 ) -> WrittenRecipe:
@@ -73,6 +74,7 @@ def write_recipe(
         out: the TOML file to write.
         limits: what the recipe must keep to.
         label_pattern: a regular expression whose group is the label in the name of an image file.
+        like: a recipe whose layers and training are taken.
         sheet: a PNG file to write some images of each class to.
         overwrite: whether files that exist are replaced.
 
@@ -88,7 +90,7 @@ def write_recipe(
             raise KilonetError(f"{path} is a folder; name the file to write")
         if path is not None and path.exists() and not overwrite:
             raise KilonetError(f"{path} exists; name another file, or give --overwrite to replace it")
-    proposal = propose(source, limits, {} if label_pattern is None else {"label_pattern": label_pattern})
+    proposal = propose(source, limits, {} if label_pattern is None else {"label_pattern": label_pattern}, like=like)
     write_atomically(out, commented_toml(proposal).encode())
     if sheet is not None:
         preprocessing = Preprocessing.of(proposal.recipe.model)
