@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from kilonet.data.datasets import DataSet
+from kilonet.data.datasets import DataSet, Images
 from kilonet.data.listing import FASHION
 from kilonet.export.exporter import export_c, export_onnx
 from kilonet.export.quantisation import QuantisationResult
@@ -26,6 +27,7 @@ import docs  # noqa: E402
 import homework_style  # noqa: E402
 import kernel_speed  # noqa: E402
 import own_digits  # noqa: E402
+import own_images  # noqa: E402
 import reading  # noqa: E402
 import scaling  # noqa: E402
 import start_time  # noqa: E402
@@ -179,3 +181,33 @@ def test_most_clothes_are_no_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert found is not None
     assert int(found[1]) > 60
+
+
+def test_readings_lie_apart_as_on_a_dial_that_goes_round() -> None:
+    readings = own_images.readings_of([f"{number / 10}" for number in range(100)])
+    assert readings is not None
+    predicted, labels = np.array([0, 99, 50, 10]), np.array([99, 1, 53, 10])
+    np.testing.assert_allclose(own_images.distances(predicted, labels, readings), [1, 2, 3, 0], atol=1e-9)
+    # In any order of the classes, and with steps of another size.
+    halves = own_images.readings_of(["1.5", "0", "1", "0.5"])
+    assert halves is not None
+    np.testing.assert_allclose(own_images.distances(np.array([0, 0]), np.array([1, 3]), halves), [1, 2])
+    assert own_images.readings_of(["cat", "1"]) is None
+    assert own_images.readings_of(None) is None
+
+
+def test_a_score_counts_what_is_right_and_what_is_near() -> None:
+    images = Images(torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1), torch.tensor([0, 1, 2, 3, 0, 1, 2, 3]))
+
+    def by_pixel(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        one_hot: NDArray[np.float64] = np.eye(8)[pixels[:, 0, 0, 0]]
+        return one_hot
+
+    found = own_images.score(by_pixel, images, [str(number) for number in range(8)], 5)
+    assert (found.exact, found.near, found.size) == (0.5, 0.5, 5)
+    near = own_images.score(lambda pixels: np.roll(by_pixel(pixels), 1, 1), images, list("01234567"), 5)
+    assert (near.exact, near.near) == (0, 0.5)
+    assert (
+        own_images.row("a", "1", [found, near])
+        == f"| a | 1 | 5 | 25.00 ± 35.36 % | 50.00 ± 0.00 % | 2 | {(found.microseconds + near.microseconds) / 2:.0f} |"
+    )
