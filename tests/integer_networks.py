@@ -17,7 +17,7 @@ from kilonet.export.integer import (
     IntegerOperation,
     Requantisation,
 )
-from kilonet.network.operations import Convolution, MaxPooling, Shape
+from kilonet.network.operations import Convolution, GlobalAveragePooling, MaxPooling, Shape
 
 Random = np.random.Generator
 _PIXEL = 255
@@ -38,7 +38,7 @@ def integer_networks(draw: strategies.DrawFn) -> IntegerNetwork:
         last = Convolution(shape[0], draw(strategies.integers(1, 12)), kernel=shape[1])
         operations.append(_convolution(last, random, is_last=True))
     else:
-        operations.append(IntegerAveragePooling(_average(shape, random, is_last=True)))
+        operations.append(IntegerAveragePooling(GlobalAveragePooling(), _average(shape, random, is_last=True)))
     return IntegerNetwork(first, tuple(operations), draw(strategies.integers(0, 16)))
 
 
@@ -57,7 +57,7 @@ def _operation(kind: str, shape: Shape, random: Random) -> IntegerOperation:
     if kind == "maximum":
         return IntegerMaxPooling(MaxPooling(int(random.integers(1, 4))))
     if kind == "average":
-        return IntegerAveragePooling(_average(shape, random))
+        return IntegerAveragePooling(GlobalAveragePooling(), _average(shape, random))
     kernel, padding, outputs, groups = int(random.integers(1, 6)), 0, int(random.integers(1, 7)), 1
     if kind == "padded":
         padding = int(random.integers(1, 3))

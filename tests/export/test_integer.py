@@ -18,7 +18,7 @@ from kilonet.export.integer import (
     execute_operation,
     integer_logits,
 )
-from kilonet.network.operations import Convolution, MaxPooling
+from kilonet.network.operations import Convolution, GlobalAveragePooling, MaxPooling
 from kilonet.utils.errors import KilonetError
 
 Map = dict[tuple[int, int, int], int]
@@ -97,7 +97,7 @@ def everything(random: np.random.Generator) -> IntegerNetwork:
         IntegerMaxPooling(MaxPooling(2)),
         convolution(Convolution(4, 8, 2, groups=4), random),
         convolution(Convolution(8, 5, 1), random),
-        IntegerAveragePooling(requantisation(5, 500, random)),
+        IntegerAveragePooling(GlobalAveragePooling(), requantisation(5, 500, random)),
         convolution(Convolution(5, 3, 1), random),
     )
     return IntegerNetwork((2, 9, 7), operations, 0)

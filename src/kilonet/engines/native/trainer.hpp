@@ -79,7 +79,7 @@ class Trainer {
   enum class Mode { training, evaluation, teacher };
   // The scratch memory of one thread.
   struct Scratch {
-    Array<Vector> padded, pairs, channel_sums, weight_sums, tensors, teacher;
+    Array<Vector> padded, kernel, channel_sums, weight_sums, tensors, teacher;
     Array<uint8_t> frames;
   };
   // The sums over the groups of one part of the batch.
