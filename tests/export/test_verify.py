@@ -183,6 +183,14 @@ def _operation(number: int, key: str, change: Callable[[Any], Any]) -> Callable[
     return changed
 
 
+def _add(number: int, key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def added(table: dict[str, Any]) -> None:
+        assert key not in table["operations"][number], "networks without strides have the files that they always had"
+        table["operations"][number][key] = value
+
+    return added
+
+
 @pytest.mark.parametrize(
     ("damage", "word"),
     [
@@ -209,6 +217,18 @@ def _operation(number: int, key: str, change: Callable[[Any], Any]) -> Callable[
         (_operation(1, "output", lambda _: None), "output"),
         (_operation(3, "size", lambda _: 100), "nothing"),
         (_operation(0, "kind", lambda _: "sigmoid"), "kind"),
+        (_add(1, "stride", 0), "stride"),
+        (_add(1, "stride", 5), "stride"),
+        (_add(1, "stride", 2), "nothing"),
+        (lambda table: table["operations"][4].update(padding=1, skip=[0] * 10, stride=2), "residual"),
+        (_add(3, "stride", 2), "no 'stride'"),
+        (_add(1, "size", 2), "no 'size'"),
+        (lambda table: table["operations"][3].pop("size"), "lacks its size"),
+        (_add(7, "size", 0), "size"),
+        (_add(7, "size", 256), "255"),
+        (_add(7, "size", 100), "nothing"),
+        (_add(7, "size", 2), "one value a class"),
+        (_add(7, "stride", 2), "no 'stride'"),
     ],
 )
 def test_a_damaged_description_is_refused(damage: Callable[[dict[str, Any]], None], word: str, copied: Path) -> None:
