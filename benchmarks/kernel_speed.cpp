@@ -25,7 +25,7 @@ static Buffers make_buffers(const Convolution& c) {
   // The gradient of an input with a folded norm has a border, which needs room here but no values.
   const size_t results = c.channels_in * pitch_of((size_t)c.rows * (c.columns + 2 * c.kernel));
   Buffers buffers{zeros<Vector>(inputs), zeros<Vector>(outputs), zeros<Vector>(outputs), zeros<Vector>(results),
-                  zeros<Vector>(c.pair_scratch_vectors()), zeros<Vector>(c.weight_count()),
+                  zeros<Vector>(c.scratch_vectors()), zeros<Vector>(c.weight_count()),
                   zeros<Vector>(2 * (c.channels_in + c.channels_out))};
   fill(buffers.input, inputs);
   fill(buffers.gradient, outputs);

@@ -17,7 +17,15 @@ from kilonet.export.integer import (
     IntegerOperation,
     Requantisation,
 )
-from kilonet.network.operations import Convolution, MaxPooling, Shape
+from kilonet.network.operations import (
+    AveragePooling,
+    Averaging,
+    Convolution,
+    GlobalAveragePooling,
+    MaxPooling,
+    Shape,
+    averaged_places,
+)
 
 Random = np.random.Generator
 _PIXEL = 255
@@ -38,7 +46,7 @@ def integer_networks(draw: strategies.DrawFn) -> IntegerNetwork:
         last = Convolution(shape[0], draw(strategies.integers(1, 12)), kernel=shape[1])
         operations.append(_convolution(last, random, is_last=True))
     else:
-        operations.append(IntegerAveragePooling(_average(shape, random, is_last=True)))
+        operations.append(_average(GlobalAveragePooling(), shape, random, is_last=True))
     return IntegerNetwork(first, tuple(operations), draw(strategies.integers(0, 16)))
 
 
@@ -49,7 +57,10 @@ def random_pixels(network: IntegerNetwork, count: int, seed: int = 0) -> NDArray
     return pixels
 
 
-_KINDS = ("dense", "padded", "grouped", "depthwise", "residual", "depthwise residual", "maximum", "average")
+_KINDS = (
+    *("dense", "padded", "grouped", "depthwise", "residual", "depthwise residual"),
+    *("maximum", "average", "average of windows"),
+)
 
 
 def _operation(kind: str, shape: Shape, random: Random) -> IntegerOperation:
@@ -57,7 +68,9 @@ def _operation(kind: str, shape: Shape, random: Random) -> IntegerOperation:
     if kind == "maximum":
         return IntegerMaxPooling(MaxPooling(int(random.integers(1, 4))))
     if kind == "average":
-        return IntegerAveragePooling(_average(shape, random))
+        return _average(GlobalAveragePooling(), shape, random)
+    if kind == "average of windows":
+        return _average(AveragePooling(int(random.integers(1, 4))), shape, random)
     kernel, padding, outputs, groups = int(random.integers(1, 6)), 0, int(random.integers(1, 7)), 1
     if kind == "padded":
         padding = int(random.integers(1, 3))
@@ -69,7 +82,8 @@ def _operation(kind: str, shape: Shape, random: Random) -> IntegerOperation:
     if "residual" in kind:
         padding = int(random.integers(0, 3))
         kernel, outputs = 2 * padding + 1, channels
-    operation = Convolution(channels, outputs, kernel, padding, groups)
+    stride = 1 if "residual" in kind else int(random.choice([1, 1, 2, 3, 4]))
+    operation = Convolution(channels, outputs, kernel, padding, groups, stride)
     return _convolution(operation, random, residual="residual" in kind)
 
 
@@ -97,9 +111,10 @@ def _convolution(
     )
 
 
-def _average(shape: Shape, random: Random, *, is_last: bool = False) -> Requantisation:
-    largest = np.full(shape[0], _PIXEL * shape[1] * shape[2])
-    return _requantisation(largest, np.zeros(shape[0], np.int64), random, is_last=is_last)
+def _average(operation: Averaging, shape: Shape, random: Random, *, is_last: bool = False) -> IntegerAveragePooling:
+    largest = np.full(shape[0], _PIXEL * averaged_places(operation, shape))
+    output = _requantisation(largest, np.zeros(shape[0], np.int64), random, is_last=is_last)
+    return IntegerAveragePooling(operation, output)
 
 
 def _requantisation(largest: NDArray[Any], skipped: NDArray[Any], random: Random, *, is_last: bool) -> Requantisation:

@@ -23,12 +23,20 @@ _LAYERS = (
     "conv {c} 5x5 same",
     "conv {d} depthwise",
     "conv {d} same depthwise",
+    "conv {c} stride 2",
+    "conv {c} 1x1 stride 3",
+    "conv {c} 2x2 stride 4",
+    "conv {c} 5x5 same stride 2",
+    "conv {d} 2x2 stride 2 depthwise",
+    "conv {d} same stride 3 depthwise",
     "conv {i} same residual",
     "conv {i} 1x1 same residual",
     "conv {i} same depthwise residual",
     "pointwise {c}",
     "maxpool 2",
     "maxpool 3",
+    "avgpool 2",
+    "avgpool 3",
     "gap",
 )
 
@@ -50,7 +58,9 @@ def sections(draw: strategies.DrawFn) -> ModelSection:
         if draw(strategies.booleans()):
             layers, shape = _repeat_if_it_fits(draw(strategies.sampled_from(["again 1", "again 2 x2"])), layers, first)
     if shape[1:] != (1, 1):
-        layers.append(draw(strategies.sampled_from(["gap", f"maxpool {min(shape[1:])}"])))
+        layers.append(
+            draw(strategies.sampled_from(["gap", *(f"{kind} {min(shape[1:])}" for kind in ("maxpool", "avgpool"))]))
+        )
         (placed,) = place([parse_layer(layers[-1])], shape)
         shape = placed.output_shape
     layers += ["gap"] if shape[1:] != (1, 1) else []

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -19,6 +19,7 @@ from kilonet.engines import torch_engine
 from kilonet.engines.torch_engine import TorchEngine, distillation_loss
 from kilonet.models.model import Model
 from kilonet.network.module import Network, initial_network
+from kilonet.network.operations import AveragePooling, Convolution, Operation
 from kilonet.recipe import DistillSection, Recipe
 from reference import Reference, averaging
 
@@ -108,6 +109,63 @@ def test_steps_match_a_plain_loop(
     assert totals.loss == pytest.approx(total, rel=1e-4)
     assert totals.correct == correct
     assert totals.images == 2 * (64 + 33 + 7)
+
+
+STRIDED = {
+    "conv 4 stride 2": "conv 4 5x5 same stride 3",
+    "conv 6 2x2 stride 2": "conv 8 1x1 stride 2 depthwise",
+    "avgpool 2": "avgpool 3",
+}
+
+
+@pytest.mark.parametrize("layers", [tuple(STRIDED), tuple(STRIDED.values())], ids=["valid", "padded"])
+def test_a_step_of_strides_and_averages_is_that_of_windows_written_out(layers: tuple[str, ...]) -> None:
+    """In float64, with every convolution as products of windows, and every mean as one of products too."""
+    recipe = tiny_recipe(layers=(*layers, "gap", "pointwise 10"), **PLAIN)
+    engine = train(engine_of(recipe), recipe, 1)
+    network = initial_network(recipe.model, recipe.run.seed).double().train()
+    optimizer = torch.optim.SGD(
+        [
+            {"params": [weight for weight in network.parameters() if weight.ndim > 1], "weight_decay": 0.01},
+            {"params": [weight for weight in network.parameters() if weight.ndim == 1], "weight_decay": 0.0},
+        ],
+        lr=0.05,
+        momentum=0.9,
+        nesterov=True,
+    )
+    ((indices, transforms, _, _),) = batches(recipe, 1)
+    shown = apply_transforms(IMAGES.pixels[indices], transforms).double()
+    values = (shown / 255 - recipe.model.means[0]) / recipe.model.stds[0]
+    for placed, layer in zip(recipe.model.placed, network.layers, strict=True):
+        assert isinstance(layer, nn.Sequential)
+        first, *rest = layer
+        values = values_of_windows(placed.operations[0], first, values)
+        for module in rest:
+            values = module(values)
+    functional.cross_entropy(values.flatten(1), IMAGES.labels[indices]).backward()
+    optimizer.step()
+    found = engine.network_state()
+    for name, tensor in network.state().items():
+        torch.testing.assert_close(found[name].double(), tensor, atol=2e-6, rtol=1e-5, msg=name)
+
+
+def values_of_windows(operation: Operation, module: nn.Module, values: Tensor) -> Tensor:
+    """Compute a convolution or a mean as the sum of the products of every window with its weights."""
+    match operation, module:
+        case Convolution(), nn.Conv2d(weight=weight):
+            groups, stride, padding = operation.groups, operation.stride, operation.padding
+        case AveragePooling(size), _:
+            groups, stride, padding = values.shape[1], size, 0
+            weight = torch.full((values.shape[1], 1, size, size), 1 / size**2, dtype=values.dtype)
+        case _:
+            return values.mean((2, 3), keepdim=True)
+    padded = functional.pad(values, [padding] * 4)
+    windows = padded.unfold(2, weight.shape[2], stride).unfold(3, weight.shape[3], stride)
+    parts = [
+        torch.einsum("nircab,oiab->norc", part, own)
+        for part, own in zip(windows.chunk(groups, 1), weight.chunk(groups, 0), strict=True)
+    ]
+    return torch.cat(parts, 1)
 
 
 @pytest.mark.parametrize("ema", [0.5, 0.9, 0.998])

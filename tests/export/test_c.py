@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -127,10 +128,6 @@ def test_real_images_are_clean_under_sanitizers(
     assert np.array_equal(found, integer_logits(mcu, pixels))
 
 
-def wide_images() -> NDArray[np.uint8]:
-    return images_for(model_section("gap", "pointwise 3", input=(3, 11, 13)), 6, 40).numpy()
-
-
 def wide_network() -> IntegerNetwork:
     """Every kind of layer, over several channels of input, with each table of the runtime in use."""
     # Over 16 and 32 outputs, so that vectors take blocks in pairs, and one that is left over and not full.
@@ -150,12 +147,57 @@ def wide_network() -> IntegerNetwork:
     return network
 
 
+def strided_network() -> IntegerNetwork:
+    """Strides and averages that leave rows and columns over, with outputs that fill blocks of vectors and do not."""
+    layers = ("conv 20 stride 2", "conv 40 2x2 stride 3 depthwise", "avgpool 2", "conv 34 same stride 2", "gap")
+    model = model_of(model_section(*layers, "conv 19 1x1", input=(3, 47, 43)), 5)
+    network = integers(model, images_for(model.section, 5, 100))
+    assert re.findall(r"\.between = (\d)", sources(network)["model.c"]) == ["1", "2", "1"]
+    return network
+
+
+def images_of(network: IntegerNetwork) -> NDArray[np.uint8]:
+    return images_for(model_section("gap", "pointwise 3", input=network.input_shape), 6, 40).numpy()
+
+
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_wide_network_is_clean_under_sanitizers(target: str, runtimes: dict[str, Path], tmp_path: Path) -> None:
-    network = wide_network()
-    pixels = wide_images()
+@pytest.mark.parametrize("make", [wide_network, strided_network])
+def test_a_wide_network_is_clean_under_sanitizers(
+    target: str, make: Callable[[], IntegerNetwork], runtimes: dict[str, Path], tmp_path: Path
+) -> None:
+    network = make()
+    pixels = images_of(network)
     found = sanitized_logits(write(network, tmp_path), runtimes, target, network, pixels)
     assert np.array_equal(found, integer_logits(network, pixels))
+
+
+STRIDED = (
+    *("conv 8 same stride 2", "avgpool 2", "conv 16 2x2 stride 2 depthwise", "conv 12 1x1", "avgpool 3"),
+    "pointwise 10",
+)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_thousand_real_images_through_strides_and_averages(
+    target: str, runtimes: dict[str, Path], mnist: DataSet, tmp_path: Path
+) -> None:
+    network = integers(model_of(model_section(*STRIDED), 3), mnist.train.pixels[:1000])
+    pixels = mnist.test.pixels[:1000].numpy()
+    found = sanitized_logits(write(network, tmp_path), runtimes, target, network, pixels)
+    expected = integer_logits(network, pixels)
+    assert int((found != expected).sum()) == 0
+    assert len(np.unique(expected, axis=0)) > 900, "images that all look alike would prove little"
+
+
+@needs_cross_compiler
+@pytest.mark.parametrize("make", [wide_network, strided_network])
+def test_the_ram_is_that_of_the_variables(make: Callable[[], IntegerNetwork], tmp_path: Path) -> None:
+    network = make()
+    folder = write(network, tmp_path)
+    run("arm-none-eabi-gcc", "-mcpu=cortex-m0", "-Os", "-std=c99", "-c", "model.c", folder=folder)
+    _, sizes = run("arm-none-eabi-size", "model.o", folder=folder).splitlines()
+    _, data, bss, *_ = map(int, sizes.split()[:3])
+    assert data + bss + np.prod(network.input_shape) + 4 * network.classes == codegen.memory_bytes(network)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -172,7 +214,7 @@ def test_compilers_agree_and_have_no_complaint(compiler: str, level: str, target
     import ctypes
 
     library = ctypes.CDLL(str(folder / "library.so"))
-    pixels = wide_images()
+    pixels = images_of(network)
     found = np.zeros((len(pixels), network.classes), np.int32)
     for image, row in zip(pixels, found, strict=True):
         library.kilonet_classify(ctypes.c_void_p(image.ctypes.data), ctypes.c_void_p(row.ctypes.data))

@@ -36,7 +36,7 @@ from kilonet.export.quantisation import QuantisationResult, choose_scales
 from kilonet.export.unrounded_steps import to_integer_network
 from kilonet.export.verify import verify
 from kilonet.models.model import Model, load_model
-from kilonet.network.operations import Convolution
+from kilonet.network.operations import Convolution, GlobalAveragePooling
 from kilonet.utils.errors import KilonetError
 from strategies import images_for, model_of, models
 
@@ -48,8 +48,9 @@ EVERY_KIND = (
     "maxpool 2",
     "conv 8 depthwise",
     "conv 8 same depthwise residual",
+    "conv 8 same stride 2",
     "pointwise 6",
-    "maxpool 3",
+    "avgpool 2",
     "gap",
     "conv 5 1x1",
     "pointwise 10",
@@ -239,7 +240,7 @@ def test_multipliers_of_every_sign_and_pads_that_differ(skip: list[int] | None, 
         relu=False,
         output=requantisation([-3001, 29], [12, 4], [0, 0]),
     )
-    average = IntegerAveragePooling(requantisation([-77, 5], [3, 0], [9, -9]))
+    average = IntegerAveragePooling(GlobalAveragePooling(), requantisation([-77, 5], [3, 0], [9, -9]))
     network = IntegerNetwork((2, 6, 6), (convolution, again, average), 2)
     pixels = some_pixels(50, (2, 6, 6))
     model = model_of(model_section("gap", input=(2, 6, 6)), 0)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,19 @@ import numpy as np
 import pytest
 
 import kilonet
-from helpers import command, python, refusal, tiny_recipe
+from helpers import command, model_section, python, refusal, tiny_recipe
 from kilonet.data.datasets import DataSet
+from kilonet.evaluation.scoring import accuracy_of
 from kilonet.export.c import codegen
-from kilonet.export.exporter import export_c
+from kilonet.export.exporter import export_c, export_html, export_onnx
 from kilonet.export.forms import FORMS
 from kilonet.export.integer import IntegerConvolution, integer_logits
-from kilonet.export.manifest import read_manifest
+from kilonet.export.manifest import operation_as_json, read_manifest
 from kilonet.export.quantisation import QuantisationResult
 from kilonet.export.verify import _differing_logits, _Logits, verify
 from kilonet.models.model import load_model
 from kilonet.utils.errors import CheckFailed, KilonetError
+from strategies import model_of
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +172,32 @@ def test_malformed_input_is_refused_in_one_line(
     assert (tmp_path / "full" / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.skipif(not shutil.which("node"), reason="no Node here")
+def test_all_forms_of_a_network_of_strides_and_averages_are_equal(small: DataSet, tmp_path: Path) -> None:
+    layers = (
+        "conv 8 same stride 2",
+        "conv 12 2x2 stride 2",
+        "avgpool 2",
+        "conv 12 stride 3 same depthwise",
+        "avgpool 1",
+    )
+    model = model_of(model_section(*layers, "pointwise 10"), 1)
+    export_c(model, small, tmp_path)
+    export_html(model, small, tmp_path, "strides")
+    export_onnx(model, small, tmp_path)
+    manifest = read_manifest(tmp_path)
+    texts = [operation_as_json(operation) for operation in manifest.network.operations]
+    assert [(text.get("stride"), text.get("size")) for text in texts] == [
+        *((2, None), (2, None), (None, 2), (3, None), (None, 1), (None, None))
+    ]
+    found = verify(tmp_path, small.test)
+    assert [row.form for row in found.rows] == ["reference", "c", "html", "onnx", "onnx-int8"]
+    assert [row.differing_logits for row in found.rows[:4]] == [0] * 4
+    assert found.passed
+    float_accuracy = accuracy_of(model.logits(small.test.pixels), small.test.labels)
+    assert found.rows[0].accuracy == pytest.approx(float_accuracy, abs=0.03)
+
+
 def _change(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
     def change(table: dict[str, Any]) -> None:
         table[key] = value
@@ -181,6 +210,14 @@ def _operation(number: int, key: str, change: Callable[[Any], Any]) -> Callable[
         table["operations"][number][key] = change(table["operations"][number][key])
 
     return changed
+
+
+def _add(number: int, key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def added(table: dict[str, Any]) -> None:
+        assert key not in table["operations"][number], "networks without strides have the files that they always had"
+        table["operations"][number][key] = value
+
+    return added
 
 
 @pytest.mark.parametrize(
@@ -209,6 +246,18 @@ def _operation(number: int, key: str, change: Callable[[Any], Any]) -> Callable[
         (_operation(1, "output", lambda _: None), "output"),
         (_operation(3, "size", lambda _: 100), "nothing"),
         (_operation(0, "kind", lambda _: "sigmoid"), "kind"),
+        (_add(1, "stride", 0), "stride"),
+        (_add(1, "stride", 5), "stride"),
+        (_add(1, "stride", 2), "nothing"),
+        (lambda table: table["operations"][4].update(padding=1, skip=[0] * 10, stride=2), "residual"),
+        (_add(3, "stride", 2), "no 'stride'"),
+        (_add(1, "size", 2), "no 'size'"),
+        (lambda table: table["operations"][3].pop("size"), "lacks its size"),
+        (_add(7, "size", 0), "size"),
+        (_add(7, "size", 256), "255"),
+        (_add(7, "size", 100), "nothing"),
+        (_add(7, "size", 2), "one value a class"),
+        (_add(7, "stride", 2), "no 'stride'"),
     ],
 )
 def test_a_damaged_description_is_refused(damage: Callable[[dict[str, Any]], None], word: str, copied: Path) -> None:

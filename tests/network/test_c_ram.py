@@ -5,25 +5,18 @@ from hypothesis import strategies as st
 from test_cost import networks
 
 from helpers import model_section
-from kilonet.export.folding import FoldedAveragePooling, fold
+from kilonet.export.folding import fold
 from kilonet.models.model import Model
 from kilonet.network.c_ram import c_ram_bytes, computed_operations
 from kilonet.network.cost import network_cost
 from kilonet.network.module import initial_network
-from kilonet.network.operations import Convolution, GlobalAveragePooling, MaxPooling
+from kilonet.network.operations import Convolution, MaxPooling
 from kilonet.network.section import ModelSection
 
 
 def folded_operations(section: ModelSection) -> list[object]:
     steps = fold(Model(section, initial_network(section, 0).state()))
-    return [
-        GlobalAveragePooling()
-        if isinstance(step, FoldedAveragePooling)
-        else step
-        if isinstance(step, MaxPooling)
-        else step.operation
-        for step in steps
-    ]
+    return [step if isinstance(step, MaxPooling) else step.operation for step in steps]
 
 
 @settings(max_examples=40)

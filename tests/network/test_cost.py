@@ -23,7 +23,10 @@ LAYERS = st.one_of(
     st.builds("conv {} same depthwise residual".format, st.just("CHANNELS")),
     st.builds("conv {} 5x5 same residual".format, st.just("CHANNELS")),
     st.builds("pointwise {}".format, st.integers(1, 4)),
+    st.builds("conv {} {} stride {}".format, st.integers(1, 4), st.sampled_from(["2x2", "3x3"]), st.integers(1, 4)),
+    st.builds("conv {} 5x5 same stride {} depthwise".format, st.just("CHANNELS"), st.integers(1, 3)),
     st.builds("maxpool {}".format, st.integers(1, 3)),
+    st.builds("avgpool {}".format, st.integers(1, 3)),
 )
 
 
@@ -43,7 +46,7 @@ def networks(draw: st.DrawFn, most: int = 6) -> ModelSection:
 
 
 def probed_field(section: ModelSection, count: int) -> tuple[int, int]:
-    """Measure, by its gradient, the rows and columns of the image that an output after `count` layers depends on."""
+    """Measure, by its gradient, how far the rows and columns reach that an output after `count` layers depends on."""
     network = Network(section).eval()
     layers = network.layers[:count]
     for module in list(layers.modules()):
@@ -60,8 +63,9 @@ def probed_field(section: ModelSection, count: int) -> tuple[int, int]:
     output = layers(image)
     output[0, 0, output.shape[2] // 2, output.shape[3] // 2].backward()
     assert image.grad is not None
-    seen = image.grad[0, 0] != 0
-    return int(seen.any(1).sum()), int(seen.any(0).sum())
+    rows, columns = image.grad[0, 0].nonzero().T
+    # A stride larger than the kernel leaves rows and columns out.
+    return int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
 
 
 @settings(max_examples=60)

@@ -6,14 +6,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from helpers import refusal
-from kilonet.network.layers import Again, Conv, Gap, LayerEntry, MaxPool, Pointwise, parse_layer
+from kilonet.network.layers import Again, AvgPool, Conv, Gap, LayerEntry, MaxPool, Pointwise, parse_layer
 from kilonet.utils.errors import KilonetError
 
 CHANNELS = st.integers(1, 4096)
 LAYERS = st.one_of(
-    st.builds(Conv, CHANNELS, st.integers(1, 31), st.booleans(), st.booleans(), st.booleans()),
+    st.builds(Conv, CHANNELS, st.integers(1, 31), st.booleans(), st.booleans(), st.booleans(), st.integers(1, 4)),
     st.builds(Pointwise, CHANNELS),
     st.builds(MaxPool, st.integers(1, 31)),
+    st.builds(AvgPool, st.integers(1, 31)),
     st.just(Gap()),
     st.builds(Again, st.integers(1, 50), st.integers(1, 50)),
 )
@@ -24,7 +25,7 @@ def test_the_text_form_is_read_back(layer: LayerEntry) -> None:
     assert parse_layer(str(layer)) == layer
 
 
-@given(layer=LAYERS, gaps=st.lists(st.sampled_from([" ", "  ", "\t", "\n"]), min_size=6, max_size=6))
+@given(layer=LAYERS, gaps=st.lists(st.sampled_from([" ", "  ", "\t", "\n"]), min_size=8, max_size=8))
 def test_spaces_do_not_matter(layer: LayerEntry, gaps: list[str]) -> None:
     words = str(layer).split()
     assert parse_layer("".join(gap + word for gap, word in zip(gaps, words, strict=False))) == layer
@@ -37,8 +38,12 @@ def test_spaces_do_not_matter(layer: LayerEntry, gaps: list[str]) -> None:
         ("conv 16 5x5 same", Conv(16, 5, same=True)),
         ("conv 10 same depthwise residual", Conv(10, 3, same=True, depthwise=True, residual=True)),
         ("conv 10 residual same", Conv(10, 3, same=True, residual=True)),
+        ("conv 10 stride 2", Conv(10, stride=2)),
+        ("conv 10 stride 1", Conv(10)),
+        ("conv 10 5x5 depthwise stride 4 same", Conv(10, 5, same=True, depthwise=True, stride=4)),
         ("pointwise 10", Pointwise(10)),
         ("maxpool 2", MaxPool(2)),
+        ("avgpool 3", AvgPool(3)),
         ("gap", Gap()),
         ("again 2", Again(2)),
         ("again 2 x1", Again(2)),
@@ -47,6 +52,12 @@ def test_spaces_do_not_matter(layer: LayerEntry, gaps: list[str]) -> None:
 )
 def test_known_texts(text: str, layer: LayerEntry) -> None:
     assert parse_layer(text) == layer
+
+
+def test_a_stride_has_its_place_in_the_text_form_and_none_if_it_is_one() -> None:
+    texts = ["conv 10 residual depthwise stride 3 same", "conv 10 5x5 stride 1 depthwise"]
+    forms = [str(parse_layer(text)) for text in texts]
+    assert forms == ["conv 10 same stride 3 depthwise residual", "conv 10 5x5 depthwise"]
 
 
 @pytest.mark.parametrize(
@@ -72,6 +83,14 @@ def test_known_texts(text: str, layer: LayerEntry) -> None:
         "conv 10 3x3 5x5",
         "conv 10 valid",
         "conv 10 same same",
+        "conv 10 stride",
+        "conv 10 stride 0",
+        "conv 10 stride 5",
+        "conv 10 stride 9",
+        "conv 10 stride 2x2",
+        "conv 10 stride same",
+        "conv 10 stride 2 stride 2",
+        "conv 10 2",
         "Conv 10",
         "pointwise",
         "pointwise 10 same",
@@ -80,6 +99,11 @@ def test_known_texts(text: str, layer: LayerEntry) -> None:
         "maxpool 0",
         "maxpool 32",
         "maxpool 2 2",
+        "avgpool",
+        "avgpool 0",
+        "avgpool 32",
+        "avgpool 2 stride 2",
+        "pointwise 10 stride 2",
         "gap 2",
         "dense 10",
         "lstm",

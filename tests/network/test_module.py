@@ -44,6 +44,17 @@ def test_a_forward_pass_is_what_its_weights_say() -> None:
     torch.testing.assert_close(network(pixels), values.flatten(1))
 
 
+def test_a_stride_takes_every_second_value_and_an_average_pool_the_mean() -> None:
+    network = initial_network(model_section("conv 3 same stride 2", "avgpool 3", "gap"), seed=0).eval()
+    values = torch.randn(2, 1, 28, 28)
+    whole = functional.conv2d(values, network.state()["layers.0.convolution.weight"], padding=1).relu()
+    strided = network.layers[0](values.clone())
+    torch.testing.assert_close(strided, whole[:, :, ::2, ::2] / (1 + 1e-5) ** 0.5)
+    torch.testing.assert_close(
+        network.layers[1](strided), strided[:, :, :12, :12].unflatten(2, (4, 3)).unflatten(4, (4, 3)).mean((3, 5))
+    )
+
+
 def test_a_residual_layer_adds_its_input() -> None:
     with_it, without = (
         initial_network(model_section("conv 3", f"conv 3 same{word}", "gap"), seed=0).eval()

@@ -2,17 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from helpers import model_section, refusal
+from helpers import command, model_section, refusal
 from kilonet.engines.native import codegen
 from kilonet.export.folding import fold
+from kilonet.export.onnx.float32 import float_graph
+from kilonet.models.model import Model
+from kilonet.network import support
 from kilonet.network.module import initial_network
-from kilonet.network.operations import Dropout, Operation, ReLU
+from kilonet.network.operations import AveragePooling, Dropout, Operation, ReLU
 from kilonet.network.section import ModelSection
+from kilonet.network.support import support_lines
 from kilonet.utils.errors import KilonetError
 
 
@@ -31,6 +36,16 @@ def integers(section: ModelSection) -> object:
     return fold(model)
 
 
+def floats(section: ModelSection) -> object:
+    before = ModelSection(**section.model_dump())
+    model = Model(before, initial_network(before, 0).state())
+    model.section = section
+    return float_graph(model)
+
+
+TARGETS = [native, integers, floats]
+
+
 def changed(number: int, change: Callable[[tuple[Operation, ...]], tuple[Operation, ...]]) -> ModelSection:
     """Return a network of which one layer consists of other operations."""
     section = model_section("conv 4", "maxpool 2", "gap", "pointwise 3", dropout=0.1)
@@ -40,7 +55,7 @@ def changed(number: int, change: Callable[[tuple[Operation, ...]], tuple[Operati
     return section
 
 
-@pytest.mark.parametrize("target", [native, integers])
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
     ("number", "change", "words"),
     [
@@ -61,7 +76,37 @@ def test_an_unknown_operation_is_refused_by_name(
     refusal(error, words, "has no Swish")
 
 
-@pytest.mark.parametrize("target", [native, integers])
+def test_a_summary_names_the_targets_and_what_one_refuses() -> None:
+    lines = list(support_lines(changed(1, lambda before: before).placed))
+    assert lines == [
+        "Computed by torch, the native engine, the integer network (C, page, int8 ONNX), the float32 ONNX graph"
+    ]
+    refused = list(support_lines(changed(1, lambda _: (Swish(),)).placed))
+    assert refused == [
+        "Computed by torch",
+        *(
+            f"layer 2, 'maxpool 2': {target} has no Swish"
+            for target in ("the native engine", "the integer network", "the float32 ONNX graph")
+        ),
+    ]
+
+
+def test_a_target_that_lacks_an_operation_is_named_in_the_summary(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "averaging.toml"
+    recipe.write_text('[model]\nlayers = ["conv 4 stride 2", "avgpool 2", "gap", "pointwise 10"]\n', encoding="utf-8")
+    assert "Computed by torch, the native engine, " in command(capsys, "summary", recipe).out
+    monkeypatch.setitem(support._SUPPORTED, "the native engine", support._EVERY_SEQUENCE - {(AveragePooling,)})
+    *_, computing, refusing = command(capsys, "summary", recipe).out.splitlines()
+    assert computing == "Computed by torch, the integer network (C, page, int8 ONNX), the float32 ONNX graph"
+    assert refusing == "layer 2, 'avgpool 2': the native engine has no AveragePooling"
+    with pytest.raises(KilonetError) as error:
+        native(model_section("conv 4 stride 2", "avgpool 2", "gap", "pointwise 10"))
+    refusal(error, refusing)
+
+
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_known_operation_at_another_place_is_refused(target: Callable[[ModelSection], object], number: int) -> None:
     with pytest.raises(KilonetError) as error:
@@ -69,6 +114,7 @@ def test_a_known_operation_at_another_place_is_refused(target: Callable[[ModelSe
     refusal(error, f"layer {number + 1}", "in this order")
 
 
-@pytest.mark.parametrize("target", [native, integers])
+@pytest.mark.parametrize("target", TARGETS)
 def test_what_every_layer_consists_of_is_known(target: Callable[[ModelSection], object]) -> None:
-    target(model_section("conv 4", "conv 4 same residual", "again 1", "pointwise 4", "maxpool 2", "gap", "pointwise 3"))
+    layers = ("conv 4", "conv 4 same residual", "again 1", "pointwise 4", "maxpool 2", "conv 4 stride 2", "avgpool 2")
+    target(model_section(*layers, "gap", "pointwise 3"))

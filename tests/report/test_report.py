@@ -288,7 +288,10 @@ def test_the_maps_are_what_the_layers_give() -> None:
     assert not [hook for layer in subject.model.network.layers for hook in layer._forward_hooks]
 
 
-KINDS = ["conv 2", "conv 2 5x5 same", "maxpool 2", "conv 3 same", "pointwise 2"]
+KINDS = [
+    *("conv 2", "conv 2 5x5 same", "maxpool 2", "conv 3 same", "pointwise 2"),
+    *("conv 2 same stride 2", "conv 3 stride 2", "avgpool 2"),
+]
 
 
 @given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=4))

@@ -73,6 +73,15 @@ def test_each_part_of_the_grammar() -> None:
     assert {drawn("conv {4..8 by 3}", seed=seed) for seed in range(20)} == {("conv 4",), ("conv 7",)}
     assert {drawn("gap | pointwise 3", seed=seed) for seed in range(20)} == {("gap",), ("pointwise 3",)}
     assert {drawn("conv 3 {| same }", seed=seed) for seed in range(20)} == {("conv 3",), ("conv 3 same",)}
+    assert {drawn("conv 3 {|stride 2} same", seed=seed) for seed in range(20)} == {
+        ("conv 3 same",),
+        ("conv 3 same stride 2",),
+    }
+    assert {drawn("conv 3 stride {1..2} | avgpool 2", seed=seed) for seed in range(40)} == {
+        ("conv 3",),
+        ("conv 3 stride 2",),
+        ("avgpool 2",),
+    }
     assert {len(drawn("0..2 * gap", seed=seed)) for seed in range(40)} == {0, 1, 2}
 
 

@@ -25,10 +25,11 @@ def add_flags(parser: Parser) -> None:
 def run(flags: argparse.Namespace) -> int:
     from kilonet.models.lookup import model_section
     from kilonet.network.cost import classic_table, network_cost
+    from kilonet.network.support import support_lines
 
     section = model_section(flags.recipe)
     cost = network_cost(section)
-    text = classic_table(section) if flags.classic else str(cost)
+    text = classic_table(section) if flags.classic else "\n".join([str(cost), *support_lines(section.placed)])
     if flags.data is not None:
         text += f"\n\n{_data_line(section, flags.data)}"
     print(json.dumps(cost.as_json()) if flags.json else printable_lines(text))

@@ -15,7 +15,14 @@ from torch.nn import functional
 
 from kilonet.models.model import Model
 from kilonet.network.graph import PlacedLayer
-from kilonet.network.operations import BatchNorm, Convolution, GlobalAveragePooling, MaxPooling
+from kilonet.network.operations import (
+    AveragePooling,
+    Averaging,
+    BatchNorm,
+    Convolution,
+    GlobalAveragePooling,
+    MaxPooling,
+)
 from kilonet.network.support import check_support
 
 BATCH_NORM_EPSILON = 1e-5
@@ -46,6 +53,7 @@ class FoldedConvolution:
 class FoldedAveragePooling:
     """y = scale * mean(r) + shift, float64 (channels,)."""
 
+    operation: Averaging
     scale: Tensor
     shift: Tensor
 
@@ -87,9 +95,9 @@ def _fold_layer(
     match placed.operations[0]:
         case Convolution() as operation:
             return _fold_convolution(operation, placed, state, before, rest)
-        case GlobalAveragePooling():
+        case AveragePooling() | GlobalAveragePooling() as operation:
             kept, own = _split_affine(before, rest)
-            return FoldedAveragePooling(own.a, own.b), kept
+            return FoldedAveragePooling(operation, own.a, own.b), kept
         case MaxPooling() as operation:
             return operation, before
         case other:
@@ -176,7 +184,7 @@ def convolve(step: FoldedConvolution, weights: Tensor, bias: Tensor, pad: Tensor
     if operation.padding:
         margin = [operation.padding] * 4
         values = functional.pad(values - pad.view(1, -1, 1, 1), margin) + pad.view(1, -1, 1, 1)
-    return functional.conv2d(values, weights, bias, groups=operation.groups)
+    return functional.conv2d(values, weights, bias, operation.stride, groups=operation.groups)
 
 
 def convolution_sums(step: FoldedConvolution, values: Tensor) -> Tensor:
@@ -197,10 +205,16 @@ def _execute_step(step: FoldedStep, values: Tensor) -> Tensor:
     match step:
         case MaxPooling(size):
             return functional.max_pool2d(values, size)
-        case FoldedAveragePooling(scale, shift):
-            return _apply_affine(values.mean(dim=(2, 3), keepdim=True), scale, shift)
+        case FoldedAveragePooling(operation, scale, shift):
+            return _apply_affine(_means(operation, values), scale, shift)
         case FoldedConvolution():
             return _finish(step, convolution_sums(step, values), values)
+
+
+def _means(operation: Averaging, values: Tensor) -> Tensor:
+    if isinstance(operation, AveragePooling):
+        return functional.avg_pool2d(values, operation.size)
+    return values.mean(dim=(2, 3), keepdim=True)
 
 
 def _finish(step: FoldedConvolution, summed: Tensor, values: Tensor) -> Tensor:

@@ -6,13 +6,20 @@ Every exported integer form (C99, JavaScript, ...) is written from an `IntegerNe
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.network.operations import Convolution, MaxPooling, Shape, check_pixels
+from kilonet.network.operations import (
+    Averaging,
+    Convolution,
+    GlobalAveragePooling,
+    MaxPooling,
+    Shape,
+    averaged_places,
+    check_pixels,
+)
 from kilonet.utils.errors import KilonetError
 
 SPECIFICATION = 1
@@ -58,7 +65,7 @@ class IntegerConvolution:
     """A convolution with bias, optional ReLU, requantisation and optional residual sum."""
 
     operation: Convolution
-    """Kernel, padding, groups and channels."""
+    """Kernel, padding, groups, stride and channels."""
     weights: NDArray[np.int8]
     """int8 (channels out, channels in / groups, kernel, kernel), from -127 to 127."""
     bias: NDArray[np.int32]
@@ -89,13 +96,14 @@ class IntegerMaxPooling:
 
 @dataclass(frozen=True, eq=False)
 class IntegerAveragePooling:
-    """The sum of each channel's map, requantised; the division is in the multiplier."""
+    """The sum of each channel's map or of its windows, requantised; the division is in the multiplier."""
 
+    operation: Averaging
     output: Requantisation
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape after this operation."""
-        return shape[0], 1, 1
+        return self.operation.output_shape(shape)
 
 
 IntegerOperation = IntegerConvolution | IntegerMaxPooling | IntegerAveragePooling
@@ -163,10 +171,7 @@ def integer_logits(network: IntegerNetwork, pixels: Pixels) -> NDArray[np.int32]
 def execute_operation(operation: IntegerOperation, values: Pixels) -> Pixels:
     """Execute an operation that is not the last: uint8 (N, rows, columns, channels) to uint8 of the same order."""
     if isinstance(operation, IntegerMaxPooling):
-        size = operation.operation.size
-        count, rows, columns, channels = values.shape
-        kept = values[:, : rows // size * size, : columns // size * size]
-        pooled: Pixels = kept.reshape(count, rows // size, size, columns // size, size, channels).max(axis=(2, 4))
+        pooled: Pixels = _windows(values, operation.operation.size).max(axis=(2, 4))
         return pooled
     found = _requantised(operation, values)
     return found.clip(0, _PIXEL, out=found).astype(np.uint8)
@@ -193,12 +198,28 @@ def _requantised(operation: IntegerOperation, values: Pixels) -> NDArray[np.floa
             if operation.skip is not None:
                 found += values * operation.skip.astype(np.float64)
         case IntegerAveragePooling():
-            found = values.sum(axis=(1, 2), keepdims=True, dtype=np.float64) * operation.output.multiplier
+            found = _window_sums(operation.operation, values) * operation.output.multiplier
         case IntegerMaxPooling():
             raise TypeError("a max-pool does not requantise")
     found += operation.output.offset
     found *= np.ldexp(1.0, -operation.output.shift)
     return np.floor(found, out=found)
+
+
+def _windows(values: Pixels, size: int) -> Pixels:
+    """Divide a map into windows: (N, rows, columns, channels) to (N, rows / size, size, columns / size, size, ...)."""
+    count, rows, columns, channels = values.shape
+    kept = values[:, : rows // size * size, : columns // size * size]
+    return kept.reshape(count, rows // size, size, columns // size, size, channels)
+
+
+def _window_sums(operation: Averaging, values: Pixels) -> NDArray[np.float64]:
+    """Return the sums that an average pool divides: float64 (N, rows, columns, channels)."""
+    if isinstance(operation, GlobalAveragePooling):
+        sums: NDArray[np.float64] = values.sum(axis=(1, 2), keepdims=True, dtype=np.float64)
+    else:
+        sums = _windows(values, operation.size).sum(axis=(2, 4), dtype=np.float64)
+    return sums
 
 
 def _convolution_sums(operation: IntegerConvolution, values: Pixels) -> NDArray[Any]:
@@ -219,23 +240,25 @@ def _convolution_sums(operation: IntegerConvolution, values: Pixels) -> NDArray[
 def _grouped_sums(operation: IntegerConvolution, padded: NDArray[Any], weights: NDArray[Any]) -> NDArray[Any]:
     """Sum tap by tap, as each output has too few inputs for a matrix product: (N, rows, columns, in) to (..., out)."""
     kernel, (outputs, inputs) = operation.operation.kernel, weights.shape[:2]
-    rows, columns = (extent - kernel + 1 for extent in padded.shape[1:3])
+    stride = operation.operation.stride
+    rows, columns = ((extent - kernel) // stride + 1 for extent in padded.shape[1:3])
     sums = np.zeros((len(padded), rows, columns * outputs), padded.dtype)
     products = np.empty_like(sums)
     for channel in range(inputs):
         seen = padded[..., channel::inputs].repeat(outputs // operation.operation.groups, axis=-1)
-        # Columns and channels form one axis, which is long enough for NumPy to be fast.
-        flat = seen.reshape(*seen.shape[:2], -1)
         for row, column in np.ndindex(kernel, kernel):
-            window = flat[:, row : row + rows, column * outputs : (column + columns) * outputs]
+            window = seen[:, row::stride, column::stride][:, :rows, :columns]
+            # Columns and channels form one axis, which is long enough for NumPy to be fast.
+            window = window.reshape(*sums.shape)
             sums += np.multiply(window, np.tile(weights[:, channel, row, column], columns), out=products)
     return sums.reshape(len(padded), rows, columns, outputs)
 
 
 def _patches(operation: IntegerConvolution, values: NDArray[Any]) -> NDArray[Any]:
     """Return the window of each output: (N, rows, columns, in) to (N, rows out, columns out, kernel squared x in)."""
-    kernel = operation.operation.kernel
+    kernel, stride = operation.operation.kernel, operation.operation.stride
     windows = np.lib.stride_tricks.sliding_window_view(_padded(operation, values), (kernel, kernel), axis=(1, 2))
+    windows = windows[:, ::stride, ::stride]
     return windows.transpose(0, 1, 2, 4, 5, 3).reshape(*windows.shape[:3], -1)
 
 
@@ -259,8 +282,10 @@ def _objection(operation: IntegerOperation, shape: Shape, *, is_last: bool) -> s
     """Return what the operation could overflow, or None."""
     if isinstance(operation, IntegerMaxPooling):
         return None
-    largest, skip = _PIXEL * prod(shape[1:]), 0
-    if isinstance(operation, IntegerConvolution):
+    skip = 0
+    if isinstance(operation, IntegerAveragePooling):
+        largest = _PIXEL * averaged_places(operation.operation, shape)
+    else:
         largest = largest_sum(operation)
         skip = 0 if operation.skip is None else int(np.abs(operation.skip.astype(np.int64)).max()) * _PIXEL
     output = operation.output

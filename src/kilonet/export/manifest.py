@@ -29,7 +29,8 @@ from kilonet.export.integer import (
     Sums,
 )
 from kilonet.models.metadata import NO_METADATA, Metadata, check_metadata
-from kilonet.network.operations import Convolution, MaxPooling, Shape
+from kilonet.network.layers import MAXIMUM_STRIDE
+from kilonet.network.operations import AveragePooling, Convolution, GlobalAveragePooling, MaxPooling, Shape
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded
@@ -60,13 +61,23 @@ class _OperationSchema(Schema, strict=False):
     kernel: _Side = 1
     padding: UInt8 = 0
     groups: _Channels = 1
+    stride: Annotated[int, Field(ge=1, le=MAXIMUM_STRIDE)] = 1
     relu: bool = False
     weights: tuple[Int8, ...] = ()
     bias: tuple[Int32, ...] = ()
     pad: tuple[UInt8, ...] = ()
     skip: tuple[Int32, ...] | None = None
     output: _RequantisationSchema | None = None
-    size: _Side = 1
+    size: _Side | None = None
+    """The side of a pool's windows. Without one an average pool is of the whole map."""
+
+
+_KEYS: Mapping[str, frozenset[str]] = {
+    "convolution": frozenset(_OperationSchema.model_fields) - {"size"},
+    "max-pool": frozenset({"kind", "size"}),
+    "average-pool": frozenset({"kind", "size", "output"}),
+}
+"""The keys that an operation of each kind may have."""
 
 
 class _VectorSchema(Schema, strict=False):
@@ -187,14 +198,16 @@ def operation_as_json(operation: IntegerOperation) -> dict[str, Any]:
     match operation:
         case IntegerMaxPooling(MaxPooling(size)):
             return {"kind": "max-pool", "size": size}
-        case IntegerAveragePooling(output):
-            return {"kind": "average-pool", "output": _requantisation_as_json(output)}
+        case IntegerAveragePooling(pool, output):
+            window = {"size": pool.size} if isinstance(pool, AveragePooling) else {}
+            return {"kind": "average-pool", **window, "output": _requantisation_as_json(output)}
         case IntegerConvolution():
             shape = operation.operation
             names = ("channels_in", "channels_out", "kernel", "padding", "groups")
             return {
                 "kind": "convolution",
                 **{name: getattr(shape, name) for name in names},
+                **({} if shape.stride == 1 else {"stride": shape.stride}),
                 "relu": operation.relu,
                 "weights": operation.weights.flatten().tolist(),
                 "bias": operation.bias.tolist(),
@@ -242,20 +255,25 @@ def _manifest_of(table: _ManifestSchema) -> Manifest:
 
 
 def _operation(entry: _OperationSchema, shape: Shape) -> IntegerOperation:
+    if foreign := entry.model_fields_set - _KEYS[entry.kind]:
+        raise KilonetError(f"an operation of kind {entry.kind} has no '{min(foreign)}'")
     if entry.kind == "max-pool":
+        if entry.size is None:
+            raise KilonetError("a max-pool lacks its size")
         return IntegerMaxPooling(MaxPooling(entry.size))
     if entry.output is None:
         raise KilonetError("an operation lacks its output")
     if entry.kind == "average-pool":
-        return IntegerAveragePooling(_requantisation(entry.output, shape[0]))
+        pool = GlobalAveragePooling() if entry.size is None else AveragePooling(entry.size)
+        return IntegerAveragePooling(pool, _requantisation(entry.output, shape[0]))
     inputs, outputs, kernel, groups = entry.channels_in, entry.channels_out, entry.kernel, entry.groups
     if inputs != shape[0] or groups not in (1, inputs) or outputs % groups or entry.padding not in (0, kernel // 2):
         raise KilonetError("a convolution does not fit its input")
-    if entry.skip is not None and (outputs != inputs or entry.padding != (kernel - 1) / 2):
+    if entry.skip is not None and (outputs != inputs or entry.padding != (kernel - 1) / 2 or entry.stride != 1):
         raise KilonetError("a residual convolution does not fit its input")
     weights = _array(entry.weights, np.int8, outputs * (inputs // groups) * kernel**2)
     return IntegerConvolution(
-        Convolution(inputs, outputs, kernel, entry.padding, groups),
+        Convolution(inputs, outputs, kernel, entry.padding, groups, entry.stride),
         weights.reshape(outputs, inputs // groups, kernel, kernel),
         _array(entry.bias, np.int32, outputs),
         _array(entry.pad, np.uint8, inputs),

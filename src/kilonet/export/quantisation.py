@@ -33,7 +33,7 @@ from kilonet.export.unrounded_steps import (
 )
 from kilonet.models.calibration import check_finite
 from kilonet.models.model import Model
-from kilonet.network.operations import Convolution, MaxPooling, check_pixels
+from kilonet.network.operations import Convolution, MaxPooling, averaged_places, check_pixels
 
 CALIBRATION_IMAGES = 1000
 TOLERATED_DROP = 0.0005
@@ -129,10 +129,11 @@ def _scale_step(step: FoldedStep, before: Encoding, after: Encoding, real: Tenso
             return step
         case FoldedConvolution():
             return _scale_convolution(step, before, after, real, whole)
-        case FoldedAveragePooling(scale, shift):
-            multiplier = scale * before.scale / after.scale / (whole.shape[2] * whole.shape[3])
+        case FoldedAveragePooling(operation, scale, shift):
+            channels, rows, columns = whole.shape[1:]
+            multiplier = scale * before.scale / after.scale / averaged_places(operation, (channels, rows, columns))
             offset = (shift - scale * before.scale * before.zero) / after.scale + after.zero
-            return UnroundedAveragePooling(UnroundedRequantisation(multiplier, offset))
+            return UnroundedAveragePooling(operation, UnroundedRequantisation(multiplier, offset))
 
 
 def _scale_convolution(

@@ -27,7 +27,7 @@ from kilonet.export.integer import (
     Requantisation,
     rounding_half,
 )
-from kilonet.network.operations import MaxPooling, Shape
+from kilonet.network.operations import AveragePooling, Averaging, MaxPooling, Shape, averaged_places
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 
@@ -67,8 +67,9 @@ class UnroundedConvolution:
 
 @dataclass(frozen=True, eq=False)
 class UnroundedAveragePooling:
-    """The sum of each channel's map, scaled to the mean by the multiplier of `output`."""
+    """The sum of each channel's map or of its windows, scaled to the mean by the multiplier of `output`."""
 
+    operation: Averaging
     output: UnroundedRequantisation
 
 
@@ -93,12 +94,18 @@ def execute_step(step: UnroundedStep, values: Tensor, *, is_last: bool) -> Tenso
     match step:
         case MaxPooling(size):
             return functional.max_pool2d(values, size)
-        case UnroundedAveragePooling(output):
-            result = output.apply(values.sum(dim=(2, 3), keepdim=True), values)
+        case UnroundedAveragePooling(operation, output):
+            result = output.apply(_window_sums(operation, values), values)
         case UnroundedConvolution():
             sums = rounded_convolution_sums(step, values)
             result = step.output.apply(sums.relu() if step.folded.relu else sums, values)
     return result if is_last else round_straight_through(result.clamp(0, _PIXEL))
+
+
+def _window_sums(operation: Averaging, values: Tensor) -> Tensor:
+    if isinstance(operation, AveragePooling):
+        return functional.avg_pool2d(values, operation.size, divisor_override=1)
+    return values.sum(dim=(2, 3), keepdim=True)
 
 
 def rounded_convolution_sums(step: UnroundedConvolution, values: Tensor) -> Tensor:
@@ -124,8 +131,8 @@ def _operation(step: UnroundedStep, bits: int) -> IntegerOperation:
     match step:
         case MaxPooling():
             return IntegerMaxPooling(step)
-        case UnroundedAveragePooling(output):
-            return IntegerAveragePooling(_fixed_point(output, bits)[0])
+        case UnroundedAveragePooling(operation, output):
+            return IntegerAveragePooling(operation, _fixed_point(output, bits)[0])
         case UnroundedConvolution():
             requantisation, skip = _fixed_point(step.output, bits)
             weights = round_straight_through(step.weights.clamp(-MAXIMUM_WEIGHT, MAXIMUM_WEIGHT))
@@ -161,7 +168,8 @@ def _fraction_bits(last: UnroundedStep, shape: Shape) -> int:
         largest = last.weights.abs().sum(dim=(1, 2, 3)) * _PIXEL + last.bias.abs()
         skipped = 0.0 if last.output.skip is None else _PIXEL * last.output.skip.abs()
     elif isinstance(last, UnroundedAveragePooling):
-        largest, skipped = torch.full_like(last.output.multiplier, _PIXEL * shape[1] * shape[2]), 0.0
+        places = averaged_places(last.operation, shape)
+        largest, skipped = torch.full_like(last.output.multiplier, _PIXEL * places), 0.0
     else:
         raise TypeError(last)
     logit = float((largest * last.output.multiplier.abs() + skipped + last.output.offset.abs()).max())
@@ -176,7 +184,7 @@ def _shape_before_last(shape: Shape, steps: Sequence[UnroundedStep]) -> Shape:
             case MaxPooling():
                 shape = step.output_shape(shape)
             case UnroundedAveragePooling():
-                shape = (shape[0], 1, 1)
+                shape = step.operation.output_shape(shape)
             case UnroundedConvolution():
                 shape = step.folded.operation.output_shape(shape)
     return shape

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import assert_never
 
-from kilonet.network.operations import Convolution, GlobalAveragePooling, MaxPooling, Shape
+from kilonet.network.operations import AveragePooling, Averaging, Convolution, GlobalAveragePooling, MaxPooling, Shape
 from kilonet.network.section import ModelSection
 
 _STATE_BYTES = 12
 """Size of a kilonet_state in kilonet_runtime.h."""
 
-Computed = Convolution | MaxPooling | GlobalAveragePooling
+Computed = Convolution | MaxPooling | Averaging
 """An operation of the integer network; the others are folded into these."""
 
 
@@ -28,7 +28,7 @@ class OperationMemory:
     window: int
     """A convolution's ring, or a max-pool's row of results."""
     sums: int
-    """Number of int32 that an average pool sums in."""
+    """Number of int32 that an average pool sums in: one a channel of each window in a row."""
     scratch: int
     """A convolution's gathered window; all operations share the memory for it."""
     results: int
@@ -48,6 +48,8 @@ def memory_of(operation: Computed, shape: Shape) -> OperationMemory:
             return OperationMemory(channels, ring, 0, kernel * kernel * channels, outputs, whole)
         case MaxPooling(size):
             return OperationMemory(channels, columns // size * channels, 0, 0, 0, prod(shape))
+        case AveragePooling(size):
+            return OperationMemory(channels, 0, columns // size * channels, 0, 0, prod(shape))
         case GlobalAveragePooling():
             return OperationMemory(channels, 0, channels, 0, 0, prod(shape))
         case _:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kilonet.network.c_ram import c_ram_bytes, computed_operations
 from kilonet.network.operations import (
+    AveragePooling,
     BatchNorm,
     Convolution,
     Dropout,
@@ -116,7 +117,7 @@ def _layer_costs(model: ModelSection) -> Iterator[LayerCost]:
     for placed in model.placed:
         kernel = max(_window(operation, placed.input_shape) for operation in placed.operations)
         field += (kernel - 1) * jump
-        jump *= next((operation.size for operation in placed.operations if isinstance(operation, MaxPooling)), 1)
+        jump *= max(_stride(operation) for operation in placed.operations)
         convolutions = [operation for operation in placed.operations if isinstance(operation, Convolution)]
         _, rows, columns = placed.output_shape
         weights = sum(convolution.weights for convolution in convolutions)
@@ -138,11 +139,22 @@ def _window(operation: Operation, input_shape: Shape) -> int:
     match operation:
         case Convolution(kernel=kernel):
             return kernel
-        case MaxPooling(size):
+        case MaxPooling(size) | AveragePooling(size):
             return size
         case GlobalAveragePooling():
             return max(input_shape[1:])
         case ReLU() | BatchNorm() | Dropout():
+            return 1
+
+
+def _stride(operation: Operation) -> int:
+    """Return the distance of the windows of neighbouring outputs; a single output has none, so its is 1."""
+    match operation:
+        case Convolution(stride=stride):
+            return stride
+        case MaxPooling(size) | AveragePooling(size):
+            return size
+        case GlobalAveragePooling() | ReLU() | BatchNorm() | Dropout():
             return 1
 
 

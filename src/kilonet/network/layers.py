@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kilonet.network.operations import (
+    AveragePooling,
     BatchNorm,
     Convolution,
     Dropout,
@@ -26,15 +27,17 @@ from kilonet.utils.errors import KilonetError
 
 MAXIMUM_CHANNELS = 4096
 MAXIMUM_KERNEL = 31
+MAXIMUM_STRIDE = 4
 MAXIMUM_AGAIN = 50
 
 
 @dataclass(frozen=True)
 class Conv:
-    """`conv C [KxK] [same] [depthwise] [residual]`: convolution, ReLU, batch norm, dropout, in that order.
+    """`conv C [KxK] [same] [stride S] [depthwise] [residual]`: convolution, ReLU, batch norm, dropout, in that order.
 
-    Without `same` the convolution is valid (unpadded). `depthwise` applies C / inputs kernels to each input channel
-    alone. `residual` adds the layer's input to its output, which must have the same shape.
+    Without `same` the convolution is valid (unpadded). With a stride only every S-th row and column is computed.
+    `depthwise` applies C / inputs kernels to each input channel alone. `residual` adds the layer's input to its output,
+    which must have the same shape.
     """
 
     channels: int
@@ -42,12 +45,15 @@ class Conv:
     same: bool = False
     depthwise: bool = False
     residual: bool = False
+    stride: int = 1
 
     def __str__(self) -> str:
         """Return the text form; options at their default are left out."""
         words = [f"conv {self.channels}"]
         words += [f"{self.kernel}x{self.kernel}"] if self.kernel != 3 else []
-        return " ".join(words + [word for word in ("same", "depthwise", "residual") if getattr(self, word)])
+        words += ["same"] if self.same else []
+        words += [f"stride {self.stride}"] if self.stride != 1 else []
+        return " ".join(words + [word for word in ("depthwise", "residual") if getattr(self, word)])
 
     def operations(self, shape: Shape, dropout: float) -> tuple[Operation, ...]:
         """Return the operations of the layer on an input of `shape`; there is no dropout if `dropout` is zero."""
@@ -57,6 +63,7 @@ class Conv:
             self.kernel,
             padding=self.kernel // 2 if self.same else 0,
             groups=shape[0] if self.depthwise else 1,
+            stride=self.stride,
         )
         regular = (Dropout(dropout),) if dropout > 0 else ()
         return convolution, ReLU(), BatchNorm(self.channels), *regular
@@ -71,6 +78,8 @@ class Conv:
             raise ValueError("'same' needs an odd kernel")
         if self.depthwise and self.channels % shape[0]:
             raise ValueError(f"'depthwise' needs a multiple of its {shape[0]} input channels")
+        if self.residual and self.stride > 1:
+            raise ValueError("'residual' cannot have a stride, because its output has the shape of its input")
         if self.residual and (not self.same or self.channels != shape[0]):
             raise ValueError(f"'residual' needs 'same' and as many channels as its input, {shape[0]}")
 
@@ -115,6 +124,21 @@ class MaxPool(_WithoutOptions):
 
 
 @dataclass(frozen=True)
+class AvgPool(_WithoutOptions):
+    """`avgpool S`: the mean over S x S windows."""
+
+    size: int
+
+    def __str__(self) -> str:
+        """Return the text form."""
+        return f"avgpool {self.size}"
+
+    def operations(self, shape: Shape, dropout: float) -> tuple[Operation, ...]:
+        """Return the operations of the layer on an input of `shape`."""
+        return (AveragePooling(self.size),)
+
+
+@dataclass(frozen=True)
 class Gap(_WithoutOptions):
     """`gap`: the mean of each channel."""
 
@@ -127,7 +151,7 @@ class Gap(_WithoutOptions):
         return (GlobalAveragePooling(),)
 
 
-Layer = Conv | Pointwise | MaxPool | Gap
+Layer = Conv | Pointwise | MaxPool | AvgPool | Gap
 
 
 @dataclass(frozen=True)
@@ -145,7 +169,7 @@ class Again:
 LayerEntry = Layer | Again
 """An entry of a network's list of layers."""
 
-GRAMMAR = "conv C [KxK] [same] [depthwise] [residual], pointwise C, maxpool S, gap, again L [xN]"
+GRAMMAR = "conv C [KxK] [same] [stride S] [depthwise] [residual], pointwise C, maxpool S, avgpool S, gap, again L [xN]"
 
 
 def parse_layer(text: str) -> LayerEntry:
@@ -168,6 +192,8 @@ def _parse_words(kind: str, words: list[str]) -> LayerEntry:
         return Pointwise(_whole(words[0], MAXIMUM_CHANNELS))
     if kind == "maxpool" and len(words) == 1:
         return MaxPool(_whole(words[0], MAXIMUM_KERNEL))
+    if kind == "avgpool" and len(words) == 1:
+        return AvgPool(_whole(words[0], MAXIMUM_KERNEL))
     if kind == "conv" and words:
         return _parse_conv(words)
     if kind == "again" and words:
@@ -176,16 +202,22 @@ def _parse_words(kind: str, words: list[str]) -> LayerEntry:
 
 
 def _parse_conv(words: list[str]) -> Conv:
-    kernel, flags = 3, words[1:]
+    kernel, stride, flags = 3, 1, words[1:]
     if flags and (match := re.fullmatch(r"([0-9]+)x([0-9]+)", flags[0])):
         if match[1] != match[2]:
             raise ValueError(f"kernel {flags[0]} is not square")
         kernel, flags = _whole(match[1], MAXIMUM_KERNEL), flags[1:]
+    if "stride" in flags:
+        place = flags.index("stride")
+        if place + 1 == len(flags):
+            raise ValueError("'stride' needs a number behind it")
+        stride = _whole(flags[place + 1], MAXIMUM_STRIDE)
+        flags = flags[:place] + flags[place + 2 :]
     for flag in flags:
         if flag not in ("same", "depthwise", "residual") or flags.count(flag) > 1:
             raise ValueError(f"unknown or repeated word '{flag}'")
     channels = _whole(words[0], MAXIMUM_CHANNELS)
-    return Conv(channels, kernel, "same" in flags, "depthwise" in flags, "residual" in flags)
+    return Conv(channels, kernel, "same" in flags, "depthwise" in flags, "residual" in flags, stride)
 
 
 def _parse_again(layers: str, times: str = "x1", *rest: str) -> Again:

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from kilonet.network.graph import PlacedLayer
 from kilonet.network.operations import (
+    AveragePooling,
     BatchNorm,
     Convolution,
     Dropout,
@@ -25,6 +26,7 @@ _NAMES: Mapping[type[Operation], str] = {
     BatchNorm: "batch_norm",
     Dropout: "dropout",
     MaxPooling: "max_pool",
+    AveragePooling: "average_pool",
     GlobalAveragePooling: "average_pool",
 }
 
@@ -108,16 +110,16 @@ def _layer_module(placed: PlacedLayer) -> nn.Module:
 
 def _operation_module(operation: Operation) -> nn.Module:
     match operation:
-        case Convolution(channels_in, channels_out, kernel, padding, groups):
-            return nn.Conv2d(channels_in, channels_out, kernel, padding=padding, groups=groups, bias=False)
+        case Convolution(channels_in, channels_out, kernel, padding, groups, stride):
+            return nn.Conv2d(channels_in, channels_out, kernel, stride, padding, groups=groups, bias=False)
         case ReLU():
             return nn.ReLU(inplace=True)
         case BatchNorm(channels):
             return nn.BatchNorm2d(channels)
         case Dropout(probability):
             return DropoutModule(probability)
-        case MaxPooling(size):
-            return nn.MaxPool2d(size)
+        case MaxPooling(size) | AveragePooling(size):
+            return nn.MaxPool2d(size) if isinstance(operation, MaxPooling) else nn.AvgPool2d(size)
         case GlobalAveragePooling():
             return nn.AdaptiveAvgPool2d(1)
 

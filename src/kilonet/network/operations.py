@@ -18,13 +18,15 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution with stride 1 and without bias."""
+    """A convolution without bias."""
 
     channels_in: int
     channels_out: int
     kernel: int
     padding: int = 0
     groups: int = 1
+    stride: int = 1
+    """Rows and columns from the start of one window to the next."""
     shared: bool = False
     """Whether it uses the weights of an earlier convolution."""
     torch_name: ClassVar[str] = "Conv2d"
@@ -47,8 +49,8 @@ class Convolution:
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape after this operation."""
         _, rows, columns = shape
-        shrink = self.kernel - 1 - 2 * self.padding
-        return self.channels_out, rows - shrink, columns - shrink
+        shrink = self.kernel - 2 * self.padding
+        return self.channels_out, (rows - shrink) // self.stride + 1, (columns - shrink) // self.stride + 1
 
 
 class _Elementwise:
@@ -90,17 +92,30 @@ class Dropout(_Elementwise):
 
 
 @dataclass(frozen=True)
-class MaxPooling:
-    """The maximum over windows of `size` x `size` that do not overlap; left-over rows and columns are dropped."""
+class _Pooling:
+    """The base of operations on windows of `size` x `size` that do not overlap; other rows and columns are dropped."""
 
     size: int
-    torch_name: ClassVar[str] = "MaxPool2d"
     parameters: ClassVar[int] = 0
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the shape after this operation."""
         channels, rows, columns = shape
         return channels, rows // self.size, columns // self.size
+
+
+@dataclass(frozen=True)
+class MaxPooling(_Pooling):
+    """The maximum over windows of `size` x `size`."""
+
+    torch_name: ClassVar[str] = "MaxPool2d"
+
+
+@dataclass(frozen=True)
+class AveragePooling(_Pooling):
+    """The mean over windows of `size` x `size`."""
+
+    torch_name: ClassVar[str] = "AvgPool2d"
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,13 @@ class GlobalAveragePooling:
         return shape[0], 1, 1
 
 
-Operation = Convolution | ReLU | BatchNorm | Dropout | MaxPooling | GlobalAveragePooling
+Averaging = AveragePooling | GlobalAveragePooling
+Operation = Convolution | ReLU | BatchNorm | Dropout | MaxPooling | Averaging
+
+
+def averaged_places(operation: Averaging, shape: Shape) -> int:
+    """Return how many values each mean is of, for an input of `shape`."""
+    return operation.size**2 if isinstance(operation, AveragePooling) else prod(shape[1:])
 
 
 def elements(shape: Shape) -> int:

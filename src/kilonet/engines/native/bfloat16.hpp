@@ -76,20 +76,21 @@ struct Planes {
   int columns;
 };
 
-// Pairs every `step`-th column with its right neighbour, and the last column with zeros.
-template <int step>
+// Pairs every `step`-th column with the one `distance` to its right, and those without one with zeros.
+template <int step, int distance>
 inline void pair_columns(int channels, int rows, int columns, Planes<const Vector> from, Planes<Vector> to) {
   for (int c = 0; c < channels; c++)
     for (int y = 0; y < rows; y++) {
       const Vector* row = from.begin + c * from.pitch + (size_t)y * from.columns;
       Vector* pairs = to.begin + c * to.pitch + (size_t)y * to.columns;
-      for (int x = 0; x + 1 < columns; x += step) pairs[x / step] = pack_pair(row[x], row[x + 1]);
-      if ((columns - 1) % step == 0) pairs[(columns - 1) / step] = pack_pair(row[columns - 1], Vector{});
+      int x = 0;
+      for (; x + distance < columns; x += step) pairs[x / step] = pack_pair(row[x], row[x + distance]);
+      for (; x < columns; x += step) pairs[x / step] = pack_pair(row[x], Vector{});
     }
 }
 
 // Does the same as `pair_columns` for a tensor that is stored in pairs of channels.
-template <int step>
+template <int step, int distance>
 inline void pair_columns_of_pairs(int channels, int rows, int columns, Planes<const Vector> from, Planes<Vector> to) {
   for (int c = 0; c < channels; c += 2)
     for (int y = 0; y < rows; y++) {
@@ -100,8 +101,9 @@ inline void pair_columns_of_pairs(int channels, int rows, int columns, Planes<co
         second[x / step] = own >> 16 | (right & 0xffff0000);
         first[x / step] = (own & 0xffff) | right << 16;
       };
-      for (int x = 0; x + 1 < columns; x += step) regroup(x, row[x], row[x + 1]);
-      if ((columns - 1) % step == 0) regroup(columns - 1, row[columns - 1], Words{});
+      int x = 0;
+      for (; x + distance < columns; x += step) regroup(x, row[x], row[x + distance]);
+      for (; x < columns; x += step) regroup(x, row[x], Words{});
     }
 }
 

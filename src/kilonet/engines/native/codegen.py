@@ -5,7 +5,15 @@ from dataclasses import dataclass, field
 from math import prod
 
 from kilonet.network.graph import PlacedLayer
-from kilonet.network.operations import BatchNorm, Convolution, Dropout, GlobalAveragePooling, MaxPooling, Shape
+from kilonet.network.operations import (
+    AveragePooling,
+    BatchNorm,
+    Convolution,
+    Dropout,
+    GlobalAveragePooling,
+    MaxPooling,
+    Shape,
+)
 from kilonet.network.section import ModelSection
 from kilonet.network.support import check_support
 
@@ -116,8 +124,10 @@ class _TableBuilder:
         self.apply_pending_norm()
         if isinstance(first, MaxPooling):
             self._add_operation("max_pool", placed.output_shape, pool_size=first.size)
+        elif isinstance(first, AveragePooling):
+            self._add_operation("average_pool", placed.output_shape, pool_size=first.size)
         elif isinstance(first, GlobalAveragePooling):
-            self._add_operation("average_pool", placed.output_shape)
+            self._add_operation("global_average_pool", placed.output_shape)
 
     def apply_pending_norm(self) -> None:
         """Add the pending batch norm as an operation of its own, so that the last tensor is the last layer's output."""
@@ -155,6 +165,7 @@ class _TableBuilder:
             convolution.kernel,
             convolution.padding,
             convolution.groups,
+            *([convolution.stride] if convolution.stride > 1 else []),
         )
         stores = ["StoreRelu" if normed else "StoreLinear"]
         stores += [] if not self.convolutions else ["StoreGradient" if folded_norm < 0 else "StoreNormGradient"]

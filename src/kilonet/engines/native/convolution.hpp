@@ -12,26 +12,32 @@
 #include "bfloat16.hpp"
 
 struct Convolution {
-  int channels_in, channels_out, rows, columns, kernel, padding, groups;
+  int channels_in, channels_out, rows, columns, kernel, padding, groups, stride = 1;
   constexpr int group_inputs() const { return channels_in / groups; }
   constexpr int group_outputs() const { return channels_out / groups; }
   constexpr int padded_rows() const { return rows + 2 * padding; }
   constexpr int padded_columns() const { return columns + 2 * padding; }
-  constexpr int rows_out() const { return padded_rows() - kernel + 1; }
-  constexpr int columns_out() const { return padded_columns() - kernel + 1; }
-  // Columns of zeros on each side of the output's gradient; with them the input's gradient is a convolution too.
-  constexpr int border() const { return kernel - 1 - padding; }
+  constexpr int rows_out() const { return (padded_rows() - kernel) / stride + 1; }
+  constexpr int columns_out() const { return (padded_columns() - kernel) / stride + 1; }
+  // Columns of zeros on each side of the output's gradient; with them the input's gradient is a convolution too. With a
+  // stride they are not part of the tensor, but of its spread copy: S - 1 columns of zeros lie between its columns there.
+  constexpr int spread_border() const { return kernel - 1 - padding; }
+  constexpr int border() const { return stride == 1 ? spread_border() : 0; }
   constexpr int gradient_columns() const { return columns_out() + 2 * border(); }
+  constexpr int spread_columns() const { return padded_columns() - kernel + 1 + 2 * spread_border(); }
   constexpr size_t input_pitch() const { return pitch_of((size_t)padded_rows() * padded_columns()); }
   constexpr size_t output_pitch() const { return pitch_of((size_t)rows_out() * columns_out()); }
   constexpr size_t gradient_pitch() const { return pitch_of((size_t)rows_out() * gradient_columns()); }
+  constexpr size_t spread_pitch() const { return pitch_of((size_t)rows_out() * spread_columns()); }
   constexpr int taps() const { return kernel * kernel; }
   constexpr size_t weight_count() const { return (size_t)channels_out * group_inputs() * taps(); }
   // Whether sums over channels multiply pairs.
   constexpr bool paired() const { return bfloat16 && groups == 1 && channels_in > 1 && channels_out > 1; }
-  // Vectors of scratch memory that suffice to pack the operands in pairs.
-  constexpr size_t pair_scratch_vectors() const {
-    return channels_in * (input_pitch() + 13) + channels_out * (gradient_pitch() + 13);
+  constexpr size_t spread_vectors() const { return stride == 1 ? 0 : channels_out * spread_pitch(); }
+  // Vectors of scratch memory that suffice for the spread gradient, and behind it to pack the operands in pairs.
+  constexpr size_t scratch_vectors() const {
+    if (!bfloat16) return spread_vectors();
+    return spread_vectors() + channels_in * (input_pitch() + 13) + channels_out * (spread_pitch() + 13);
   }
 };
 
@@ -45,13 +51,14 @@ struct PairStorage {
 };
 
 // The sizes of one pass of a convolution, forward or to the input's gradient. Input rows are `stride` vectors apart. There
-// are `zero_rows` rows of zeros above and below the input, which are not stored: output row y starts at input row
-// y - zero_rows.
+// are `zero_rows` rows of zeros above and below the input, and `row_spread` - 1 between its rows, which are not stored:
+// output row y starts at input row y * step - zero_rows, counting them, and output column x at input column x * step.
 struct CorrelationPlan {
   int channels, rows, stride, outputs, rows_out, columns_out, kernel, zero_rows;
   size_t pitch, pitch_out;
   bool paired;         // whether it multiplies pairs
   PairStorage stored;  // which tensors are stored in pairs
+  int step, row_spread;
   constexpr int input_planes() const { return paired ? pair_count(channels) : channels; }
 };
 
@@ -93,11 +100,16 @@ inline void correlate_tile(const Vector* input, const float* weights, int channe
   constexpr int step = P.stored.output ? 2 : 1;
   for (int c = 0; c < channels; c += step) store.template prefetch<columns>((channel + c) / step, y, x);
   Vector sums[channels][columns] = {};
-  const int first = P.zero_rows ? std::max(0, P.zero_rows - y) : 0;
-  const int last = P.zero_rows ? std::min(P.kernel, P.rows + P.zero_rows - y) : P.kernel;
+  int first = P.zero_rows ? std::max(0, P.zero_rows - y) : 0, last = P.kernel;
+  if constexpr (P.row_spread > 1) {
+    first += (P.row_spread - (y + first - P.zero_rows) % P.row_spread) % P.row_spread;
+    last = std::min(P.kernel, (P.rows - 1) * P.row_spread + 1 + P.zero_rows - y);
+  } else if (P.zero_rows) {
+    last = std::min(P.kernel, P.rows + P.zero_rows - y);
+  }
   for (int i = 0; i < P.input_planes(); i++)
-    for (int ky = first; ky < last; ky++) {
-      const Vector* row = input + i * P.pitch + (size_t)(y + ky - P.zero_rows) * P.stride + x;
+    for (int ky = first; ky < last; ky += P.row_spread) {
+      const Vector* row = input + i * P.pitch + (size_t)((y * P.step + ky - P.zero_rows) / P.row_spread) * P.stride + x * P.step;
       const float* taps = weights + (size_t)(i * P.kernel + ky) * P.kernel * P.outputs + channel;
 #pragma GCC unroll 3
       for (int kx = 0; kx < P.kernel; kx++)
@@ -105,7 +117,7 @@ inline void correlate_tile(const Vector* input, const float* weights, int channe
         for (int c = 0; c < channels; c++)
 #pragma GCC unroll 16
           for (int j = 0; j < columns; j++)
-            sums[c][j] = multiply_add<P.paired>(sums[c][j], taps[kx * P.outputs + c], row[kx + j]);
+            sums[c][j] = multiply_add<P.paired>(sums[c][j], taps[kx * P.outputs + c], row[kx + j * P.step]);
     }
 #pragma GCC unroll 16
   for (int c = 0; c < channels; c += step) {
@@ -121,10 +133,10 @@ template <CorrelationPlan P, int columns, class Store>
 inline void correlate_columns(const Vector* input, const float* weights, int y, int x, Store& store) {
   constexpr int channels = best_tile(P.outputs, P.columns_out, P.stored.output).channels, rest = P.outputs % channels;
   // The vectors that only the next columns read.
-  const int last_row = std::min(y + P.kernel - 1 - P.zero_rows, P.rows - 1);
-  const Vector* ahead = input + (size_t)last_row * P.stride + x + columns + P.kernel - 1;
+  const int last_row = std::min((y * P.step + P.kernel - 1 - P.zero_rows) / P.row_spread, P.rows - 1);
+  const Vector* ahead = input + (size_t)last_row * P.stride + (x + columns - 1) * P.step + P.kernel;
   for (int i = 0; i < P.input_planes(); i++)
-    for (int j = 0; j < columns; j++) __builtin_prefetch(ahead + i * P.pitch + j);
+    for (int j = 0; j < columns * P.step; j++) __builtin_prefetch(ahead + i * P.pitch + j);
   for (int c = 0; c + channels <= P.outputs; c += channels)
     correlate_tile<P, channels, columns>(input, weights, c, y, x, store);
   if constexpr (rest > 0) correlate_tile<P, rest, columns>(input, weights, P.outputs - rest, y, x, store);
@@ -147,7 +159,7 @@ inline void correlate(const Vector* input, const float* weights, Vector* scratch
 struct ForwardArguments {
   const Vector* input;    // padded
   const float* weights;   // [group][input][kernel row][kernel column][output], inputs in pairs if `paired`
-  Vector* scratch;        // for pairs
+  Vector* scratch;
   const float* bias;      // by output channel
   Vector* output;
   Mask valid_lanes;       // lanes that hold an image
@@ -219,7 +231,7 @@ struct NormGradient {
 struct InputGradientArguments {
   const Vector* gradient;  // of the output, with its border
   const float* weights;    // [group][output][kernel row][kernel column][input], taps reversed, outputs in pairs if `paired`
-  Vector* scratch;         // for pairs
+  Vector* scratch;
   Vector* result;
   bool accumulate;         // add to the result, for an input that two operations read
   // The rest is used only if the input's batch norm is folded into the weights.
@@ -297,38 +309,57 @@ struct StoreNormGradient {
 template <Convolution C, bool paired, PairStorage S, template <CorrelationPlan> class Store>
 void forward(const ForwardArguments& pass) {
   constexpr CorrelationPlan P{C.group_inputs(), C.padded_rows(), C.padded_columns(), C.group_outputs(), C.rows_out(), C.columns_out(),
-                              C.kernel, 0, C.input_pitch(), C.output_pitch(), paired, S};
+                              C.kernel, 0, C.input_pitch(), C.output_pitch(), paired, S, C.stride, 1};
   for (int g = 0; g < C.groups; g++)
     correlate<P>(pass.input + g * P.channels * P.pitch, pass.weights + g * (C.weight_count() / C.groups), pass.scratch,
                  Store<P>{pass, g * P.outputs});
 }
 
+// Spreads the columns of a gradient by the stride, with zeros between them and on both sides, where the input's gradient is
+// a convolution with stride 1. Its rows stay together: a `CorrelationPlan` skips those that would be zero.
+template <Convolution C>
+void spread_gradient(int planes, const Vector* gradient, Vector* spread) {
+  std::fill_n(spread, planes * C.spread_pitch(), Vector{});
+  for (int c = 0; c < planes; c++)
+    for (int y = 0; y < C.rows_out(); y++) {
+      const Vector* from = gradient + c * C.gradient_pitch() + (size_t)y * C.columns_out();
+      Vector* to = spread + c * C.spread_pitch() + (size_t)y * C.spread_columns() + C.spread_border();
+      for (int x = 0; x < C.columns_out(); x++) to[x * C.stride] = from[x];
+    }
+}
+
 template <Convolution C, PairStorage S, template <CorrelationPlan> class Store>
 void input_gradient(const InputGradientArguments& pass) {
-  constexpr CorrelationPlan P{C.group_outputs(), C.rows_out(), C.gradient_columns(), C.group_inputs(), C.rows, C.columns,
-                              C.kernel, C.border(), C.gradient_pitch(), pitch_of((size_t)C.rows * C.columns),
-                              C.paired(), {S.output, S.input}};
+  constexpr CorrelationPlan P{C.group_outputs(), C.rows_out(), C.spread_columns(), C.group_inputs(), C.rows, C.columns,
+                              C.kernel, C.spread_border(), C.spread_pitch(), pitch_of((size_t)C.rows * C.columns),
+                              C.paired(), {S.output, S.input}, 1, C.stride};
+  const Vector* gradient = pass.gradient;
+  if constexpr (C.stride > 1) {
+    spread_gradient<C>(S.output ? pair_count(C.channels_out) : C.channels_out, gradient, pass.scratch);
+    gradient = pass.scratch;
+  }
   for (int g = 0; g < C.groups; g++)
-    correlate<P>(pass.gradient + g * P.channels * P.pitch, pass.weights + g * (C.weight_count() / C.groups), pass.scratch,
-                 Store<P>{pass, g * P.outputs});
+    correlate<P>(gradient + g * P.channels * P.pitch, pass.weights + g * (C.weight_count() / C.groups),
+                 pass.scratch + C.spread_vectors(), Store<P>{pass, g * P.outputs});
 }
 
 // How the weight gradient is divided into tiles of outputs x taps: all taps of an input for a small kernel, several inputs
 // for a 1x1 kernel, part of a row of taps for a large kernel. The image is divided into bands of rows, so that what a tile
 // reads stays in the level-1 cache for the next tiles. With bfloat16 a band is first packed in pairs of columns: the input
-// at every column, because a tap may start at any, and the output's gradient at every second column.
+// at every column, because a tap may start at any, and the output's gradient at every second column. The columns of a pair
+// of inputs are as far apart as the windows of neighbouring outputs.
 template <Convolution C>
 struct WeightGradientTiles {
   static constexpr bool pointwise = C.kernel == 1, small = C.kernel <= 3 && !pointwise;
   static constexpr int run_length = pointwise ? C.group_inputs() : small ? C.taps() : C.kernel;
   static constexpr int taps = small ? run_length : std::min(run_length, registers == 32 ? 6 : 3);
   static constexpr int outputs = std::max(1, std::min(C.group_outputs(), (registers - 4) / (taps + 1)));
-  static constexpr int column_step = bfloat16 ? 2 : 1, row_steps = bfloat16 ? pair_count(C.columns_out()) : C.columns_out();
+  static constexpr int column_step = (bfloat16 ? 2 : 1) * C.stride, row_steps = bfloat16 ? pair_count(C.columns_out()) : C.columns_out();
   static constexpr int gradient_columns = bfloat16 ? row_steps : C.gradient_columns();
   static constexpr int row_bytes =
-      (outputs * gradient_columns + (pointwise ? taps : 1) * C.padded_columns()) * (int)sizeof(Vector);
+      (outputs * gradient_columns + (pointwise ? taps : 1) * C.stride * C.padded_columns()) * (int)sizeof(Vector);
   static constexpr int rows = std::min(C.rows_out(), std::max(1, l1_cache_bytes / row_bytes));
-  static constexpr int input_rows = rows + C.kernel - 1;
+  static constexpr int input_rows = (rows - 1) * C.stride + C.kernel;
   static constexpr size_t input_pitch = bfloat16 ? pitch_of((size_t)input_rows * C.padded_columns()) : C.input_pitch();
   static constexpr size_t gradient_pitch = bfloat16 ? pitch_of((size_t)rows * row_steps) : C.gradient_pitch();
   static constexpr size_t offset(int tap) {
@@ -348,7 +379,7 @@ inline void weight_gradient_tile(const Vector* input, const Vector* gradient, in
 #pragma GCC unroll 16
     for (int t = 0; t < taps; t++) tile[c][t] = sums[c * pitch + t];
   for (int y = 0; y < rows; y++) {
-    const Vector* row = input + (size_t)y * C.padded_columns();
+    const Vector* row = input + (size_t)y * C.stride * C.padded_columns();
     const Vector* gradient_row = gradient + (size_t)y * T::gradient_columns;
     for (int x = 0; x < T::row_steps; x++) {
       Vector gradients[outputs];
@@ -406,14 +437,14 @@ void weight_gradient(const Vector* input, const Vector* gradient, Vector* scratc
   for (int g = 0; g < C.groups; g++)
     for (int y = 0; y < C.rows_out(); y += T::rows) {
       const int rows = std::min(T::rows, C.rows_out() - y);
-      const Vector* band = input + g * C.group_inputs() * C.input_pitch() + (size_t)y * C.padded_columns();
+      const Vector* band = input + g * C.group_inputs() * C.input_pitch() + (size_t)y * C.stride * C.padded_columns();
       const Vector* band_gradient =
           gradient + g * C.group_outputs() * C.gradient_pitch() + (size_t)y * C.gradient_columns() + C.border();
       if constexpr (bfloat16) {
         Vector* gradient_pairs = scratch + C.group_inputs() * T::input_pitch;
-        constexpr auto pair_input = S.input ? pair_columns_of_pairs<1> : pair_columns<1>;
-        constexpr auto pair_gradient = S.output ? pair_columns_of_pairs<2> : pair_columns<2>;
-        pair_input(C.group_inputs(), rows + C.kernel - 1, C.padded_columns(), {band, C.input_pitch(), C.padded_columns()},
+        constexpr auto pair_input = S.input ? pair_columns_of_pairs<1, C.stride> : pair_columns<1, C.stride>;
+        constexpr auto pair_gradient = S.output ? pair_columns_of_pairs<2, 1> : pair_columns<2, 1>;
+        pair_input(C.group_inputs(), (rows - 1) * C.stride + C.kernel, C.padded_columns(), {band, C.input_pitch(), C.padded_columns()},
                    {scratch, T::input_pitch, C.padded_columns()});
         pair_gradient(C.group_outputs(), rows, C.columns_out(), {band_gradient, C.gradient_pitch(), C.gradient_columns()},
                       {gradient_pairs, T::gradient_pitch, T::gradient_columns});

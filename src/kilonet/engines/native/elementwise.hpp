@@ -160,7 +160,31 @@ inline void max_pool_gradient(Shape from, Shape to, int size, const Vector* inpu
             : max_pool_gradient_windows(from, to, size, input, output, gradient, result);
 }
 
-inline void average_pool(Shape from, const Vector* input, Vector* output) {
+// The mean over windows that do not overlap. Remaining rows and columns at the end are dropped.
+inline void average_pool(Shape from, Shape to, int size, const Vector* input, Vector* output) {
+  for (int c = 0; c < from.channels; c++)
+    for (int y = 0; y < to.rows; y++)
+      for (int x = 0; x < to.columns; x++) {
+        const Vector* corner = input + c * from.pitch() + (size_t)y * size * from.columns + (size_t)x * size;
+        Vector sum{};
+        for (int j = 0; j < size; j++)
+          for (int i = 0; i < size; i++) sum += corner[(size_t)j * from.columns + i];
+        output[c * to.pitch() + y * to.columns + x] = sum / (float)(size * size);
+      }
+}
+
+inline void average_pool_gradient(Shape from, Shape to, int size, const Vector* gradient, Vector* result) {
+  if (from.rows % size || from.columns % size) std::fill_n(result, from.vectors(), Vector{});
+  for (int c = 0; c < from.channels; c++)
+    for (int y = 0; y < to.rows; y++)
+      for (int x = 0; x < to.columns; x++) {
+        Vector* corner = result + c * from.pitch() + (size_t)y * size * from.columns + (size_t)x * size;
+        const Vector share = gradient[c * to.pitch() + y * to.columns + x] / (float)(size * size);
+        for (int j = 0; j < size; j++) std::fill_n(corner + (size_t)j * from.columns, size, share);
+      }
+}
+
+inline void global_average_pool(Shape from, const Vector* input, Vector* output) {
   for (int c = 0; c < from.channels; c++) {
     Vector sum{};
     for (size_t i = 0; i < from.plane(); i++) sum += input[c * from.pitch() + i];
@@ -168,7 +192,7 @@ inline void average_pool(Shape from, const Vector* input, Vector* output) {
   }
 }
 
-inline void average_pool_gradient(Shape from, const Vector* gradient, Vector* result) {
+inline void global_average_pool_gradient(Shape from, const Vector* gradient, Vector* result) {
   for (int c = 0; c < from.channels; c++)
     std::fill_n(result + c * from.pitch(), from.plane(), gradient[c] / (float)from.plane());
 }

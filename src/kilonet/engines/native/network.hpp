@@ -10,7 +10,7 @@ struct Shape {
   size_t values() const { return channels * plane(); }
 };
 
-enum class Kind { convolution, norm, max_pool, average_pool };
+enum class Kind { convolution, norm, max_pool, average_pool, global_average_pool };
 
 // Tensors are numbered: 0 is the input, and each operation adds one. Batch norms are numbered in order. -1 means none.
 struct Operation {
@@ -19,7 +19,7 @@ struct Operation {
   int norm = -1;             // convolution: the batch norm that follows; norm: the batch norm applied
   int folded_norm = -1;      // convolution: the batch norm of its input, which is folded into the weights
   int residual = -1;         // norm: the tensor added
-  int pool_size = 0;         // max_pool
+  int pool_size = 0;         // max_pool, average_pool
   bool has_dropout = false;  // norm: whether dropout follows
   bool needs_input_gradient = false;
   bool accumulates_input_gradient = false;  // convolution: whether its input's gradient is added to one already there

@@ -38,7 +38,7 @@ Mask Trainer::Group::valid_lanes() const {
 
 Trainer::Trainer(const Network& network, const TrainerSettings& settings)
     : network_(network), settings_(settings), thread_pool_((int)settings.threads), scratch_(settings.threads) {
-  size_t vectors = 0, gradients = 0, biases = 0, norms = 0, widest = 0, padded = 0, pairs = 0, most = 0, weights = 0;
+  size_t vectors = 0, gradients = 0, biases = 0, norms = 0, widest = 0, padded = 0, kernel = 0, most = 0, weights = 0;
   borders_.resize(network.tensor_count);
   for (int o = 0; o < network.operation_count; o++) {
     const Operation& operation = network.operations[o];
@@ -51,7 +51,7 @@ Trainer::Trainer(const Network& network, const TrainerSettings& settings)
     most = std::max(most, c.weight_count());
     borders_[operation.output] = c.border();
     padded = std::max(padded, c.channels_in * c.input_pitch());
-    if (bfloat16) pairs = std::max(pairs, c.pair_scratch_vectors());
+    kernel = std::max(kernel, c.scratch_vectors());
   }
   for (int t = 0; t < network.tensor_count; t++) {
     const Shape& shape = network.tensors[t];
@@ -76,7 +76,7 @@ Trainer::Trainer(const Network& network, const TrainerSettings& settings)
   for (auto* values : {&packed_, &transposed_}) values->resize(weights);
   gradient_.resize(network.value_count);
   for (Scratch& scratch : scratch_)
-    scratch = {zeros<Vector>(padded), zeros<Vector>(pairs), zeros<Vector>(2 * widest), zeros<Vector>(most),
+    scratch = {zeros<Vector>(padded), zeros<Vector>(kernel), zeros<Vector>(2 * widest), zeros<Vector>(most),
                zeros<Vector>(vectors), zeros<Vector>(shape(0).vectors() + 2 * shape(network.tensor_count - 1).channels),
                nullptr, nullptr, zeros<uint8_t>(frame_bytes(network.tensors[0]))};
   plan_backward();
@@ -211,7 +211,8 @@ void Trainer::run_forward(const Batch& batch, Group& group, int begin, int end) 
       case Kind::convolution: forward_convolution(operation, group); break;
       case Kind::norm: forward_norm(batch, operation, group); break;
       case Kind::max_pool: max_pool(from, to, operation.pool_size, input, output); break;
-      case Kind::average_pool: average_pool(from, input, output); break;
+      case Kind::average_pool: average_pool(from, to, operation.pool_size, input, output); break;
+      case Kind::global_average_pool: global_average_pool(from, input, output); break;
     }
   }
 }
@@ -229,7 +230,8 @@ void Trainer::run_backward(const Batch& batch, Group& group, BackwardStep step) 
   if (operation.kind == Kind::max_pool)
     max_pool_gradient(from, to, operation.pool_size, tensor(group, operation.input), tensor(group, operation.output),
                       output_gradient, result);
-  if (operation.kind == Kind::average_pool) average_pool_gradient(from, output_gradient, result);
+  if (operation.kind == Kind::average_pool) average_pool_gradient(from, to, operation.pool_size, output_gradient, result);
+  if (operation.kind == Kind::global_average_pool) global_average_pool_gradient(from, output_gradient, result);
 }
 
 const Vector* Trainer::padded_input(const Operation& operation, Group& group) {
@@ -247,7 +249,7 @@ void Trainer::forward_convolution(const Operation& operation, Group& group) {
   std::fill_n(sums, 2 * shape(operation.output).channels, Vector{});
   const float* centre = operation.norm < 0 ? nullptr : &centre_[norm_offsets_[operation.norm]];
   const auto forward = group.mode == Mode::evaluation ? operation.kernels.float32_forward : operation.kernels.forward;
-  forward({padded_input(operation, group), &packed_[weight_offsets_[index]], group.scratch.pairs.get(),
+  forward({padded_input(operation, group), &packed_[weight_offsets_[index]], group.scratch.kernel.get(),
            &biases_[bias_offsets_[index]], tensor(group, operation.output), group.valid_lanes(), centre, sums});
   if (operation.norm < 0 || !group.training()) return;
   float* sums_of_part = &group.sums->forward_sums[2 * norm_offsets_[operation.norm]];
@@ -272,7 +274,7 @@ void Trainer::backward_weights(const Operation& operation, Group& group) {
   const size_t count = operation.kernels.shape.weight_count();
   Vector* sums = group.scratch.weight_sums.get();
   std::fill_n(sums, count, Vector{});
-  operation.kernels.weight_gradient(padded_input(operation, group), output_gradient, group.scratch.pairs.get(), sums);
+  operation.kernels.weight_gradient(padded_input(operation, group), output_gradient, group.scratch.kernel.get(), sums);
   float* result = &group.sums->weight_gradient[weight_offsets_[index_of(operation)]];
   for (size_t i = 0; i < count; i++) result[i] += sum_of_lanes(sums[i]);
 }
@@ -280,7 +282,7 @@ void Trainer::backward_weights(const Operation& operation, Group& group) {
 void Trainer::backward_input(const Operation& operation, Group& group) {
   const int input = operation.input, channels = shape(input).channels;
   InputGradientArguments pass{gradient(group, operation.output), &transposed_[weight_offsets_[index_of(operation)]],
-                              group.scratch.pairs.get(), gradient(group, input), operation.accumulates_input_gradient};
+                              group.scratch.kernel.get(), gradient(group, input), operation.accumulates_input_gradient};
   if (operation.folded_norm < 0) return operation.kernels.input_gradient(pass);
   pass.norm = norm_gradient(operation.folded_norm);
   pass.values = tensor(group, input);

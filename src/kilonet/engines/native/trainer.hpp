@@ -93,7 +93,7 @@ class Trainer {
   enum class Mode { training, evaluation, teacher };
   // The scratch memory of one thread.
   struct Scratch {
-    Array<Vector> padded, pairs, channel_sums, weight_sums, tensors, teacher;
+    Array<Vector> padded, kernel, channel_sums, weight_sums, tensors, teacher;
     Array<Vector> others, plane;  // for mixup and blur, made when they are first needed
     Array<uint8_t> frames;
   };

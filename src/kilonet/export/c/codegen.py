@@ -26,7 +26,7 @@ from kilonet.export.integer import (
 )
 from kilonet.models.metadata import NO_METADATA, Metadata
 from kilonet.network.c_ram import Computed, OperationMemory, c_ram_bytes, memory_of, scratch_bytes
-from kilonet.network.operations import GlobalAveragePooling, MaxPooling, Shape
+from kilonet.network.operations import AveragePooling, MaxPooling, Shape
 from kilonet.network.section import ModelSection
 
 RUNTIME_FILES = (
@@ -45,7 +45,7 @@ _PLAIN_BYTES = frozenset(f"{string.ascii_letters}{string.digits} .-_".encode())
 _FIELDS = (
     *("weights", "bias", "multiplier", "shift", "offset", "skip", "pad", "state", "pixel", "memory", "sums"),
     *("memory_size", "row_size", "inputs", "outputs", "rows", "columns", "multiple", "kind", "window", "padding"),
-    "relu",
+    *("relu", "between"),
 )
 """The fields of a kilonet_operation in order, in which C++ wants them initialised."""
 
@@ -58,7 +58,7 @@ def memory_bytes(network: IntegerNetwork) -> int:
 def _operations(network: IntegerNetwork) -> Iterator[tuple[Computed, Shape]]:
     """Yield the operations in order, each with its input's shape."""
     for operation, shape in network.placed:
-        yield GlobalAveragePooling() if isinstance(operation, IntegerAveragePooling) else operation.operation, shape
+        yield operation.operation, shape
 
 
 def weight_bytes(network: IntegerNetwork) -> int:
@@ -333,8 +333,10 @@ def _numeric_fields(operation: IntegerOperation, shape: Shape) -> dict[str, str]
             fields |= {"kind": "KILONET_CONVOLUTION", "window": kernel.kernel, "padding": kernel.padding}
             fields |= {"multiple": multiple, "row_size": (columns + 2 * kernel.padding) * channels}
             fields["relu"] = int(operation.relu)
+            fields |= {"between": kernel.stride - 1} if kernel.stride > 1 else {}
         case IntegerMaxPooling(MaxPooling(size)):
             fields |= {"kind": "KILONET_MAX_POOL", "window": size}
-        case IntegerAveragePooling():
+        case IntegerAveragePooling(pool):
             fields["kind"] = "KILONET_AVERAGE_POOL"
+            fields |= {"window": pool.size} if isinstance(pool, AveragePooling) else {}
     return {name: str(value) for name, value in fields.items()}

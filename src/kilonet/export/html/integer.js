@@ -22,7 +22,8 @@ const EXECUTE = { convolution: convolve, "max-pool": takeMaximum, "average-pool"
 function convolve(step, map, isLast) {
   const { kernel, padding, channels_out: outputs } = step;
   const source = padding ? padded(step, map) : map;
-  const [rows, columns] = [source.rows - kernel + 1, source.columns - kernel + 1];
+  const stride = step.stride ?? 1;
+  const [rows, columns] = [source.rows, source.columns].map((extent) => Math.floor((extent - kernel) / stride) + 1);
   const [inGroup, outGroup] = [map.channels / step.groups, outputs / step.groups];
   const result = newMap(outputs, rows, columns, isLast);
   const sums = new Int32Array(rows * columns);
@@ -32,7 +33,7 @@ function convolve(step, map, isLast) {
     for (let other = first; other < first + inGroup; other++) {
       for (let row = 0; row < kernel; row++) {
         for (let column = 0; column < kernel; column++) {
-          addProducts(sums, step.weights[weight++], source, other, row, column, rows, columns);
+          addProducts(sums, step.weights[weight++], source, other, row, column, rows, columns, stride);
         }
       }
     }
@@ -43,11 +44,12 @@ function convolve(step, map, isLast) {
 }
 
 /** Add to every sum the product of a weight and the value at its channel, row and column of the kernel. */
-function addProducts(sums, weight, { values, rows: high, columns: wide }, channel, firstRow, firstColumn, rows, columns) {
+function addProducts(sums, weight, map, channel, firstRow, firstColumn, rows, columns, stride) {
+  const { values, rows: high, columns: wide } = map;
   for (let row = 0, place = 0; row < rows; row++) {
-    let from = (channel * high + firstRow + row) * wide + firstColumn;
+    let from = (channel * high + firstRow + row * stride) * wide + firstColumn;
     // No sum exceeds 32 bits, so imul and "| 0" change nothing; they let the engine use 32-bit integers.
-    for (const end = place + columns; place < end; place++, from++) {
+    for (const end = place + columns; place < end; place++, from += stride) {
       sums[place] = (sums[place] + Math.imul(weight, values[from])) | 0;
     }
   }
@@ -80,11 +82,21 @@ function takeMaximum({ size }, map) {
   return result;
 }
 
+/** Without a size the one window is the whole map. */
 function takeAverage(step, map, isLast) {
-  const result = newMap(map.channels, 1, 1, isLast);
+  const [high, wide] = step.size ? [step.size, step.size] : [map.rows, map.columns];
+  const [rows, columns] = [Math.floor(map.rows / high), Math.floor(map.columns / wide)];
+  const result = newMap(map.channels, rows, columns, isLast);
+  const sums = new Int32Array(rows * columns);
   for (let channel = 0; channel < map.channels; channel++) {
-    const sum = plane(map, channel).reduce((total, value) => total + value, 0);
-    requantise(step, channel, [sum], result, isLast, null);
+    const from = plane(map, channel);
+    sums.fill(0);
+    for (let row = 0; row < rows * high; row++) {
+      for (let column = 0; column < columns * wide; column++) {
+        sums[Math.floor(row / high) * columns + Math.floor(column / wide)] += from[row * map.columns + column];
+      }
+    }
+    requantise(step, channel, sums, result, isLast, null);
   }
   return result;
 }

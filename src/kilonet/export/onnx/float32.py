@@ -7,10 +7,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kilonet.export.folding import BATCH_NORM_EPSILON
-from kilonet.export.onnx.graph import LOGITS, OPSET, PIXELS, USAGE, GraphBuilder, onnx_metadata
+from kilonet.export.onnx.graph import (
+    LOGITS,
+    OPSET,
+    PIXELS,
+    USAGE,
+    GraphBuilder,
+    convolution_attributes,
+    onnx_metadata,
+)
 from kilonet.models.model import Model
 from kilonet.network.graph import PlacedLayer
 from kilonet.network.operations import (
+    AveragePooling,
     BatchNorm,
     Convolution,
     Dropout,
@@ -20,6 +29,7 @@ from kilonet.network.operations import (
     ReLU,
 )
 from kilonet.network.section import ModelSection
+from kilonet.network.support import check_support
 from kilonet.utils.extras import needed_from
 
 with needed_from("onnx"):
@@ -32,11 +42,15 @@ def float_graph(model: Model, accuracy: float | None = None) -> ModelProto:
     Args:
         model: the trained network.
         accuracy: fraction of the test images, for the metadata; None if it is not known.
+
+    Raises:
+        KilonetError: the network has an operation that the graph has no node for.
     """
     section, graph = model.section, GraphBuilder()
     values = _normalise(graph, section)
     state = model.network.state()
     for placed in section.placed:
+        check_support(placed, "the float32 ONNX graph")
         values = _add_layer(graph, placed, state, values)
     graph.node("Flatten", [values], LOGITS, axis=1)
     about = f"Float network, ONNX opset {OPSET}. {USAGE}"
@@ -74,9 +88,9 @@ def _add_operation(
     graph: GraphBuilder, operation: Operation, name: str, constant: Callable[[str], str], values: str
 ) -> str:
     match operation:
-        case Convolution(_, _, kernel, padding, groups):
+        case Convolution():
             weights = constant("convolution.weight")
-            attributes = {"kernel_shape": [kernel] * 2, "pads": [padding] * 4, "group": groups}
+            attributes = convolution_attributes(operation)
             return graph.node("Conv", [values, weights], f"{name}: convolution", **attributes)
         case ReLU():
             return graph.node("Relu", [values], f"{name}: relu")
@@ -87,7 +101,8 @@ def _add_operation(
             )
         case Dropout():
             return values
-        case MaxPooling(size):
-            return graph.node("MaxPool", [values], f"{name}: maximum", kernel_shape=[size] * 2, strides=[size] * 2)
+        case MaxPooling(size) | AveragePooling(size):
+            kind, result = ("MaxPool", "maximum") if isinstance(operation, MaxPooling) else ("AveragePool", "mean")
+            return graph.node(kind, [values], f"{name}: {result}", kernel_shape=[size] * 2, strides=[size] * 2)
         case GlobalAveragePooling():
             return graph.node("GlobalAveragePool", [values], f"{name}: mean")

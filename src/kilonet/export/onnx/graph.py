@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kilonet.data.preprocessing import preprocessing_facts
 from kilonet.models.model import Model
-from kilonet.network.operations import Shape
+from kilonet.network.operations import Convolution, Shape
 from kilonet.utils.extras import needed_from
 
 with needed_from("onnx"):
@@ -26,6 +26,13 @@ LOGITS = "logits"
 
 USAGE = f"Feed uint8 images to '{PIXELS}'; they are normalised inside. The class is the argmax of '{LOGITS}'."
 """For the description in the file."""
+
+
+def convolution_attributes(operation: Convolution) -> dict[str, Any]:
+    """Return the attributes of the node of a convolution."""
+    strides = {} if operation.stride == 1 else {"strides": [operation.stride] * 2}
+    kernel = {"kernel_shape": [operation.kernel] * 2, "pads": [operation.padding] * 4, "group": operation.groups}
+    return {**kernel, **strides}
 
 
 class GraphBuilder:

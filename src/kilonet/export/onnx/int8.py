@@ -23,8 +23,17 @@ from kilonet.export.integer import (
     largest_sum,
     rounding_half,
 )
-from kilonet.export.onnx.graph import LOGITS, OPSET, PIXELS, USAGE, GraphBuilder, onnx_metadata
+from kilonet.export.onnx.graph import (
+    LOGITS,
+    OPSET,
+    PIXELS,
+    USAGE,
+    GraphBuilder,
+    convolution_attributes,
+    onnx_metadata,
+)
 from kilonet.models.model import Model
+from kilonet.network.operations import AveragePooling
 from kilonet.utils.extras import needed_from
 
 with needed_from("onnx"):
@@ -94,9 +103,14 @@ def _add_operation(graph: GraphBuilder, operation: IntegerOperation, number: str
 
 def _add_average(graph: GraphBuilder, operation: IntegerAveragePooling, number: str, values: str, bits: int) -> str:
     real = _dequantise(graph, number, values, np.zeros(len(operation.output.shift), np.uint8))
-    axes = graph.constant("rows and columns", np.array([2, 3], np.int64))
-    summed = graph.node("ReduceSum", [real, axes], f"{number} sum", keepdims=1)
     scale = operation.output.multiplier * _unit(operation.output, bits)
+    if isinstance(operation.operation, AveragePooling):
+        size = operation.operation.size
+        summed = graph.node("AveragePool", [real], f"{number} mean", kernel_shape=[size] * 2, strides=[size] * 2)
+        scale = scale * size**2
+    else:
+        axes = graph.constant("rows and columns", np.array([2, 3], np.int64))
+        summed = graph.node("ReduceSum", [real, axes], f"{number} sum", keepdims=1)
     scaled = graph.node("Mul", [summed, _per_channel(graph, f"{number} scale", scale)], f"{number} scaled")
     return _add_offset(graph, number, scaled, _offset(operation.output, bits))
 
@@ -149,7 +163,6 @@ def _add_sums(
     graph: GraphBuilder, operation: IntegerConvolution, number: str, real: str, *, scale: Reals, sign: NDArray[Any]
 ) -> str:
     """Add the convolution of `real` (q - zero), times sign and scale of each channel, and its ReLU if it has one."""
-    shape = operation.operation
     weights = operation.weights * sign.reshape(-1, 1, 1, 1).astype(np.int16)
     bias = (operation.bias + _zero_contribution(operation, _zero(operation))) * sign
     scales = graph.constant(f"{number} scale", scale.astype(np.float32))
@@ -157,8 +170,9 @@ def _add_sums(
         _dequantise_constant(graph, f"{number} weights", (weights + WEIGHT_ZERO).astype(np.uint8), WEIGHT_ZERO, scales),
         _dequantise_constant(graph, f"{number} bias", bias.astype(np.int32), 0, scales),
     ]
-    attributes = {"kernel_shape": [shape.kernel] * 2, "pads": [shape.padding] * 4, "group": shape.groups}
-    result = graph.node("Conv", [real, *factors], f"{number} convolution", **attributes)
+    result = graph.node(
+        "Conv", [real, *factors], f"{number} convolution", **convolution_attributes(operation.operation)
+    )
     return graph.node("Relu", [result], f"{number} relu") if operation.relu else result
 
 

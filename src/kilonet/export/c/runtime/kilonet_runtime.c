@@ -111,14 +111,21 @@ static void gather(const kilonet_operation *operation, uint8_t *values)
     }
 }
 
-/* Moves to the next place of the input map. Returns whether a row has ended. */
-static int advance(kilonet_state *state, uint32_t columns)
+/* Moves to the next place of the input map. Returns whether a window has ended at this one. */
+static int advance(const kilonet_operation *operation)
 {
-    if (++state->column < columns)
-        return 0;
-    state->column = 0;
-    state->row++;
-    return 1;
+    kilonet_state *state = operation->state;
+    const int is_end = state->rows_to_end == 0 && state->columns_to_end == 0;
+    const uint8_t last = (uint8_t)(operation->window - 1);
+    const uint8_t between = operation->kind == KILONET_CONVOLUTION ? operation->between : last;
+    state->columns_to_end = state->columns_to_end ? (uint8_t)(state->columns_to_end - 1) : between;
+    if (++state->column == operation->columns + 2u * operation->padding) {
+        state->column = 0;
+        state->columns_to_end = last;
+        state->row++;
+        state->rows_to_end = state->rows_to_end ? (uint8_t)(state->rows_to_end - 1) : between;
+    }
+    return is_end;
 }
 
 static int is_padding(const kilonet_operation *operation)
@@ -133,8 +140,7 @@ static int take_into_convolution(const kilonet_operation *operation, const uint8
                                  int32_t *sums, uint8_t *pixel, int32_t *logits)
 {
     kilonet_state *state = operation->state;
-    const int is_complete = state->row + 1u >= operation->window && state->column + 1u >= operation->window;
-    advance(state, operation->columns + 2u * operation->padding);
+    const int is_complete = advance(operation);
     if (operation->window > 1) {
         copy(operation->memory + state->head, taken, operation->inputs);
         state->head += operation->inputs;
@@ -153,44 +159,42 @@ static int take_into_convolution(const kilonet_operation *operation, const uint8
     return is_complete;
 }
 
-static int take_into_max_pool(const kilonet_operation *operation, uint8_t *pixel)
+/* `head` counts the channels of the windows before this one in the row. Windows beyond the last whole one are dropped. */
+static int take_into_pool(const kilonet_operation *operation, uint8_t *pixel, int32_t *logits)
 {
     kilonet_state *state = operation->state;
+    const uint32_t head = state->head;
     const uint8_t last = (uint8_t)(operation->window - 1);
-    const int is_first = state->row_in_window == 0 && state->column_in_window == 0;
-    const int is_inside = state->head < operation->memory_size;
-    const int is_complete = is_inside && state->row_in_window == last && state->column_in_window == last;
-    uint8_t *largest = operation->memory + state->head;
+    const int is_whole = operation->window == 0;
+    const int is_inside = is_whole || state->column + (uint32_t)state->columns_to_end < operation->columns;
+    const int is_first = is_whole ? state->row == 0 && state->column == 0
+                                  : state->rows_to_end == last && state->columns_to_end == last;
+    const int ends_columns = !is_whole && state->columns_to_end == 0;
+    int is_complete = advance(operation);
     uint16_t channel;
-    for (channel = 0; is_inside && channel < operation->inputs; channel++) {
-        if (is_first || operation->pixel[channel] > largest[channel])
-            largest[channel] = operation->pixel[channel];
-        if (is_complete)
-            pixel[channel] = largest[channel];
-    }
-    if (state->column_in_window++ == last) {
-        state->column_in_window = 0;
-        state->head += operation->inputs;
-    }
-    if (advance(state, operation->columns)) {
-        state->column_in_window = 0;
+    if (is_whole)
+        is_complete = state->row == operation->rows;
+    else if (state->column == 0)
         state->head = 0;
-        state->row_in_window = state->row_in_window == last ? 0 : (uint8_t)(state->row_in_window + 1);
-    }
-    return is_complete;
-}
-
-static int take_into_average_pool(const kilonet_operation *operation, uint8_t *pixel, int32_t *logits)
-{
-    kilonet_state *state = operation->state;
-    const int is_first = state->row == 0 && state->column == 0;
-    const int is_complete = advance(state, operation->columns) && state->row == operation->rows;
-    uint16_t channel;
+    else if (ends_columns)
+        state->head += operation->inputs;
+    if (!is_inside)
+        return 0;
     for (channel = 0; channel < operation->inputs; channel++) {
-        operation->sums[channel] = (is_first ? 0 : operation->sums[channel]) + operation->pixel[channel];
+        const uint8_t value = operation->pixel[channel];
+        if (operation->kind == KILONET_AVERAGE_POOL) {
+            int32_t *const sum = operation->sums + head + channel;
+            *sum = (is_first ? 0 : *sum) + value;
+        } else {
+            uint8_t *const largest = operation->memory + head + channel;
+            if (is_first || value > *largest)
+                *largest = value;
+            if (is_complete)
+                pixel[channel] = *largest;
+        }
     }
-    if (is_complete)
-        requantise(operation, operation->sums, 0, pixel, logits);
+    if (is_complete && operation->kind == KILONET_AVERAGE_POOL)
+        requantise(operation, operation->sums + head, 0, pixel, logits);
     return is_complete;
 }
 
@@ -200,16 +204,16 @@ static int take(const kilonet_operation *operation, const uint8_t *taken, uint8_
 {
     if (operation->kind == KILONET_CONVOLUTION)
         return take_into_convolution(operation, taken, scratch, sums, pixel, logits);
-    if (operation->kind == KILONET_MAX_POOL)
-        return take_into_max_pool(operation, pixel);
-    return take_into_average_pool(operation, pixel, logits);
+    return take_into_pool(operation, pixel, logits);
 }
 
-static void reset(kilonet_state *state)
+static void reset(const kilonet_operation *operation)
 {
+    kilonet_state *state = operation->state;
     state->head = 0;
     state->row = state->column = 0;
-    state->row_in_window = state->column_in_window = state->waiting = 0;
+    state->rows_to_end = state->columns_to_end = (uint8_t)(operation->window - 1);
+    state->waiting = 0;
 }
 
 void kilonet_run(const kilonet_operation *operations, unsigned count, const uint8_t *pixels, uint8_t *scratch,
@@ -219,7 +223,7 @@ void kilonet_run(const kilonet_operation *operations, unsigned count, const uint
     const kilonet_operation *operation = operations;
     const kilonet_operation *const last = operations + count - 1;
     for (; operation <= last; operation++)
-        reset(operation->state);
+        reset(operation);
     operation = operations;
     for (;;) {
         const uint8_t *taken = operation->pixel;

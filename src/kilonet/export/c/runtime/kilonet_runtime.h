@@ -27,8 +27,8 @@ typedef struct {
     uint32_t head; /* index of the next byte of `memory` */
     uint16_t row;
     uint16_t column;
-    uint8_t row_in_window; /* of a max-pool */
-    uint8_t column_in_window;
+    uint8_t rows_to_end; /* how many rows after this one end a window */
+    uint8_t columns_to_end;
     uint8_t waiting; /* whether `pixel` holds one that is not used yet */
 } kilonet_state;
 
@@ -45,7 +45,7 @@ typedef struct {
     kilonet_state *state;
     uint8_t *pixel; /* [input]: all channels of the next pixel of the input map */
     uint8_t *memory; /* a convolution's window and the pixels between its rows; a max-pool's row of results */
-    int32_t *sums; /* [input], of an average pool */
+    int32_t *sums; /* [input] of each window in a row of an average pool */
     uint32_t memory_size; /* bytes */
     uint32_t row_size; /* bytes of a row of the input map, padding included */
     uint16_t inputs; /* channels */
@@ -54,9 +54,10 @@ typedef struct {
     uint16_t columns;
     uint16_t multiple; /* outputs of each input channel if depthwise, else 0 */
     uint8_t kind;
-    uint8_t window; /* side of the kernel or of the pool */
+    uint8_t window; /* side of the kernel or of the pool; 0 of an average pool of the whole map */
     uint8_t padding;
     uint8_t relu;
+    uint8_t between; /* a convolution's stride - 1 */
 } kilonet_operation;
 
 /* Classifies one image. `pixels` is [channel][row][column]; `logits` receives one value for each class. `sums` has room

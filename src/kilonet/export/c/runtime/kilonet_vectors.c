@@ -108,7 +108,7 @@ INLINE void sum_products(const kilonet_operation *operation, uint32_t row_size, 
 {
     const uint32_t width = ((uint32_t)operation->window * operation->inputs + 3) / 4 * 4;
     const uint32_t block_size = width * operation->window * KILONET_BLOCK;
-    const uint32_t inputs = operation->inputs;
+    const uint32_t step = (operation->between + 1u) * operation->inputs;
     uint8_t row;
     for (row = 0; row < operation->window; row++, values += row_size) {
         uint32_t i;
@@ -117,7 +117,7 @@ INLINE void sum_products(const kilonet_operation *operation, uint32_t row_size, 
             const __m512i second = count > 1 ? _mm512_loadu_si512(weights + block_size) : first;
             int pixel;
             for (pixel = 0; pixel < pixels; pixel++) {
-                const __m512i four = _mm512_broadcastd_epi32(_mm_loadu_si32(values + (uint32_t)pixel * inputs + i));
+                const __m512i four = _mm512_broadcastd_epi32(_mm_loadu_si32(values + (uint32_t)pixel * step + i));
                 sums[pixel] = _mm512_dpbusd_epi32(sums[pixel], four, first);
                 if (count > 1)
                     sums[TILE + pixel] = _mm512_dpbusd_epi32(sums[TILE + pixel], four, second);
@@ -156,24 +156,25 @@ INLINE void convolve_tile(const kilonet_operation *operation, const kilonet_bloc
 INLINE void convolve_row(const kilonet_operation *operation, const kilonet_block *blocks, uint32_t first, int count,
                          uint32_t columns, uint32_t row_size, const uint8_t *values, uint8_t *to, int32_t *logits)
 {
-    const uint32_t inputs = operation->inputs, outputs = operation->outputs;
+    const uint32_t step = (operation->between + 1u) * operation->inputs, outputs = operation->outputs;
     uint32_t column;
     if (columns < TILE) {
-        for (column = 0; column < columns; column++, values += inputs, to += outputs)
+        for (column = 0; column < columns; column++, values += step, to += outputs)
             convolve_tile(operation, blocks, first, 1, count, row_size, values, to, logits);
         return;
     }
     for (column = 0; column < columns; column += TILE) {
         const uint32_t at = column + TILE > columns ? columns - TILE : column;
-        convolve_tile(operation, blocks, first, TILE, count, row_size, values + at * inputs, to + at * outputs, logits);
+        convolve_tile(operation, blocks, first, TILE, count, row_size, values + at * step, to + at * outputs, logits);
     }
 }
 
 static void convolve(const kilonet_operation *operation, const kilonet_map *from, const kilonet_map *to,
                      int32_t *logits)
 {
-    const uint32_t rows = operation->rows + 2u * operation->padding + 1u - operation->window;
-    const uint32_t columns = operation->columns + 2u * operation->padding + 1u - operation->window;
+    const uint32_t stride = operation->between + 1u;
+    const uint32_t rows = (operation->rows + 2u * operation->padding - operation->window) / stride + 1u;
+    const uint32_t columns = (operation->columns + 2u * operation->padding - operation->window) / stride + 1u;
     uint32_t first, row;
     for (first = 0; first < operation->outputs; first += 2 * KILONET_BLOCK) {
         const int count = operation->outputs - first > KILONET_BLOCK ? 2 : 1;
@@ -181,7 +182,7 @@ static void convolve(const kilonet_operation *operation, const kilonet_map *from
         blocks[0] = load_block(operation, first);
         blocks[1] = count > 1 ? load_block(operation, first + KILONET_BLOCK) : blocks[0];
         for (row = 0; row < rows; row++) {
-            const uint8_t *values = from->first + row * from->row_size;
+            const uint8_t *values = from->first + row * stride * from->row_size;
             uint8_t *pixels = to->inside + row * to->row_size + first;
             if (count > 1)
                 convolve_row(operation, blocks, first, 2, columns, from->row_size, values, pixels, logits);
@@ -210,20 +211,39 @@ static void pool_largest(const kilonet_operation *operation, const kilonet_map *
     }
 }
 
-static void pool_average(const kilonet_operation *operation, const kilonet_map *from, const kilonet_map *to,
-                         int32_t *logits)
+/* Returns the sums of a window of a block's channels. */
+static __m512i sum_window(const kilonet_block *block, const uint8_t *values, uint32_t rows, uint32_t columns,
+                          const kilonet_map *from)
 {
-    const uint32_t places = places_of(operation);
-    uint32_t first, place;
-    for (first = 0; first < operation->inputs; first += KILONET_BLOCK) {
-        const kilonet_block block = load_block(operation, first);
-        __m512i low = _mm512_setzero_si512(), high = low;
-        for (place = 0; place < places; place++) {
-            const __m128i bytes = _mm_maskz_loadu_epi8(block.mask, from->first + place * operation->inputs + first);
+    __m512i low = _mm512_setzero_si512(), high = low;
+    uint32_t row, column;
+    for (row = 0; row < rows; row++, values += from->row_size) {
+        for (column = 0; column < columns; column++) {
+            const __m128i bytes = _mm_maskz_loadu_epi8(block->mask, values + column * from->pixel_size);
             low = _mm512_add_epi64(low, _mm512_cvtepu8_epi64(bytes));
             high = _mm512_add_epi64(high, _mm512_cvtepu8_epi64(_mm_srli_si128(bytes, HALF)));
         }
-        requantise(&block, alternate(low, high), 0, to->inside + first, logits ? logits + first : 0);
+    }
+    return alternate(low, high);
+}
+
+static void pool_average(const kilonet_operation *operation, const kilonet_map *from, const kilonet_map *to,
+                         int32_t *logits)
+{
+    const uint32_t inputs = operation->inputs;
+    const uint32_t high = operation->window ? operation->window : operation->rows;
+    const uint32_t wide = operation->window ? operation->window : operation->columns;
+    uint32_t row, column, first;
+    for (first = 0; first < inputs; first += KILONET_BLOCK) {
+        const kilonet_block block = load_block(operation, first);
+        for (row = 0; row < operation->rows / high; row++) {
+            for (column = 0; column < operation->columns / wide; column++) {
+                const uint8_t *values = from->first + row * high * from->row_size + column * wide * inputs + first;
+                const __m512i sums = sum_window(&block, values, high, wide, from);
+                uint8_t *pixel = to->inside + row * to->row_size + column * inputs + first;
+                requantise(&block, sums, 0, pixel, logits ? logits + first : 0);
+            }
+        }
     }
 }
 
