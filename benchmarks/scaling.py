@@ -45,12 +45,12 @@ BLOCKS = {
 
 
 def recipe_of(case: Case) -> Recipe:
-    """Return `mcu` with its hidden channels widened and the case's batch and threads."""
+    """Return `mcu` for the native engine with its hidden channels widened and the case's batch and threads."""
     recipe = load_recipe("mcu")
     *hidden, last = recipe.model.layers
     layers = [" ".join([kind, *_widened(words, case.widening)]) for kind, *words in map(str.split, hidden)]
     changes = {"layers": [*layers, last], "max_parameters": 10**6, "batch_size": case.batch, "threads": case.threads}
-    return resolve_run(recipe.replace(engine="native", **changes))
+    return recipe.replace(engine="native", **changes)
 
 
 def _widened(words: list[str], factor: int) -> list[str]:
@@ -85,7 +85,7 @@ def main() -> None:
     seconds: dict[Case, list[float]] = {case: [] for case in cases}
     for _ in range(options.rounds):
         for case in cases:
-            recipe, images = recipe_of(case), images_of(case)
+            recipe, images = resolve_run(recipe_of(case)), images_of(case)
             engine = make_engine(recipe, images, initial_network(recipe.model, 0))
             seconds[case].append(epoch_seconds(engine, recipe, case.images))
     print(f"{processor_name()}, {os.cpu_count()} cores, {options.rounds} rounds\n")

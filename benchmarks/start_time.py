@@ -26,7 +26,7 @@ from kilonet.data.datasets import load_data
 from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.network.module import initial_network
 from kilonet.recipe import load_recipe
-recipe = resolve_run(load_recipe("mcu").replace(engine="native"))
+recipe = resolve_run(load_recipe(sys.argv[2]).replace(engine="native"))
 engine = make_engine(recipe, load_data("mnist").train, initial_network(recipe.model, 0))
 size = recipe.train.batch_size
 engine.train_batch(Batch(torch.arange(size), draw_transforms(recipe.augment, size, torch.Generator())), 0.1, 0)
@@ -34,9 +34,9 @@ print(time.time() - start, imported)
 """
 
 
-def first_step(cache: str) -> tuple[float, float]:
+def first_step(cache: str, recipe: str = "mcu") -> tuple[float, float]:
     """Return the seconds to the end of the first step, and those of importing torch, in a new process."""
-    command = [sys.executable, "-c", STEP, str(time.time())]
+    command = [sys.executable, "-c", STEP, str(time.time()), recipe]
     environment = os.environ | {"KILONET_CACHE": cache}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     whole, imported = map(float, done.stdout.split())

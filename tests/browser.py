@@ -102,7 +102,7 @@ def draw(page: Page, canvas: str, *strokes: list[Point]) -> None:
         page.mouse.move(x, y)
         page.mouse.down()
         for x, y in rest:
-            page.mouse.move(x, y, steps=2)
+            page.mouse.move(x, y)
         page.mouse.up()
 
 
@@ -114,7 +114,7 @@ def touch(page: Page, canvas: str, *strokes: list[Point]) -> None:
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]})
 
     for stroke in strokes:
-        points = placed_on(page, canvas, dense(stroke))
+        points = placed_on(page, canvas, dense(stroke, 2))
         send("touchStart", points[0])
         for point in points[1:]:
             send("touchMove", point)

@@ -137,6 +137,10 @@ def finished(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
     return fit(tiny_recipe(small_folder), out=tmp_path_factory.mktemp("runs") / "finished")
 
 
+# Chromium starts a process beforehand for pages of its own, and one for the next page: of no use here.
+NO_PROCESSES_IN_RESERVE = "--disable-features=PreloadTopChromeWebUI,SpareRendererForSitePerProcess"
+
+
 @pytest.fixture(scope="session")
 def chromium() -> Iterator["Browser"]:
     """One headless browser for all tests; see browser.py."""
@@ -147,7 +151,10 @@ def chromium() -> Iterator["Browser"]:
     if path is None and "CI" not in os.environ:
         pytest.skip("needs Chromium: apt-get install chromium")
     assert path, "CI must have Chromium"
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=path) as browser:
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=path, args=[NO_PROCESSES_IN_RESERVE]) as browser,
+    ):
         yield browser
 
 

@@ -20,7 +20,7 @@ _TRAINING = ("kilonet.training.launch", "kilonet.engines.native.engine", "scipy.
 
 
 def _run(words: list[str], folder: Path, environment: dict[str, str], output: Path, before: Callable[[], None]) -> None:
-    """Run a command as if the process had been started in this folder and environment."""
+    """Run a command, or the script behind `-c`, as if the process had been started in this folder and environment."""
     os.chdir(folder)
     os.environ.update(environment)
     tempfile.tempdir = None
@@ -29,6 +29,10 @@ def _run(words: list[str], folder: Path, environment: dict[str, str], output: Pa
     # Ctrl-C ends it also where whoever started the tests ignores it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     before()
+    if words[0] == "-c":
+        sys.argv = ["-c", *words[2:]]
+        exec(words[1], {"__name__": "__main__"})  # noqa: S102
+        sys.exit(0)
     sys.exit(main(words))
 
 
@@ -43,6 +47,13 @@ def compile_fast() -> None:
     build._FLAGS = build._FLAGS.replace("-O3", "-O0")
 
 
+def fork_seeds() -> None:
+    """Fork the processes of `--seeds` too, in the process that calls this: no thread runs in it when they start."""
+    from kilonet.training import launch
+
+    launch.START_METHOD = "fork"
+
+
 class Started:
     """A started command, killed at the end of its `with` block if it still runs then."""
 
@@ -52,7 +63,7 @@ class Started:
         """Start it.
 
         Args:
-            words: the command's name and its arguments.
+            words: the command's name and its arguments, or `-c`, a script and its arguments.
             before: called in the command's process first.
             preload: modules that the process which is forked has imported, if this is the first command of all.
         """
@@ -110,3 +121,8 @@ def forked(*words: object, before: Callable[[], None] = nothing) -> "Answer":
     """Run a command to its end; `before` is called in its process first."""
     with Started(*words, before=before) as started:
         return started.end()
+
+
+def forked_script(script: str, *arguments: object) -> "Answer":
+    """Run a script like `helpers.python`, but for scripts for which torch may be imported already."""
+    return forked("-c", script, *arguments)

@@ -63,6 +63,13 @@ def in_loop(main: Coroutine[Any, Any, Result]) -> Result:
         return thread.submit(asyncio.run, main).result()
 
 
+def mcu_file(folder: Path) -> str:
+    """Write `mcu` to a file and return its path: by its name it would be scored on all test images at every start."""
+    path = folder / "mcu.safetensors"
+    load_model("mcu").save(path)
+    return str(path)
+
+
 @dataclass(frozen=True)
 class Process:
     """A running `kilonet serve`."""

@@ -89,9 +89,9 @@ def test_it_is_the_installed_package_that_runs(installed: Installed) -> None:
 
 
 def test_it_evaluates_the_packaged_model(installed: Installed) -> None:
-    answer = installed.kilonet("evaluate", "best", "--json")
+    answer = installed.kilonet("evaluate", "mcu", "--json")
     assert answer.status == 0, answer
-    assert json.loads(answer.out)["correct"] == 9956
+    assert json.loads(answer.out)["correct"] == 9957
 
 
 def test_it_predicts(installed: Installed, mnist: DataSet) -> None:
@@ -118,7 +118,7 @@ def test_it_trains_by_torch_without_a_compiler_and_says_so(installed: Installed,
 
 @pytest.fixture(scope="module")
 def service(installed: Installed) -> Iterator[str]:
-    words = [str(installed.bin / "kilonet"), "serve", "best", "--port", "0"]
+    words = [str(installed.bin / "kilonet"), "serve", "mcu", "--port", "0"]
     with subprocess.Popen(
         words,
         stdout=subprocess.PIPE,

@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from found_digits import draw_change, found_digit
-from helpers import command
+from helpers import command, write_idx_folder
 from kilonet.data.datasets import DataSet
 from kilonet.data.listing import FASHION
 from kilonet.models.metadata import Metadata
@@ -84,9 +85,13 @@ def test_corruptions_without_their_extra_are_refused(
     command(capsys, "evaluate", "best", "--corruptions").refused("skimage", "pip install '.[corruptions]'")
 
 
-def test_corruptions_are_a_table_with_their_mean(small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = command(capsys, "evaluate", "best", "--data", small_folder, "--corruptions").out.splitlines()
-    assert lines[0] == "Test set: 500 images under the corruptions of MNIST-C"
+def test_corruptions_are_a_table_with_their_mean(
+    mnist: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = mnist.test.pixels[:200, 0].numpy(), mnist.test.labels[:200].to(torch.uint8).numpy()
+    few = write_idx_folder(tmp_path / "few", images, images)
+    lines = command(capsys, "evaluate", "best", "--data", few, "--corruptions").out.splitlines()
+    assert lines[0] == "Test set: 200 images under the corruptions of MNIST-C"
     figures = {line[:23].strip(): float(line[23:].strip(" %")) for line in lines[1:]}
     assert len(figures) == 17
     corrupted = [figure for name, figure in figures.items() if name not in ("clean", "mean of the corruptions")]

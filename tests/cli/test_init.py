@@ -12,6 +12,7 @@ from helpers import StopAtEpoch, command
 from kilonet.recipe import load_recipe
 from kilonet.training import launch
 from kilonet.training.run_folder import read_result
+from preloaded import fork_seeds, forked
 
 ODD = 'x"\n[run]\nseed = 7 # \\ ]]> \x1b[31m'
 
@@ -133,9 +134,8 @@ def test_the_same_command_goes_on_after_an_interruption(
 
 
 def test_seeds_and_a_changed_network_work_without_a_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    answer = command(
-        capsys, "train", "--data", folder, "--epochs", "1", "--seeds", "2", "--max-parameters", "700", "--json"
-    )
+    words = ("train", "--data", folder, "--epochs", "1", "--seeds", "2", "--max-parameters", "700", "--json")
+    answer = forked(*words, before=fork_seeds)
     assert answer.status == 0, answer.err
     assert len(json.loads(answer.out)["runs"]) == 2
     result = read_result(Path("runs/photos-2seeds/seed1"))

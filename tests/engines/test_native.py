@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import helpers
-from helpers import python, refusal, tiny_recipe
+from helpers import refusal, tiny_recipe
 from kilonet.data.augment import NOISE_STARTS, Batch, draw_changes
 from kilonet.data.datasets import DataSet, Images
 from kilonet.engines.native import NativeEngine, build, cache, codegen, native_unavailable_reason
@@ -33,7 +33,7 @@ from kilonet.network.module import Network, initial_network
 from kilonet.recipe import Recipe, load_recipe, parse_recipe
 from kilonet.training.train import scheduled_rate
 from kilonet.utils.errors import KilonetError
-from preloaded import Started, compile_fast
+from preloaded import Started, compile_fast, forked_script
 from reference import Reference
 
 pytestmark = pytest.mark.skipif(
@@ -378,7 +378,7 @@ def test_the_packaged_network_tracks_torch_on_mnist(mnist: DataSet) -> None:
     exact, rough = (Reference(recipe, start, dtype) for dtype in (torch.float64, torch.float32))
     generator = torch.Generator().manual_seed(1)
     for step in range(25):
-        indices = torch.randint(0, len(train_images), (64,), generator=generator)
+        indices = torch.randint(0, len(train_images), (32,), generator=generator)
         batch, rate = changed(recipe, indices, generator), scheduled_rate(recipe.train, step, 1000)
         engine.train_batch(batch, rate, step)
         for reference in (exact, rough):
@@ -485,7 +485,7 @@ except test_native.KilonetError as error:
 
 
 def test_too_many_threads_are_an_error_of_one_line() -> None:
-    answer = python(CREATE_WITH_LITTLE_MEMORY, Path(__file__).parent, Path(helpers.__file__).parent)
+    answer = forked_script(CREATE_WITH_LITTLE_MEMORY, Path(__file__).parent, Path(helpers.__file__).parent)
     assert answer.status == 0, answer
     assert answer.out.startswith(("the native engine failed: ", "the native engine gets no memory"))
 
@@ -604,10 +604,29 @@ def load_anew(recipe: Recipe) -> str | None:
     return native_unavailable_reason(recipe)
 
 
-def test_damaged_files_of_the_cache_are_made_again(own_cache: Path) -> None:
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the first compilation of `TINY` leaves in a cache; nobody changes it."""
+    folder = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KILONET_CACHE", str(folder))
+        patch.setattr(build, "_FLAGS", build._FLAGS.replace("-O3", "-O0"))
+        assert load_anew(make_recipe(TINY, (1, 4, 4))) is None
+    return folder / "native"
+
+
+@pytest.fixture
+def filled_cache(own_cache: Path, compiled_once: Path) -> Path:
+    """The test's own cache, with `TINY` in it."""
+    for file in compiled_once.iterdir():
+        shutil.copy(file, cache_folder())
+    return own_cache
+
+
+def test_damaged_files_of_the_cache_are_made_again(filled_cache: Path) -> None:
     recipe = make_recipe(TINY, (1, 4, 4))
     assert load_anew(recipe) is None
-    library, trainer = ((next(own_cache.glob(f"*{suffix}"))) for suffix in (".so", ".o"))
+    library, trainer = ((next(filled_cache.glob(f"*{suffix}"))) for suffix in (".so", ".o"))
     whole = library.read_bytes()
     for damaged in (whole[:5000], whole[:-1], whole[:3000] + bytes([whole[3000] ^ 1]) + whole[3001:]):
         library.write_bytes(damaged)
@@ -618,14 +637,13 @@ def test_damaged_files_of_the_cache_are_made_again(own_cache: Path) -> None:
     assert load_anew(recipe) is None
     assert library.read_bytes() == whole
     assert read_verified(trainer) is not None
-    assert sorted(path.suffix or path.name for path in own_cache.iterdir()) == [".lock", ".o", ".so"]
+    assert sorted(path.suffix or path.name for path in filled_cache.iterdir()) == [".lock", ".o", ".so"]
 
 
-def test_a_library_of_another_system_is_made_again(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_of_another_system_is_made_again(filled_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A home folder may be shared by systems that cannot load each other's libraries."""
     recipe = make_recipe(TINY, (1, 4, 4))
-    assert load_anew(recipe) is None
-    library = next(own_cache.glob("*.so"))
+    library = next(filled_cache.glob("*.so"))
     whole = read_verified(library)
     monkeypatch.setattr(build, "_compile", lambda *_: whole)
     store(b"of another system", library)
@@ -637,7 +655,7 @@ def test_what_a_killed_compilation_left_is_removed(own_cache: Path) -> None:
     cache_folder()
     script = "import os, sys; from kilonet.engines.native.cache import *; from pathlib import Path\n"
     script += "with work_folder(Path(sys.argv[1])) as folder: (folder / 'x').touch(); os._exit(9)"
-    assert python(script, own_cache).status == 9
+    assert forked_script(script, own_cache).status == 9
     (left,) = own_cache.glob("tmp*")
     with work_folder(own_cache) as first:
         assert not left.exists()

@@ -133,8 +133,8 @@ def test_a_step_of_strides_and_averages_is_that_of_windows_written_out(layers: t
         momentum=0.9,
         nesterov=True,
     )
-    ((indices, transforms, _, _),) = batches(recipe, 1)
-    shown = apply_transforms(IMAGES.pixels[indices], transforms).double()
+    ((batch, _, _),) = batches(recipe, 1)
+    shown = apply_changes(IMAGES.pixels[batch.indices], batch, recipe.model.means).double()
     values = (shown / 255 - recipe.model.means[0]) / recipe.model.stds[0]
     for placed, layer in zip(recipe.model.placed, network.layers, strict=True):
         assert isinstance(layer, nn.Sequential)
@@ -142,7 +142,7 @@ def test_a_step_of_strides_and_averages_is_that_of_windows_written_out(layers: t
         values = values_of_windows(placed.operations[0], first, values)
         for module in rest:
             values = module(values)
-    functional.cross_entropy(values.flatten(1), IMAGES.labels[indices]).backward()
+    functional.cross_entropy(values.flatten(1), IMAGES.labels[batch.indices]).backward()
     optimizer.step()
     found = engine.network_state()
     for name, tensor in network.state().items():

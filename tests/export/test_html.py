@@ -529,16 +529,16 @@ def test_parts_can_stand_in_a_page(best: IntegerNetwork) -> None:
 
 
 def test_bad_input_to_the_exporter_is_refused_in_one_line(
-    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, folder: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def export(model: str | Path, out: Path, *options: str) -> Answer:
-        return command(capsys, "export", model, "--to", "html", "--out", out, *options)
+        return command(capsys, "export", model, "--to", "html", "--out", out, "--data", small_folder, *options)
 
     small = initial_network(section := ModelSection(input=(1, 8, 8), layers=("conv 4", "gap", "pointwise 3")), 0)
     Model(section, small.state()).save(tmp_path / "small.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
-    export(tmp_path / "small.safetensors", tmp_path / "out", "--data", "mnist").refused("3 classes")
+    export(tmp_path / "small.safetensors", tmp_path / "out").refused("3 classes")
     export(tmp_path / "broken.safetensors", tmp_path / "out").refused("broken.safetensors")
     export("no such model", tmp_path / "out").refused("no such model")
     export("best", tmp_path / "out", "--max-ram", "4096").refused("--max-ram")

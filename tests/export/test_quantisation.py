@@ -62,13 +62,12 @@ def test_packaged_models_lose_at_most_a_twentieth_of_a_point(
     if name == "best":
         network = read_manifest(request.getfixturevalue("exported_best")).network
     else:
-        # A tenth of the training images shows the same in a tenth of the time.
-        images = mnist.train.select(torch.arange(6_000), "Train")
+        # A few of the training images show the same in a few hundredths of the time.
+        images = mnist.train.select(torch.arange(1_200), "Train")
         network = quantisation.quantise(model, images).network
-    # Every second test image.
-    half = mnist.test.select(torch.arange(0, 10_000, 2), "Test")
-    before = accuracy(model.logits(half.pixels).numpy(), half)
-    after = accuracy(integer_logits(network, half.pixels.numpy()), half)
+    quarter = mnist.test.select(torch.arange(0, 10_000, 4), "Test")
+    before = accuracy(model.logits(quarter.pixels).numpy(), quarter)
+    after = accuracy(integer_logits(network, quarter.pixels.numpy()), quarter)
     assert after >= before - 0.0005
     assert after >= 0.994
 

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import kilonet
-from helpers import PEAK, TINY_LAYERS, command, model_section, python, refusal, some_pixels
+from helpers import PEAK, TINY_LAYERS, command, model_section, refusal, some_pixels
 from kilonet.data.datasets import DataSet
 from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import FORMAT_VERSION, MAXIMUM_BYTES, MODEL_FILE, Model, load_model, model_path, serialise
 from kilonet.network.module import initial_network
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
-from preloaded import forked
+from preloaded import forked, forked_script
 
 SECTION = model_section(*TINY_LAYERS)
 STATE = initial_network(SECTION, seed=1).state()
@@ -93,7 +93,7 @@ print(Model(section, initial_network(section, seed=3).state()).sha256)
 """
     section = kilonet.load_recipe("best").model
     here = Model(section, initial_network(section, seed=3).state()).sha256
-    assert python(script).out.strip() == here
+    assert forked_script(script).out.strip() == here
 
 
 def test_saving_does_not_change_the_format_version_by_accident() -> None:
@@ -316,7 +316,7 @@ print(peak() - before)
 def test_a_claim_of_billions_of_parameters_allocates_none(file: Path) -> None:
     layers = [*["conv 4096 31x31 same"] * 5, "gap"]
     file.write_bytes(with_model(layers=layers, max_parameters=None))
-    message, mebibytes = python(MEASURE, file).out.splitlines()
+    message, mebibytes = forked_script(MEASURE, file).out.splitlines()
     assert "fewer weights" in message
     assert int(mebibytes) < 50
 

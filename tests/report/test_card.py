@@ -148,6 +148,14 @@ def test_bad_input_is_refused_in_one_line(
     assert (tmp_path / "README.md").read_text() == "# mine"
 
 
+def test_a_file_in_the_place_of_the_folder_is_refused_before_the_model_is_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kilonet.report.writing.collect", lambda *_: pytest.fail("scored"))
+    (tmp_path / "taken").write_text("a file")
+    command(capsys, "card", "best", "--out", tmp_path / "taken").refused("taken")
+
+
 def test_without_the_extra_it_says_what_to_install(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

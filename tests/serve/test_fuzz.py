@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from service import Process, exchange, head, png, running
+from service import Process, exchange, head, mcu_file, png, running
 
 EXPECTED = {200, 307, 400, 403, 404, 405, 408, 413, 415, 421, 422, 431, 503}
 FAST, LONG = 60, 4_000
@@ -20,7 +20,8 @@ FAST, LONG = 60, 4_000
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     flags = ("--max-seconds", "0.4", "--max-bytes", "100000", "--max-pixels", "1000000")
-    with running(tmp_path_factory.mktemp("fuzzed"), *flags, source="mcu") as started:
+    folder = tmp_path_factory.mktemp("fuzzed")
+    with running(folder, *flags, source=mcu_file(folder)) as started:
         yield started
 
 

@@ -25,7 +25,7 @@ from kilonet.cli.flags import Parser
 from kilonet.cli.serve import add_flags
 from kilonet.data.datasets import DataSet
 from kilonet.serve.server import _listening
-from service import Process, exchange, head, png, running, status_and_error
+from service import Process, exchange, head, mcu_file, png, running, status_and_error
 
 SECONDS = 2.0
 _CLIENTS = 8
@@ -34,7 +34,8 @@ _CLIENTS = 8
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     flags = ("--max-seconds", str(SECONDS), "--max-bytes", "100000", "--max-requests", "16")
-    with running(tmp_path_factory.mktemp("service"), *flags, source="mcu") as started:
+    folder = tmp_path_factory.mktemp("service")
+    with running(folder, *flags, source=mcu_file(folder)) as started:
         yield started
 
 
@@ -284,9 +285,9 @@ def test_every_request_was_a_json_log_line_without_its_body(service: Process) ->
     assert max(map(len, service.log.read_text(encoding="utf-8").splitlines())) < 500
 
 
-def test_a_stderr_that_nobody_reads_blocks_no_request_and_no_shutdown() -> None:
+def test_a_stderr_that_nobody_reads_blocks_no_request_and_no_shutdown(tmp_path: Path) -> None:
     """More log lines than a pipe holds."""
-    words = [*KILONET, "serve", "mcu", "--port", "0"]
+    words = [*KILONET, "serve", mcu_file(tmp_path), "--port", "0"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as unread:
         assert unread.stdout
         found = re.search(r":(\d+) ", unread.stdout.readline())
@@ -307,7 +308,7 @@ def test_a_stderr_that_nobody_reads_blocks_no_request_and_no_shutdown() -> None:
 
 @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
 def test_a_signal_ends_the_service_once_requests_are_answered(tmp_path: Path, seven: bytes, number: int) -> None:
-    with running(tmp_path, "--max-seconds", "5", source="mcu") as ending:
+    with running(tmp_path, "--max-seconds", "5", source=mcu_file(tmp_path)) as ending:
         with socket.create_connection(("127.0.0.1", ending.port)) as idle, ThreadPoolExecutor(1) as thread:
             begun = threading.Event()
 

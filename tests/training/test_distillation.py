@@ -18,7 +18,7 @@ from kilonet.training.progress import NoProgress
 from kilonet.training.run_folder import CHECKPOINT_FILE, Run, is_finished, read_result
 from kilonet.training.train import fit, prepare_teachers, resume
 from kilonet.utils.errors import KilonetError, TrainingDiverged
-from preloaded import forked
+from preloaded import fork_seeds, forked
 
 TEACHER_LAYERS = ("conv 6", "maxpool 2", "conv 10", "gap", "pointwise 10")
 
@@ -190,7 +190,7 @@ def test_a_bare_model_cannot_tell_what_it_has_seen(few: DataSet, finished: Run, 
 def test_the_seeds_share_a_teacher(teacher: str, small_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "seeds"
     path = write_recipe(tmp_path / "few.toml", small_folder, epochs=1, teacher=teacher)
-    answer = forked("train", path, "--seeds", "2", "--out", out, "--json")
+    answer = forked("train", path, "--seeds", "2", "--out", out, "--json", before=fork_seeds)
     assert answer.status == 0, answer.err
     assert answer.err.count("the teacher: ") == 1
     told = [line.split(": ")[0] for line in answer.err.splitlines() if "the teacher is that of" in line]

@@ -9,8 +9,8 @@ import pytest
 SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "kills.py"
 
 
-def prove(kills: int, *commands: str) -> None:
-    words = [sys.executable, str(SCRIPT), "--kills", str(kills), *commands]
+def prove(kills: int, *commands: str, engine: str = "auto") -> None:
+    words = [sys.executable, str(SCRIPT), "--kills", str(kills), "--engine", engine, *commands]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for command in commands:
@@ -20,7 +20,7 @@ def prove(kills: int, *commands: str) -> None:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="workers are found under /proc")
 def test_a_few_kills_change_nothing() -> None:
     """Those of trainings are in test_kill.py."""
-    prove(2, "seeds", "export", "calibrate")
+    prove(2, "seeds", "export", "calibrate", engine="torch")
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from kilonet.training.progress import NoProgress
 from kilonet.training.run_folder import Run, lock_folder, read_result
 from kilonet.training.train import fit
 from kilonet.utils.errors import KilonetError
+from preloaded import fork_seeds, forked
 
 
 @pytest.fixture
@@ -170,11 +171,14 @@ def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_process_of_a_seed_is_one_line(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(launch, "_train_one", die)
-    answer = command(capsys, "train", tiny, "--seeds", "1", "--seed", "7", "--out", "seeds")
+def fork_seeds_that_die() -> None:
+    fork_seeds()
+    launch._train_one = die
+
+
+def test_a_killed_process_of_a_seed_is_one_line(tiny: Path) -> None:
+    words = ("train", tiny, "--seeds", "1", "--seed", "7", "--out", "seeds")
+    answer = forked(*words, before=fork_seeds_that_die)
     assert answer.status == 2
     last = answer.err.splitlines()[-1]
     assert last.startswith("kilonet: error: the process that trained seed 7 was killed")

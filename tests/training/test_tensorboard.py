@@ -13,6 +13,7 @@ from kilonet.training.progress import NoProgress, ProgressGroup
 from kilonet.training.run_folder import EVENTS_FOLDER, RESULT_FILE, EpochMetrics, read_history, read_result
 from kilonet.training.tensorboard import EventFile
 from kilonet.training.train import fit, resume
+from preloaded import fork_seeds, forked
 
 FIELDS = {
     "loss/training": "train_loss",
@@ -62,7 +63,8 @@ def test_the_command_writes_them_for_each_seed(
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(tiny_recipe(small_folder, epochs=1).to_toml(), encoding="utf-8")
     out = tmp_path / "seeds"
-    answer = command(capsys, "train", recipe, "--seeds", "1", "--out", out, "--tensorboard", "--json")
+    words = ("train", recipe, "--seeds", "1", "--out", out, "--tensorboard", "--json")
+    answer = forked(*words, before=fork_seeds)
     assert answer.status == 0, answer.err
     (run,) = json.loads(answer.out)["runs"]
     check(Path(run["folder"]), 1)

@@ -57,7 +57,9 @@ class RecordedEvents(NoProgress):
 
 
 def test_the_reference_network_learns_mnist_in_an_epoch(mnist: DataSet) -> None:
-    run = fit(kilonet.load_recipe("baseline", {"epochs": 1, "threads": 1}), mnist)
+    # Half of the training images are enough for that.
+    data = DataSet(mnist.train.select(torch.arange(30_000), "Train"), mnist.test)
+    run = fit(kilonet.load_recipe("baseline", {"epochs": 1, "threads": 1}), data)
     assert run.result.final.test_accuracy > 0.97
     assert run.result.scored_images == 10_000
 

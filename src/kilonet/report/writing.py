@@ -85,6 +85,9 @@ def write_card(source: str, out: Path, extra: ExtraFiles | None = None, licence:
     path = folder / CARD_FILE if folder else out
     if path.exists() and CARD_MARK not in read_bounded(path, _MAXIMUM_BYTES, "a card").decode(errors="replace"):
         raise KilonetError(f"{path} exists and is not a card that kilonet wrote; name another file with --out")
+    if folder is not None and folder.exists():
+        # A file in its place is refused before the model is scored.
+        make_folder(folder)
     subject = collect([source], extra)
     text = card_markdown(subject, licence or (PACKAGED_LICENCE if source in packaged_models() else None))
     if folder is None:
