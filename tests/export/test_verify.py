@@ -12,7 +12,7 @@ import pytest
 import kilonet
 from helpers import command, python, refusal, tiny_recipe
 from kilonet.data.datasets import DataSet
-from kilonet.export.c import codegen
+from kilonet.export.c.prefix import C_FILES
 from kilonet.export.exporter import export_c
 from kilonet.export.forms import FORMS
 from kilonet.export.integer import IntegerConvolution, integer_logits
@@ -50,7 +50,7 @@ def copied(exported: Path, tmp_path: Path) -> Path:
 
 
 def test_the_folder_holds_what_a_project_needs(exported: Path) -> None:
-    names = {*codegen.RUNTIME_FILES, "model.h", "model.c", "model.json"}
+    names = {*C_FILES, "model.json"}
     assert {file.name for file in exported.iterdir()} == names
 
 

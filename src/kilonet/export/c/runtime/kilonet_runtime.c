@@ -95,16 +95,15 @@ static void convolve(const kilonet_operation *operation, const uint8_t *values, 
 }
 
 /* Copies the window from the ring row by row, so that its values lie side by side. */
-static void gather(const kilonet_operation *operation, uint8_t *values)
+static void gather(const kilonet_operation *operation, uint32_t start, const uint8_t *memory, uint8_t *values)
 {
     const uint32_t width = (uint32_t)operation->window * operation->inputs;
-    uint32_t start = operation->state->head;
     uint8_t row;
     for (row = 0; row < operation->window; row++, values += width) {
         const uint32_t left = operation->memory_size - start;
         const uint32_t first = left < width ? left : width;
-        copy(values, operation->memory + start, first);
-        copy(values + first, operation->memory, width - first);
+        copy(values, memory + start, first);
+        copy(values + first, memory, width - first);
         start += operation->row_size;
         if (start >= operation->memory_size)
             start -= operation->memory_size;
@@ -112,136 +111,152 @@ static void gather(const kilonet_operation *operation, uint8_t *values)
 }
 
 /* Moves to the next place of the input map. Returns whether a row has ended. */
-static int advance(kilonet_state *state, uint32_t columns)
+static int advance(kilonet_position *position, uint32_t columns)
 {
-    if (++state->column < columns)
+    if (++position->column < columns)
         return 0;
-    state->column = 0;
-    state->row++;
+    position->column = 0;
+    position->row++;
     return 1;
 }
 
-static int is_padding(const kilonet_operation *operation)
+static int is_padding(const kilonet_operation *operation, const kilonet_position *position)
 {
-    const kilonet_state *state = operation->state;
     const uint8_t padding = operation->padding;
-    return state->row < padding || state->row >= (uint32_t)operation->rows + padding || state->column < padding ||
-           state->column >= (uint32_t)operation->columns + padding;
+    return position->row < padding || position->row >= (uint32_t)operation->rows + padding ||
+           position->column < padding || position->column >= (uint32_t)operation->columns + padding;
 }
 
-static int take_into_convolution(const kilonet_operation *operation, const uint8_t *taken, uint8_t *scratch,
-                                 int32_t *sums, uint8_t *pixel, int32_t *logits)
+static int take_into_convolution(const kilonet_operation *operation, kilonet_position *position,
+                                 const kilonet_work *work, const uint8_t *taken, uint8_t *pixel, int32_t *logits)
 {
-    kilonet_state *state = operation->state;
-    const int is_complete = state->row + 1u >= operation->window && state->column + 1u >= operation->window;
-    advance(state, operation->columns + 2u * operation->padding);
+    const int is_complete = position->row + 1u >= operation->window && position->column + 1u >= operation->window;
+    advance(position, operation->columns + 2u * operation->padding);
     if (operation->window > 1) {
-        copy(operation->memory + state->head, taken, operation->inputs);
-        state->head += operation->inputs;
-        if (state->head == operation->memory_size)
-            state->head = 0;
+        uint8_t *memory = work->memory + operation->memory;
+        copy(memory + position->head, taken, operation->inputs);
+        position->head += operation->inputs;
+        if (position->head == operation->memory_size)
+            position->head = 0;
         if (is_complete)
-            gather(operation, scratch);
-        taken = scratch;
+            gather(operation, position->head, memory, work->scratch);
+        taken = work->scratch;
     }
     if (is_complete) {
         const uint8_t middle = operation->window / 2;
-        convolve(operation, taken, sums);
+        convolve(operation, taken, work->sums);
         taken += ((uint32_t)middle * operation->window + middle) * operation->inputs;
-        requantise(operation, sums, taken, pixel, logits);
+        requantise(operation, work->sums, taken, pixel, logits);
     }
     return is_complete;
 }
 
-static int take_into_max_pool(const kilonet_operation *operation, uint8_t *pixel)
+static int take_into_max_pool(const kilonet_operation *operation, kilonet_position *position,
+                              const kilonet_work *work, uint8_t *pixel)
 {
-    kilonet_state *state = operation->state;
+    const uint8_t *taken = work->memory + operation->pixel;
     const uint8_t last = (uint8_t)(operation->window - 1);
-    const int is_first = state->row_in_window == 0 && state->column_in_window == 0;
-    const int is_inside = state->head < operation->memory_size;
-    const int is_complete = is_inside && state->row_in_window == last && state->column_in_window == last;
-    uint8_t *largest = operation->memory + state->head;
+    const int is_first = position->row_in_window == 0 && position->column_in_window == 0;
+    const int is_inside = position->head < operation->memory_size;
+    const int is_complete = is_inside && position->row_in_window == last && position->column_in_window == last;
+    uint8_t *largest = work->memory + operation->memory + position->head;
     uint16_t channel;
     for (channel = 0; is_inside && channel < operation->inputs; channel++) {
-        if (is_first || operation->pixel[channel] > largest[channel])
-            largest[channel] = operation->pixel[channel];
+        if (is_first || taken[channel] > largest[channel])
+            largest[channel] = taken[channel];
         if (is_complete)
             pixel[channel] = largest[channel];
     }
-    if (state->column_in_window++ == last) {
-        state->column_in_window = 0;
-        state->head += operation->inputs;
+    if (position->column_in_window++ == last) {
+        position->column_in_window = 0;
+        position->head += operation->inputs;
     }
-    if (advance(state, operation->columns)) {
-        state->column_in_window = 0;
-        state->head = 0;
-        state->row_in_window = state->row_in_window == last ? 0 : (uint8_t)(state->row_in_window + 1);
+    if (advance(position, operation->columns)) {
+        position->column_in_window = 0;
+        position->head = 0;
+        position->row_in_window = position->row_in_window == last ? 0 : (uint8_t)(position->row_in_window + 1);
     }
     return is_complete;
 }
 
-static int take_into_average_pool(const kilonet_operation *operation, uint8_t *pixel, int32_t *logits)
+static int take_into_average_pool(const kilonet_operation *operation, kilonet_position *position,
+                                  const kilonet_work *work, uint8_t *pixel, int32_t *logits)
 {
-    kilonet_state *state = operation->state;
-    const int is_first = state->row == 0 && state->column == 0;
-    const int is_complete = advance(state, operation->columns) && state->row == operation->rows;
+    const uint8_t *taken = work->memory + operation->pixel;
+    int32_t *sums = work->sums + operation->sums;
+    const int is_first = position->row == 0 && position->column == 0;
+    const int is_complete = advance(position, operation->columns) && position->row == operation->rows;
     uint16_t channel;
     for (channel = 0; channel < operation->inputs; channel++) {
-        operation->sums[channel] = (is_first ? 0 : operation->sums[channel]) + operation->pixel[channel];
+        sums[channel] = (is_first ? 0 : sums[channel]) + taken[channel];
     }
     if (is_complete)
-        requantise(operation, operation->sums, 0, pixel, logits);
+        requantise(operation, sums, 0, pixel, logits);
     return is_complete;
 }
 
 /* Gives an operation a pixel of its input or padding. Returns whether it has written a pixel of its output. */
-static int take(const kilonet_operation *operation, const uint8_t *taken, uint8_t *scratch, int32_t *sums,
-                uint8_t *pixel, int32_t *logits)
+static int take(const kilonet_operation *operation, kilonet_position *position, const kilonet_work *work,
+                const uint8_t *taken, uint8_t *pixel, int32_t *logits)
 {
     if (operation->kind == KILONET_CONVOLUTION)
-        return take_into_convolution(operation, taken, scratch, sums, pixel, logits);
+        return take_into_convolution(operation, position, work, taken, pixel, logits);
     if (operation->kind == KILONET_MAX_POOL)
-        return take_into_max_pool(operation, pixel);
-    return take_into_average_pool(operation, pixel, logits);
+        return take_into_max_pool(operation, position, work, pixel);
+    return take_into_average_pool(operation, position, work, pixel, logits);
 }
 
-static void reset(kilonet_state *state)
+void kilonet_start(const kilonet_operation *operations, unsigned count, const kilonet_work *work)
 {
-    state->head = 0;
-    state->row = state->column = 0;
-    state->row_in_window = state->column_in_window = state->waiting = 0;
+    kilonet_position *position = work->positions;
+    (void)operations;
+    for (; count--; position++) {
+        position->head = 0;
+        position->row = position->column = 0;
+        position->row_in_window = position->column_in_window = position->waiting = position->finished = 0;
+    }
 }
 
-void kilonet_run(const kilonet_operation *operations, unsigned count, const uint8_t *pixels, uint8_t *scratch,
-                 int32_t *sums, int32_t *logits)
+int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilonet_work *work,
+                 const kilonet_pixels *pixels, int32_t *logits)
 {
-    const uint32_t places = (uint32_t)operations->rows * operations->columns;
     const kilonet_operation *operation = operations;
     const kilonet_operation *const last = operations + count - 1;
-    for (; operation <= last; operation++)
-        reset(operation->state);
-    operation = operations;
+    kilonet_position *position = work->positions;
+    const uint8_t *next = pixels->first;
+    uint32_t left = pixels->count;
+    if (position->finished)
+        return 1;
     for (;;) {
-        const uint8_t *taken = operation->pixel;
+        uint8_t *own = work->memory + operation->pixel;
+        const uint8_t *taken = own;
         const int is_last = operation == last;
-        if (is_padding(operation)) {
+        if (is_padding(operation, position)) {
             taken = operation->pad;
-        } else if (operation->state->waiting) {
-            operation->state->waiting = 0;
+        } else if (position->waiting) {
+            position->waiting = 0;
         } else if (operation != operations) {
             operation--;
+            position--;
             continue;
+        } else if (left == 0) {
+            return 0;
         } else {
             uint16_t channel;
             for (channel = 0; channel < operation->inputs; channel++)
-                operation->pixel[channel] = pixels[channel * places];
-            pixels++;
+                own[channel] = next[channel * pixels->plane];
+            next += pixels->step;
+            left--;
         }
-        if (take(operation, taken, scratch, sums, is_last ? 0 : operation[1].pixel, is_last ? logits : 0)) {
-            if (is_last)
-                return;
+        if (take(operation, position, work, taken, is_last ? 0 : work->memory + operation[1].pixel,
+                 is_last ? logits : 0)) {
+            if (is_last) {
+                work->positions->finished = 1;
+                return 1;
+            }
             operation++;
-            operation->state->waiting = 1;
+            position++;
+            position->waiting = 1;
         }
     }
 }
