@@ -83,7 +83,7 @@ def export_model(
     """
     if form == "c":
         licence = PACKAGED_LICENCE if source in packaged_models() else None
-        named = prefix or DEFAULT_PREFIX
+        named = DEFAULT_PREFIX if prefix is None else prefix
         return export_c(model, data, folder, max_flash, max_ram, prefix=named, licence=licence)
     if prefix is not None:
         raise KilonetError("--prefix is what the names of the C form begin with: give it with --to c")
