@@ -200,7 +200,7 @@ def _other_version(manifest: Manifest) -> str:
     """Return the version that wrote a folder, if it is another than this one, else ''."""
     if manifest.kilonet != kilonet.__version__:
         return manifest.kilonet or "of another version"
-    return f"{manifest.kilonet} without prefixes" if "c" in manifest.forms and manifest.prefix is None else ""
+    return f"{manifest.kilonet} (before --prefix)" if "c" in manifest.forms and manifest.prefix is None else ""
 
 
 def _open_forms(place: Path, manifest: Manifest, not_run: dict[str, str]) -> dict[str, FormRunner]:

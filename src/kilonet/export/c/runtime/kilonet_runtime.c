@@ -9,6 +9,13 @@
 #define restrict
 #endif
 
+/* Inlined into all the rest, a loop finds no registers for its sums. */
+#ifdef __GNUC__
+#define APART __attribute__((noinline))
+#else
+#define APART
+#endif
+
 static void copy(uint8_t *to, const uint8_t *from, uint32_t count)
 {
     while (count--)
@@ -77,7 +84,7 @@ static void sum_products_depthwise(const kilonet_operation *operation, const uin
     }
 }
 
-static void convolve(const kilonet_operation *operation, const uint8_t *values, int32_t *restrict sums)
+APART static void convolve(const kilonet_operation *operation, const uint8_t *values, int32_t *restrict sums)
 {
     const uint32_t count = (uint32_t)operation->window * operation->window * operation->inputs;
     const int32_t *restrict bias = operation->bias;
@@ -122,9 +129,9 @@ static int advance(kilonet_position *position, uint32_t columns)
 
 static int is_padding(const kilonet_operation *operation, const kilonet_position *position)
 {
-    const uint8_t padding = operation->padding;
-    return position->row < padding || position->row >= (uint32_t)operation->rows + padding ||
-           position->column < padding || position->column >= (uint32_t)operation->columns + padding;
+    const uint32_t padding = operation->padding;
+    /* Before the first row or column, the difference wraps around. */
+    return position->row - padding >= operation->rows || position->column - padding >= operation->columns;
 }
 
 static int take_into_convolution(const kilonet_operation *operation, kilonet_position *position,
