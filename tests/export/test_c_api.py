@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from test_c import STRICT, TARGETS, integers, run
+from test_c import STRICT, TARGETS, integers, needs_cross_compiler, run
 from test_metadata_in_forms import NAMES
 
 from helpers import command, refusal
@@ -25,6 +25,7 @@ from kilonet.export.manifest import read_manifest
 from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.models.calibration import Calibration, energies
 from kilonet.models.metadata import NO_METADATA, Metadata
+from kilonet.models.model import load_model
 from kilonet.network.section import ModelSection
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
@@ -482,3 +483,51 @@ def test_a_folder_of_before_there_were_prefixes_says_what_to_do(
     assert lines[2].endswith("export the model to it again")
     export_model("c", finished.model, small, tmp_path, "tiny")
     assert command(capsys, "verify", tmp_path, "--data", small_folder).status == 0
+
+
+def test_the_programs_of_the_docs_compile_and_run(tmp_path: Path) -> None:
+    """The camera's rows and the self-test, as C and as C++."""
+    page = (Path(__file__).parents[2] / "docs" / "CHIP.md").read_text(encoding="utf-8")
+    camera, bootloader = (block for block in re.findall(r"```c\n(.*?)```", page, re.DOTALL) if "meter_model.h" in block)
+    network = write(DIGITS, tmp_path, "meter", Metadata(names=tuple("abcdefghij"), digits=False))
+    (tmp_path / "camera.c").write_text(camera)
+    (tmp_path / "bootloader.c").write_text(bootloader)
+    (tmp_path / "main.c").write_text(
+        '#include "meter_model.h"\n#include <stdio.h>\n'
+        "void camera_read_row(uint8_t row[METER_ROW_BYTES]);\nvoid feed_watchdog(void);\n"
+        "const char *read_dial(void);\nint network_is_sound(void);\nstatic int fed;\n"
+        "void feed_watchdog(void) { fed++; }\n"
+        "void camera_read_row(uint8_t row[METER_ROW_BYTES])\n"
+        "{\n    if (fread(row, 1, METER_ROW_BYTES, stdin) != METER_ROW_BYTES)\n        fed = -999;\n}\n"
+        "int main(void)\n{\n    int sound = network_is_sound();\n    const char *name = read_dial();\n"
+        '    return printf("%d %s %d", sound, name, fed) < 0;\n}\n'
+    )
+    sources = ("main.c", "camera.c", "bootloader.c", *(file.name for file in tmp_path.glob("meter_*.c")))
+    run("gcc", *STRICT, "-DMETER_PLAIN", "-o", "dial", *sources, folder=tmp_path)
+    image = images_for(DIGITS, 5, 1).numpy()
+    logits = integer_logits(network, image)[0]
+    probability = Calibration().probabilities((logits[None] * 2.0**-network.fraction_bits).astype(np.float32)).max()
+    answer = "not sure" if probability < Calibration().sure_from else "abcdefghij"[int(logits.argmax())]
+    assert fed(tmp_path / "dial", image.tobytes()).decode() == f"1 {answer} {3 * 28}"
+    for name in ("camera.c", "bootloader.c"):
+        run("g++", "-std=c++11", *STRICT[1:], "-x", "c++", "-c", name, folder=tmp_path)
+
+
+@needs_cross_compiler
+def test_the_docs_state_what_mcu_takes(quantised_mcu: QuantisationResult, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "CHIP.md").read_text(encoding="utf-8")
+    model = load_model("mcu")
+    for name, text in codegen.sources(quantised_mcu.network, model.section, model.metadata).items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    files = (*codegen.LIBRARY_FILES, "kilonet_answer.c", "kilonet_selftest.c")
+    flags = ("-mcpu=cortex-m0", "-mthumb", "-Os", "-std=c99", "-ffunction-sections", "-fdata-sections", "-nostdlib")
+    for entries in (("classify",), ("row", "begin"), ("row", "begin", "top", "selftest")):
+        wanted = f"-Wl,--gc-sections,-ekilonet_{entries[0]}" + "".join(f",-ukilonet_{name}" for name in entries)
+        run("arm-none-eabi-gcc", *flags, wanted, "-o", "image.elf", *files, "-lgcc", folder=tmp_path)
+        flash = int(run("arm-none-eabi-size", "image.elf", folder=tmp_path).splitlines()[1].split()[0])
+        assert f"| {flash:,} |" in page, (entries, flash)
+    (tmp_path / "state.c").write_text('#include "model.h"\nkilonet_state state;\n')
+    run("arm-none-eabi-gcc", *flags, "-c", "state.c", folder=tmp_path)
+    state = int(run("arm-none-eabi-size", "state.o", folder=tmp_path).splitlines()[1].split()[2])
+    assert f"{state:,} bytes on a microcontroller" in (tmp_path / "model.h").read_text()
+    assert f"| {state + 28 + 40:,} |" in page

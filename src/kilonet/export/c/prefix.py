@@ -121,7 +121,7 @@ def check_prefix(prefix: str) -> None:
     """Check a prefix, which may come from a file that someone sent.
 
     Raises:
-        KilonetError: it is no identifier as described in docs/EXPORT.md, or names made of it clash with others.
+        KilonetError: it is no identifier as described in docs/CHIP.md, or names made of it clash with others.
     """
     if len(prefix) > LONGEST_PREFIX or not _PREFIX.fullmatch(prefix) or prefix in _KEYWORDS:
         raise KilonetError(
