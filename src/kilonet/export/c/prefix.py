@@ -125,8 +125,8 @@ def check_prefix(prefix: str) -> None:
     """
     if len(prefix) > LONGEST_PREFIX or not _PREFIX.fullmatch(prefix) or prefix in _KEYWORDS:
         raise KilonetError(
-            f"the prefix {shortened(prefix)} is not up to {LONGEST_PREFIX} lower-case letters, digits and single "
-            "underscores that begin with a letter and are no word of C or C++"
+            f"the prefix {shortened(prefix)} must be up to {LONGEST_PREFIX} lower-case letters, digits and single "
+            "underscores, begin with a letter, and be no word of C or C++"
         )
     if prefix != DEFAULT_PREFIX and clashes(prefix, runtime_texts()):
         raise KilonetError(f"the prefix '{prefix}' gives names that the C form has already; choose another")

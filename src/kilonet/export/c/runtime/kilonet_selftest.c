@@ -63,8 +63,8 @@ int kilonet_selftest(kilonet_state *state, void (*after_row)(void))
         uint32_t row, place;
         kilonet_begin(state);
         for (row = 0; row < KILONET_ROWS; row++) {
-            uint8_t levels[KILONET_COLUMNS * KILONET_CHANNELS];
-            for (place = 0; place < KILONET_COLUMNS * KILONET_CHANNELS; place++) {
+            uint8_t levels[KILONET_ROW_BYTES];
+            for (place = 0; place < KILONET_ROW_BYTES; place++) {
                 random = random * 1664525u + 1013904223u;
                 /* The second image is darker. */
                 levels[place] = (uint8_t)(random >> (image == 0 ? 24 : 26));
