@@ -250,7 +250,7 @@ def test_no_heap_no_float_no_library_no_static_memory(tmp_path: Path) -> None:
 @needs_cross_compiler
 def test_the_resizer_takes_the_bytes_that_the_docs_state(tmp_path: Path) -> None:
     """Flash of the object for a Cortex-M0 at -Os, and RAM of its state, for 28x28 grey and 32x32 coloured pixels."""
-    stated = (Path(__file__).parents[2] / "docs" / "EXPORT.md").read_text(encoding="utf-8")
+    stated = (Path(__file__).parents[2] / "docs" / "CHIP.md").read_text(encoding="utf-8")
     for section in (network(1, 28, 28, "crop"), network(3, 32, 32, "crop")):
         write(section, tmp_path)
         (tmp_path / "state.c").write_text('#include "kilonet_resize.h"\nkilonet_resizer state;\n', encoding="utf-8")

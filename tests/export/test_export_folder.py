@@ -58,7 +58,7 @@ def test_forms_are_added_to_a_folder_and_nothing_is_left_beside_them(export: Exp
     assert names(tmp_path / "below") == {"out"}
     manifest = read_manifest(tmp_path / "below" / "out")
     assert list(manifest.forms) == ["c", "html", "onnx", "onnx-int8"]
-    assert list(manifest.accuracies) == ["html", "onnx", "onnx-int8"]
+    assert list(manifest.accuracies) == ["c", "html", "onnx", "onnx-int8"]
 
 
 def test_a_new_folder_has_the_usual_permissions(export: Export, tmp_path: Path) -> None:

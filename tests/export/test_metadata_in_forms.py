@@ -160,7 +160,12 @@ def test_the_example_prints_names_without_control_characters(exported: Path, tmp
         "int main(void) { for (int i = 0; i < KILONET_CLASSES; i++) print_class(i), putchar(10); return 0; }\n"
     )
     sources = ("names.c", "model.c", "kilonet_runtime.c", "kilonet_vectors.c", "kilonet_resize.c")
-    subprocess.run(["gcc", "-std=c99", *STRICT, "-o", "names", *sources], cwd=tmp_path, check=True, timeout=120)
+    subprocess.run(
+        ["gcc", "-std=c99", *STRICT, "-DKILONET_EXAMPLE", "-o", "names", *sources],
+        cwd=tmp_path,
+        check=True,
+        timeout=120,
+    )
     done = subprocess.run([tmp_path / "names"], capture_output=True, check=True, timeout=60).stdout.decode()
     assert done.splitlines() == ["u?[2J?n", *map(printed, NAMES[1:])]
 

@@ -14,7 +14,7 @@ import kilonet
 from helpers import command, model_section, python, refusal, tiny_recipe
 from kilonet.data.datasets import DataSet
 from kilonet.evaluation.scoring import accuracy_of
-from kilonet.export.c import codegen
+from kilonet.export.c.prefix import C_FILES
 from kilonet.export.exporter import export_c, export_html, export_onnx
 from kilonet.export.forms import FORMS
 from kilonet.export.integer import IntegerConvolution, integer_logits
@@ -53,7 +53,7 @@ def copied(exported: Path, tmp_path: Path) -> Path:
 
 
 def test_the_folder_holds_what_a_project_needs(exported: Path) -> None:
-    names = {*codegen.RUNTIME_FILES, "model.h", "model.c", "model.json"}
+    names = {*C_FILES, "model.json"}
     assert {file.name for file in exported.iterdir()} == names
 
 

@@ -33,6 +33,11 @@ def add_flags(parser: Parser) -> None:
         "--max-flash", type=int, metavar="N", help="fail if the C takes more flash on a Cortex-M0, in bytes"
     )
     parser.add_argument("--max-ram", type=int, metavar="N", help="fail if the C takes more RAM, in bytes")
+    parser.add_argument(
+        "--prefix",
+        metavar="NAME",
+        help="what all names of the C begin with, so that several networks fit into one program (default: kilonet)",
+    )
     add_json_flag(parser)
 
 
@@ -51,7 +56,14 @@ def run(flags: argparse.Namespace) -> int:
         named = load_data(flags.data, Preprocessing.of(model.section), label_pattern=flags.label_pattern)
         data = matched_data(model, named)
     exported = export_model(
-        flags.to, model, data, flags.out, flags.model, max_flash=flags.max_flash, max_ram=flags.max_ram
+        flags.to,
+        model,
+        data,
+        flags.out,
+        flags.model,
+        max_flash=flags.max_flash,
+        max_ram=flags.max_ram,
+        prefix=flags.prefix,
     )
     print(json.dumps(exported.as_json()) if flags.json else printable_lines(exported))
     return 0

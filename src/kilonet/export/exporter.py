@@ -14,13 +14,15 @@ from kilonet.data.datasets import DataSet, Images
 from kilonet.evaluation.scoring import accuracy_of, evaluate
 from kilonet.export.c import codegen
 from kilonet.export.c.footprint import footprint_of
+from kilonet.export.c.header import CFacts
+from kilonet.export.c.prefix import DEFAULT_PREFIX, check_prefix
 from kilonet.export.folder import ExportFolder, open_folder
 from kilonet.export.forms import FORMS
 from kilonet.export.html.page import PAGE_FILE, check_takes_pictures
 from kilonet.export.integer import IntegerNetwork, Pixels, integer_logits
 from kilonet.export.manifest import MANIFEST_FILE, Manifest, manifest_content, same_network
 from kilonet.export.quantisation import QuantisationResult, quantise
-from kilonet.models.model import MODEL_FILE, Model
+from kilonet.models.model import MODEL_FILE, PACKAGED_LICENCE, Model, packaged_models
 from kilonet.utils.errors import KilonetError
 
 STORED_IMAGES = 8
@@ -60,6 +62,7 @@ def export_model(
     *,
     max_flash: int | None = None,
     max_ram: int | None = None,
+    prefix: str | None = None,
 ) -> ExportResult:
     """Write a model in one form.
 
@@ -71,14 +74,19 @@ def export_model(
         source: the model's name or path as the user gave it; the page takes its name from it.
         max_flash: limit of the C form's flash in bytes.
         max_ram: limit of the C form's RAM in bytes.
+        prefix: what the names of the C form begin with.
 
     Raises:
         CheckFailed: a limit is exceeded; nothing is written.
-        KilonetError: a limit is given for another form than C, or an error of `export_c`, `export_onnx` or
+        KilonetError: a limit or a prefix is given for another form than C, or an error of `export_c`, `export_onnx` or
             `export_html`.
     """
     if form == "c":
-        return export_c(model, data, folder, max_flash, max_ram)
+        licence = PACKAGED_LICENCE if source in packaged_models() else None
+        named = DEFAULT_PREFIX if prefix is None else prefix
+        return export_c(model, data, folder, max_flash, max_ram, prefix=named, licence=licence)
+    if prefix is not None:
+        raise KilonetError("--prefix is what the names of the C form begin with: give it with --to c")
     if max_flash is not None or max_ram is not None:
         raise KilonetError("--max-flash and --max-ram are limits of microcontrollers: give them with --to c")
     if form == "onnx":
@@ -93,30 +101,60 @@ def model_name(source: str) -> str:
 
 
 def export_c(
-    model: Model, data: DataSet, folder: Path, max_flash: int | None = None, max_ram: int | None = None
+    model: Model,
+    data: DataSet,
+    folder: Path,
+    max_flash: int | None = None,
+    max_ram: int | None = None,
+    *,
+    prefix: str = DEFAULT_PREFIX,
+    licence: str | None = None,
 ) -> ExportResult:
     """Write the C form of a model.
 
     Args:
         model: the trained network.
-        data: the data set that it was trained on; scales are chosen on the training images.
+        data: the data set that it was trained on. Scales are chosen on the training images; the header states the
+            accuracy on the test images.
         folder: where to; made if it is missing.
         max_flash: the most bytes of flash it may take on a Cortex-M0.
         max_ram: the most bytes of RAM.
+        prefix: what the names of functions, macros and files begin with.
+        licence: the model's licence, which the header states.
 
     Raises:
         CheckFailed: a limit is exceeded; nothing is written.
-        KilonetError: images of another size, or a folder that cannot be written or holds another model.
+        KilonetError: no usable prefix, images of another size, or a folder that cannot be written, or that holds
+            another model or the C form with another prefix.
     """
+    check_prefix(prefix)
     with open_folder(folder, model) as target:
+        _check_held_prefix(target, prefix)
         quantised = quantise(model, data.train)
-        manifest = _new_manifest(model, data, quantised.network)
-        sources = codegen.sources(quantised.network, model.section, model.metadata)
-        footprint = footprint_of(quantised.network, sources)
+        sources = codegen.sources(quantised.network, model.section, model.metadata, CFacts(prefix))
+        footprint = footprint_of(quantised.network, sources, prefix)
         footprint.check(max_flash, max_ram)
+        accuracy = _integer_accuracy(quantised.network, data.test)
+        manifest = dataclasses.replace(
+            _new_manifest(model, data, quantised.network, {"c": accuracy}), prefix=prefix, licence=licence
+        )
         files = _publish(target, manifest, {"c": footprint.as_json()}, model)
-    figures = {**_holdout_figures(quantised), **footprint.as_json()}
+    figures = {**_holdout_figures(quantised), "test_integer_accuracy": accuracy, **footprint.as_json()}
     return ExportResult(folder, files, figures, (_integers_line(quantised), str(footprint)))
+
+
+def _check_held_prefix(target: ExportFolder, prefix: str) -> None:
+    """Check that no files of the C form would be left over beside the new ones.
+
+    Raises:
+        KilonetError: the folder has the C form with another prefix.
+    """
+    held = target.held
+    if held is not None and "c" in held.forms and (held.prefix or DEFAULT_PREFIX) != prefix:
+        raise KilonetError(
+            f"{target.path} holds the C form with the prefix '{held.prefix or DEFAULT_PREFIX}'; give --prefix with it, "
+            "choose another folder or empty it"
+        )
 
 
 def export_onnx(model: Model, data: DataSet, folder: Path) -> ExportResult:
@@ -260,6 +298,8 @@ def _with_held_forms(
         forms={**kept, **forms},
         accuracies={**accuracies, **manifest.accuracies},
         name=manifest.name or held.name,
+        prefix=manifest.prefix or held.prefix,
+        licence=manifest.licence if manifest.prefix else held.licence,
     )
 
 

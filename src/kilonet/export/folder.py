@@ -16,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from kilonet.export.c.prefix import DEFAULT_PREFIX, original_name, with_prefix
 from kilonet.export.manifest import MANIFEST_FILE, Manifest, read_manifest
 from kilonet.models.model import MAXIMUM_BYTES, MODEL_FILE, Model
 from kilonet.utils.errors import InUse, KilonetError
@@ -28,17 +29,19 @@ _MARKS = {
     "model.h": b"/* Written by kilonet export",
     "model.c": b"/* Written by kilonet export",
     "main.c": b"/* Classifies a binary PGM image (P5, grey levels up to 255, light ink on dark)",
-    "Makefile": b"# Builds the example for this machine. A microcontroller needs only model.c, kilonet_runtime.c",
+    "Makefile": b"# Builds the example for this machine. A microcontroller needs only ",
     "kilonet_runtime.h": b"docs/INTEGER.md of Kilonet",
     "kilonet_runtime.c": b'#include "kilonet_runtime.h"',
     "kilonet_vectors.c": b'#include "kilonet_runtime.h"',
+    "kilonet_answer.c": b"/* Turns logits into the answer of kilonet_top",
+    "kilonet_selftest.c": b"/* Tests the network where it runs",
     "kilonet_resize.h": b"/* Scales a camera's frame to the pixels of the network",
     "kilonet_resize.c": b"/* See kilonet_resize.h.",
     "index.html": b'<meta name="generator" content="Kilonet ',
     "model.onnx": b"\x12\x07kilonet",
     "model-int8.onnx": b"\x12\x07kilonet",
 }
-"""What the head of every file that an export writes holds, in every version of Kilonet."""
+"""What the head of every file that an export writes holds, in every version of Kilonet; C has the default prefix."""
 _TEMPORARY = re.compile(rf"\.({'|'.join(map(re.escape, (*_MARKS, MODEL_FILE, MANIFEST_FILE)))})\.[a-z0-9_]{{8}}")
 """The name of a temporary file of an earlier version, such as `.main.c.vgo50huk`."""
 
@@ -151,8 +154,14 @@ def _is_own(file: Path, model: Model) -> bool:
     if file.name == MODEL_FILE:
         content = read_bounded(file, MAXIMUM_BYTES, "a model file")
         return hashlib.sha256(content).hexdigest() == model.sha256
+    name, prefix = original_name(file.name)
+    if name not in _MARKS:
+        return False
+    mark = _MARKS[name]
+    if prefix != DEFAULT_PREFIX:
+        mark = with_prefix(mark.decode(), prefix).encode()
     with file.open("rb") as stream:
-        return file.name in _MARKS and _MARKS[file.name] in stream.read(_HEAD)
+        return mark in stream.read(_HEAD)
 
 
 def _write_through(path: Path, content: bytes) -> None:

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from kilonet.export.c.bindings import CompiledC
-from kilonet.export.c.codegen import RUNTIME_FILES, sources
+from kilonet.export.c.codegen import sources
+from kilonet.export.c.header import CFacts
+from kilonet.export.c.prefix import C_FILES, DEFAULT_PREFIX
 from kilonet.export.html.browser import PageRunner
 from kilonet.export.html.page import PAGE_FILE, PageFacts, page_html
 from kilonet.export.integer import Pixels
@@ -49,7 +51,7 @@ class Form:
     """How to write a form, how to run it and what to expect of it."""
 
     files: tuple[str, ...]
-    """Names of its files."""
+    """Names of its files; of the C form those with the default prefix."""
     write: Callable[[Manifest, Callable[[], Model]], dict[str, bytes]]
     """Returns the content of the form's files by name. The second argument returns the trained model, which only some
     forms need. Raises CannotRunHere if this machine lacks a library for it."""
@@ -74,7 +76,8 @@ def trained_model(folder: Path, manifest: Manifest) -> Model:
 
 
 def _write_c(manifest: Manifest, _: Callable[[], Model]) -> dict[str, bytes]:
-    texts = sources(manifest.network, manifest.section, manifest.metadata)
+    facts = CFacts(_prefix(manifest), manifest.model_sha256, manifest.accuracies.get("c"), manifest.licence)
+    texts = sources(manifest.network, manifest.section, manifest.metadata, facts)
     return {name: text.encode() for name, text in texts.items()}
 
 
@@ -101,7 +104,11 @@ def _write_int8(manifest: Manifest, trained: Callable[[], Model]) -> dict[str, b
 
 
 def _open_c(folder: Path, manifest: Manifest) -> FormRunner:
-    return CompiledC(folder, manifest.section.input_shape, manifest.section.classes)
+    return CompiledC(folder, manifest.section.input_shape, manifest.section.classes, _prefix(manifest))
+
+
+def _prefix(manifest: Manifest) -> str:
+    return manifest.prefix or DEFAULT_PREFIX
 
 
 def _open_onnx(name: str) -> Callable[[Path, Manifest], FormRunner]:
@@ -118,7 +125,7 @@ def _open_html(folder: Path, _: Manifest) -> FormRunner:
 
 
 FORMS: Mapping[str, Form] = {
-    "c": Form((*RUNTIME_FILES, "model.h", "model.c"), _write_c, _open_c),
+    "c": Form(C_FILES, _write_c, _open_c),
     "html": Form((PAGE_FILE,), _write_html, _open_html),
     "onnx": Form(
         (FLOAT_FILE,),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from kilonet.data.preprocessing import PreprocessingFacts, preprocessing_facts
+from kilonet.export.c.prefix import check_prefix
 from kilonet.export.integer import (
     SPECIFICATION,
     IntegerAveragePooling,
@@ -99,6 +100,8 @@ class _ManifestSchema(Schema, strict=False):
     name: Annotated[str, Field(max_length=1000)] = ""
     metadata: Metadata = NO_METADATA
     accuracies: dict[str, Fraction] = Field(default_factory=dict)
+    prefix: Annotated[str, Field(max_length=100)] | None = None
+    licence: Annotated[str, Field(max_length=100)] | None = None
     fraction_bits: Annotated[int, Field(ge=0, le=16)]
     operations: tuple[_OperationSchema, ...]
     vectors: tuple[_VectorSchema, ...]
@@ -131,6 +134,10 @@ class Manifest:
     """Fraction of the test images that a form states about itself, by the form's name."""
     name: str = ""
     """The model's name on the page."""
+    prefix: str | None = None
+    """What the names of the C form begin with; None without a C form, or with one of a version without a choice."""
+    licence: str | None = None
+    """The model's licence, which the C form states; None if it is not known."""
     kilonet: str = ""
     """The version of Kilonet that wrote the folder; empty for versions that did not say so."""
 
@@ -162,6 +169,9 @@ def manifest_content(manifest: Manifest) -> bytes:
         "operations": entries,
         "vectors": vectors,
     }
+    # Not for a folder without the C form, so that those of earlier versions are as this one writes them.
+    if manifest.prefix is not None:
+        table |= {"prefix": manifest.prefix, "licence": manifest.licence}
     return (json.dumps(table) + "\n").encode()
 
 
@@ -224,6 +234,8 @@ def _requantisation_as_json(output: Requantisation) -> dict[str, list[int]]:
 def _manifest_of(table: _ManifestSchema) -> Manifest:
     shape = table.model.input_shape
     check_metadata(table.metadata, shape, table.model.classes)
+    if table.prefix is not None:
+        check_prefix(table.prefix)
     operations: list[IntegerOperation] = []
     for entry in table.operations:
         operation = _operation(entry, shape)
@@ -250,6 +262,8 @@ def _manifest_of(table: _ManifestSchema) -> Manifest:
         label_pattern=table.label_pattern,
         accuracies=table.accuracies,
         name=table.name,
+        prefix=table.prefix,
+        licence=table.licence,
         kilonet=table.kilonet,
     )
 

@@ -97,7 +97,10 @@ class Verification:
             return []
         lines = [f"{name}: {reason}" for name, reason in self.foreign.items()]
         if self.written_by:
-            lines.append(f"Kilonet {self.written_by} wrote this folder, and this is {kilonet.__version__}")
+            lines.append(
+                f"Kilonet {self.written_by} wrote this folder, and this is {kilonet.__version__}: "
+                "export the model to it again"
+            )
         if not self.rows:
             lines.append(
                 "Nothing of this folder was run. Remove what was added (what 'make' made, by 'make clean') or export "
@@ -194,7 +197,10 @@ def _files_of_forms_not_written(not_run: Mapping[str, str]) -> set[str]:
 
 
 def _other_version(manifest: Manifest) -> str:
-    return "" if manifest.kilonet == kilonet.__version__ else manifest.kilonet or "of another version"
+    """Return the version that wrote a folder, if it is another than this one, else ''."""
+    if manifest.kilonet != kilonet.__version__:
+        return manifest.kilonet or "of another version"
+    return f"{manifest.kilonet} (before --prefix)" if "c" in manifest.forms and manifest.prefix is None else ""
 
 
 def _open_forms(place: Path, manifest: Manifest, not_run: dict[str, str]) -> dict[str, FormRunner]:

@@ -36,6 +36,8 @@ from kilonet.utils.schema import first_complaint
 FORMAT_VERSION = 1
 MAXIMUM_BYTES = 64 << 20
 MODEL_FILE = "model.safetensors"
+PACKAGED_LICENCE = "mit"
+"""The licence of the packaged models, as the Hub names it."""
 
 SCORING_BATCH = 128
 """Images scored at once: their activations stay in the cache, which is over twice as fast as 1,000 at once."""

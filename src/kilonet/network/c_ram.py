@@ -13,7 +13,7 @@ from kilonet.network.operations import AveragePooling, Averaging, Convolution, G
 from kilonet.network.section import ModelSection
 
 _STATE_BYTES = 12
-"""Size of a kilonet_state in kilonet_runtime.h."""
+"""Size of a kilonet_position in kilonet_runtime.h."""
 
 Computed = Convolution | MaxPooling | Averaging
 """An operation of the integer network; the others are folded into these."""
@@ -73,7 +73,7 @@ def c_ram_bytes(operations: Iterable[tuple[Computed, Shape]], input_shape: Shape
     kept = [memory_of(operation, shape) for operation, shape in operations]
     bytes_kept = sum(memory.pixel + memory.window for memory in kept)
     sums = max(memory.results for memory in kept) + sum(memory.sums for memory in kept)
-    arrays = _aligned(bytes_kept) + _aligned(scratch_bytes(kept)) + 4 * sums + _STATE_BYTES * len(kept)
+    arrays = _aligned(bytes_kept + scratch_bytes(kept)) + 4 * sums + _STATE_BYTES * len(kept)
     return prod(input_shape) + 4 * classes + arrays
 
 

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kilonet.models.model import MODEL_FILE, packaged_models
+from kilonet.models.model import MODEL_FILE, PACKAGED_LICENCE, packaged_models
 from kilonet.report.sources import ExtraFiles, collect
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 from kilonet.utils.files import make_folder, read_bounded, write_atomically
 
 CARD_FILE = "README.md"
-PACKAGED_LICENCE = "mit"
 _MAXIMUM_BYTES = 1 << 20
 
 

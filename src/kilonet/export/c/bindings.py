@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.export.c.codegen import LIBRARY_FILES
+from kilonet.export.c.prefix import DEFAULT_PREFIX, file_name
 from kilonet.network.operations import Shape, check_pixels
 from kilonet.utils.compilers import find_compiler, run_compiler
 from kilonet.utils.errors import KilonetError
@@ -19,7 +20,7 @@ FLAGS = ("-std=c99", "-O3", "-fPIC", "-shared")
 class CompiledC:
     """The compiled C of an exported folder. Its working memory is static, so only one thread may call it at a time."""
 
-    def __init__(self, folder: Path, input_shape: Shape, classes: int) -> None:
+    def __init__(self, folder: Path, input_shape: Shape, classes: int, prefix: str = DEFAULT_PREFIX) -> None:
         """Compile the folder's C and load it. This runs code from that folder: `verify` gives it one of its own.
 
         Raises:
@@ -31,9 +32,10 @@ class CompiledC:
         # The library stays loaded after its file is deleted.
         with tempfile.TemporaryDirectory(prefix="kilonet-") as name:
             library = Path(name) / "model.so"
-            command = [compiler, *FLAGS, *_processor_flags(compiler), "-o", str(library), *LIBRARY_FILES]
+            command = [compiler, *FLAGS, *_processor_flags(compiler), "-o", str(library)]
+            command += [file_name(file, prefix) for file in LIBRARY_FILES]
             run_compiler(command, folder, makes=library)
-            self._classify = ctypes.CDLL(str(library)).kilonet_classify
+            self._classify = getattr(ctypes.CDLL(str(library)), f"{prefix}_classify")
         self._classify.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         self._classify.restype = None
 

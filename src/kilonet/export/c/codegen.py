@@ -5,16 +5,17 @@ them in blocks for processors with suitable vector instructions; the preprocesso
 the tables take on a microcontroller are counted here exactly.
 """
 
-import string
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib.resources import files
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.data.preprocessing import PreprocessingFacts, preprocessing_facts
+from kilonet.export.c.header import NO_FACTS, CFacts, TableFacts, header, int32_literal
+from kilonet.export.c.prefix import RUNTIME_FILES, file_name, runtime_texts, with_prefix
 from kilonet.export.integer import (
     IntegerAveragePooling,
     IntegerConvolution,
@@ -25,29 +26,57 @@ from kilonet.export.integer import (
     rounding_half,
 )
 from kilonet.models.metadata import NO_METADATA, Metadata
-from kilonet.network.c_ram import Computed, OperationMemory, c_ram_bytes, memory_of, scratch_bytes
+from kilonet.network.c_ram import Computed, c_ram_bytes, memory_of, scratch_bytes
 from kilonet.network.operations import AveragePooling, MaxPooling, Shape
 from kilonet.network.section import ModelSection
 
-RUNTIME_FILES = (
-    *("kilonet_runtime.h", "kilonet_runtime.c", "kilonet_vectors.c", "kilonet_resize.h", "kilonet_resize.c"),
-    *("main.c", "Makefile"),
-)
 LIBRARY_FILES = ("model.c", "kilonet_runtime.c", "kilonet_vectors.c")
-"""The files to compile in order to classify from other code."""
+"""The files to compile in order to classify from other code, by their names with the default prefix."""
 _BLOCK = 16
 """KILONET_BLOCK of kilonet_runtime.h where vectors execute the network."""
 _BEYOND = 4
 """KILONET_BEYOND of kilonet_runtime.h."""
-_OPERATION_BYTES = 68
+_OPERATION_BYTES = 64
 """Size of a kilonet_operation where pointers take four bytes."""
-_PLAIN_BYTES = frozenset(f"{string.ascii_letters}{string.digits} .-_".encode())
 _FIELDS = (
-    *("weights", "bias", "multiplier", "shift", "offset", "skip", "pad", "state", "pixel", "memory", "sums"),
+    *("weights", "bias", "multiplier", "shift", "offset", "skip", "pad", "pixel", "memory", "sums"),
     *("memory_size", "row_size", "inputs", "outputs", "rows", "columns", "multiple", "kind", "window", "padding"),
     *("relu", "between"),
 )
 """The fields of a kilonet_operation in order, in which C++ wants them initialised."""
+_FUNCTIONS = """static kilonet_work work_of(kilonet_state *state)
+{
+    const kilonet_work work = {state->positions, state->sums, state->memory, state->scratch};
+    return work;
+}
+
+void kilonet_begin(kilonet_state *state)
+{
+    const kilonet_work work = work_of(state);
+    kilonet_start(kilonet_operations, KILONET_OPERATIONS, &work);
+}
+
+int kilonet_row(kilonet_state *state, const uint8_t row[KILONET_ROW_BYTES], int32_t logits[KILONET_CLASSES])
+{
+    const kilonet_work work = work_of(state);
+    const kilonet_pixels pixels = {row, KILONET_COLUMNS, KILONET_CHANNELS, 1};
+    return kilonet_feed(kilonet_operations, KILONET_OPERATIONS, &work, &pixels, logits);
+}
+
+void kilonet_classify_with(kilonet_state *state, const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILONET_CLASSES])
+{
+    const kilonet_work work = work_of(state);
+    const kilonet_pixels image = {pixels, PLANE, 1, PLANE};
+    kilonet_start(kilonet_operations, KILONET_OPERATIONS, &work);
+    (void)kilonet_feed(kilonet_operations, KILONET_OPERATIONS, &work, &image, logits);
+}
+
+void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILONET_CLASSES])
+{
+    static kilonet_state state;
+    kilonet_classify_with(&state, pixels, logits);
+}
+"""
 
 
 def memory_bytes(network: IntegerNetwork) -> int:
@@ -75,18 +104,45 @@ def table_bytes(network: IntegerNetwork) -> int:
     )
 
 
-def sources(network: IntegerNetwork, section: ModelSection, metadata: Metadata = NO_METADATA) -> dict[str, str]:
+def sources(
+    network: IntegerNetwork, section: ModelSection, metadata: Metadata = NO_METADATA, facts: CFacts = NO_FACTS
+) -> dict[str, str]:
     """Return the content of the form's files by name.
 
     Args:
         network: the integer network.
         section: the network that it was made from; the header states its preprocessing.
         metadata: the model's metadata, which the header states.
+        facts: what else the header states, and the prefix of all names.
     """
-    runtime = {
-        name: (files("kilonet.export.c") / "runtime" / name).read_text(encoding="utf-8") for name in RUNTIME_FILES
-    }
-    return {**runtime, "model.h": _header(network, section, metadata), "model.c": _tables_file(network)}
+    texts = dict(zip(RUNTIME_FILES, runtime_texts(), strict=True)) | {"model.c": _tables_file(network)}
+    written = {file_name(name, facts.prefix): with_prefix(text, facts.prefix) for name, text in texts.items()}
+    text = header(network, section, metadata, facts, _table_facts(network))
+    return {**written, file_name("model.h", facts.prefix): text}
+
+
+def _table_facts(network: IntegerNetwork) -> TableFacts:
+    kept = [memory_of(operation, shape) for operation, shape in _operations(network)]
+    return TableFacts(
+        operations=len(kept),
+        sums=max(memory.results for memory in kept) + sum(memory.sums for memory in kept),
+        memory=sum(memory.pixel + memory.window for memory in kept),
+        scratch=scratch_bytes(kept),
+        scratch_in_blocks=2 * (max(memory.map for memory in kept) + _BEYOND),
+        state=memory_bytes(network) - prod(network.input_shape) - 4 * network.classes,
+        crc=_tables_crc(network, in_blocks=False),
+        crc_in_blocks=_tables_crc(network, in_blocks=True),
+    )
+
+
+def _tables_crc(network: IntegerNetwork, *, in_blocks: bool) -> int:
+    """Return the CRC-32 of all tables as kilonet_selftest.c computes it."""
+    crc = 0
+    for operation in network.operations:
+        for table in _tables(operation):
+            values = table.in_blocks if in_blocks and table.in_blocks is not None else table.values
+            crc = zlib.crc32(np.ascontiguousarray(values, f"<i{table.bytes}").tobytes(), crc)
+    return crc
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,131 +179,14 @@ def _requantisation_tables(output: Requantisation) -> Iterator[_CTable]:
         yield _CTable("offset", "int64_t", output.offset - rounding_half(output.shift))
 
 
-def _header(network: IntegerNetwork, section: ModelSection, metadata: Metadata) -> str:
-    channels, rows, columns = network.input_shape
-    reads_digits = metadata.reads_digits(network.input_shape, network.classes)
-    preprocessing = preprocessing_facts(section, reads_digits=reads_digits)
-    return f"""/* Written by kilonet export. C99; C++20 compiles it too.
- * The names are the same for every network: link only one to a program. */
-#ifndef KILONET_MODEL_H
-#define KILONET_MODEL_H
-
-#include <stdint.h>
-
-#ifdef __cplusplus
-extern "C" {{
-#endif
-
-#define KILONET_CHANNELS {channels}
-#define KILONET_ROWS {rows}
-#define KILONET_COLUMNS {columns}
-#define KILONET_PIXELS {channels * rows * columns}
-#define KILONET_CLASSES {network.classes}
-/* A logit divided by two to this power is approximately the logit of the float network. */
-#define KILONET_FRACTION_BITS {network.fraction_bits}
-/* 1 if the images are digits as MNIST has them: light on black, 20 pixels long, the centre of mass in the middle. */
-#define KILONET_READS_DIGITS {int(reads_digits)}
-{_preprocessing_macros(preprocessing)}{_names_macro(metadata)}{_calibration_macros(metadata)}
-/* Classifies one image: pixels [channel][row][column] to one logit for each class; the largest is that of the predicted
- * class. Working memory is static, so calls must not overlap. */
-void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILONET_CLASSES]);
-
-#ifdef __cplusplus
-}}
-#endif
-
-#endif
-"""
-
-
-def _preprocessing_macros(facts: PreprocessingFacts | None) -> str:
-    """Return macros of how a picture becomes the pixels; '' for a network that takes no pictures."""
-    if facts is None:
-        return ""
-    digit = ""
-    if facts.resize is None:
-        digit = "\n * Here the picture has to show a digit as above: find it, and lay it out so, before or after."
-    channels = "grey levels" if facts.channels == "grey" else "red, green and blue levels, a channel each"
-    red, green, blue = facts.grey_weights
-    return f"""
-/* How a picture of any size becomes the pixels, {channels} from 0 to 255: kilonet_resize.h does it.{digit}
- * Of another shape it is cropped in its middle, padded, or squashed. Each pixel is a mean weighted by a triangle twice
- * as wide as the pixel, or as one of the picture where it is enlarged. After that, the grey level of a colour is
- * ({red} red + {green} green + {blue} blue) / 65536. */
-#define KILONET_CROP 0
-#define KILONET_PAD 1
-#define KILONET_SQUASH 2
-#define KILONET_RESIZE KILONET_{(facts.resize or "crop").upper()}
-/* The level of each channel around a padded picture. */
-#define KILONET_PADDING {_braces(facts.padding)}
-/* Mean and standard deviation of the training pixels of each channel, as fractions of 255. The weights contain them:
- * give kilonet_classify the pixels as they are. */
-#define KILONET_MEAN {_braces(facts.mean)}
-#define KILONET_STD {_braces(facts.std)}
-"""
-
-
-def _braces(values: Iterable[float]) -> str:
-    return f"{{{', '.join(map(repr, values))}}}"
-
-
-def _names_macro(metadata: Metadata) -> str:
-    """Return the macro of the classes' names, which takes no memory unless it is used; '' if they have none."""
-    if metadata.names is None:
-        return ""
-    names = ", \\\n     ".join(map(_c_string, metadata.names))
-    return f"""
-/* The names of the classes in UTF-8: static const char *const names[KILONET_CLASSES] = KILONET_CLASS_NAMES; */
-#define KILONET_CLASS_NAMES \\
-    {{{names}}}
-"""
-
-
-def _calibration_macros(metadata: Metadata) -> str:
-    """Return macros of the calibration, which only code with floating point can use; '' for none."""
-    calibration = metadata.calibration
-    if calibration is None:
-        return ""
-    macros = f"""
-/* With l = logits / 2^KILONET_FRACTION_BITS, the probabilities are softmax(l / KILONET_TEMPERATURE). A class of a lower
- * probability than KILONET_SURE_FROM is uncertain. */
-#define KILONET_TEMPERATURE {calibration.temperature!r}
-#define KILONET_SURE_FROM {calibration.sure_from!r}
-/* 1 if such an answer, or one for an image unlike those of the training, is none of the classes. */
-#define KILONET_REJECTS {int(bool(calibration.rejects))}
-"""
-    if calibration.energy_from is None:
-        return macros
-    return f"""{macros}/* An image is unlike those of the training if log(sum(exp(l))) is below this. */
-#define KILONET_ENERGY_FROM ({calibration.energy_from!r})
-"""
-
-
-def _c_string(text: str) -> str:
-    """Return a C string of a name. All but letters, figures, blanks, dots and hyphens becomes an octal escape.
-
-    So no name can end the string, begin a trigraph or continue an escape.
-    """
-    return '"' + "".join(chr(byte) if byte in _PLAIN_BYTES else f"\\{byte:03o}" for byte in text.encode()) + '"'
-
-
 def _tables_file(network: IntegerNetwork) -> str:
-    kept = [memory_of(operation, shape) for operation, shape in _operations(network)]
-    scratch = f"KILONET_BLOCK == 1 ? {scratch_bytes(kept)} : {2 * (max(memory.map for memory in kept) + _BEYOND)}"
-    results = max(memory.results for memory in kept)
-    sums = results + sum(memory.sums for memory in kept)
     parts = [
-        '/* Written by kilonet export. */\n#include "model.h"\n\n#include "kilonet_runtime.h"\n',
+        '/* Written by kilonet export. */\n#include "model.h"\n',
         *(_definition(table, number) for number, table in _numbered_tables(network)),
-        f"static kilonet_state states[{len(kept)}];",
-        f"static uint8_t memory[{sum(memory.pixel + memory.window for memory in kept)}];",
-        f"static int32_t sums[{sums}];",
-        f"static uint8_t scratch[{scratch}];",
-        f"\nstatic const kilonet_operation operations[{len(kept)}] = {{",
-        *_operation_initialisers(network, kept, results),
+        "const kilonet_operation kilonet_operations[KILONET_OPERATIONS] = {",
+        *_operation_initialisers(network),
         "};\n",
-        "void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILONET_CLASSES])\n{",
-        f"    kilonet_run(operations, {len(kept)}, pixels, scratch, sums, logits);\n}}\n",
+        _FUNCTIONS.replace("PLANE", str(prod(network.input_shape[1:]))),
     ]
     return "\n".join(parts)
 
@@ -291,10 +230,7 @@ def _dense(operation: IntegerConvolution) -> NDArray[np.int8]:
 
 
 def _literal(value: int, size: int) -> str:
-    # C has no literal for the smallest int32: in -2147483648 the literal 2147483648 does not fit.
-    if size == 4 and value == -(1 << 31):
-        return "-2147483647 - 1"
-    return f"{value}LL" if size == 8 else str(value)
+    return f"{value}LL" if size == 8 else int32_literal(value)
 
 
 def _wrapped_lines(values: Iterable[str]) -> str:
@@ -307,15 +243,16 @@ def _wrapped_lines(values: Iterable[str]) -> str:
     return "\n".join([*lines, line])
 
 
-def _operation_initialisers(network: IntegerNetwork, kept: list[OperationMemory], sums: int) -> Iterator[str]:
-    place = 0
+def _operation_initialisers(network: IntegerNetwork) -> Iterator[str]:
+    kept = [memory_of(operation, shape) for operation, shape in _operations(network)]
+    place, sums = 0, max(memory.results for memory in kept)
     for number, ((operation, shape), memory) in enumerate(zip(network.placed, kept, strict=True), 1):
         fields = {table.name: f"{table.name}_{number}" for table in _tables(operation)}
-        fields |= {"state": f"states + {number - 1}", "pixel": f"memory + {place}"}
+        fields["pixel"] = str(place)
         if memory.window:
-            fields |= {"memory": f"memory + {place + memory.pixel}", "memory_size": str(memory.window)}
+            fields |= {"memory": str(place + memory.pixel), "memory_size": str(memory.window)}
         if memory.sums:
-            fields["sums"] = f"sums + {sums}"
+            fields["sums"] = str(sums)
         fields |= _numeric_fields(operation, shape)
         yield "    {" + ", ".join(f".{name} = {fields[name]}" for name in _FIELDS if name in fields) + "},"
         place += memory.pixel + memory.window

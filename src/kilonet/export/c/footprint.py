@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kilonet.export.c import codegen
+from kilonet.export.c.prefix import DEFAULT_PREFIX, file_name
 from kilonet.export.integer import IntegerNetwork
 from kilonet.utils.compilers import run_compiler
 from kilonet.utils.errors import CheckFailed
@@ -57,16 +58,16 @@ class Footprint:
                 raise CheckFailed(f"the network takes {found:,} bytes of {name}, over --max-{name} {limit:,}")
 
 
-def footprint_of(network: IntegerNetwork, sources: Mapping[str, str]) -> Footprint:
-    """Return the footprint of a network's C form."""
+def footprint_of(network: IntegerNetwork, sources: Mapping[str, str], prefix: str = DEFAULT_PREFIX) -> Footprint:
+    """Return the footprint of a network's C form: of kilonet_classify and all that it needs."""
     weights, tables = codegen.weight_bytes(network), codegen.table_bytes(network)
-    linked = _linked_bytes(sources)
+    linked = _linked_bytes(sources, prefix)
     return Footprint(
         weights, tables, None if linked is None else linked - weights - tables, codegen.memory_bytes(network)
     )
 
 
-def _linked_bytes(sources: Mapping[str, str]) -> int | None:
+def _linked_bytes(sources: Mapping[str, str], prefix: str) -> int | None:
     """Return the bytes of flash of the form linked for a Cortex-M0, or None without a cross compiler."""
     compiler, size = shutil.which(CROSS_COMPILER), shutil.which("arm-none-eabi-size")
     if not compiler or not size:
@@ -75,8 +76,10 @@ def _linked_bytes(sources: Mapping[str, str]) -> int | None:
         folder = Path(name)
         for file, content in sources.items():
             (folder / file).write_text(content, encoding="utf-8")
-        linking = ("-nostdlib", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections,-ekilonet_classify")
-        run_compiler([compiler, *CROSS_FLAGS, *linking, "-o", "model.elf", *codegen.LIBRARY_FILES, "-lgcc"], folder)
+        entry = f"-Wl,--gc-sections,-e{prefix}_classify"
+        linking = ("-nostdlib", "-ffunction-sections", "-fdata-sections", entry)
+        files = (file_name(file, prefix) for file in codegen.LIBRARY_FILES)
+        run_compiler([compiler, *CROSS_FLAGS, *linking, "-o", "model.elf", *files, "-lgcc"], folder)
         _, figures = run_compiler([size, "model.elf"], folder).splitlines()
     text, data, *_ = map(int, figures.split()[:3])
     return text + data

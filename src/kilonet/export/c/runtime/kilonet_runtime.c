@@ -9,6 +9,13 @@
 #define restrict
 #endif
 
+/* Inlined into all the rest, a loop finds no registers for its sums. */
+#ifdef __GNUC__
+#define APART __attribute__((noinline))
+#else
+#define APART
+#endif
+
 static void copy(uint8_t *to, const uint8_t *from, uint32_t count)
 {
     while (count--)
@@ -77,7 +84,7 @@ static void sum_products_depthwise(const kilonet_operation *operation, const uin
     }
 }
 
-static void convolve(const kilonet_operation *operation, const uint8_t *values, int32_t *restrict sums)
+APART static void convolve(const kilonet_operation *operation, const uint8_t *values, int32_t *restrict sums)
 {
     const uint32_t count = (uint32_t)operation->window * operation->window * operation->inputs;
     const int32_t *restrict bias = operation->bias;
@@ -95,16 +102,15 @@ static void convolve(const kilonet_operation *operation, const uint8_t *values, 
 }
 
 /* Copies the window from the ring row by row, so that its values lie side by side. */
-static void gather(const kilonet_operation *operation, uint8_t *values)
+static void gather(const kilonet_operation *operation, uint32_t start, const uint8_t *memory, uint8_t *values)
 {
     const uint32_t width = (uint32_t)operation->window * operation->inputs;
-    uint32_t start = operation->state->head;
     uint8_t row;
     for (row = 0; row < operation->window; row++, values += width) {
         const uint32_t left = operation->memory_size - start;
         const uint32_t first = left < width ? left : width;
-        copy(values, operation->memory + start, first);
-        copy(values + first, operation->memory, width - first);
+        copy(values, memory + start, first);
+        copy(values + first, memory, width - first);
         start += operation->row_size;
         if (start >= operation->memory_size)
             start -= operation->memory_size;
@@ -112,140 +118,150 @@ static void gather(const kilonet_operation *operation, uint8_t *values)
 }
 
 /* Moves to the next place of the input map. Returns whether a window has ended at this one. */
-static int advance(const kilonet_operation *operation)
+static int advance(const kilonet_operation *operation, kilonet_position *position)
 {
-    kilonet_state *state = operation->state;
-    const int is_end = state->rows_to_end == 0 && state->columns_to_end == 0;
+    const int is_end = position->rows_to_end == 0 && position->columns_to_end == 0;
     const uint8_t last = (uint8_t)(operation->window - 1);
     const uint8_t between = operation->kind == KILONET_CONVOLUTION ? operation->between : last;
-    state->columns_to_end = state->columns_to_end ? (uint8_t)(state->columns_to_end - 1) : between;
-    if (++state->column == operation->columns + 2u * operation->padding) {
-        state->column = 0;
-        state->columns_to_end = last;
-        state->row++;
-        state->rows_to_end = state->rows_to_end ? (uint8_t)(state->rows_to_end - 1) : between;
+    position->columns_to_end = position->columns_to_end ? (uint8_t)(position->columns_to_end - 1) : between;
+    if (++position->column == operation->columns + 2u * operation->padding) {
+        position->column = 0;
+        position->columns_to_end = last;
+        position->row++;
+        position->rows_to_end = position->rows_to_end ? (uint8_t)(position->rows_to_end - 1) : between;
     }
     return is_end;
 }
 
-static int is_padding(const kilonet_operation *operation)
+static int is_padding(const kilonet_operation *operation, const kilonet_position *position)
 {
-    const kilonet_state *state = operation->state;
-    const uint8_t padding = operation->padding;
-    return state->row < padding || state->row >= (uint32_t)operation->rows + padding || state->column < padding ||
-           state->column >= (uint32_t)operation->columns + padding;
+    const uint32_t padding = operation->padding;
+    /* Before the first row or column, the difference wraps around. */
+    return position->row - padding >= operation->rows || position->column - padding >= operation->columns;
 }
 
-static int take_into_convolution(const kilonet_operation *operation, const uint8_t *taken, uint8_t *scratch,
-                                 int32_t *sums, uint8_t *pixel, int32_t *logits)
+static int take_into_convolution(const kilonet_operation *operation, kilonet_position *position,
+                                 const kilonet_work *work, const uint8_t *taken, uint8_t *pixel, int32_t *logits)
 {
-    kilonet_state *state = operation->state;
-    const int is_complete = advance(operation);
+    const int is_complete = advance(operation, position);
     if (operation->window > 1) {
-        copy(operation->memory + state->head, taken, operation->inputs);
-        state->head += operation->inputs;
-        if (state->head == operation->memory_size)
-            state->head = 0;
+        uint8_t *memory = work->memory + operation->memory;
+        copy(memory + position->head, taken, operation->inputs);
+        position->head += operation->inputs;
+        if (position->head == operation->memory_size)
+            position->head = 0;
         if (is_complete)
-            gather(operation, scratch);
-        taken = scratch;
+            gather(operation, position->head, memory, work->scratch);
+        taken = work->scratch;
     }
     if (is_complete) {
         const uint8_t middle = operation->window / 2;
-        convolve(operation, taken, sums);
+        convolve(operation, taken, work->sums);
         taken += ((uint32_t)middle * operation->window + middle) * operation->inputs;
-        requantise(operation, sums, taken, pixel, logits);
+        requantise(operation, work->sums, taken, pixel, logits);
     }
     return is_complete;
 }
 
 /* `head` counts the channels of the windows before this one in the row. Windows beyond the last whole one are dropped. */
-static int take_into_pool(const kilonet_operation *operation, uint8_t *pixel, int32_t *logits)
+static int take_into_pool(const kilonet_operation *operation, kilonet_position *position, const kilonet_work *work,
+                          uint8_t *pixel, int32_t *logits)
 {
-    kilonet_state *state = operation->state;
-    const uint32_t head = state->head;
+    const uint8_t *taken = work->memory + operation->pixel;
+    const uint32_t head = position->head;
+    uint8_t *largest = work->memory + operation->memory + head;
+    int32_t *sums = work->sums + operation->sums + head;
     const uint8_t last = (uint8_t)(operation->window - 1);
     const int is_whole = operation->window == 0;
-    const int is_inside = is_whole || state->column + (uint32_t)state->columns_to_end < operation->columns;
-    const int is_first = is_whole ? state->row == 0 && state->column == 0
-                                  : state->rows_to_end == last && state->columns_to_end == last;
-    const int ends_columns = !is_whole && state->columns_to_end == 0;
-    int is_complete = advance(operation);
+    const int is_inside = is_whole || position->column + (uint32_t)position->columns_to_end < operation->columns;
+    const int is_first = is_whole ? position->row == 0 && position->column == 0
+                                  : position->rows_to_end == last && position->columns_to_end == last;
+    const int ends_columns = !is_whole && position->columns_to_end == 0;
+    int is_complete = advance(operation, position);
     uint16_t channel;
     if (is_whole)
-        is_complete = state->row == operation->rows;
-    else if (state->column == 0)
-        state->head = 0;
+        is_complete = position->row == operation->rows;
+    else if (position->column == 0)
+        position->head = 0;
     else if (ends_columns)
-        state->head += operation->inputs;
+        position->head += operation->inputs;
     if (!is_inside)
         return 0;
     for (channel = 0; channel < operation->inputs; channel++) {
-        const uint8_t value = operation->pixel[channel];
         if (operation->kind == KILONET_AVERAGE_POOL) {
-            int32_t *const sum = operation->sums + head + channel;
-            *sum = (is_first ? 0 : *sum) + value;
+            sums[channel] = (is_first ? 0 : sums[channel]) + taken[channel];
         } else {
-            uint8_t *const largest = operation->memory + head + channel;
-            if (is_first || value > *largest)
-                *largest = value;
+            if (is_first || taken[channel] > largest[channel])
+                largest[channel] = taken[channel];
             if (is_complete)
-                pixel[channel] = *largest;
+                pixel[channel] = largest[channel];
         }
     }
     if (is_complete && operation->kind == KILONET_AVERAGE_POOL)
-        requantise(operation, operation->sums + head, 0, pixel, logits);
+        requantise(operation, sums, 0, pixel, logits);
     return is_complete;
 }
 
 /* Gives an operation a pixel of its input or padding. Returns whether it has written a pixel of its output. */
-static int take(const kilonet_operation *operation, const uint8_t *taken, uint8_t *scratch, int32_t *sums,
-                uint8_t *pixel, int32_t *logits)
+static int take(const kilonet_operation *operation, kilonet_position *position, const kilonet_work *work,
+                const uint8_t *taken, uint8_t *pixel, int32_t *logits)
 {
     if (operation->kind == KILONET_CONVOLUTION)
-        return take_into_convolution(operation, taken, scratch, sums, pixel, logits);
-    return take_into_pool(operation, pixel, logits);
+        return take_into_convolution(operation, position, work, taken, pixel, logits);
+    return take_into_pool(operation, position, work, pixel, logits);
 }
 
-static void reset(const kilonet_operation *operation)
+void kilonet_start(const kilonet_operation *operations, unsigned count, const kilonet_work *work)
 {
-    kilonet_state *state = operation->state;
-    state->head = 0;
-    state->row = state->column = 0;
-    state->rows_to_end = state->columns_to_end = (uint8_t)(operation->window - 1);
-    state->waiting = 0;
+    kilonet_position *position = work->positions;
+    for (; count--; operations++, position++) {
+        position->head = 0;
+        position->row = position->column = 0;
+        position->rows_to_end = position->columns_to_end = (uint8_t)(operations->window - 1);
+        position->waiting = position->finished = 0;
+    }
 }
 
-void kilonet_run(const kilonet_operation *operations, unsigned count, const uint8_t *pixels, uint8_t *scratch,
-                 int32_t *sums, int32_t *logits)
+int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilonet_work *work,
+                 const kilonet_pixels *pixels, int32_t *logits)
 {
-    const uint32_t places = (uint32_t)operations->rows * operations->columns;
     const kilonet_operation *operation = operations;
     const kilonet_operation *const last = operations + count - 1;
-    for (; operation <= last; operation++)
-        reset(operation);
-    operation = operations;
+    kilonet_position *position = work->positions;
+    const uint8_t *next = pixels->first;
+    uint32_t left = pixels->count;
+    if (position->finished)
+        return 1;
     for (;;) {
-        const uint8_t *taken = operation->pixel;
+        uint8_t *own = work->memory + operation->pixel;
+        const uint8_t *taken = own;
         const int is_last = operation == last;
-        if (is_padding(operation)) {
+        if (is_padding(operation, position)) {
             taken = operation->pad;
-        } else if (operation->state->waiting) {
-            operation->state->waiting = 0;
+        } else if (position->waiting) {
+            position->waiting = 0;
         } else if (operation != operations) {
             operation--;
+            position--;
             continue;
+        } else if (left == 0) {
+            return 0;
         } else {
             uint16_t channel;
             for (channel = 0; channel < operation->inputs; channel++)
-                operation->pixel[channel] = pixels[channel * places];
-            pixels++;
+                own[channel] = next[channel * pixels->plane];
+            next += pixels->step;
+            left--;
         }
-        if (take(operation, taken, scratch, sums, is_last ? 0 : operation[1].pixel, is_last ? logits : 0)) {
-            if (is_last)
-                return;
+        if (take(operation, position, work, taken, is_last ? 0 : work->memory + operation[1].pixel,
+                 is_last ? logits : 0)) {
+            if (is_last) {
+                work->positions->finished = 1;
+                return 1;
+            }
             operation++;
-            operation->state->waiting = 1;
+            position++;
+            position->waiting = 1;
         }
     }
 }

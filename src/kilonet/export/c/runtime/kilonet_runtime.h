@@ -24,13 +24,23 @@ enum { KILONET_CONVOLUTION, KILONET_MAX_POOL, KILONET_AVERAGE_POOL };
 
 /* The position of an operation in its input map, padding included. */
 typedef struct {
-    uint32_t head; /* index of the next byte of `memory` */
+    uint32_t head; /* index of the next byte of the operation's memory */
     uint16_t row;
     uint16_t column;
     uint8_t rows_to_end; /* how many rows after this one end a window */
     uint8_t columns_to_end;
     uint8_t waiting; /* whether `pixel` holds one that is not used yet */
-} kilonet_state;
+    uint8_t finished; /* of the first operation: whether the logits are written */
+} kilonet_position;
+
+/* The parts of a kilonet_state, which model.h declares: all that one classification keeps in RAM. */
+typedef struct {
+    kilonet_position *positions; /* [operation] */
+    int32_t *sums; /* the outputs of the widest convolution, which all share; then those of each average pool */
+    uint8_t *memory;
+    uint8_t *scratch; /* the largest window of a convolution or, with weights in blocks, two maps of the largest size,
+                       each with padding and KILONET_BEYOND bytes */
+} kilonet_work;
 
 typedef struct {
     const int8_t *weights; /* [output][row][column][input], or [output][row][column] if depthwise; in
@@ -42,10 +52,9 @@ typedef struct {
     const int64_t *offset; /* [output], without the rounding half; null if all are 0 */
     const int32_t *skip; /* [output]; null without a residual sum */
     const uint8_t *pad; /* [input]; null without padding */
-    kilonet_state *state;
-    uint8_t *pixel; /* [input]: all channels of the next pixel of the input map */
-    uint8_t *memory; /* a convolution's window and the pixels between its rows; a max-pool's row of results */
-    int32_t *sums; /* [input] of each window in a row of an average pool */
+    uint32_t pixel; /* [input]: all channels of the next pixel of the input map; an index in the work's memory */
+    uint32_t memory; /* a convolution's window and the pixels between its rows; a max-pool's row of results; such an index */
+    uint32_t sums; /* [input] of each window in a row of an average pool; an index in the work's sums */
     uint32_t memory_size; /* bytes */
     uint32_t row_size; /* bytes of a row of the input map, padding included */
     uint16_t inputs; /* channels */
@@ -60,11 +69,20 @@ typedef struct {
     uint8_t between; /* a convolution's stride - 1 */
 } kilonet_operation;
 
-/* Classifies one image. `pixels` is [channel][row][column]; `logits` receives one value for each class. `sums` has room
- * for the outputs of the widest convolution. `scratch` has room for the largest window of a convolution or, with
- * weights in blocks, for two maps of the largest size, each with padding and KILONET_BEYOND bytes. */
-void kilonet_run(const kilonet_operation *operations, unsigned count, const uint8_t *pixels, uint8_t *scratch,
-                 int32_t *sums, int32_t *logits);
+/* The next pixels of an image, row after row. */
+typedef struct {
+    const uint8_t *first;
+    uint32_t count;
+    uint32_t step; /* bytes from a pixel to the next */
+    uint32_t plane; /* bytes from a channel to the next */
+} kilonet_pixels;
+
+/* Begins an image. */
+void kilonet_start(const kilonet_operation *operations, unsigned count, const kilonet_work *work);
+
+/* Takes pixels. Returns 1 if `logits` are written, one value for each class, now or by an earlier call; else 0. */
+int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilonet_work *work,
+                 const kilonet_pixels *pixels, int32_t *logits);
 
 #ifdef __cplusplus
 }

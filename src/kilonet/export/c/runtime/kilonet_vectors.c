@@ -247,33 +247,52 @@ static void pool_average(const kilonet_operation *operation, const kilonet_map *
     }
 }
 
-/* Returns the layout of an operation's input map at `first` and writes its padding. */
-static kilonet_map map_of(const kilonet_operation *operation, uint8_t *first)
+/* Returns the layout of an operation's input map at `first`. */
+static kilonet_map map_at(const kilonet_operation *operation, uint8_t *first)
 {
     const uint32_t padding = operation->padding, inputs = operation->inputs;
     const uint32_t row_size = (operation->columns + 2u * padding) * inputs;
     const kilonet_map map = {first, first + padding * (row_size + inputs), row_size, inputs};
+    return map;
+}
+
+/* The same, and writes its padding. */
+static kilonet_map new_map_at(const kilonet_operation *operation, uint8_t *first)
+{
+    const kilonet_map map = map_at(operation, first);
     uint32_t place, channel;
-    for (place = 0; padding && place < places_of(operation); place++)
-        for (channel = 0; channel < inputs; channel++)
+    for (place = 0; operation->padding && place < places_of(operation); place++)
+        for (channel = 0; channel < operation->inputs; channel++)
             *first++ = operation->pad[channel];
     return map;
 }
 
-static void copy_pixels(const kilonet_operation *operation, const uint8_t *pixels, const kilonet_map *map)
+/* Copies the next pixels to a map, up to its end. Returns whether the map is full. */
+static int fill(const kilonet_operation *operation, kilonet_position *position, const kilonet_pixels *pixels,
+                const kilonet_map *map)
 {
-    const uint32_t columns = operation->columns;
-    uint32_t channel, row, column;
-    for (channel = 0; channel < operation->inputs; channel++) {
-        for (row = 0; row < operation->rows; row++, pixels += columns) {
-            uint8_t *to = map->inside + row * map->row_size + channel;
-            if (operation->inputs == 1)
-                __builtin_memcpy(to, pixels, columns);
-            else
-                for (column = 0; column < columns; column++)
-                    to[column * operation->inputs] = pixels[column];
+    const uint32_t columns = operation->columns, inputs = operation->inputs;
+    const uint8_t *first = pixels->first;
+    uint32_t left = pixels->count;
+    while (left != 0 && position->row < operation->rows) {
+        const uint32_t here = columns - position->column < left ? columns - position->column : left;
+        uint8_t *to = map->inside + position->row * map->row_size + position->column * inputs;
+        uint32_t channel, column;
+        if (inputs == 1 && pixels->step == 1)
+            __builtin_memcpy(to, first, here);
+        else
+            for (channel = 0; channel < inputs; channel++)
+                for (column = 0; column < here; column++)
+                    to[column * inputs + channel] = first[column * pixels->step + channel * pixels->plane];
+        first += here * pixels->step;
+        left -= here;
+        position->column = (uint16_t)(position->column + here);
+        if (position->column == columns) {
+            position->column = 0;
+            position->row++;
         }
     }
+    return position->row == operation->rows;
 }
 
 static void execute(const kilonet_operation *operation, const kilonet_map *from, const kilonet_map *to,
@@ -287,23 +306,34 @@ static void execute(const kilonet_operation *operation, const kilonet_map *from,
         pool_average(operation, from, to, logits);
 }
 
-void kilonet_run(const kilonet_operation *operations, unsigned count, const uint8_t *pixels, uint8_t *scratch,
-                 int32_t *sums, int32_t *logits)
+void kilonet_start(const kilonet_operation *operations, unsigned count, const kilonet_work *work)
 {
-    kilonet_map from, to;
+    (void)count;
+    work->positions->row = work->positions->column = 0;
+    work->positions->finished = 0;
+    new_map_at(operations, work->scratch);
+}
+
+int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilonet_work *work,
+                 const kilonet_pixels *pixels, int32_t *logits)
+{
+    kilonet_map from = map_at(operations, work->scratch), to;
     uint32_t half = 0;
     unsigned i;
-    (void)sums;
+    if (work->positions->finished)
+        return 1;
+    if (!fill(operations, work->positions, pixels, &from))
+        return 0;
     for (i = 0; i < count; i++)
         if (places_of(operations + i) * operations[i].inputs > half)
             half = places_of(operations + i) * operations[i].inputs;
     half += KILONET_BEYOND;
-    from = map_of(operations, scratch);
-    copy_pixels(operations, pixels, &from);
     for (i = 0; i + 1 < count; i++, from = to) {
-        to = map_of(operations + i + 1, scratch + (i % 2 ? 0 : half));
+        to = new_map_at(operations + i + 1, work->scratch + (i % 2 ? 0 : half));
         execute(operations + i, &from, &to, 0);
     }
     execute(operations + i, &from, &from, logits);
+    work->positions->finished = 1;
+    return 1;
 }
 #endif

@@ -1,8 +1,10 @@
 /* Classifies a binary PGM image (P5, grey levels up to 255, light ink on dark) of the network's size and prints its
  * class and all logits. Several channels stand one below the other in the image. A network that reads no digits also takes
- * a PGM or PPM image (P6, in colour) of any other size, which is scaled first. */
+ * a PGM or PPM image (P6, in colour) of any other size, which is scaled first. Compiled only with KILONET_EXAMPLE, as the
+ * Makefile does, so that a project can take the whole folder. */
 #include "model.h"
 
+#ifdef KILONET_EXAMPLE
 #include <stdio.h>
 
 #define HEIGHT (KILONET_CHANNELS * KILONET_ROWS)
@@ -123,3 +125,4 @@ int main(int count, char **arguments)
     }
     return 0;
 }
+#endif

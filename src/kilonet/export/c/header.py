@@ -1,0 +1,336 @@
+"""The header of the C form: what a program needs to know of the network, and the functions that it calls."""
+
+import math
+import string
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from kilonet.data.preprocessing import PreprocessingFacts, preprocessing_facts
+from kilonet.export.c.prefix import DEFAULT_PREFIX, with_prefix
+from kilonet.export.integer import IntegerNetwork, Pixels, integer_logits
+from kilonet.models.calibration import UNFITTED
+from kilonet.models.metadata import Metadata
+from kilonet.network.operations import Shape
+from kilonet.network.section import ModelSection
+
+_PLAIN_BYTES = frozenset(f"{string.ascii_letters}{string.digits} .-_".encode())
+_LARGEST_LOGIT = (1 << 31) - 1
+
+
+@dataclass(frozen=True)
+class CFacts:
+    """What the header says of a model beside its network and metadata."""
+
+    prefix: str = DEFAULT_PREFIX
+    """What the names of functions, macros and files begin with."""
+    model_sha256: str = ""
+    """SHA-256 of the exported model file."""
+    accuracy: float | None = None
+    """Fraction of the test images that the integers classify rightly; None if it is not known."""
+    licence: str | None = None
+    """The model's licence; None if it is not known."""
+
+
+NO_FACTS = CFacts()
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """What the header says of the tables, and of the kilonet_state that they need."""
+
+    operations: int
+    """Number of operations."""
+    sums: int
+    """Number of int32."""
+    memory: int
+    """Bytes."""
+    scratch: int
+    """Bytes."""
+    scratch_in_blocks: int
+    """Bytes where vectors execute the network."""
+    state: int
+    """Bytes of a kilonet_state on a microcontroller."""
+    crc: int
+    """CRC-32 of all tables."""
+    crc_in_blocks: int
+    """The same where vectors execute the network."""
+
+
+def header(
+    network: IntegerNetwork, section: ModelSection, metadata: Metadata, facts: CFacts, tables: TableFacts
+) -> str:
+    """Return the text of model.h, or of its like with a prefix.
+
+    Args:
+        network: the integer network.
+        section: the network that it was made from.
+        metadata: the model's metadata.
+        facts: the prefix, and what else it states.
+        tables: what it states of the tables.
+    """
+    channels, rows, columns = network.input_shape
+    reads_digits = metadata.reads_digits(network.input_shape, network.classes)
+    preprocessing = preprocessing_facts(section, reads_digits=reads_digits)
+    # Names of classes are not to be changed by a prefix.
+    before, after = (
+        f"""/* Written by kilonet export. C99, for C and C++. All names begin with kilonet_ or KILONET_: to link several
+ * networks to one program, export each with a --prefix of its own. */
+#ifndef KILONET_MODEL_H
+#define KILONET_MODEL_H
+
+#include "kilonet_runtime.h"
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+{_model_macros(facts)}
+#define KILONET_CHANNELS {channels}
+#define KILONET_ROWS {rows}
+#define KILONET_COLUMNS {columns}
+#define KILONET_PIXELS {channels * rows * columns}
+#define KILONET_ROW_BYTES {channels * columns}
+#define KILONET_CLASSES {network.classes}
+/* A logit divided by two to this power is approximately the logit of the float network. */
+#define KILONET_FRACTION_BITS {network.fraction_bits}
+/* 1 if the images are digits as MNIST has them: light on black, 20 pixels long, the centre of mass in the middle. */
+#define KILONET_READS_DIGITS {int(reads_digits)}
+{_preprocessing_macros(preprocessing)}""",
+        f"""{_calibration_macros(metadata)}{_answer_macros(network, metadata)}
+{_selftest_macros(network, tables)}
+{_declarations(network, tables, reads_digits=reads_digits)}
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+""",
+    )
+    return with_prefix(before, facts.prefix) + _names_macro(metadata, facts.prefix) + with_prefix(after, facts.prefix)
+
+
+def _model_macros(facts: CFacts) -> str:
+    """Return macros of which model this is, and how good."""
+    macros = f"""/* SHA-256 of the model file that was exported. */
+#define KILONET_MODEL_SHA256 {_c_string(facts.model_sha256)}
+"""
+    if facts.licence is not None:
+        macros += f"/* The licence of the model. */\n#define KILONET_LICENCE {_c_string(facts.licence)}\n"
+    if facts.accuracy is not None:
+        macros += f"""/* How many of 10,000 test images are classified rightly, as measured on the model's own. */
+#define KILONET_ACCURACY {round(10_000 * facts.accuracy)}
+"""
+    return macros
+
+
+def _declarations(network: IntegerNetwork, tables: TableFacts, *, reads_digits: bool) -> str:
+    """Return the types and functions."""
+    channels = network.input_shape[0]
+    planes = {1: "grey levels", 3: "levels of red, green and blue"}.get(channels, "levels")
+    levels = (
+        "of light ink on black paper: 0 is the paper, 255 the ink"
+        if reads_digits
+        else "as the training images have them; in a picture 0 is black"
+    )
+    none = "the image is unlike those of the training" if reads_digits else "only where KILONET_REJECTS is 1"
+    return f"""#define KILONET_OPERATIONS {tables.operations}
+extern const kilonet_operation kilonet_operations[KILONET_OPERATIONS];
+
+/* All that is kept of an image while it is classified, {tables.state:,} bytes on a microcontroller. Its fields are for
+ * the functions below alone. */
+typedef struct {{
+    kilonet_position positions[KILONET_OPERATIONS];
+    int32_t sums[{tables.sums}];
+    uint8_t memory[{tables.memory}];
+    uint8_t scratch[KILONET_BLOCK == 1 ? {tables.scratch} : {tables.scratch_in_blocks}];
+}} kilonet_state;
+#define KILONET_STATE_BYTES sizeof(kilonet_state)
+
+#if KILONET_BLOCK > 1
+/* Where vectors execute the network the state is larger, and code that was compiled without them shall not link. */
+#define kilonet_begin kilonet_begin_vectors
+#define kilonet_classify_with kilonet_classify_with_vectors
+#define kilonet_selftest kilonet_selftest_vectors
+#endif
+
+/* Pixels are {planes} from 0 to 255, {levels}.
+ * They are not normalised: the weights do that. Functions that are given a state may run at once, each with its own. */
+
+/* Classifies one image: pixels [channel][row][column] to one logit for each class; the largest is that of the
+ * predicted class. The state is static, so calls must not overlap. */
+void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILONET_CLASSES]);
+
+/* The same with a state of the caller's. */
+void kilonet_classify_with(kilonet_state *state, const uint8_t pixels[KILONET_PIXELS],
+                           int32_t logits[KILONET_CLASSES]);
+
+/* The same for an image that is never in memory as a whole: begin, then give each of its rows [column][channel], the
+ * upper one first. Returns 1 as soon as the logits are written, which is with the last row or, where the network does
+ * not look at the last rows, with an earlier one; until then 0. Rows after that change nothing. */
+void kilonet_begin(kilonet_state *state);
+int kilonet_row(kilonet_state *state, const uint8_t row[KILONET_ROW_BYTES], int32_t logits[KILONET_CLASSES]);
+
+typedef struct {{
+    uint16_t label; /* the most probable class, from 0 */
+    uint16_t confidence; /* its calibrated probability in 65,536ths, 65,535 at most */
+    uint8_t uncertain; /* 1: below KILONET_SURE_CONFIDENCE, or an image unlike those of the training */
+    uint8_t none; /* 1: none of the classes: {none} */
+}} kilonet_answer;
+
+/* Returns the answer for logits, as `kilonet predict` gives it. Compile kilonet_answer.c for it. */
+kilonet_answer kilonet_top(const int32_t logits[KILONET_CLASSES]);
+
+/* Returns 1 if all tables are as written and two stored test vectors give their logits, else 0. `after_row` is called
+ * after every row of the two images, to feed a watchdog; it may be null. Compile kilonet_selftest.c for it. */
+int kilonet_selftest(kilonet_state *state, void (*after_row)(void));
+"""
+
+
+def _answer_macros(network: IntegerNetwork, metadata: Metadata) -> str:
+    """Return the calibration in integers, or that of a model that was never calibrated."""
+    calibration = metadata.calibration or UNFITTED
+    factor, shift = _power_of_two(calibration.temperature, network.fraction_bits)
+    sure = min(max(math.ceil(calibration.sure_from * 65536), 1), 65535)
+    macros = f"""
+/* 1 if an uncertain answer is none of the classes. */
+#define KILONET_REJECTS {int(bool(calibration.rejects))}
+/* A class of a lower confidence, in 65,536ths, is uncertain. */
+#define KILONET_SURE_CONFIDENCE {sure}
+/* The probabilities in integers: a logit that is lower by d makes one less probable by two to the power of
+ * d * FACTOR / 2^(SHIFT + 24). */
+#define KILONET_CONFIDENCE_FACTOR {factor}u
+#define KILONET_CONFIDENCE_SHIFT {shift}
+"""
+    least = _least_energy(calibration.energy_from, network.fraction_bits)
+    if least is None:
+        return macros
+    factor, shift = _power_of_two(1.0, network.fraction_bits)
+    return f"""{macros}/* KILONET_ENERGY_FROM in the unit of the logits, and the powers for it. */
+#define KILONET_LEAST_ENERGY {least}
+#define KILONET_ENERGY_FACTOR {factor}u
+#define KILONET_ENERGY_SHIFT {shift}
+"""
+
+
+def _power_of_two(temperature: float, fraction_bits: int) -> tuple[int, int]:
+    """Return a factor below 2**32 and a shift.
+
+    For a difference of logits d, exp(-d / 2**fraction_bits / temperature) is 2**-(d * factor / 2**(shift + 24)).
+    """
+    scale = 2.0 ** (24 - fraction_bits) / (math.log(2) * temperature)
+    shift = 31 - math.frexp(scale)[1]
+    return round(math.ldexp(scale, shift)), shift
+
+
+def _least_energy(energy_from: float | None, fraction_bits: int) -> int | None:
+    """Return the energy threshold in units of the logits; None if no image is below it."""
+    if energy_from is None:
+        return None
+    # Every comparison with NaN is false, and what is not above the threshold is strange.
+    scaled = math.inf if math.isnan(energy_from) else energy_from * 2.0**fraction_bits
+    return None if scaled <= -_LARGEST_LOGIT else round(min(scaled, _LARGEST_LOGIT))
+
+
+def _selftest_macros(network: IntegerNetwork, tables: TableFacts) -> str:
+    rows = ", \\\n     ".join(
+        f"{{{', '.join(map(int32_literal, row.tolist()))}}}"
+        for row in integer_logits(network, selftest_images(network.input_shape))
+    )
+    return f"""/* What kilonet_selftest expects: the CRC-32 of all tables, and the logits of two images. */
+#if KILONET_BLOCK > 1
+#define KILONET_SELFTEST_CRC {tables.crc_in_blocks:#010x}u
+#else
+#define KILONET_SELFTEST_CRC {tables.crc:#010x}u
+#endif
+#define KILONET_SELFTEST_LOGITS \\
+    {{{rows}}}
+"""
+
+
+def selftest_images(shape: Shape) -> Pixels:
+    """Return the two images of noise that kilonet_selftest.c draws: uint8 (2, channels, rows, columns)."""
+    channels, rows, columns = shape
+    random, levels = 0, []
+    for darker in (0, 2):
+        for _ in range(prod(shape)):
+            # Source: W. H. Press et al., "Numerical Recipes", the quick generator.
+            random = (random * 1664525 + 1013904223) % 2**32
+            levels.append(random >> 24 + darker)
+    return np.array(levels, np.uint8).reshape(2, rows, columns, channels).transpose(0, 3, 1, 2).copy()
+
+
+def _preprocessing_macros(facts: PreprocessingFacts | None) -> str:
+    """Return macros of how a picture becomes the pixels; '' for a network that takes no pictures."""
+    if facts is None:
+        return ""
+    digit = ""
+    if facts.resize is None:
+        digit = "\n * Here the picture has to show a digit as above: find it, and lay it out so, before or after."
+    channels = "grey levels" if facts.channels == "grey" else "red, green and blue levels, a channel each"
+    red, green, blue = facts.grey_weights
+    return f"""
+/* How a picture of any size becomes the pixels, {channels} from 0 to 255: kilonet_resize.h does it.{digit}
+ * Of another shape it is cropped in its middle, padded, or squashed. Each pixel is a mean weighted by a triangle twice
+ * as wide as the pixel, or as one of the picture where it is enlarged. After that, the grey level of a colour is
+ * ({red} red + {green} green + {blue} blue) / 65536. */
+#define KILONET_CROP 0
+#define KILONET_PAD 1
+#define KILONET_SQUASH 2
+#define KILONET_RESIZE KILONET_{(facts.resize or "crop").upper()}
+/* The level of each channel around a padded picture. */
+#define KILONET_PADDING {_braces(facts.padding)}
+/* Mean and standard deviation of the training pixels of each channel, as fractions of 255. The weights contain them:
+ * give kilonet_classify the pixels as they are. */
+#define KILONET_MEAN {_braces(facts.mean)}
+#define KILONET_STD {_braces(facts.std)}
+"""
+
+
+def _braces(values: Iterable[float]) -> str:
+    return f"{{{', '.join(map(repr, values))}}}"
+
+
+def _names_macro(metadata: Metadata, prefix: str) -> str:
+    """Return the macro of the classes' names, which takes no memory unless it is used; '' if they have none."""
+    if metadata.names is None:
+        return ""
+    names = ", \\\n     ".join(map(_c_string, metadata.names))
+    head = """
+/* The names of the classes in UTF-8: static const char *const names[KILONET_CLASSES] = KILONET_CLASS_NAMES; */
+#define KILONET_CLASS_NAMES \\
+    """
+    return f"{with_prefix(head, prefix)}{{{names}}}\n"
+
+
+def _calibration_macros(metadata: Metadata) -> str:
+    """Return macros of the calibration, which only code with floating point can use; '' for none."""
+    calibration = metadata.calibration
+    if calibration is None:
+        return ""
+    macros = f"""
+/* With l = logits / 2^KILONET_FRACTION_BITS, the probabilities are softmax(l / KILONET_TEMPERATURE). A class of a lower
+ * probability than KILONET_SURE_FROM is uncertain. */
+#define KILONET_TEMPERATURE {calibration.temperature!r}
+#define KILONET_SURE_FROM {calibration.sure_from!r}
+"""
+    if calibration.energy_from is None:
+        return macros
+    return f"""{macros}/* An image is unlike those of the training if log(sum(exp(l))) is below this. */
+#define KILONET_ENERGY_FROM ({calibration.energy_from!r})
+"""
+
+
+def _c_string(text: str) -> str:
+    """Return a C string of a name. All but letters, figures, blanks, dots and hyphens becomes an octal escape.
+
+    So no name can end the string, begin a trigraph or continue an escape.
+    """
+    return '"' + "".join(chr(byte) if byte in _PLAIN_BYTES else f"\\{byte:03o}" for byte in text.encode()) + '"'
+
+
+def int32_literal(value: int) -> str:
+    """Return an int32 in C, where -2147483648 does not fit: it is the literal 2147483648 with a sign."""
+    return "-2147483647 - 1" if value == -(1 << 31) else str(value)

@@ -1,0 +1,81 @@
+/* Tests the network where it runs: that its tables are as written, and that two images give the logits that they have to
+ * give. The images are noise that is drawn here, so that only their logits take flash. */
+#include "model.h"
+
+/* Adds bytes of a number, the lowest first, to a CRC-32. */
+static uint32_t add_number(uint32_t crc, uint64_t number, uint8_t bytes)
+{
+    uint8_t bit;
+    for (; bytes != 0; bytes--, number >>= 8) {
+        crc ^= (uint32_t)(number & 255u);
+        for (bit = 0; bit < 8; bit++)
+            crc = (crc & 1u) != 0 ? crc >> 1 ^ 0xEDB88320u : crc >> 1;
+    }
+    return crc;
+}
+
+/* The number of an operation's weights, those included that fill blocks. */
+static uint32_t weights_of(const kilonet_operation *operation)
+{
+    const uint32_t window = operation->window, inputs = operation->inputs, outputs = operation->outputs;
+#if KILONET_BLOCK > 1
+    const uint32_t blocks = (outputs + KILONET_BLOCK - 1) / KILONET_BLOCK;
+    return blocks * KILONET_BLOCK * window * ((window * inputs + 3) / 4 * 4);
+#else
+    return outputs * window * window * (operation->multiple != 0 ? 1 : inputs);
+#endif
+}
+
+static uint32_t add_tables(uint32_t crc, const kilonet_operation *operation)
+{
+    const uint16_t inputs = operation->inputs, outputs = operation->outputs;
+    const uint32_t weights = operation->weights ? weights_of(operation) : 0;
+    uint32_t i;
+    for (i = 0; i < weights; i++)
+        crc = add_number(crc, (uint8_t)operation->weights[i], 1);
+    for (i = 0; operation->bias && i < outputs; i++)
+        crc = add_number(crc, (uint32_t)operation->bias[i], 4);
+    for (i = 0; operation->skip && i < outputs; i++)
+        crc = add_number(crc, (uint32_t)operation->skip[i], 4);
+    for (i = 0; operation->pad && i < inputs; i++)
+        crc = add_number(crc, operation->pad[i], 1);
+    for (i = 0; operation->multiplier && i < outputs; i++)
+        crc = add_number(crc, (uint16_t)operation->multiplier[i], 2);
+    for (i = 0; operation->shift && i < outputs; i++)
+        crc = add_number(crc, operation->shift[i], 1);
+    for (i = 0; operation->offset && i < outputs; i++)
+        crc = add_number(crc, (uint64_t)operation->offset[i], 8);
+    return crc;
+}
+
+int kilonet_selftest(kilonet_state *state, void (*after_row)(void))
+{
+    static const int32_t expected[2][KILONET_CLASSES] = KILONET_SELFTEST_LOGITS;
+    uint32_t crc = 0xFFFFFFFFu, random = 0;
+    uint8_t image;
+    uint16_t i;
+    for (i = 0; i < KILONET_OPERATIONS; i++)
+        crc = add_tables(crc, kilonet_operations + i);
+    if ((crc ^ 0xFFFFFFFFu) != KILONET_SELFTEST_CRC)
+        return 0;
+    for (image = 0; image < 2; image++) {
+        int32_t logits[KILONET_CLASSES];
+        uint32_t row, place;
+        kilonet_begin(state);
+        for (row = 0; row < KILONET_ROWS; row++) {
+            uint8_t levels[KILONET_ROW_BYTES];
+            for (place = 0; place < KILONET_ROW_BYTES; place++) {
+                random = random * 1664525u + 1013904223u;
+                /* The second image is darker. */
+                levels[place] = (uint8_t)(random >> (image == 0 ? 24 : 26));
+            }
+            (void)kilonet_row(state, levels, logits);
+            if (after_row)
+                after_row();
+        }
+        for (i = 0; i < KILONET_CLASSES; i++)
+            if (logits[i] != expected[image][i])
+                return 0;
+    }
+    return 1;
+}
