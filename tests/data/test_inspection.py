@@ -101,6 +101,20 @@ def test_files_that_are_not_read_are_each_listed(folder: Path) -> None:
     assert sum(found.train_counts) == 97
 
 
+def test_files_that_are_not_read_are_no_pictures_that_are_equal(folder: Path) -> None:
+    for name in ("zero.png", "nothing.png"):
+        (folder / "train" / "cat" / name).touch()
+    found = inspected(folder)
+    assert len(found.skipped) == 2
+    assert found.duplicates.copies == 0
+
+
+def test_a_class_of_two_lines_is_shown_in_one(folder: Path) -> None:
+    (folder / "train" / "cat").rename(folder / "train" / "ca\nt")
+    (folder / "test" / "cat").rename(folder / "test" / "ca\nt")
+    assert any(line.startswith("ca\\nt ") for line in str(inspected(folder)).splitlines())
+
+
 def test_sizes_are_told_and_shapes_compared(tmp_path: Path) -> None:
     for name in ("a-class", "b-class"):
         for number, size in enumerate([(10, 20), (20, 20), (60, 20), (20, 21), (20, 22)]):

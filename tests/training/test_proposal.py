@@ -140,6 +140,10 @@ def test_a_size_that_was_asked_for_raises_a_budget_of_ram_that_was_not() -> None
     with pytest.raises(KilonetError) as error:
         Limits(size=(200, 96))
     refusal(error, "200x96", "8 to 128")
+    for wrong in ({"parameters": -5}, {"ram": 0}):
+        with pytest.raises(KilonetError) as error:
+            Limits(**wrong)  # type: ignore[arg-type]
+        refusal(error, "a budget is 1 or more")
 
 
 def test_too_few_and_too_many_classes_are_refused() -> None:

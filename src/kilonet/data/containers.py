@@ -48,6 +48,10 @@ _SHORT, _LONG = 3, 4
 _UPRIGHT, _HIGHEST_ORIENTATION = 1, 8
 
 
+class UnreadError(ValueError):
+    """A whole file of a kind that is not read."""
+
+
 @dataclass(frozen=True)
 class Container:
     """The parts of an image file that hold its pixels."""
@@ -70,7 +74,8 @@ def open_container(content: bytes) -> Container | None:  # noqa: PLR0911 - one f
     """Take a file apart; None if it is of no format in `FORMATS`.
 
     Raises:
-        ValueError: the file is damaged, an animation, or compressed in a way that is not read.
+        UnreadError: the file is an animation, or compressed in a way that is not read.
+        ValueError: it is damaged.
         struct.error: it is truncated.
     """
     if content.startswith(_PNG_SIGNATURE):
@@ -172,7 +177,7 @@ def _open_webp(content: bytes) -> Container:
     if kind == b"VP8X":
         flags, *sides = struct.unpack_from("<B3xHBHB", data)
         if flags & _ANIMATED:
-            raise ValueError("an animation; save one picture of it")
+            raise UnreadError("an animation; save one picture of it")
         size = (1 + sides[0] + (sides[1] << 16), 1 + sides[2] + (sides[3] << 16))
         return Container("WebP", content, size, orientation_of(_webp_exif(content)))
     if kind == b"VP8L":
@@ -198,7 +203,7 @@ def _open_bmp(content: bytes) -> Container:
     (header,) = struct.unpack_from("<I", content, 14)
     compression = struct.unpack_from("<I", content, 30)[0] if header > 12 else 0
     if compression not in _UNCOMPRESSED:
-        raise ValueError("a compressed BMP file; save it as PNG")
+        raise UnreadError("a compressed BMP file; save it as PNG")
     return Container("BMP", content)
 
 
@@ -244,9 +249,9 @@ def _open_tiff(content: bytes) -> Container:
                 order + ("H" if kind == _SHORT else "I"), content, place + 10 + 12 * entry
             )
     if values.get(_TIFF_COMPRESSION, 1) not in _TIFF_COMPRESSIONS:
-        raise ValueError("a TIFF file of a compression that is not read; save it as PNG")
+        raise UnreadError("a TIFF file of a compression that is not read; save it as PNG")
     if any(values.get(side, 0) > _LONGEST_TILE for side in _TIFF_TILE_SIDES):
-        raise ValueError(f"its tiles are over {_LONGEST_TILE} pixels long; save it as PNG")
+        raise UnreadError(f"its tiles are over {_LONGEST_TILE} pixels long; save it as PNG")
     return Container("TIFF", content, (values[_TIFF_WIDTH], values[_TIFF_LENGTH]))
 
 

@@ -5,6 +5,7 @@ that ends early is refused; Pillow would fill the missing rows of a PNG file wit
 """
 
 import io
+import struct
 import warnings
 import zlib
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kilonet.data.containers import FORMATS, Container, open_container, png_chunks
+from kilonet.data.containers import FORMATS, Container, UnreadError, open_container, png_chunks
 from kilonet.utils.errors import KilonetError
 
 READABLE = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
@@ -110,6 +111,10 @@ def decode(
             return _decoded(content, name, limits, evenly=evenly)
     except KilonetError:
         raise
+    except UnreadError as error:
+        raise KilonetError(f"{name}: {error}") from None
+    except struct.error:
+        raise KilonetError(f"{name}: damaged: truncated") from None
     except Image.DecompressionBombError:
         raise KilonetError(f"{name}: more than {limits.pixels:,} pixels; scale it down first") from None
     except MemoryError:

@@ -60,11 +60,14 @@ class Limits:
     channels: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the size.
+        """Check the size and the budgets.
 
         Raises:
-            KilonetError: a side is too short or too long.
+            KilonetError: a side is too short or too long, or a budget is not positive.
         """
+        for flag, budget in (("--max-parameters", self.parameters), ("--max-ram", self.ram)):
+            if budget is not None and budget < 1:
+                raise KilonetError(f"{flag} {budget}: a budget is 1 or more")
         if self.size is not None and not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in self.size):
             columns, rows = self.size
             raise KilonetError(f"an input of {columns}x{rows}: sides must be from {SMALLEST_SIDE} to {LARGEST_SIDE}")

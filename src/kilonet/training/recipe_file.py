@@ -88,6 +88,8 @@ def write_recipe(
             raise KilonetError(f"{path} is a folder; name the file to write")
         if path is not None and path.exists() and not overwrite:
             raise KilonetError(f"{path} exists; name another file, or give --overwrite to replace it")
+        if path is not None and not path.parent.is_dir():
+            raise KilonetError(f"{path}: no folder {path.parent}; make it first")
     proposal = propose(source, limits, {} if label_pattern is None else {"label_pattern": label_pattern})
     write_atomically(out, commented_toml(proposal).encode())
     if sheet is not None:
