@@ -11,7 +11,7 @@ from PIL import Image
 
 from helpers import refusal, write_idx_folder
 from kilonet.data.datasets import DataSet, Images, load_data
-from kilonet.data.inspection.contact_sheet import contact_sheet
+from kilonet.data.inspection.contact_sheet import contact_sheet, shown_classes
 from kilonet.data.inspection.inspection import Inspection, inspect, kind_of
 from kilonet.data.inspection.pixels import as_good_mirrored, has_empty_frame, mean_and_std_of, pixel_notes
 from kilonet.data.inspection.survey import Survey, survey
@@ -234,6 +234,7 @@ def test_a_contact_sheet_is_bounded(classes: int, size: int) -> None:
     png = contact_sheet(Images(pixels, torch.arange(3 * classes) % classes), names)
     assert len(png) < 400_000
     sheet = Image.open(io.BytesIO(png))
+    assert len(shown_classes(classes)) == min(classes, 112)
     assert sheet.width < 1200
     assert sheet.height < 4200
 

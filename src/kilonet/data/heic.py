@@ -3,7 +3,8 @@
 Pillow reads them by pillow-heif, an extra, which decodes with libheif and libde265. libheif decodes no image whose
 sides are over 64 pixels longer than its box `ispe` says, so what these boxes say bounds memory and time.
 
-Photos of phones are grids of some dozens of coded images. Only those are read, and single coded images: no grid of grids.
+Photos of phones are grids of some dozens of coded images. Only those and single coded images are read, no grids of
+grids.
 
 Sources: ISO/IEC 14496-12, 8.11 (items); ISO/IEC 23008-12, 6.5.3 (`ispe`), 6.6.2 (grids), annex B (brands).
 """

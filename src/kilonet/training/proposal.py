@@ -14,6 +14,7 @@ from typing import Any
 from kilonet.data.inspection.inspection import UNBALANCED, Inspection, Kind, inspect
 from kilonet.data.inspection.survey import Survey, survey
 from kilonet.data.preprocessing import Preprocessing, Resize
+from kilonet.evaluation.calibration import LEAST_IMAGES
 from kilonet.network.family import Member, largest_member, smallest_members
 from kilonet.network.operations import Shape
 from kilonet.recipe import Recipe, parse_recipe
@@ -46,6 +47,7 @@ _MOST_EPOCHS = 200
 _EMA_SHARE = 0.035
 """Share of all steps over which the weights are averaged; `best` averages over about 500 of 14,000."""
 _CALIBRATION_SHARE, _FEW_IMAGES = 0.1, 500
+_LARGEST_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -283,8 +285,8 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
     """
     changes = changes or {}
     images = sum(inspection.train_counts)
-    kept_aside = images >= _FEW_IMAGES and not inspection.has_validation
-    trained = round(images * (1 - _CALIBRATION_SHARE)) if kept_aside else images
+    share = 0.0 if inspection.has_validation else _calibration_share(images, negatives=bool(changes.get("negatives")))
+    trained = round(images * (1 - share))
     # What follows from batches and epochs follows from those that are asked for, too; the recipe checks their ranges.
     batch = changes.get("batch_size", _batch_size(trained))
     steps = math.ceil(trained / max(1, batch))
@@ -320,8 +322,8 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
     }
     if inspection.label_pattern is not None:
         table["run"]["label_pattern"] = inspection.label_pattern
-    if kept_aside:
-        table["run"]["calibration"] = _CALIBRATION_SHARE
+    if share:
+        table["run"]["calibration"] = share
         reasons["calibration"] = "of the training images, kept aside to fit probabilities and thresholds on"
     smallest, largest = min(inspection.train_counts), max(inspection.train_counts)
     if largest > UNBALANCED * smallest:
@@ -335,6 +337,14 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
 
 def _about(inspection: Inspection) -> str:
     return printable(f"proposed for {len(inspection.classes):,} classes of {inspection.kind}")
+
+
+def _calibration_share(images: int, *, negatives: bool) -> float:
+    """Return the share of the training images to keep aside: none of a few, unless there are negatives to tell from."""
+    if images >= _FEW_IMAGES:
+        return _CALIBRATION_SHARE
+    needed = max(_CALIBRATION_SHARE, math.ceil(100 * LEAST_IMAGES / max(1, images)) / 100)
+    return needed if negatives and needed <= _LARGEST_SHARE else 0.0
 
 
 def _batch_size(images: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 
 from kilonet.data.datasets import load_data
-from kilonet.data.inspection.contact_sheet import contact_sheet
+from kilonet.data.inspection.contact_sheet import contact_sheet, shown_classes
 from kilonet.data.inspection.inspection import Inspection
 from kilonet.data.preprocessing import Preprocessing
 from kilonet.network.cost import NetworkCost, network_cost
@@ -53,7 +53,12 @@ class WrittenRecipe:
     def __str__(self) -> str:
         """Return the inspection, the cost and the next command."""
         lines = [str(self.inspection), "", str(self.cost), ""]
-        lines += [f"Contact sheet: {self.sheet}"] if self.sheet else []
+        if self.sheet:
+            classes = len(self.inspection.classes)
+            shown = len(shown_classes(classes))
+            lines.append(
+                f"Contact sheet: {self.sheet}" + (f", {shown} of {classes:,} classes" if shown < classes else "")
+            )
         return "\n".join([*lines, f"Recipe: {self.path}", f"Next: kilonet train {shlex.quote(str(self.path))}"])
 
 
