@@ -56,7 +56,7 @@ def test_the_recipe_of_init_is_the_one_that_train_proposes(folder: Path, capsys:
     assert answer.status == 0, answer.err
     assert "Run folder: runs/photos-seed0" in answer.out
     assert "photos: " in answer.err
-    assert "1 epochs in batches of 8" in answer.err
+    assert "1 epoch in batches of 8" in answer.err
     kept = load_recipe("runs/photos-seed0/recipe.toml")
     written = load_recipe("mine.toml").replace(epochs=1)
     assert kept.model == written.model

@@ -19,7 +19,7 @@ from kilonet.network.family import Member, largest_member, smallest_members
 from kilonet.network.operations import Shape
 from kilonet.recipe import Recipe, parse_recipe
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.terminal import printable
+from kilonet.utils.terminal import counted, printable
 
 PARAMETERS = 8000
 """The budget of parameters if none is given and there are at most `_FEW_CLASSES`."""
@@ -105,10 +105,11 @@ class Proposal:
         augmented = ", ".join(recipe.augment.model_dump(exclude_defaults=True)) or "nothing"
         images = f"{sum(found.train_counts):,} training and {sum(found.test_counts):,} test images"
         cost = self.reasons.get("layers", f"{recipe.model.parameters:,} parameters")
+        epochs = counted(recipe.train.epochs, "epoch")
         lines = [
             f"{found.source}: {images}, {len(found.classes):,} classes, {found.kind}",
             f"input {columns}x{rows} {'in colour' if channels == 3 else 'grey'}; {cost}",
-            f"{recipe.train.epochs} epochs in batches of {recipe.train.batch_size}; random changes: {augmented}",
+            f"{epochs} in batches of {recipe.train.batch_size}; random changes: {augmented}",
         ]
         return "\n".join([*lines, *(f"note: {line.strip()}" for line in found.warnings())])
 
