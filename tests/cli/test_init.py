@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from helpers import StopAtEpoch, command
+from kilonet.data.inspection import contact_sheet
 from kilonet.recipe import load_recipe
 from kilonet.training import launch
 from kilonet.training.run_folder import read_result
@@ -57,7 +58,7 @@ def test_the_recipe_of_init_is_the_one_that_train_proposes(folder: Path, capsys:
     assert answer.status == 0, answer.err
     assert "Run folder: runs/photos-seed0" in answer.out
     assert "photos: " in answer.err
-    assert "1 epochs in batches of 8" in answer.err
+    assert "1 epoch in batches of 8" in answer.err
     kept = load_recipe("runs/photos-seed0/recipe.toml")
     written = load_recipe("mine.toml").replace(epochs=1)
     assert kept.model == written.model
@@ -74,6 +75,18 @@ def test_files_that_exist_are_not_replaced_unasked(folder: Path, capsys: pytest.
     assert not Path("photos.toml").exists()
     command(capsys, "init", folder, "--out", "mine").refused("mine", ".toml")
     command(capsys, "init", folder, "--out", folder).refused("photos")
+    # Before the images are looked at, which may take minutes.
+    command(capsys, "init", "missing", "--out", "nowhere/mine.toml").refused("no folder nowhere")
+    command(capsys, "init", folder, "--max-parameters", "-5").refused("a budget is 1 or more")
+
+
+def test_a_contact_sheet_of_some_classes_says_so(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Contact sheet: all.png\n" in command(capsys, "init", folder, "--show", "all.png").out
+    monkeypatch.setattr(contact_sheet, "MOST_CLASSES", 1)
+    answer = command(capsys, "init", folder, "--show", "some.png", "--out", "b.toml")
+    assert "Contact sheet: some.png, 1 of 2 classes\n" in answer.out
     command(capsys, "init", folder, "--show", "photos.toml").refused("photos.toml", ".png")
     assert command(capsys, "init", folder, "--out", "mine.toml", "--show", "sheet.png", "--overwrite").status == 0
     assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")

@@ -168,7 +168,7 @@ def test_the_closing_words_of_a_run(finished: Run) -> None:
     lines = run_text(finished).splitlines()
     assert lines[0].startswith(f"Final: {100 * result.final.test_accuracy:.2f}% of 500 test images, 95 % interval ")
     assert "picked by looking" in lines[1]
-    assert "2 epochs (torch engine, 1 threads)" in lines[2]
+    assert "2 epochs (torch engine, 1 thread)" in lines[2]
     assert lines[3:] == [f"Run folder: {finished.folder}", f"Next: kilonet evaluate {finished.folder}"]
 
 

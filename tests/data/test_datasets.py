@@ -212,11 +212,19 @@ def test_test_images_may_be_named_test(small_folder: Path, small: DataSet, tmp_p
 
 
 def test_a_missing_file_is_named_with_its_other_spellings(small_folder: Path, tmp_path: Path) -> None:
-    for path in small_folder.glob("train*"):
+    for path in [*small_folder.glob("train*"), *small_folder.glob("t10k-labels*")]:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     with pytest.raises(KilonetError) as error:
         load_data(str(tmp_path))
     refusal(error, "t10k-images.idx3-ubyte", "t10k-images-idx3-ubyte", "test-images.idx3-ubyte")
+
+
+def test_idx_files_without_a_test_part_are_split(small: DataSet, small_folder: Path, tmp_path: Path) -> None:
+    for path in small_folder.glob("train*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    data = load_data(str(tmp_path))
+    assert len(data.train) > len(data.test) > 0
+    assert len(data.train) + len(data.test) == len(small.train)
 
 
 def test_fashion_mnist_is_read_where_it_is_or_its_package_is_named(

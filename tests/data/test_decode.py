@@ -86,7 +86,12 @@ def test_webp_is_turned_upright_and_an_animation_refused() -> None:
     frames = [Image.fromarray(DIGIT), Image.fromarray(255 - DIGIT)]
     stream = io.BytesIO()
     frames[0].save(stream, "WebP", save_all=True, append_images=frames[1:])
-    refuse(stream.getvalue(), "animation")
+    # A whole file of a kind that is not read is not damaged.
+    assert "damaged" not in refuse(stream.getvalue(), "animation")
+
+
+def test_a_file_that_ends_within_a_field_is_truncated() -> None:
+    assert "unpack" not in refuse(b"II*\0" + bytes(50), "damaged: truncated")
 
 
 def test_two_colours_are_black_and_white() -> None:

@@ -16,8 +16,10 @@ from PIL import Image
 from helpers import idx_bytes, refusal, write_idx_folder
 from kilonet.data.datasets import DataSet, load_data
 from kilonet.data.formats import arrays as array_format
-from kilonet.data.formats import file_names
+from kilonet.data.formats import file_names, pixel_tables
+from kilonet.data.inspection.survey import survey
 from kilonet.data.listing import list_data
+from kilonet.data.parts import ImageArray
 from kilonet.data.preprocessing import Preprocessing
 from kilonet.utils.errors import KilonetError
 
@@ -220,6 +222,33 @@ def test_a_line_that_will_not_do_is_refused(tmp_path: Path, line: str, words: st
     refused(path, path, words)
 
 
+def test_fractions_in_a_pixel_table_are_levels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixel_tables, "_AT_ONCE", 2)
+    levels = np.arange(6 * 64, dtype=np.uint8).reshape(6, 8, 8)
+    labels = [0, 1, 0, 1, 0, 1]
+    path = pixel_table(tmp_path / "a.csv", levels, labels)
+    lines = path.read_text().splitlines()
+    parted = [[int(value) for value in line.split(",")] for line in lines[1:]]
+    lines[1:] = [",".join([str(label), *(f"{value / 255:.6f}" for value in values)]) for label, *values in parted]
+    path.write_text("\n".join(lines))
+    ((_, part),) = list_data(str(path)).parts.items()
+    assert isinstance(part, ImageArray)
+    assert np.array_equal(part.pixels[:, 0], levels)
+    # Zeros and ones before levels of the whole range are levels as well.
+    dark = np.concatenate([np.ones((4, 8, 8), np.uint8), levels[:2]])
+    ((_, part),) = list_data(str(pixel_table(tmp_path / "b.csv", dark, labels))).parts.items()
+    assert isinstance(part, ImageArray)
+    assert np.array_equal(part.pixels[:, 0], dark)
+
+
+def test_a_pixel_table_without_names_has_its_label_first(tmp_path: Path) -> None:
+    path = pixel_table(tmp_path / "a.csv", np.arange(4 * 64, dtype=np.uint8).reshape(4, 8, 8), [0, 1, 0, 1])
+    path.write_text(path.read_text().partition("\n")[2])
+    listing = list_data(str(path))
+    assert listing.parts["all"].labels.tolist() == [0, 1, 0, 1]
+    assert "the first column is taken for the label" in listing.notes[0]
+
+
 def save(path: Path, level: int, size: tuple[int, ...] = (10, 12)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = np.full(size, level, np.uint8)
@@ -249,6 +278,35 @@ def test_a_manifest_names_files_labels_and_parts(tmp_path: Path, head: str) -> N
         assert data.test.labels.tolist() == [1, 0]
         assert data.validation is not None
         assert not data.skipped
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_a_manifest_has_any_ends_of_lines_and_absolute_paths(tmp_path: Path, end: str) -> None:
+    paths = [save(tmp_path / "images" / f"{number}.png", number) for number in range(4)]
+    rows = [f"{path.resolve()},{'cat' if number % 2 else 'dog'}" for number, path in enumerate(paths)]
+    (tmp_path / "labels.csv").write_bytes(end.join(["file,label", *rows]).encode())
+    listing = list_data(str(tmp_path))
+    assert (len(listing.parts["all"]), listing.skipped) == (4, ())
+
+
+def test_a_file_of_another_folder_is_not_taken_for_one_that_is_missing(tmp_path: Path) -> None:
+    for number in range(2):
+        save(tmp_path / "new" / f"{number}.png", number)
+    manifest(tmp_path, "file,label", "old/0.png,cat", "elsewhere/new/1.png,dog", "0.png,owl")
+    listing = list_data(str(tmp_path))
+    assert listing.names == ("dog", "owl")
+    assert [path.name for path, _ in listing.skipped] == ["0.png"]
+
+
+@pytest.mark.parametrize("content", ["picture,kind\nimages/0.png,cat\n", 'a,"b\rc\n', "file,cat,dog\n0.png,1,0\n"])
+def test_a_table_that_does_not_name_files_and_labels_is_told(tmp_path: Path, content: str) -> None:
+    for number in range(4):
+        save(tmp_path / "images" / f"{number}.png", number)
+    (tmp_path / "labels.csv").write_text(content)
+    for read in (load_data, survey):
+        with pytest.raises(KilonetError) as error:
+            read(str(tmp_path))
+        refusal(error, "labels.csv")
 
 
 def test_files_that_a_manifest_and_its_folder_do_not_share_are_listed(tmp_path: Path) -> None:
@@ -283,7 +341,7 @@ def test_labels_in_file_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         save(tmp_path / f"{'cat' if number % 2 else 'dog'}_{number:03}.png", number)
     save(tmp_path / "nothing.png", 1)
     told = refused(tmp_path, "--label-pattern '^([^\\W\\d_]+)'")
-    assert "cat_001.png" in told
+    assert "dog_000.png" in told
     data = load_data(str(tmp_path), label_pattern=r"^([a-z]+)_")
     assert data.names == ("cat", "dog")
     assert [(path.name, reason.partition(": ")[2]) for path, reason in data.skipped] == [

@@ -15,6 +15,7 @@ from PIL import Image
 from helpers import refusal
 from kilonet.data.datasets import load_data
 from kilonet.data.image_folders import list_files, read_picture
+from kilonet.data.inspection.survey import survey
 from kilonet.data.listing import list_data
 from kilonet.data.preprocessing import Preprocessing
 from kilonet.evaluation.scoring import images_to_score
@@ -97,6 +98,34 @@ def test_one_class_alone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(KilonetError) as error:
         load_data(str(tmp_path / "inner"))
     refusal(error, "only one class in it, 'photos'", f"--data {tmp_path / 'inner' / 'photos'}")
+    with pytest.raises(KilonetError) as error:
+        survey(str(tmp_path / "inner" / "photos"))
+    assert "did you mean" not in refusal(error, "only one class in it, 'cat'")
+
+
+def test_data_without_training_images_name_the_parts(tmp_path: Path) -> None:
+    for part in ("val", "test"):
+        save(tmp_path / part / "cat" / "1.png", level(1))
+        save(tmp_path / part / "dog" / "1.png", level(2))
+    with pytest.raises(KilonetError) as error:
+        load_data(str(tmp_path))
+    refusal(error, "no training images", "only 'test' and 'validation'")
+
+
+def test_runs_that_were_written_into_the_data_are_no_class(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    before = load_data(str(tmp_path))
+    for run in ("runs/a-seed0", "runs/b/seed1", "train/runs/a-seed0"):
+        for name in ("recipe.toml", "metrics.jsonl", "model.safetensors"):
+            (tmp_path / run).mkdir(parents=True, exist_ok=True)
+            (tmp_path / run / name).touch()
+    data = load_data(str(tmp_path))
+    assert (data.names, data.skipped, data.fingerprint()) == (before.names, (), before.fingerprint())
+    # A folder with something beside the runs is no folder of runs.
+    (tmp_path / "train" / "runs" / "b").mkdir()
+    with pytest.raises(KilonetError) as error:
+        load_data(str(tmp_path))
+    refusal(error, "the class 'runs' has no images")
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
@@ -161,7 +190,7 @@ def test_files_that_are_not_read_are_listed(tmp_path: Path, name: str, capsys: p
     data = load_data(str(tmp_path))
     assert [(skipped.resolve(), reason.count(path.name)) for skipped, reason in data.skipped] == [(path.resolve(), 1)]
     assert len(data.train) == 2
-    assert f"1 files of {tmp_path} were skipped" in capsys.readouterr().err
+    assert f"1 file of {tmp_path} skipped, " in capsys.readouterr().err
 
 
 def test_links_to_folders_elsewhere_are_followed_once(tmp_path: Path) -> None:

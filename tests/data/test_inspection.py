@@ -11,7 +11,7 @@ from PIL import Image
 
 from helpers import refusal, write_idx_folder
 from kilonet.data.datasets import DataSet, Images, load_data
-from kilonet.data.inspection.contact_sheet import contact_sheet
+from kilonet.data.inspection.contact_sheet import contact_sheet, shown_classes
 from kilonet.data.inspection.inspection import Inspection, inspect, kind_of
 from kilonet.data.inspection.pixels import as_good_mirrored, has_empty_frame, mean_and_std_of, pixel_notes
 from kilonet.data.inspection.survey import Survey, survey
@@ -99,6 +99,20 @@ def test_files_that_are_not_read_are_each_listed(folder: Path) -> None:
     assert "1 file is not read:" in str(found)
     assert "broken.png" in str(found)
     assert sum(found.train_counts) == 97
+
+
+def test_files_that_are_not_read_are_no_pictures_that_are_equal(folder: Path) -> None:
+    for name in ("zero.png", "nothing.png"):
+        (folder / "train" / "cat" / name).touch()
+    found = inspected(folder)
+    assert len(found.skipped) == 2
+    assert found.duplicates.copies == 0
+
+
+def test_a_class_of_two_lines_is_shown_in_one(folder: Path) -> None:
+    (folder / "train" / "cat").rename(folder / "train" / "ca\nt")
+    (folder / "test" / "cat").rename(folder / "test" / "ca\nt")
+    assert any(line.startswith("ca\\nt ") for line in str(inspected(folder)).splitlines())
 
 
 def test_sizes_are_told_and_shapes_compared(tmp_path: Path) -> None:
@@ -220,6 +234,7 @@ def test_a_contact_sheet_is_bounded(classes: int, size: int) -> None:
     png = contact_sheet(Images(pixels, torch.arange(3 * classes) % classes), names)
     assert len(png) < 400_000
     sheet = Image.open(io.BytesIO(png))
+    assert len(shown_classes(classes)) == min(classes, 112)
     assert sheet.width < 1200
     assert sheet.height < 4200
 

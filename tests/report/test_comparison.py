@@ -87,6 +87,12 @@ def test_without_spread_there_is_no_t_test(finished: Run) -> None:
         assert (tested.p, tested.interval) == (None, None)
 
 
+def test_an_interval_ends_where_accuracies_do(finished: Run) -> None:
+    assert group(finished.result, 300, 2500).interval == pytest.approx((0.0, 1.0))
+    low, high = group(finished.result, 50, 52, 54).interval or (0, 0)
+    assert 0.99 < low < 0.9948 < high < 1
+
+
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06], nan_ok=True)
     assert holm([0.5, 0.6]) == [1.0, 1.0]

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html import escape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import markupsafe
@@ -24,7 +25,7 @@ from kilonet.network.module import initial_network
 from kilonet.report.comparison.comparison import Comparison
 from kilonet.report.comparison.frontier import draw_frontier
 from kilonet.report.comparison.groups import Group
-from kilonet.report.page import report_html
+from kilonet.report.page import mistakes, report_html
 from kilonet.report.page.activations import activations, receptive_fields
 from kilonet.report.page.charts import chart
 from kilonet.report.page.measurements import measure, reliability_of
@@ -398,3 +399,22 @@ def test_without_the_extra_it_says_what_to_install(
     hide(monkeypatch, "matplotlib", "kilonet.report")
     command(capsys, "report", "best", "--out", tmp_path / "report.html").refused("matplotlib", "'.[report]'")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_report_of_a_thousand_classes_stays_readable() -> None:
+    classes = 1000
+    confusion = [[0] * classes for _ in range(classes)]
+    for label in range(classes):
+        confusion[label][label] = 4
+        confusion[label][(label + 1) % classes] = 1 + label % 3 if label % 5 == 0 else 0
+    subject: Any = SimpleNamespace(class_names=[f"class {label}" for label in range(classes)])
+    evaluation = SimpleNamespace(confusion=confusion, correct=4000, images=4400, accuracy=0.9, interval=(0.89, 0.91))
+    measured: Any = SimpleNamespace(evaluation=evaluation)
+    matrix, by_class = mistakes.confusion_figure(subject, measured), mistakes.class_figure(subject, measured)
+    assert matrix.picture.count("class ") <= 2 * 30 + 2 + 2
+    assert len(matrix.table.rows) == 100
+    assert matrix.table.rows[0] == ("class 5", "class 6", "3", "7")
+    assert by_class.picture.count("<text") < 120
+    assert "The 100 classes of the lowest accuracy" in by_class.caption
+    assert len(by_class.table.rows) == classes
+    assert len(matrix.picture) + len(by_class.picture) < 1_500_000

@@ -314,7 +314,7 @@ def test_a_model_that_computes_nan_is_not_served(tmp_path: Path, capsys: pytest.
 def test_other_media_types_are_refused(client: TestClient, kind: str, seven: bytes) -> None:
     for path in ("/predict", "/predict/batch"):
         response = client.post(path, content=seven, headers={"content-type": kind})
-        refused(response, 415, kind, "image/png", "multipart/form-data", "application/json")
+        refused(response, 415, kind, "GIF, WebP or TIFF file as image/png", "multipart/form-data", "application/json")
     refused(client.post("/predict/batch", content=seven, headers=PNG), 415, "/predict;", "multipart/form-data")
 
 

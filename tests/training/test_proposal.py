@@ -140,6 +140,10 @@ def test_a_size_that_was_asked_for_raises_a_budget_of_ram_that_was_not() -> None
     with pytest.raises(KilonetError) as error:
         Limits(size=(200, 96))
     refusal(error, "200x96", "8 to 128")
+    for wrong in ({"parameters": -5}, {"ram": 0}):
+        with pytest.raises(KilonetError) as error:
+            Limits(**wrong)  # type: ignore[arg-type]
+        refusal(error, "a budget is 1 or more")
 
 
 def test_too_few_and_too_many_classes_are_refused() -> None:
@@ -190,6 +194,15 @@ def test_what_follows_from_epochs_and_batches_follows_those_that_are_asked_for()
         with pytest.raises(KilonetError) as error:
             propose_recipe(inspection, choice, changes)
         refusal(error, next(iter(changes)))
+
+
+@pytest.mark.parametrize(("images", "share"), [(30, None), (40, 0.5), (100, 0.2), (300, 0.1), (2000, 0.1)])
+def test_with_negatives_images_are_kept_aside_of_a_small_set_too(images: int, share: float | None) -> None:
+    found = survey_of(2)
+    choice = choose_network(found, Limits())
+    inspection = inspection_of(found, choice.preprocessing.shape, [images // 2] * 2)
+    assert propose_recipe(inspection, choice, {"negatives": "others"}).recipe.run.calibration == share
+    assert propose_recipe(inspection, choice).recipe.run.calibration == (0.1 if images >= 500 else None)
 
 
 def test_only_enough_images_are_kept_aside_for_calibration() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kilonet.cli.flags import Parser, add_json_flag, add_recipe_flags, recipe_changes
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.terminal import printable_lines
+from kilonet.utils.terminal import counted, printable_lines
 
 if TYPE_CHECKING:
     from kilonet.recipe import Recipe
@@ -92,11 +92,11 @@ def run_text(run: "Run") -> str:
     low, high = result.interval
     final, best = 100 * result.final.test_accuracy, result.best
     images = f"{result.scored_images} {result.scored.lower()} images"
-    computed = f"{result.environment.engine} engine, {result.environment.threads} threads"
+    computed = f"{result.environment.engine} engine, {counted(result.environment.threads, 'thread')}"
     lines = [
         f"Final: {final:.2f}% of {images}, 95 % interval {100 * low:.2f} to {100 * high:.2f} %",
         f"Best epoch: {100 * best.test_accuracy:.2f}% (epoch {best.epoch}; picked by looking, no claim)",
-        f"Time: {result.seconds:.1f} s of training for {len(run.history)} epochs ({computed})",
+        f"Time: {result.seconds:.1f} s of training for {counted(len(run.history), 'epoch')} ({computed})",
         *_teacher_lines(result),
         f"Run folder: {run.folder}",
         f"Next: kilonet evaluate {shlex.quote(str(run.folder))}",

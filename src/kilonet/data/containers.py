@@ -15,9 +15,13 @@ import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
+
+from kilonet.data.heic import heic_header, is_heic
+from kilonet.utils.errors import UnreadError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WebP", "TIFF")
-"""The formats that are read, recognised by a file's first bytes whatever its name."""
+"""The formats that are read, recognised by a file's first bytes whatever its name; HEIC is, too, with its extra."""
 LONGEST_MAGIC = 16
 """How many bytes of a file tell its format."""
 
@@ -53,7 +57,7 @@ class Container:
     """The parts of an image file that hold its pixels."""
 
     form: str
-    """One of `FORMATS`."""
+    """One of `FORMATS`, or `HEIF`."""
     content: bytes
     """A file of the same pixels without metadata."""
     size: tuple[int, int] | None = None
@@ -61,7 +65,8 @@ class Container:
     orientation: int = _UPRIGHT
     """Exif's orientation, 1 to 8; 1 is upright."""
     scans: int = 1
-    """How many scans a JPEG file has at most; each is a pass over the whole picture."""
+    """How many scans a JPEG file has at most; each is a pass over the whole picture. Of a HEIC file, how many times the
+    largest image's pixels are decoded at most."""
     is_progressive: bool = False
     """Whether all coefficients of a JPEG file are in memory at once."""
 
@@ -70,7 +75,8 @@ def open_container(content: bytes) -> Container | None:  # noqa: PLR0911 - one f
     """Take a file apart; None if it is of no format in `FORMATS`.
 
     Raises:
-        ValueError: the file is damaged, an animation, or compressed in a way that is not read.
+        UnreadError: the file is an animation, or compressed in a way that is not read.
+        ValueError: it is damaged.
         struct.error: it is truncated.
     """
     if content.startswith(_PNG_SIGNATURE):
@@ -85,6 +91,8 @@ def open_container(content: bytes) -> Container | None:  # noqa: PLR0911 - one f
         return _open_gif(content)
     if content[:4] in _TIFF_SIGNATURES:
         return _open_tiff(content)
+    if is_heic(content):
+        return _open_heic(content)
     return None
 
 
@@ -93,7 +101,7 @@ def is_image(head: bytes) -> bool:
     starts = (_PNG_SIGNATURE, _JPEG_START + b"\xff", *_GIF_SIGNATURES, *_TIFF_SIGNATURES)
     # BMP's two letters begin many texts; the size of its header follows at byte 14.
     is_bmp = head.startswith(b"BM") and head[6:10] == b"\0\0\0\0"
-    return head.startswith(starts) or is_bmp or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    return head.startswith(starts) or is_bmp or is_heic(head) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
 
 
 def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -172,7 +180,7 @@ def _open_webp(content: bytes) -> Container:
     if kind == b"VP8X":
         flags, *sides = struct.unpack_from("<B3xHBHB", data)
         if flags & _ANIMATED:
-            raise ValueError("an animation; save one picture of it")
+            raise UnreadError("an animation; save one picture of it")
         size = (1 + sides[0] + (sides[1] << 16), 1 + sides[2] + (sides[3] << 16))
         return Container("WebP", content, size, orientation_of(_webp_exif(content)))
     if kind == b"VP8L":
@@ -198,7 +206,7 @@ def _open_bmp(content: bytes) -> Container:
     (header,) = struct.unpack_from("<I", content, 14)
     compression = struct.unpack_from("<I", content, 30)[0] if header > 12 else 0
     if compression not in _UNCOMPRESSED:
-        raise ValueError("a compressed BMP file; save it as PNG")
+        raise UnreadError("a compressed BMP file; save it as PNG")
     return Container("BMP", content)
 
 
@@ -244,10 +252,16 @@ def _open_tiff(content: bytes) -> Container:
                 order + ("H" if kind == _SHORT else "I"), content, place + 10 + 12 * entry
             )
     if values.get(_TIFF_COMPRESSION, 1) not in _TIFF_COMPRESSIONS:
-        raise ValueError("a TIFF file of a compression that is not read; save it as PNG")
+        raise UnreadError("a TIFF file of a compression that is not read; save it as PNG")
     if any(values.get(side, 0) > _LONGEST_TILE for side in _TIFF_TILE_SIDES):
-        raise ValueError(f"its tiles are over {_LONGEST_TILE} pixels long; save it as PNG")
+        raise UnreadError(f"its tiles are over {_LONGEST_TILE} pixels long; save it as PNG")
     return Container("TIFF", content, (values[_TIFF_WIDTH], values[_TIFF_LENGTH]))
+
+
+def _open_heic(content: bytes) -> Container:
+    """Check what the boxes say. libheif turns a HEIC file upright itself."""
+    header = heic_header(content)
+    return Container("HEIF", content, header.size, scans=-(-header.decoded // max(1, prod(header.size))))
 
 
 def orientation_of(exif: bytes, xmp: bytes = b"") -> int:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kilonet.data import cache
+from kilonet.data.formats.tables import csv_files
+from kilonet.data.image_folders import subfolders
 from kilonet.data.listing import list_data
 from kilonet.data.notices import tell
 from kilonet.data.parts import Listing
@@ -144,12 +146,7 @@ def load_data(
             has no picture that can be read.
     """
     listing = with_test_part(list_data(source, label_pattern), source)
-    if not {"train", "all"} & set(listing.parts):
-        raise KilonetError(f"{source}: no training images in it, only a part '{next(iter(listing.parts))}'")
-    if listing.names is not None and len(listing.names) == 1:
-        inner = Path(source) / listing.names[0]
-        where = f"; did you mean --data {inner}?" if inner.is_dir() else ""
-        raise KilonetError(f"{source}: only one class in it, '{listing.names[0]}'; it takes two{where}")
+    check_trainable(listing, source)
     pictures = read_pictures(listing, preprocessing, source)
     parts = {
         part: Images(as_tensor(pixels), torch.from_numpy(labels), part.capitalize())
@@ -171,6 +168,26 @@ def load_data(
         label_pattern=label_pattern,
     )
     return data.hold_out() if holdout else data
+
+
+def check_trainable(listing: Listing, source: str) -> None:
+    """Check that there are images to train on, of two classes or more.
+
+    Raises:
+        KilonetError: there are not; the message says what may have been meant.
+    """
+    if not {"train", "all"} & set(listing.parts):
+        found = " and ".join(f"'{part}'" for part in listing.parts)
+        raise KilonetError(f"{source}: no training images in it, only {found}")
+    if listing.classes > 1:
+        return
+    name, folder = listing.class_name(0), Path(source)
+    tables = [path.name for path in csv_files(folder)] if folder.is_dir() else []
+    inner = folder / name
+    hint = f"; did you mean --data {inner}?" if listing.names and inner.is_dir() and subfolders(inner) else ""
+    if tables and listing.names:
+        hint = f"; {tables[0]} is not read, as its first line has no columns 'file' and 'label'"
+    raise KilonetError(f"{source}: only one class in it, '{name}'; it takes two{hint}")
 
 
 def load_images(

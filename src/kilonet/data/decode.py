@@ -1,10 +1,11 @@
-"""Decode PNG, JPEG, BMP, GIF, WebP and TIFF files: orientation, transparency, palettes and 16 bits are resolved.
+"""Decode PNG, JPEG, BMP, GIF, WebP, TIFF and HEIC files: orientation, transparency, palettes and 16 bits are resolved.
 
 A file is decoded only when what it asks for is within the limits: pixels, passes over them, and bytes of memory. A file
 that ends early is refused; Pillow would fill the missing rows of a PNG file with black.
 """
 
 import io
+import struct
 import warnings
 import zlib
 from collections.abc import Callable
@@ -15,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kilonet.data import heic
 from kilonet.data.containers import FORMATS, Container, open_container, png_chunks
-from kilonet.utils.errors import KilonetError
+from kilonet.utils.errors import KilonetError, UnreadError
+from kilonet.utils.extras import NotInstalled
 
 READABLE = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 """The formats in words."""
@@ -36,6 +39,9 @@ _WEBP_PIXEL_BYTES = 12
 """How many more a pixel of a WebP file takes: libwebp holds the picture twice, and hands out a copy."""
 _TIFF_PIXEL_BYTES = 8
 """How many more a pixel of a TIFF file takes: libtiff holds strips and tiles, which may be as large as the picture."""
+_HEIC_PIXEL_BYTES = 8
+"""How many more a pixel of a HEIC file takes: libde265 and libheif hold the picture each, and hand out a copy."""
+_FORM_PIXEL_BYTES = {"WebP": _WEBP_PIXEL_BYTES, "TIFF": _TIFF_PIXEL_BYTES, "HEIF": _HEIC_PIXEL_BYTES}
 _COEFFICIENT_BYTES = 2
 """Bytes of a coefficient of a JPEG file with several scans: all of them are held at once."""
 _WHOLE_PIXEL_BYTES = 8
@@ -108,8 +114,14 @@ def decode(
             # Pillow warns of large pictures and of damaged metadata, which our own limits and errors cover.
             warnings.simplefilter("ignore")
             return _decoded(content, name, limits, evenly=evenly)
+    except NotInstalled as error:
+        raise KilonetError(f"{name}: {error}") from None
     except KilonetError:
         raise
+    except UnreadError as error:
+        raise KilonetError(f"{name}: {error}") from None
+    except struct.error:
+        raise KilonetError(f"{name}: damaged: truncated") from None
     except Image.DecompressionBombError:
         raise KilonetError(f"{name}: more than {limits.pixels:,} pixels; scale it down first") from None
     except MemoryError:
@@ -124,6 +136,8 @@ def _decoded(content: bytes, name: str, limits: DecodeLimits, *, evenly: bool) -
         raise KilonetError(f"{name}: not a {READABLE} image")
     if container.size is not None:
         _check_passes(container.size, container, name, limits)
+    if container.form == "HEIF":
+        heic.register()
     with Image.open(io.BytesIO(container.content), formats=[container.form]) as image:
         _check_passes(image.size, container, name, limits)
         size = image.size
@@ -138,7 +152,8 @@ def _check_passes(size: tuple[int, int], container: Container, name: str, limits
     if columns * rows > limits.pixels:
         raise KilonetError(f"{name}: {columns}x{rows} pixels, over {limits.pixels:,}; scale it down first")
     if columns * rows * container.scans > limits.scanned:
-        raise KilonetError(f"{name}: too many scans for {columns}x{rows} pixels; save it as a baseline JPEG")
+        what = "parts" if container.form == "HEIF" else "scans"
+        raise KilonetError(f"{name}: too many {what} for {columns}x{rows} pixels; save it as a baseline JPEG")
 
 
 def _reduction(
@@ -153,7 +168,7 @@ def _reduction(
     whole = width * height
     each = _PIXEL_BYTES.get(image.mode, _OTHER_PIXEL_BYTES)
     each += _TRANSPARENT_PIXEL_BYTES if "transparency" in image.info else 0
-    each += {"WebP": _WEBP_PIXEL_BYTES, "TIFF": _TIFF_PIXEL_BYTES}.get(container.form, 0)
+    each += _FORM_PIXEL_BYTES.get(container.form, 0)
     coefficients = whole * len(image.getbands()) * _COEFFICIENT_BYTES if container.is_progressive else 0
     factor = 1
     if evenly:

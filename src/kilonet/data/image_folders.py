@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
@@ -49,6 +50,8 @@ COMPANION_NAMES = frozenset(["authors", "changelog", "citation", "copying", "cre
 """Names without a suffix of texts that lie beside images."""
 IGNORED_FOLDERS = frozenset(["__MACOSX"])
 """Folders that systems put beside images when they pack them; hidden folders are ignored, too."""
+RUN_FILES = ("recipe.toml", "metrics.jsonl")
+"""What a run folder holds. Folders of runs are ignored, too: `kilonet train --data .` puts one in the data."""
 LONGEST_NAME = 100
 """The most characters of a class's name."""
 SHOWN = 3
@@ -109,6 +112,25 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in IGNORED_FOLDERS
 
 
+def _is_ignored(path: Path) -> bool:
+    """Return whether a folder is hidden, or holds runs and nothing else."""
+    return is_hidden(path.name) or _holds_runs(path)
+
+
+def _holds_runs(folder: Path) -> bool:
+    """Return whether a folder is that of a run, or all that it holds are such folders."""
+    if all((folder / name).is_file() for name in RUN_FILES):
+        return True
+    try:
+        with os.scandir(folder) as entries:
+            first = next(entries, None)
+            return first is not None and all(
+                entry.is_dir(follow_symlinks=False) and _holds_runs(Path(entry)) for entry in chain([first], entries)
+            )
+    except OSError:
+        return False
+
+
 def _walk(folder: Path, *, deep: bool) -> Iterator[Path]:
     """Yield files, and links to folders that are not followed."""
 
@@ -118,9 +140,9 @@ def _walk(folder: Path, *, deep: bool) -> Iterator[Path]:
     followed: set[Path] = set()
     for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
         yield from (Path(place) / name for name in names if not is_hidden(name))
-        shown = sorted(name for name in folders if not is_hidden(name))
+        shown = sorted(path for name in folders if not _is_ignored(path := Path(place) / name))
         folders.clear()
-        for path in (Path(place) / name for name in shown):
+        for path in shown:
             if path.is_symlink():
                 target = path.resolve()
                 if target in followed or not _leads_out(path, folder):
@@ -139,7 +161,9 @@ def _leads_out(link: Path, folder: Path) -> bool:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the subfolders of a folder, sorted, without hidden ones and links to what lies in the folder or holds it.
+    """Return the subfolders of a folder, sorted.
+
+    Hidden ones, those of runs, and links to what lies in the folder or holds it are left out.
 
     Raises:
         KilonetError: the folder cannot be read.
@@ -148,7 +172,7 @@ def subfolders(folder: Path) -> list[Path]:
         return sorted(
             path
             for path in folder.iterdir()
-            if not is_hidden(path.name) and path.is_dir() and (not path.is_symlink() or _leads_out(path, folder))
+            if path.is_dir() and not _is_ignored(path) and (not path.is_symlink() or _leads_out(path, folder))
         )
     except OSError as error:
         raise KilonetError(f"{folder}: cannot be read: {error.strerror}") from None

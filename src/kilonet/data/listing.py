@@ -133,9 +133,11 @@ def _list_folder(folder: Path) -> Listing:  # noqa: PLR0911 - one for each forma
 def _list_by_names(folder: Path, names: list[str]) -> Listing:
     pattern = inferred_pattern(names)
     if pattern is None:
+        # The first name in order may be an odd one.
+        example = names[len(names) // 2]
         raise KilonetError(
             f"{folder}: images without labels; put them into folders named after their classes, or say where the label "
-            f"is in a name such as {names[0]}: --label-pattern '{suggested_pattern(names[0])}'"
+            f"is in a name such as {example}: --label-pattern '{suggested_pattern(example)}'"
         )
     note = f"{folder}: the label is taken from each file's name, as by --label-pattern '{pattern}'"
     return list_named_files(folder, pattern).noted(note)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kilonet.utils.terminal import printable
+from kilonet.utils.terminal import counted, printable
 
 SHOWN = 20
 """How many skipped files are printed."""
@@ -31,7 +31,7 @@ def tell(source: str, notes: Sequence[str], skipped: Sequence[tuple[Path, str]],
     if len(skipped) > SHOWN:
         lines.append(f"skipped: {len(skipped) - SHOWN:,} more")
     if skipped:
-        lines.append(f"{len(skipped):,} files of {source} were skipped, {pictures:,} pictures read")
+        lines.append(f"{counted(len(skipped), 'file')} of {source} skipped, {counted(pictures, 'picture')} read")
     for line in lines:
         print(f"kilonet: {printable(line)}", file=sys.stderr)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from kilonet.data.decode import Picture
+from kilonet.data.decode import READABLE, Picture
 from kilonet.network.operations import Shape
 from kilonet.serve.decoding import ImageFile
 from kilonet.serve.forms import FORM, files_of, malformed
@@ -137,7 +137,7 @@ def _kind(content_type: str, content: bytes) -> str:
     if media_type in _UNSAID or media_type.startswith("image/"):
         return "image"
     line = (
-        f"the content type is '{media_type[:100]}'; send a PNG or JPEG file as image/png or image/jpeg, "
+        f"the content type is '{media_type[:100]}'; send a {READABLE} file as image/png and so on, "
         f"files in a form as {FORM}, or pixels as {JSON}"
     )
     raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, line)

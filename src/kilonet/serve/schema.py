@@ -4,6 +4,7 @@ from typing import Annotated, Any, Union
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model
 
+from kilonet.data.decode import READABLE
 from kilonet.data.preprocessing import PreprocessingFacts
 from kilonet.models.calibration import Calibration
 from kilonet.network.operations import Shape
@@ -104,7 +105,7 @@ _PIXELS = Field(
 )
 _FILE: Any = Annotated[
     str,
-    Field(description="A PNG, JPEG, BMP or WebP file as a data URL, `data:image/png;base64,...`, or in base64 alone."),
+    Field(description=f"A {READABLE} file as a data URL, `data:image/png;base64,...`, or in base64 alone."),
 ]
 
 

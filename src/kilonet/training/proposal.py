@@ -14,13 +14,14 @@ from typing import Any
 from kilonet.data.inspection.inspection import UNBALANCED, Inspection, Kind, inspect
 from kilonet.data.inspection.survey import Survey, survey
 from kilonet.data.preprocessing import Preprocessing, Resize
+from kilonet.evaluation.calibration import LEAST_IMAGES
 from kilonet.network.cost import network_cost
 from kilonet.network.family import Member, largest_member, smallest_members
 from kilonet.network.operations import Shape
 from kilonet.network.section import ModelSection
 from kilonet.recipe import Recipe, load_recipe, parse_recipe, recipe_name
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.terminal import printable
+from kilonet.utils.terminal import counted, printable
 
 PARAMETERS = 8000
 """The budget of parameters if none is given and there are at most `_FEW_CLASSES`."""
@@ -48,6 +49,7 @@ _MOST_EPOCHS = 200
 _EMA_SHARE = 0.035
 """Share of all steps over which the weights are averaged; `best` averages over about 500 of 14,000."""
 _CALIBRATION_SHARE, _FEW_IMAGES = 0.1, 500
+_LARGEST_SHARE = 0.5
 _LEAST_STEPS = 20
 """Of an epoch; for fewer, batches are made smaller."""
 
@@ -64,11 +66,14 @@ class Limits:
     channels: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the size.
+        """Check the size and the budgets.
 
         Raises:
-            KilonetError: a side is too short or too long.
+            KilonetError: a side is too short or too long, or a budget is not positive.
         """
+        for flag, budget in (("--max-parameters", self.parameters), ("--max-ram", self.ram)):
+            if budget is not None and budget < 1:
+                raise KilonetError(f"{flag} {budget}: a budget is 1 or more")
         if self.size is not None and not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in self.size):
             columns, rows = self.size
             raise KilonetError(f"an input of {columns}x{rows}: sides must be from {SMALLEST_SIDE} to {LARGEST_SIDE}")
@@ -108,10 +113,11 @@ class Proposal:
         augmented = ", ".join(recipe.augment.model_dump(exclude_defaults=True)) or "nothing"
         images = f"{sum(found.train_counts):,} training and {sum(found.test_counts):,} test images"
         cost = self.reasons.get("layers", f"{recipe.model.parameters:,} parameters")
+        epochs = counted(recipe.train.epochs, "epoch")
         lines = [
             f"{found.source}: {images}, {len(found.classes):,} classes, {found.kind}",
             f"input {columns}x{rows} {'in colour' if channels == 3 else 'grey'}; {cost}",
-            f"{recipe.train.epochs} epochs in batches of {recipe.train.batch_size}; random changes: {augmented}",
+            f"{epochs} in batches of {recipe.train.batch_size}; random changes: {augmented}",
         ]
         return "\n".join([*lines, *(f"note: {line.strip()}" for line in found.warnings())])
 
@@ -360,8 +366,8 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
     """
     changes = changes or {}
     images = sum(inspection.train_counts)
-    kept_aside = images >= _FEW_IMAGES and not inspection.has_validation
-    trained = round(images * (1 - _CALIBRATION_SHARE)) if kept_aside else images
+    share = 0.0 if inspection.has_validation else _calibration_share(images, negatives=bool(changes.get("negatives")))
+    trained = round(images * (1 - share))
     # What follows from batches and epochs follows from those that are asked for, too; the recipe checks their ranges.
     batch = changes.get("batch_size", _batch_size(trained))
     steps = math.ceil(trained / max(1, batch))
@@ -411,8 +417,8 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
     }
     if inspection.label_pattern is not None:
         table["run"]["label_pattern"] = inspection.label_pattern
-    if kept_aside:
-        table["run"]["calibration"] = _CALIBRATION_SHARE
+    if share:
+        table["run"]["calibration"] = share
         reasons["calibration"] = "of the training images, kept aside to fit probabilities and thresholds on"
     smallest, largest = min(inspection.train_counts), max(inspection.train_counts)
     if largest > UNBALANCED * smallest:
@@ -426,6 +432,14 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
 
 def _about(inspection: Inspection) -> str:
     return printable(f"proposed for {len(inspection.classes):,} classes of {inspection.kind}")
+
+
+def _calibration_share(images: int, *, negatives: bool) -> float:
+    """Return the share of the training images to keep aside: none of a few, unless there are negatives to tell from."""
+    if images >= _FEW_IMAGES:
+        return _CALIBRATION_SHARE
+    needed = max(_CALIBRATION_SHARE, math.ceil(100 * LEAST_IMAGES / max(1, images)) / 100)
+    return needed if negatives and needed <= _LARGEST_SHARE else 0.0
 
 
 def _batch_size(images: int) -> int:

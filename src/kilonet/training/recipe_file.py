@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 
 from kilonet.data.datasets import load_data
-from kilonet.data.inspection.contact_sheet import contact_sheet
+from kilonet.data.inspection.contact_sheet import contact_sheet, shown_classes
 from kilonet.data.inspection.inspection import Inspection
 from kilonet.data.preprocessing import Preprocessing
 from kilonet.network.cost import NetworkCost, network_cost
@@ -53,7 +53,12 @@ class WrittenRecipe:
     def __str__(self) -> str:
         """Return the inspection, the cost and the next command."""
         lines = [str(self.inspection), "", str(self.cost), ""]
-        lines += [f"Contact sheet: {self.sheet}"] if self.sheet else []
+        if self.sheet:
+            classes = len(self.inspection.classes)
+            shown = len(shown_classes(classes))
+            lines.append(
+                f"Contact sheet: {self.sheet}" + (f", {shown} of {classes:,} classes" if shown < classes else "")
+            )
         return "\n".join([*lines, f"Recipe: {self.path}", f"Next: kilonet train {shlex.quote(str(self.path))}"])
 
 
@@ -90,6 +95,8 @@ def write_recipe(
             raise KilonetError(f"{path} is a folder; name the file to write")
         if path is not None and path.exists() and not overwrite:
             raise KilonetError(f"{path} exists; name another file, or give --overwrite to replace it")
+        if path is not None and not path.parent.is_dir():
+            raise KilonetError(f"{path}: no folder {path.parent}; make it first")
     proposal = propose(source, limits, {} if label_pattern is None else {"label_pattern": label_pattern}, like=like)
     write_atomically(out, commented_toml(proposal).encode())
     if sheet is not None:

@@ -25,3 +25,7 @@ class CannotRunHere(KilonetError):
 
 class InUse(KilonetError):
     """Another process uses the same folder now; a later try may succeed."""
+
+
+class UnreadError(ValueError):
+    """A whole file of a kind that is not read, and not a damaged one."""

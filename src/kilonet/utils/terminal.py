@@ -24,3 +24,8 @@ def _escaped(character: str) -> str:
 def printable_lines(text: object) -> str:
     """Return a text of several lines, each of them as `printable` gives it."""
     return "\n".join(map(printable, str(text).split("\n")))
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return a count with its noun: `1 file`, `2,000 files`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -88,8 +88,7 @@ def list_idx_folder(folder: Path, name: str = "", digests: Mapping[str, str] | N
         if words.setdefault(file.part, file.word) != file.word:
             some = f"{words[file.part]}-... and {file.word}-..."
             raise KilonetError(f"{folder}: {file.part} images under two names, {some}; remove one")
-    for part in ("train", "test"):
-        words.setdefault(part, "t10k" if part == "test" else part)
+    words.setdefault("train", "train")
     prefix = f"{name}-" if name else ""
     found: dict[PartName, tuple[NDArray[np.uint8], NDArray[np.int64]]] = {}
     for part, word in words.items():

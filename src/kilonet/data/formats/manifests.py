@@ -18,8 +18,8 @@ MAXIMUM_LINES = 5_000_000
 def list_manifests(tables: list[Table], folder: Path, *, whole: bool) -> Listing:
     """List the image files that manifests name.
 
-    A file is found by its path from the folder of the table; else by its name, or its name without a suffix, if just
-    one image in the folder has it.
+    A file is found by its path, which may be one from the folder of the table; else by its name, or its name without a
+    suffix, with the name of its folder if a path has one, if just one image in the folder has it.
 
     Args:
         tables: the manifests; several are parts, which their names say.
@@ -55,7 +55,9 @@ def list_manifests(tables: list[Table], folder: Path, *, whole: bool) -> Listing
     if len(found) > 1 and "all" in found:
         raise KilonetError(f"{tables[0].path}: only some lines have a part; give all one, or none")
     if whole:
-        skipped += [(path, f"{path}: in no table") for path in files.images if path not in labels]
+        named = {path.resolve() for path in labels}
+        rest = [path for path in files.images if path not in labels]
+        skipped += [(path, f"{path}: in no table") for path in rest if path.resolve() not in named]
         skipped += unread(files.others)
     parts, names = labelled_parts(found, tables[0].path)
     return Listing(parts, names, tuple(skipped))
@@ -71,13 +73,14 @@ def first_labels(table: Table) -> list[str]:
 
 
 class _Index:
-    """Image files of a folder by name, and by name without suffix, where just one has it."""
+    """Image files of a folder by name, with the folder or without, and without suffix, where just one has it."""
 
     def __init__(self, files: FolderFiles) -> None:
-        self._found: dict[str, Path | None] = {}
+        self._found: dict[tuple[str, ...], Path | None] = {}
         for path in files.images:
             for name in {path.name, path.stem}:
-                self._found[name] = None if name in self._found else path
+                for key in ((name,), (path.parent.name, name)):
+                    self._found[key] = None if key in self._found else path
 
     def find(self, folder: Path, name: str) -> Path | None:
         path = folder / name
@@ -86,7 +89,7 @@ class _Index:
                 return path
         except (OSError, ValueError):
             return None
-        return self._found.get(Path(name.replace("\\", "/")).name)
+        return self._found.get(Path(name.replace("\\", "/")).parts[-2:])
 
 
 def _rows(table: Table, own: PartName | None) -> Iterator[tuple[str, str, PartName]]:

@@ -1,4 +1,4 @@
-"""CSV files with a picture a line: its label, first or last, and a number from 0 to 255 for each pixel."""
+"""CSV files with a picture a line: its label, first or last, and a number for each pixel, 0 to 255 or 0 to 1."""
 
 import re
 from itertools import islice
@@ -42,10 +42,13 @@ def list_pixel_tables(tables: list[Table], source: Path) -> Listing:
         pixels[part], texts[part] = _read(table, column == 0, shape)
     labels, names = labels_from_text(texts, source)
     found: dict[PartName, Labelled] = {part: (pixels[part], labels[part]) for part in pixels}
-    listing = array_listing(found, source, names)
-    return listing.noted(
-        *(f"{table.path}: has no labels; it is left out" for table in tables if shapes[table.path][0] is None)
-    )
+    notes = [f"{table.path}: has no labels; it is left out" for table in tables if shapes[table.path][0] is None]
+    notes += [
+        f"{table.path}: its first line names no columns; the first column is taken for the label"
+        for table in labelled
+        if not table.is_named
+    ]
+    return array_listing(found, source, names).noted(*notes)
 
 
 def _shape(table: Table) -> tuple[int | None, tuple[int, int, int]]:
@@ -80,13 +83,22 @@ def _read(table: Table, label_first: bool, shape: tuple[int, int, int]) -> tuple
     if table.is_named:
         next(lines)
     count = shape[0] * shape[1] * shape[2]
-    found, labels, done = [], [], 0
+    found: list[NDArray[np.uint8]] = []
+    labels: list[str] = []
+    done, highest, fractions = 0, 0.0, False
     while block := [line for line in islice(lines, _AT_ONCE) if line.strip()]:
         cells = [
             line.partition(table.delimiter) if label_first else line.rpartition(table.delimiter)[::-1] for line in block
         ]
         labels += [label.strip().strip('"') for label, _, _ in cells]
-        found.append(_levels([rest for _, _, rest in cells], table, count, done + 1 + table.is_named))
+        values = _values([rest for _, _, rest in cells], table, count, done + 1 + table.is_named)
+        most = float(values.max())
+        fractions |= bool((values != np.rint(values)).any())
+        if most > 1 >= highest:
+            # What came before was taken for fractions of 1.
+            found = [before // 128 for before in found]
+        highest = max(highest, most)
+        found.append(np.rint(values if highest > 1 else 255 * values).astype(np.uint8))
         done += len(block)
         if done * count > MAXIMUM_ELEMENTS:
             raise KilonetError(f"{table.path}: over {MAXIMUM_ELEMENTS:,} pixels")
@@ -95,12 +107,15 @@ def _read(table: Table, label_first: bool, shape: tuple[int, int, int]) -> tuple
         raise KilonetError(f"{table.path}: no pictures in it")
     if "" in labels:
         raise KilonetError(f"{table.path}: line {labels.index('') + 1 + table.is_named} has no label")
+    if highest <= 1 and not fractions:
+        # Zeros and ones, which `array_listing` tells of.
+        found = [levels // 128 for levels in found]
     images = np.concatenate(found).reshape(done, *shape).transpose(0, 3, 1, 2)
     return np.ascontiguousarray(images), labels
 
 
-def _levels(rows: list[str], table: Table, count: int, first: int) -> NDArray[np.uint8]:
-    """Return the levels of some lines, uint8 (N, count)."""
+def _values(rows: list[str], table: Table, count: int, first: int) -> NDArray[np.float32]:
+    """Return the numbers of some lines, float32 (N, count), 0 to 255."""
     try:
         values = np.loadtxt(rows, np.float32, delimiter=table.delimiter, ndmin=2, comments=None, quotechar='"')
     except (ValueError, OverflowError) as error:
@@ -110,4 +125,4 @@ def _levels(rows: list[str], table: Table, count: int, first: int) -> NDArray[np
         raise KilonetError(f"{table.path}: line {first} has {values.shape[1] + 1:,} columns, not {count + 1:,}")
     if not ((values >= 0) & (values <= 255)).all():
         raise KilonetError(f"{table.path}, lines {first} to {first + len(rows) - 1}: pixels are not from 0 to 255")
-    return values.round().astype(np.uint8)
+    return values

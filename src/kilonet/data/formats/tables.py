@@ -75,7 +75,10 @@ def open_table(path: Path) -> Table:
     if first is None or not first.strip():
         raise KilonetError(f"{path}: an empty file, not a table")
     delimiter = max(",;\t", key=first.count)
-    head = next(csv.reader([first], delimiter=delimiter))
+    try:
+        head = next(csv.reader([first], delimiter=delimiter))
+    except csv.Error as error:
+        raise KilonetError(f"{path}: line 1: {error}") from None
     if len(head) > MAXIMUM_COLUMNS:
         raise KilonetError(f"{path}: {len(head):,} columns, over {MAXIMUM_COLUMNS:,}")
     numbers = all(re.fullmatch(r"\s*-?\d+(\.\d*)?\s*", cell) for cell in head[1:-1] or head)
@@ -83,7 +86,7 @@ def open_table(path: Path) -> Table:
 
 
 def lines_of(path: Path) -> Iterator[str]:
-    """Yield the lines of a text file in UTF-8, without their ends.
+    """Yield the lines of a text file in UTF-8, without their ends, which may be those of Unix, Windows or old Macs.
 
     Raises:
         KilonetError: it cannot be read, is no text, is too large, or a line is too long.
@@ -102,7 +105,7 @@ def lines_of(path: Path) -> Iterator[str]:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 if "\0" in text:
                     raise KilonetError(f"{path}: line {number} has a NUL; a table is text")
-                yield text.rstrip("\r\n")
+                yield from text.rstrip("\r\n").split("\r")
     except UnicodeDecodeError:
         raise KilonetError(f"{path}: not text in UTF-8; save the table again as CSV in UTF-8") from None
     except OSError as error:

@@ -25,14 +25,19 @@ _LONGEST_NAME = 16
 _PAPER, _INK = (255, 255, 255), (0, 0, 0)
 
 
+def shown_classes(count: int) -> range:
+    """Return which of so many classes a contact sheet shows: all, or at most `MOST_CLASSES` spread evenly over them."""
+    return range(0, count, -(-count // MOST_CLASSES))
+
+
 def contact_sheet(images: Images, names: Sequence[str]) -> bytes:
-    """Return a PNG with some images of each class, or of `MOST_CLASSES` classes spread evenly over all.
+    """Return a PNG with some images of each class that is shown; see `shown_classes`.
 
     Args:
         images: the images.
         names: the names of the classes, by label.
     """
-    shown = range(0, len(names), -(-len(names) // MOST_CLASSES))
+    shown = shown_classes(len(names))
     _, rows, columns = images.pixels.shape[1:]
     across = max(_LEAST_ACROSS, min(_MOST_ACROSS, _PIXELS // (len(shown) * _LARGEST * _LARGEST)))
     longer = min(_LARGEST, max(_SMALLEST, math.isqrt(_PIXELS // (len(shown) * across))))

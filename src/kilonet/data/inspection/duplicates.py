@@ -1,5 +1,6 @@
 """Pictures that are in a data set more than once, exactly or nearly."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +30,8 @@ class Duplicates:
     """The names of some equal pictures, the worst first: of two classes, then of two parts."""
 
 
-def find_duplicates(listing: Listing) -> Duplicates:
-    """Find pictures that are in the data more than once."""
+def find_duplicates(listing: Listing, skipped: Collection[str] = ()) -> Duplicates:
+    """Find pictures that are in the data more than once, but for files of these names, which are not read."""
     first: dict[bytes, tuple[str, int, str]] = {}
     copies = across = conflicting = 0
     examples: list[tuple[int, str, str]] = []
@@ -38,10 +39,12 @@ def find_duplicates(listing: Listing) -> Duplicates:
     for name in order:
         part = listing.parts[name]
         for index, label in enumerate(part.labels.tolist()):
+            if part.name(index) in skipped:
+                continue
             try:
                 digest = content_hash(part.content(index))
             except KilonetError:
-                # Listed with the files that are not read.
+                # It could be read a moment ago.
                 continue
             if digest not in first:
                 first[digest] = name, label, part.name(index)

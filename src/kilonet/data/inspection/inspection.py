@@ -20,6 +20,7 @@ from kilonet.data.inspection.pixels import (
 )
 from kilonet.data.inspection.survey import Size, Survey
 from kilonet.data.preprocessing import Preprocessing
+from kilonet.utils.terminal import counted, printable
 from kilonet.utils.text_tables import aligned
 
 Kind = Literal["characters", "readings", "drawings", "photos"]
@@ -114,14 +115,14 @@ class Inspection:
             named = ", ".join(f"'{name}' ({count})" for name, count in list(small.items())[:_LISTED])
             more = ", ..." if len(small) > _LISTED else ""
             lines.append(
-                f"{_counted(len(small), 'class', 'classes')} with under {SMALL_CLASS} training images: {named}{more}"
+                f"{counted(len(small), 'class', 'classes')} with under {SMALL_CLASS} training images: {named}{more}"
             )
         if largest > UNBALANCED * smallest:
             lines.append(f"the largest class has {largest:,} training images, the smallest {smallest:,}")
         untested = [name for name, count in zip(self.classes, self.test_counts, strict=True) if count == 0]
         if untested:
             named = ", ".join(f"'{name}'" for name in untested[:_LISTED]) + (", ..." if len(untested) > _LISTED else "")
-            lines.append(f"{_counted(len(untested), 'class', 'classes')} without test images: {named}")
+            lines.append(f"{counted(len(untested), 'class', 'classes')} without test images: {named}")
         return lines + self._duplicate_lines() + list(self.notes)
 
     def _duplicate_lines(self) -> list[str]:
@@ -129,7 +130,7 @@ class Inspection:
         lines = []
         if found.copies:
             lines.append(
-                f"{_counted(found.copies, 'picture is', 'pictures are')} equal to an earlier one: "
+                f"{counted(found.copies, 'picture is', 'pictures are')} equal to an earlier one: "
                 f"{found.across:,} of the test to a training picture, {found.conflicting:,} to one of another class"
             )
             lines += [f"  {one} = {other}" for one, other in found.examples]
@@ -137,7 +138,7 @@ class Inspection:
         if near > 0:
             across = max(0, self.near_across - found.across)
             lines.append(
-                f"{_counted(near, 'more picture looks', 'more pictures look')} like an earlier one: "
+                f"{counted(near, 'more picture looks', 'more pictures look')} like an earlier one: "
                 f"{across:,} of the test like a training picture"
             )
         return lines
@@ -145,8 +146,8 @@ class Inspection:
     def __str__(self) -> str:
         """Return the text."""
         parts = {"training": self.train_counts, "test": self.test_counts, "validation": self.validation_counts}
-        counted = " and ".join(f"{sum(counts):,} {part}" for part, counts in parts.items() if counts is not None)
-        lines = [f"{self.source}: {counted} images in {len(self.classes):,} classes", self._size_line()]
+        sums = " and ".join(f"{sum(counts):,} {part}" for part, counts in parts.items() if counts is not None)
+        lines = [f"{self.source}: {sums} images in {len(self.classes):,} classes", self._size_line()]
         means = ", ".join(f"{mean:.4f}" for mean in self.mean)
         deviations = ", ".join(f"{std:.4f}" for std in self.std)
         columns, rows = self.input[2], self.input[1]
@@ -157,7 +158,7 @@ class Inspection:
         lines += self._class_lines()
         lines += [f"Note: {line}" if not line.startswith("  ") else line for line in self.warnings()]
         if self.skipped:
-            lines.append(f"{_counted(len(self.skipped), 'file is', 'files are')} not read:")
+            lines.append(f"{counted(len(self.skipped), 'file is', 'files are')} not read:")
             lines += [f"  {why}" for _, why in self.skipped]
         return "\n".join(lines)
 
@@ -180,7 +181,7 @@ class Inspection:
         rows = [
             ("class", "training", "test"),
             *(
-                (self.classes[label], f"{self.train_counts[label]:,}", f"{self.test_counts[label]:,}")
+                (printable(self.classes[label]), f"{self.train_counts[label]:,}", f"{self.test_counts[label]:,}")
                 for label in chosen
             ),
         ]
@@ -221,7 +222,7 @@ def inspect(found: Survey, preprocessing: Preprocessing) -> Inspection:
         kind=kind,
         framed=share >= EVEN_BACKGROUND and has_empty_frame(data.train, dominant),
         mirrored=symmetric is True or (symmetric is None and named and not _sided(found.classes)),
-        duplicates=find_duplicates(found.listing),
+        duplicates=find_duplicates(found.listing, {str(path) for path, _ in data.skipped}),
         near_duplicates=alike,
         near_across=alike_across,
         skipped=tuple((str(path), why) for path, why in data.skipped),
@@ -255,7 +256,3 @@ def kind_of(names: Sequence[str], *, grey: bool, even: bool, named: bool) -> Kin
 
 def _sided(names: Sequence[str]) -> bool:
     return any(_SIDED.search(name) for name in names)
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kilonet.data.datasets import check_trainable
 from kilonet.data.listing import Listing, Part, list_data
 from kilonet.utils.errors import KilonetError
 
@@ -72,6 +73,7 @@ def survey(source: str, label_pattern: str | None = None) -> Survey:
         KilonetError: the data cannot be listed, or none of the images that were tried can be decoded.
     """
     listing = list_data(source, label_pattern)
+    check_trainable(listing, source)
     classes = tuple(listing.class_name(label) for label in range(listing.classes))
     sizes: list[Size] = []
     colours = 0

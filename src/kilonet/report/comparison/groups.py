@@ -35,7 +35,11 @@ class Group:
     @property
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval of the mean accuracy by Student's t, two fractions; None for a single run."""
-        return mean_interval(self.accuracies) if len(self.records) > 1 else None
+        if len(self.records) < 2:
+            return None
+        low, high = mean_interval(self.accuracies)
+        # Student's t knows no bounds; an accuracy has them.
+        return max(0.0, low), min(1.0, high)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain lists and numbers; accuracies are fractions."""

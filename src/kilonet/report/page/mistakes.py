@@ -14,6 +14,12 @@ from kilonet.report.subject import Subject
 
 _MOST_NUMBERED = 20
 """A matrix of more classes has no numbers in its cells."""
+_MOST_NAMED = 30
+"""A matrix of more classes has the names of some of them, evenly spread, at its sides."""
+_MOST_IN_TABLE = 100
+"""Of more classes the table has the most frequent confusions alone; a full one of 1,000 would have a million cells."""
+_MOST_BY_CLASS = 100
+"""Of more classes the chart has those of the lowest accuracy."""
 
 
 def confusion_figure(subject: Subject, measured: Measurements) -> PageFigure:
@@ -53,10 +59,11 @@ def _name_sides(axes: Axes, names: list[str]) -> None:
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_aspect("equal")
-    short = [name if len(name) <= 11 else f"{name[:10]}…" for name in names]
+    places = range(0, len(names), -(-len(names) // _MOST_NAMED))
+    short = [name if len(name) <= 11 else f"{name[:10]}…" for name in (names[place] for place in places)]
     turned = {"rotation": 90} if max(map(len, short)) > 2 else {}
-    axes.set_xticks(range(len(names)), short, **turned)  # type: ignore[arg-type]
-    axes.set_yticks(range(len(names)), short)
+    axes.set_xticks(places, short, **turned)  # type: ignore[arg-type]
+    axes.set_yticks(places, short)
     axes.tick_params(length=0)
     axes.set_xlabel("answer")
     axes.set_ylabel("label")
@@ -66,10 +73,23 @@ def _name_sides(axes: Axes, names: list[str]) -> None:
 
 def _confusion_table(subject: Subject, measured: Measurements) -> Table:
     matrix, names = measured.evaluation.confusion, subject.class_names
+    if len(names) > _MOST_IN_TABLE:
+        return _confusions_table(matrix, names)
     rows = [(name, *map(str, row), f"{sum(row):,}") for name, row in zip(names, matrix, strict=True)]
     columns = [sum(column) for column in zip(*matrix, strict=True)]
     total = ("all", *(f"{entry:,}" for entry in columns), f"{sum(columns):,}")
     return Table("Images by label (rows) and answer (columns)", ("label", *names, "all"), rows, total)
+
+
+def _confusions_table(matrix: Sequence[Sequence[int]], names: list[str]) -> Table:
+    wrong = [(row[column], label, column) for label, row in enumerate(matrix) for column in _others(label, row)]
+    wrong.sort(key=lambda entry: (-entry[0], entry[1:]))
+    rows = [
+        (names[label], names[answer], f"{entry:,}", f"{sum(matrix[label]):,}")
+        for entry, label, answer in wrong[:_MOST_IN_TABLE]
+    ]
+    title = f"The most frequent of {count(len(wrong), 'confusion')}"
+    return Table(title, ("label", "answer", "images", "of the label's"), rows, words=2)
 
 
 def class_figure(subject: Subject, measured: Measurements) -> PageFigure:
@@ -79,22 +99,25 @@ def class_figure(subject: Subject, measured: Measurements) -> PageFigure:
     known = [(right / images, name) for (right, images), name in zip(shares, names, strict=True) if images]
     (least, hardest), (best, easiest) = min(known), max(known)
     extremes = f"hardest is {hardest} with {percent(least)}, easiest {easiest} with {percent(best)}"
-    with chart(
-        "classes", 310, 55 + 14 * len(names), f"Accuracy of each class with its interval: {extremes}."
-    ) as drawing:
+    shown = list(range(len(names)))
+    if len(shown) > _MOST_BY_CLASS:
+        tested = [label for label in shown if shares[label][1]]
+        shown = sorted(tested, key=lambda label: shares[label][0] / shares[label][1])[:_MOST_BY_CLASS]
+    of = "Each class" if len(shown) == len(names) else f"The {len(shown)} classes of the lowest accuracy, each"
+    with chart("classes", 310, 55 + 14 * len(shown), f"{of} with its accuracy and interval: {extremes}.") as drawing:
         axes = drawing.axes()
-        for row, (right, images) in enumerate(shares):
+        for row, (right, images) in enumerate(shares[label] for label in shown):
             if images:
                 low, high = wilson_interval(right, images)
                 axes.plot([100 * low, 100 * high], [row, row], color=ACCENT, linewidth=1, solid_capstyle="butt")
                 axes.plot([100 * right / images], [row], "o", color=ACCENT, markersize=4.5)
         everything = 100 * measured.evaluation.accuracy
         axes.axvline(everything, color=FAINT, linewidth=0.8, linestyle=(0, (3, 2)))
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(shown)), [names[label] for label in shown])
         axes.invert_yaxis()
         axes.set_xlabel("right, %")
         axes.grid(axis="x")
-    caption = f"Each class with its 95 % interval (Wilson); dashed, all images together. The {extremes}."
+    caption = f"{of} with its 95 % interval (Wilson); dashed, all images together. The {extremes}."
     return PageFigure("classes", drawing.svg, caption, _class_table(subject, measured))
 
 

@@ -1,0 +1,108 @@
+"""HEIC photos, with the extra and without: turned upright, and bounded by what their boxes say."""
+
+import io
+import random
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import refusal
+from kilonet.data.datasets import load_data
+from kilonet.data.decode import DecodeLimits, decode
+from kilonet.data.heic import heic_header, is_heic
+from kilonet.data.preprocessing import Preprocessing
+from kilonet.utils.errors import KilonetError
+
+pillow_heif = pytest.importorskip("pillow_heif")
+
+
+def photo(columns: int = 96, rows: int = 64, *, tile: int = 0, turned: int = 1) -> bytes:
+    """Return a HEIC file that is red on the left, green above and on the right, black below."""
+    pixels = np.zeros((rows, columns, 3), np.uint8)
+    pixels[:, : columns // 2, 0] = 250
+    pixels[: rows // 2, columns // 2 :, 1] = 250
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    stream = io.BytesIO()
+    heif = pillow_heif.from_pillow(Image.fromarray(pixels))
+    heif.save(stream, quality=90, exif=exif.tobytes(), **({"tile_size": tile} if tile else {}))
+    return stream.getvalue()
+
+
+def stating(content: bytes, size: tuple[int, int], other: tuple[int, int]) -> bytes:
+    """Return a file whose boxes state another size."""
+    before, after = (b"ispe" + bytes(4) + struct.pack(">II", *sides) for sides in (size, other))
+    assert before in content
+    return content.replace(before, after)
+
+
+def refuse(content: bytes, *words: str, limits: DecodeLimits | None = None) -> str:
+    with pytest.raises(KilonetError) as error:
+        decode(content, "photo", limits or DecodeLimits(), evenly=True)
+    return refusal(error, "photo", *words)
+
+
+@pytest.mark.parametrize("tile", [0, 64])
+def test_a_heic_photo_shows_what_was_saved(tile: int) -> None:
+    content = photo(192, 128, tile=tile)
+    picture = decode(content, "photo", evenly=True).values
+    assert picture.shape == (128, 192, 3)
+    corners = [picture[r, c].astype(int).tolist() for r, c in ((10, 10), (10, 180), (110, 180))]
+    assert np.abs(np.array(corners) - [[250, 0, 0], [0, 250, 0], [0, 0, 0]]).max() < 12
+    tiles = 6 if tile else 1
+    assert heic_header(content).decoded == 320 * 320 * tiles * (2 if tile else 1)
+
+
+def test_a_heic_photo_is_turned_upright() -> None:
+    turned = decode(photo(turned=6), "photo", evenly=True).values
+    assert turned.shape == (96, 64, 3)
+    assert turned[10, 32, 0] > 200
+
+
+def test_what_a_heic_photo_asks_for_is_bounded() -> None:
+    content = photo()
+    huge = stating(content, (96, 64), (60_000, 60_000))
+    refuse(huge, "60000x60000 pixels", "scale it down")
+    refuse(content, "over 6,000", limits=DecodeLimits(pixels=6000))
+    refuse(content, "too many parts", limits=DecodeLimits(scanned=50_000))
+    # The box says less than the coded image has: libheif decodes no more than the box.
+    refuse(stating(photo(640, 480), (640, 480), (64, 64)), "Security limit")
+    refuse(photo(1024, 1024), "MiB", limits=DecodeLimits(memory=10_000_000))
+
+
+def test_damaged_heic_photos_are_refused_in_a_line() -> None:
+    content = photo(192, 128, tile=64)
+    for length in range(0, len(content), 7):
+        refuse(content[:length])
+    dice = random.Random(0)  # noqa: S311
+    for _ in range(150):
+        changed = bytearray(content)
+        for _ in range(dice.randrange(1, 6)):
+            changed[dice.randrange(16, len(changed))] = dice.randrange(256)
+        try:
+            decode(bytes(changed), "photo", evenly=True)
+        except KilonetError as error:
+            refusal(error, "photo")
+
+
+def test_without_the_extra_a_heic_photo_is_listed_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cat", "dog"):
+        for number in range(3):
+            path = tmp_path / "train" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (12, 12), 40 * number + len(name)).save(path)
+    (tmp_path / "train" / "cat" / "IMG_1.HEIC").write_bytes(photo())
+    assert is_heic(photo())
+    data = load_data(str(tmp_path), Preprocessing((3, 12, 12)))
+    assert (len(data.train) + len(data.test), data.skipped) == (7, ())
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    data = load_data(str(tmp_path), Preprocessing((3, 12, 12)))
+    ((path, reason),) = data.skipped
+    assert path.name == "IMG_1.HEIC"
+    assert "pip install '.[heic]'" in reason
