@@ -164,6 +164,9 @@ def test_runs_of_older_versions_are_compared_by_accuracy_only(
     new, old = results_file(tmp_path / "new.json", finished.result, 50), RESULTS / "best.json"
     refused = command(capsys, "compare", old, RESULTS / "mcu.json", "--metric", "balanced_accuracy")
     refused.refused("best-6seeds, seed 0 has no balanced accuracy: an older version")
+    with pytest.raises(KilonetError) as error:
+        compare([str(old)], "macro_f1")
+    refusal(error, "best-6seeds, seed 0 has no macro F1")
     assert command(capsys, "compare", old).status == 0
     command(capsys, "compare", new, "--metric", "f1").refused("--metric", "macro_f1")
 
