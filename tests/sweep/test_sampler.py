@@ -18,6 +18,7 @@ from kilonet.evaluation.metrics import Metric
 from kilonet.recipe import Recipe, parse_recipe
 from kilonet.sweep import worker
 from kilonet.sweep.driver import _resources
+from kilonet.sweep.live_table import LiveTable
 from kilonet.sweep.pareto import pareto_optimal
 from kilonet.sweep.plan import Plan, SearchSection
 from kilonet.sweep.sampler import CandidateSampler, configuration
@@ -347,6 +348,12 @@ def test_another_objective_is_named_in_the_front(
     assert row.split()[4:8] == ["70.00", "%", "90.00", "%"]
     assert "holdout 100 % minus macro F1, %" in (trials.folder / "front.svg").read_text()
     assert "by balanced accuracy" in command(capsys, "sweep", path, "--show", "--objective", "balanced_accuracy").out
+    table, trial = LiveTable(trials), SimpleNamespace(config={"number": 1, "parameters": 1020})
+    trial.last_result = {**result(0.3), "epoch": 4}
+    with table:
+        table.on_trial_result(0, [], trial, trial.last_result)
+        table.on_trial_complete(0, [], trial)
+    assert "1,020 parameters, 70.00 % holdout macro F1 after 4 epochs" in capsys.readouterr().err
     with_final(finished, trials.path(2), macro_f1=None)
     trials.add({})
     command(capsys, "sweep", path, "--show").refused(trials.path(2), "has no macro F1")
