@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -123,6 +124,13 @@ def test_many_classes_are_listed_by_their_confusions() -> None:
         Images(some_pixels(4000, (1, 1, 1)), labels, "Test"),
         Metadata(names=tuple(f"name {label}" for label in range(101))),
     )
+    for name, shown in (
+        ("a maple leaf with {} spots", "3 a maple leaf with 3 spots  "),
+        ("{}" * 50, f"3 {'3' * 33}..."),
+    ):
+        named = str(replace(evaluation, names=tuple(name.replace("{}", f"{label}") for label in range(101))))
+        assert shown in named
+        assert max(map(len, named.splitlines())) <= 120
     lines = str(evaluation).splitlines()
     assert max(map(len, lines)) <= 120
     assert len(lines) < 45

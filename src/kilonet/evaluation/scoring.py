@@ -34,8 +34,8 @@ MOST_COLUMNS = 20
 """The most classes of which the confusion is printed as a table."""
 _LISTED = 10
 """How many confusions and classes are listed for more classes."""
-_LONGEST_SHOWN = 20
-"""The characters of a class's name that are printed."""
+_LONGEST_IN_TABLE, _LONGEST_IN_LIST = 20, 36
+"""The characters of a class's name that are printed beside the table of the confusion, and where it is a list."""
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
@@ -118,7 +118,8 @@ class Evaluation:
         if self.names is None:
             return str(label)
         name = printable(self.names[label])
-        return f"{label} {name if len(name) <= _LONGEST_SHOWN else f'{name[: _LONGEST_SHOWN - 3]}...'}"
+        longest = _LONGEST_IN_TABLE if len(self.confusion) <= MOST_COLUMNS else _LONGEST_IN_LIST
+        return f"{label} {name if len(name) <= longest else f'{name[: longest - 3]}...'}"
 
     def _confusion_table(self) -> str:
         width = max(len(str(entry)) for row in self.confusion for entry in row)
