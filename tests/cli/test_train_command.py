@@ -167,6 +167,7 @@ def test_the_closing_words_of_a_run(finished: Run) -> None:
     result = finished.result
     lines = run_text(finished).splitlines()
     assert lines[0].startswith(f"Final: {100 * result.final.test_accuracy:.2f}% of 500 test images, 95 % interval ")
+    assert lines.pop(1).startswith("Balanced accuracy: ")
     assert "picked by looking" in lines[1]
     assert "2 epochs (torch engine, 1 thread)" in lines[2]
     assert lines[3:] == [f"Run folder: {finished.folder}", f"Next: kilonet evaluate {finished.folder}"]
@@ -177,8 +178,8 @@ def test_the_closing_words_of_several_seeds(finished: Run) -> None:
         result = finished.result
         recipe = result.recipe.replace(seed=seed)
         final = result.final.model_copy(update={"test_accuracy": accuracy})
-        changed = result.model_copy(update={"recipe": recipe, "final": final, "seconds": 10.0})
-        return Run(changed, finished.history, finished.model, finished.folder)
+        changes = {"recipe": recipe, "final": final, "seconds": 10.0, "class_images": (50,) * 10}
+        return Run(result.model_copy(update=changes), finished.history, finished.model, finished.folder)
 
     runs = [with_figures(3, 0.99), with_figures(4, 0.992), with_figures(5, 0.994)]
     assert seeds_text(runs).splitlines() == [
@@ -188,3 +189,24 @@ def test_the_closing_words_of_several_seeds(finished: Run) -> None:
         "Final epoch: 99.200 ± 0.200 % (mean ± sd, n = 3) of 500 test images; 10.0 s a run",
     ]
     assert "99.000 % (mean ± sd, n = 1)" in seeds_text(runs[:1])
+
+
+def test_unequal_classes_are_counted_alike_in_the_closing_words(finished: Run) -> None:
+    def with_figures(sizes: tuple[int, ...] | None, **figures: float | None) -> Run:
+        final = finished.result.final.model_copy(update={f"test_{name}": value for name, value in figures.items()})
+        changed = finished.result.model_copy(update={"class_images": sizes, "final": final})
+        return Run(changed, finished.history, finished.model, finished.folder)
+
+    unequal = with_figures((400, 80, 20), balanced_accuracy=0.75, macro_f1=0.5)
+    other = with_figures((400, 80, 20), balanced_accuracy=0.85, macro_f1=0.75)
+    line = "Balanced accuracy: 75.00% (mean of the classes' accuracies), macro F1: 50.00%"
+    assert run_text(unequal).splitlines()[1] == line
+    assert seeds_text([unequal, other]).splitlines()[-1] == (
+        "Balanced accuracy: 80.000 ± 7.071 % (mean of the classes' accuracies), macro F1: 62.500 ± 17.678 %"
+    )
+    of_one_size = with_figures((170, 170, 160), balanced_accuracy=0.75, macro_f1=0.5)
+    older = with_figures((400, 80, 20), balanced_accuracy=None, macro_f1=None)
+    oldest = with_figures(None, balanced_accuracy=None, macro_f1=None)
+    for run in (of_one_size, older, oldest):
+        assert "Balanced" not in run_text(run)
+        assert "Balanced" not in seeds_text([unequal, run])

@@ -2,9 +2,14 @@
 
 import json
 import math
+import warnings
+from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 from torch import Tensor
 
 from helpers import model_section, refusal, some_pixels
@@ -13,6 +18,7 @@ from kilonet.evaluation.scoring import (
     WORST_IMAGES,
     Evaluation,
     accuracy_of,
+    class_counts,
     correct_predictions,
     evaluate,
     evaluation_of,
@@ -80,7 +86,7 @@ def test_the_report_is_as_the_seed_prints_it() -> None:
     report = str(scored([0, 0, 1, 1, 2, 2], [0, 0, 1, 0, 1, 0])).splitlines()
     assert report[0].startswith("Test set: Average loss: 2.1015, ")
     assert report[0].endswith("Accuracy: 3/6 (50.00%), 95 % interval 18.76 to 81.24 %")
-    assert report[1] == "Balanced accuracy: 50.00% (mean of the classes' accuracies)"
+    assert report[1] == "Balanced accuracy: 50.00% (mean of the classes' accuracies), macro F1: 38.89%"
     report = report[1:]
     assert report[2:7] == [
         "Confusion (row: label, column: prediction)",
@@ -118,6 +124,13 @@ def test_many_classes_are_listed_by_their_confusions() -> None:
         Images(some_pixels(4000, (1, 1, 1)), labels, "Test"),
         Metadata(names=tuple(f"name {label}" for label in range(101))),
     )
+    for name, shown in (
+        ("a maple leaf with {} spots", "3 a maple leaf with 3 spots  "),
+        ("{}" * 50, f"3 {'3' * 33}..."),
+    ):
+        named = str(replace(evaluation, names=tuple(name.replace("{}", f"{label}") for label in range(101))))
+        assert shown in named
+        assert max(map(len, named.splitlines())) <= 120
     lines = str(evaluation).splitlines()
     assert max(map(len, lines)) <= 120
     assert len(lines) < 45
@@ -130,8 +143,27 @@ def test_many_classes_are_listed_by_their_confusions() -> None:
 def test_balanced_accuracy_counts_classes_alike() -> None:
     evaluation = scored([0, 0, 0, 0, 0], [0, 0, 0, 0, 1])
     assert (evaluation.accuracy, evaluation.balanced_accuracy) == (0.8, 0.5)
-    assert "Balanced accuracy: 50.00%" in str(evaluation)
+    assert evaluation.macro_f1 == pytest.approx((8 / 9 + 0) / 2)
+    assert "Balanced accuracy: 50.00% (mean of the classes' accuracies), macro F1: 44.44%" in str(evaluation)
     assert "Balanced" not in str(scored([0, 1, 2], [0, 1, 2]))
+
+
+@given(
+    st.integers(2, 6).flatmap(
+        lambda classes: st.lists(st.tuples(*[st.integers(0, classes - 1)] * 2), min_size=1, max_size=40)
+    )
+)
+def test_balanced_accuracy_macro_f1_and_recall_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    """Also with classes that have no images, no predictions or neither."""
+    labels, predictions = (list(part) for part in zip(*pairs, strict=True))
+    counts = class_counts(torch.eye(7)[predictions], torch.tensor(labels))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
+        warnings.filterwarnings("ignore", "A single label was found")
+        assert counts.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, predictions))
+    assert counts.macro_f1 == pytest.approx(f1_score(labels, predictions, average="macro", zero_division=0))
+    recall = recall_score(labels, predictions, labels=range(7), average=None, zero_division=math.nan)
+    assert [math.nan if share is None else share for share in counts.recall] == pytest.approx(recall, nan_ok=True)
 
 
 def test_none_of_these_are_counted_beside_the_accuracy() -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
@@ -85,6 +86,26 @@ def test_a_runs_card_agrees_with_its_result(finished: Run) -> None:
     data = Path(result.recipe.run.data)
     assert str(data.parent) not in text, "where the data lie is nobody's business"
     assert f'data = "{data.name}"' in text
+
+
+def test_unequal_classes_are_counted_alike_and_the_hardest_is_named(finished: Run) -> None:
+    """Also a class of which it recognises nothing."""
+    subject = collect([str(folder_of(finished))])
+    predicted = subject.model.logits(subject.images.pixels).argmax(1)
+    labels = torch.where(predicted == predicted.mode().values, predicted, (predicted + 1) % 10)
+    images = replace(subject.images, labels=labels)
+    found = evaluate(subject.model, images)
+    assert 0.0 in found.class_accuracy
+    text = card_markdown(replace(subject, images=images, record=None), None)
+    assert "of which it recognises 0.00 %." in text
+    assert (
+        f"| balanced accuracy, the mean of the classes' accuracies | {100 * found.balanced_accuracy:.2f} % | |" in text
+    )
+    _, results = model_index_to_eval_results(yaml.safe_load(text.split("---\n")[1])["model-index"])
+    by_type = {result.metric_type: result for result in results}
+    assert by_type["balanced_accuracy"].metric_value == pytest.approx(found.balanced_accuracy, abs=1e-6)
+    assert by_type["f1"].metric_value == pytest.approx(found.macro_f1, abs=1e-6)
+    assert by_type["f1"].metric_args == {"average": "macro"}
 
 
 def test_a_holdout_is_not_called_a_test_set(finished: Run) -> None:

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from helpers import GOLDEN, command, refusal, save_overflowing_model, tiny_recipe
+from kilonet.evaluation.metrics import Metric
 from kilonet.models.model import load_model
 from kilonet.report.comparison import comparison
 from kilonet.report.comparison.comparison import compare
@@ -25,8 +26,10 @@ RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 def record(result: Result, seed: int, errors: int) -> RunRecord:
     images = 10_000
-    final = result.final.model_copy(update={"test_accuracy": 1 - errors / images})
+    figures = {"test_accuracy": 1 - errors / images, "test_macro_f1": 1 - 3 * errors / images}
+    final = result.final.model_copy(update=figures)
     changes = {"recipe": result.recipe.replace(seed=seed), "final": final, "correct": images - errors}
+    changes["class_images"] = None
     made = result.model_copy(update={**changes, "scored_images": images, "model_sha256": f"{seed} {errors}"})
     return RunRecord("run", made)
 
@@ -107,6 +110,78 @@ def test_the_words(finished: Run, tmp_path: Path) -> None:
     ]
     wanted = (GOLDEN / "compare.txt").read_text(encoding="utf-8")
     assert f"{compare(list(map(str, sources)))}\n" == wanted
+
+
+def test_the_words_of_another_metric(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every difference is three times that of the errors, in points, and every p-value is the same."""
+    monkeypatch.chdir(tmp_path)
+    results_file(Path("plain.json"), finished.result, 50, 52, 54, 53, 51)
+    results_file(Path("longer.json"), finished.result, 40, 41, 45, 44, 42, epochs=9)
+    answer = command(capsys, "compare", "plain.json", "longer.json", "--metric", "macro_f1", "--plot", "a.svg")
+    longer, figures = (
+        "the macro F1 of longer is 0.29 points above that of plain",
+        "95 % interval 0.25 to 0.32, p = 1.8e-05",
+    )
+    assert answer.out.splitlines() == [
+        "Final epoch, 10,000 test images:",
+        "runs    parameters  n  macro F1  sd     95 % interval     each, %                            seeds",
+        "plain   1,020       5  98.440 %  0.047  98.381 to 98.499  98.50, 98.44, 98.38, 98.41, 98.47  0, 1, 2, 3, 4",
+        "longer  1,020       5  98.728 %  0.062  98.651 to 98.805  98.80, 98.77, 98.65, 98.68, 98.74  0, 1, 2, 3, 4",
+        "They differ in",
+        "  epochs: plain 2; longer 9",
+        "",
+        f"plain against longer: {longer}, n = 5 ({figures}, paired t-test over the same seeds)",
+        "Image by image runs are compared by their accuracy only.",
+    ]
+    assert "macro F1, %" in Path("a.svg").read_text()
+    assert "public" not in Path("a.svg").read_text()
+    table, by_accuracy = (
+        json.loads(command(capsys, "compare", "plain.json", "longer.json", "--json", *flags).out)
+        for flags in (("--metric", "macro_f1"), ())
+    )
+    assert (table["metric"], by_accuracy["metric"]) == ("macro_f1", "accuracy")
+    for one, other, errors in zip(table["groups"], by_accuracy["groups"], (52, 42.4), strict=True):
+        assert one["accuracies"] == other["accuracies"] == other["scores"]
+        assert one["mean"] == pytest.approx(np.mean(one["scores"])) == pytest.approx(1 - 3 * errors / 10_000)
+    assert table["pairs"][0]["over_seeds"]["difference"] == pytest.approx(-0.288)
+    assert by_accuracy["pairs"][0]["over_seeds"]["difference"] == pytest.approx(-9.6)
+    p, other_p = (answer["pairs"][0]["over_seeds"]["p"] for answer in (table, by_accuracy))
+    assert p == pytest.approx(other_p)
+
+
+def test_the_same_scores_are_the_same_in_every_metric(finished: Run, tmp_path: Path) -> None:
+    sources = [
+        results_file(tmp_path / "plain.json", finished.result, 50, 52),
+        results_file(tmp_path / "swapped.json", finished.result, 52, 50, epochs=9),
+        results_file(tmp_path / "shifted.json", finished.result, 47, 49, epochs=8),
+    ]
+    words: dict[Metric, str] = {"accuracy": "make equally many errors", "macro_f1": "have the same macro F1"}
+    for metric, same in words.items():
+        swapped, shifted, _ = compare(list(map(str, sources)), metric).pairs
+        assert f"both {same} (" in str(swapped)
+        assert "has no spread to go by" in str(shifted)
+
+
+def test_runs_of_older_versions_are_compared_by_accuracy_only(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new, old = results_file(tmp_path / "new.json", finished.result, 50), RESULTS / "best.json"
+    refused = command(capsys, "compare", old, RESULTS / "mcu.json", "--metric", "balanced_accuracy")
+    refused.refused("best-6seeds, seed 0 has no balanced accuracy: an older version")
+    with pytest.raises(KilonetError) as error:
+        compare([str(old)], "macro_f1")
+    refusal(error, "best-6seeds, seed 0 has no macro F1")
+    assert command(capsys, "compare", old).status == 0
+    command(capsys, "compare", new, "--metric", "f1").refused("--metric", "macro_f1")
+
+
+def test_models_are_not_scored_for_another_metric(finished: Run, other: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "load_model", None)
+    (pair,) = compare([str(finished.folder), str(other.folder)], "balanced_accuracy").pairs
+    assert pair.on_images == ()
+    assert "balanced accuracy" in str(pair)
 
 
 @pytest.fixture(scope="module")

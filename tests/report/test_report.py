@@ -199,7 +199,7 @@ def test_several_seeds_stand_side_by_side_with_statistics(seeds: Path) -> None:
     assert all(row[1].endswith(", test") for row in rows)
     space = "\N{NO-BREAK SPACE}"
     # Student's t for two degrees of freedom is 4.303: 61 +- 4.303 * 1 / sqrt(3).
-    assert table_of(page, "Over seeds")[1] == [
+    assert table_of(page, "Accuracy over seeds")[1] == [
         "seeds, seed 3 and 2 more",
         "3",
         f"61.000{space}%",
@@ -210,6 +210,27 @@ def test_several_seeds_stand_side_by_side_with_statistics(seeds: Path) -> None:
     assert f"61.00 ± 1.00{space}%" in words
     assert "Thin lines: the other 2 runs" in words
     assert "where the run counted 300" in words, "the copies' figures are not what their model gives"
+
+
+def test_unequal_classes_are_counted_alike(seeds: Path) -> None:
+    space = "\N{NO-BREAK SPACE}"
+    for number, folder in enumerate(sorted(seeds.iterdir())):
+        result = json.loads((folder / "result.json").read_text())
+        result["class_images"] = [450, 50, *([0] * 8)]
+        result["final"]["test_balanced_accuracy"] = 0.3 + number / 100
+        (folder / "result.json").write_text(json.dumps(result))
+    subject = collect([str(seeds)])
+    labels = subject.images.labels.clamp(max=1)
+    page = report_html(replace(subject, images=replace(subject.images, labels=labels)))
+    assert table_of(page, "Balanced accuracy over seeds")[1][1:4] == ["3", f"31.000{space}%", f"1.000{space}%"]
+    assert table_of(page, "Macro F1 over seeds")[1][1] == "3"
+    evaluation = measure(replace(subject, images=replace(subject.images, labels=labels))).evaluation
+    balanced, macro_f1 = (f"{100 * share:.2f}{space}%" for share in (evaluation.balanced_accuracy, evaluation.macro_f1))
+    words = " ".join(text_of(page))
+    assert f"this run alone has a balanced accuracy of {balanced} and a macro F1 of {macro_f1}" in words
+    assert "unequal numbers of images" not in " ".join(text_of(report_html(small_subject(images=40))))
+    old = replace(subject.others[0], result=subject.others[0].result.model_copy(update={"class_images": None}))
+    assert "Balanced accuracy over seeds" not in report_html(replace(subject, others=(old,)))
 
 
 def test_other_recipes_have_a_mean_of_their_own(finished: Run, seeds: Path) -> None:
@@ -229,7 +250,7 @@ def test_another_precision_has_a_mean_of_its_own(finished: Run) -> None:
     other = RunRecord("b", finished.result.model_copy(update={"recipe": recipe}))
     subject = collect([str(folder_of(finished))])
     page = report_html(dataclasses.replace(subject, others=(other,)))
-    assert [row[1] for row in table_of(page, "Over seeds")[1:]] == ["1", "1"]
+    assert [row[1] for row in table_of(page, "Accuracy over seeds")[1:]] == ["1", "1"]
 
 
 def test_measurements_in_the_run_folder_are_found(finished: Run, tmp_path: Path) -> None:

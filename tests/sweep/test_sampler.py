@@ -1,6 +1,7 @@
 """Sampler, scheduler, the folder of a sweep and the Pareto front, without a cluster."""
 
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,15 +9,19 @@ from typing import Any
 
 import pytest
 import ray
+from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from helpers import command, refusal
+from kilonet.evaluation.metrics import Metric
 from kilonet.recipe import Recipe, parse_recipe
+from kilonet.sweep import worker
 from kilonet.sweep.driver import _resources
+from kilonet.sweep.live_table import LiveTable
 from kilonet.sweep.pareto import pareto_optimal
 from kilonet.sweep.plan import Plan, SearchSection
-from kilonet.sweep.sampler import CandidateSampler
+from kilonet.sweep.sampler import CandidateSampler, configuration
 from kilonet.sweep.scheduler import SizeGroupedASHA
 from kilonet.sweep.trials import Trials
 from kilonet.training.run_folder import Run
@@ -109,6 +114,59 @@ def test_a_sweep_that_is_continued_draws_what_it_would_have_drawn(tmp_path: Path
     assert len(drawn[0]) == 12
 
 
+def with_final(run: Run, folder: Path, **figures: float | None) -> None:
+    """Write a finished run with other figures into a folder."""
+    assert run.folder
+    shutil.copytree(run.folder, folder)
+    result = json.loads((folder / "result.json").read_text())
+    epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for epoch in (result["final"], *epochs):
+        epoch.update({f"test_{name}": value for name, value in figures.items()})
+    result["correct"] = round(500 * result["final"]["test_accuracy"])
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+
+
+OBJECTIVES: list[tuple[Metric, list[float], list[int]]] = [
+    ("accuracy", [0.1, 0.2, 0.3], [1]),
+    ("balanced_accuracy", [0.4, 0.3, 0.2], [3]),
+    ("macro_f1", [0.5, 0.35, 0.35], [2]),
+]
+
+
+@pytest.mark.parametrize(("objective", "errors", "best"), OBJECTIVES)
+def test_the_objective_decides_the_error_and_the_front(
+    finished: Run, tmp_path: Path, objective: Metric, errors: list[float], best: list[int]
+) -> None:
+    """In the folder, in what the early stopping replays, in the worker's reports and in the front."""
+    search = {"trials": 10, "epochs": 4, "grace": 1, "reduction": 2.0, "objective": objective}
+    trials = begun(plan_in(tmp_path, search=search))
+    for number, figures in enumerate(((0.9, 0.6, 0.5), (0.8, 0.7, 0.65), (0.7, 0.8, 0.65)), 1):
+        trials.add({})
+        names = ("accuracy", "balanced_accuracy", "macro_f1")
+        with_final(finished, trials.path(number), **dict(zip(names, figures, strict=True)))
+    assert [trials.error(number) for number in trials.records] == pytest.approx(errors)
+    assert [one.number for one in pareto_optimal(trials.finished())] == best
+
+    replayed: list[float] = []
+
+    class Recorded(SizeGroupedASHA):
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            replayed.append(result["error"])
+            return super().on_trial_result(tune_controller, trial, result)
+
+    Recorded(trials.plan.search).replay(trials, dict.fromkeys(trials.records, 1000))
+    assert replayed == pytest.approx([error for error in errors for _ in finished.history])
+
+    reported: list[dict[str, Any]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "report", reported.append)
+        patch.chdir(tmp_path)
+        for number in trials.records:
+            worker.train(configuration(trials, number, finished.result.recipe))
+    assert [report["error"] for report in reported] == pytest.approx(replayed)
+
+
 def fake_trial(name: str, parameters: int) -> Any:
     return SimpleNamespace(trial_id=name, config={"parameters": parameters})
 
@@ -139,6 +197,24 @@ def test_a_folder_that_is_not_a_sweep_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(KilonetError) as error:
         begun(plan_in(tmp_path, budget={}))
     refusal(error, tmp_path / "out", "other settings")
+
+
+def test_a_sweep_keeps_its_objective(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep of a version that knew only the accuracy goes on by it."""
+    plan, path = plan_in(tmp_path), tmp_path / "sweep.toml"
+    begun(plan)
+    stored = tmp_path / "out" / "sweep.toml"
+    lines = [line for line in stored.read_text().splitlines() if not line.startswith("objective")]
+    assert len(lines) == len(stored.read_text().splitlines()) - 1
+    stored.write_text("\n".join(lines))
+    begun(plan)
+    path.write_text("\n".join(lines))
+    command(capsys, "sweep", path, "--objective", "macro_f1").refused(
+        tmp_path / "out", "objective accuracy, not macro_f1", "--objective accuracy"
+    )
+    command(capsys, "sweep", path, "--objective", "f1").refused("--objective", "macro_f1")
+    path.write_text("\n".join(lines).replace("[search]", '[search]\nobjective = "f1"'))
+    command(capsys, "sweep", path).refused(path, "search.objective", "macro_f1")
 
 
 def test_a_base_that_has_changed_is_noticed(tmp_path: Path) -> None:
@@ -223,7 +299,7 @@ def test_only_trials_that_can_use_a_gpu_get_one(tmp_path: Path) -> None:
 
 
 def finished_trial(number: int, parameters: int, errors: int) -> Any:
-    return SimpleNamespace(number=number, costs={"parameters": parameters}, errors=errors)
+    return SimpleNamespace(number=number, costs={"parameters": parameters}, error=errors / 100)
 
 
 def test_the_front_holds_the_trials_that_no_other_beats() -> None:
@@ -251,4 +327,33 @@ def test_the_front_is_shown_and_drawn(finished: Run, tmp_path: Path, capsys: pyt
     (one,) = answer["front"]
     assert one["parameters"] == finished.result.parameters
     assert one["errors"] == finished.result.scored_images - finished.result.correct
+    assert one["macro_f1"] == finished.result.final.test_macro_f1
+    assert answer["objective"] == "accuracy"
     assert "<svg" in (trials.folder / "front.svg").read_text()
+
+
+def test_another_objective_is_named_in_the_front(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sweep.toml"
+    path.write_text(plan_in(tmp_path).to_toml())
+    trials = begun(plan_in(tmp_path).with_objective("macro_f1"))
+    trials.add({})
+    with_final(finished, trials.path(1), accuracy=0.9, balanced_accuracy=0.8, macro_f1=0.7)
+    # The sweep was started with --objective, which its plan does not name.
+    counts, heads, row = command(capsys, "sweep", path, "--show").out.splitlines()
+    assert "the front by macro F1, in " in counts
+    assert counts.endswith("errors, macro F1 and accuracy on the holdout:")
+    assert heads.split()[4:8] == ["errors", "macro", "F1", "accuracy"]
+    assert row.split()[4:8] == ["70.00", "%", "90.00", "%"]
+    assert "holdout 100 % minus macro F1, %" in (trials.folder / "front.svg").read_text()
+    assert "by balanced accuracy" in command(capsys, "sweep", path, "--show", "--objective", "balanced_accuracy").out
+    table, trial = LiveTable(trials), SimpleNamespace(config={"number": 1, "parameters": 1020})
+    trial.last_result = {**result(0.3), "epoch": 4}
+    with table:
+        table.on_trial_result(0, [], trial, trial.last_result)
+        table.on_trial_complete(0, [], trial)
+    assert "1,020 parameters, 70.00 % holdout macro F1 after 4 epochs" in capsys.readouterr().err
+    with_final(finished, trials.path(2), macro_f1=None)
+    trials.add({})
+    command(capsys, "sweep", path, "--show").refused(trials.path(2), "has no macro F1")

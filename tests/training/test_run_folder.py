@@ -28,6 +28,7 @@ from kilonet.training.run_folder import (
     Run,
     RunFolder,
     is_finished,
+    read_checkpoint,
     read_history,
     read_result,
     read_run,
@@ -74,6 +75,8 @@ def test_metrics_are_a_line_an_epoch_with_the_promised_keys(finished: Run) -> No
             "learning_rate",
             "seconds",
             "images_per_second",
+            "test_balanced_accuracy",
+            "test_macro_f1",
         ]
         assert metrics["epoch"] == number
         assert 0 <= metrics["train_accuracy"] <= 1
@@ -142,6 +145,9 @@ def test_a_damaged_result_is_refused(tmp_path: Path, content: bytes, words: str)
         {"best": {"epoch": -1}},
         {"final": {"train_loss": 1e308}},
         {"teachers": [{"scored_images": 0}]},
+        {"class_images": [500, -1, 1]},
+        {"class_images": [499]},
+        {"final": {"test_macro_f1": 1.5}},
     ],
     ids=str,
 )
@@ -157,6 +163,34 @@ def test_a_changed_result_is_refused(tmp_path: Path, finished: Run, change: dict
     with pytest.raises(KilonetError) as error:
         read_result(tmp_path)
     refusal(error, tmp_path / RESULT_FILE, key)
+
+
+def test_a_run_of_a_version_without_balanced_accuracy_is_read_and_resumed(
+    tmp_path: Path, finished: Run, interrupted: Interrupted
+) -> None:
+    new = ("test_balanced_accuracy", "test_macro_f1")
+    result = json.loads((folder_of(finished) / RESULT_FILE).read_bytes())
+    del result["class_images"]
+    for key in new:
+        del result["final"][key], result["best"][key]
+    (tmp_path / RESULT_FILE).write_text(json.dumps(result))
+    lines = [json.loads(line) for line in (folder_of(finished) / METRICS_FILE).read_text().splitlines()]
+    old = [{key: value for key, value in line.items() if key not in new} for line in lines]
+    (tmp_path / METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in old))
+    read = read_result(tmp_path)
+    assert (read.class_images, read.final.test_macro_f1, read.balanced_scores) == (None, None, None)
+    assert [epoch.test_accuracy for epoch in read_history(tmp_path)] == [line["test_accuracy"] for line in lines]
+    with pytest.raises(KilonetError) as error:
+        read.final.score("macro_f1", "my run")
+    refusal(error, "my run has no macro F1", "older version")
+
+    checkpoint = read_checkpoint(interrupted.folder / CHECKPOINT_FILE)
+    history = [epoch.model_copy(update=dict.fromkeys(new)) for epoch in checkpoint.history]
+    with RunFolder.open(interrupted.folder) as folder:
+        folder.save_checkpoint(checkpoint.state, history, checkpoint.identity)
+    run = resume(interrupted.folder)
+    assert run.result.model_sha256 == interrupted.sha256
+    assert [epoch.test_macro_f1 is None for epoch in run.history] == [True, True, False]
 
 
 @pytest.mark.parametrize("content", [b"{\n", b"[]\n", b"\xff\n", b'{"epoch": 0}\n'])

@@ -19,6 +19,8 @@ from helpers import StopAtEpoch, refusal, same_tensors, tiny_recipe
 from kilonet.data.datasets import DataSet, Images
 from kilonet.engines import selection
 from kilonet.engines.contract import Totals
+from kilonet.engines.torch_engine import TorchEngine
+from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import load_model
 from kilonet.network import memory
 from kilonet.recipe import Recipe, TrainSection
@@ -27,7 +29,7 @@ from kilonet.training.identity import check_identity, identity_of
 from kilonet.training.lr_finder import find_rate
 from kilonet.training.progress import NoProgress
 from kilonet.training.run_folder import EpochMetrics, Run
-from kilonet.training.train import fit, loss_and_correct, resume, scheduled_rate
+from kilonet.training.train import fit, mean_loss, resume, scheduled_rate
 from kilonet.utils.errors import KilonetError, TrainingDiverged
 
 
@@ -116,20 +118,33 @@ def test_progress_is_told_everything(small: DataSet) -> None:
 def test_the_figures_of_an_epoch_are_those_of_its_images(small: DataSet, finished: Run) -> None:
     final = finished.result.final
     logits = finished.model.logits(small.test.pixels)
-    loss, correct = loss_and_correct(logits, small.test)
-    assert final.test_loss == pytest.approx(loss, abs=1e-6)
-    assert finished.result.correct == correct
-    assert final.test_accuracy == correct / 500
+    evaluation = evaluate(finished.model, small.test)
+    assert final.test_loss == pytest.approx(mean_loss(logits, small.test.labels), abs=1e-6)
+    assert finished.result.correct == evaluation.correct
+    assert final.test_accuracy == evaluation.correct / 500
+    assert final.test_balanced_accuracy == evaluation.balanced_accuracy != final.test_accuracy
+    assert final.test_macro_f1 == evaluation.macro_f1 != final.test_accuracy
+    assert finished.result.class_images == tuple(map(sum, evaluation.confusion))
     assert final.learning_rate == scheduled_rate(finished.result.recipe.train, 37, 38)
 
 
-def test_the_mean_loss_and_the_correct_answers_are_scored() -> None:
+def test_the_mean_loss_by_hand() -> None:
     logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
     labels = torch.tensor([0, 1, 1])
     expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-1)) + math.log1p(math.exp(3))) / 3
-    loss, correct = loss_and_correct(logits, Images(torch.zeros(3, 1, 1, 1, dtype=torch.uint8), labels))
-    assert loss == pytest.approx(expected)
-    assert correct == 2
+    assert mean_loss(logits, labels) == pytest.approx(expected)
+
+
+def test_an_epoch_is_scored_once(small: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored, logits = [], TorchEngine.logits
+
+    def counted(engine: TorchEngine, pixels: Tensor) -> Tensor:
+        scored.append(len(pixels))
+        return logits(engine, pixels)
+
+    monkeypatch.setattr(TorchEngine, "logits", counted)
+    fit(tiny_recipe(epochs=3), small)
+    assert scored == [500] * 3
 
 
 def test_holdout_scores_images_that_it_does_not_train_on(small: DataSet) -> None:
@@ -140,7 +155,7 @@ def test_holdout_scores_images_that_it_does_not_train_on(small: DataSet) -> None
     assert events.scored == [("Holdout", 200)]
     assert events.begun == [(0, math.ceil(1000 / 64))]
     held = small.hold_out().test
-    assert run.result.correct == loss_and_correct(run.model.logits(held.pixels), held)[1]
+    assert run.result.correct == evaluate(run.model, held).correct
 
 
 def test_holdout_never_looks_at_the_test_set(small: DataSet) -> None:
@@ -256,8 +271,7 @@ def test_a_diverging_run_is_stopped(
 @pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
 def test_the_loss_of_logits_that_are_not_finite_is_not_a_number(logit: float) -> None:
     """Of minus infinity for a wrong class it would be finite."""
-    images = Images(torch.zeros(2, 1, 1, 1, dtype=torch.uint8), torch.tensor([0, 0]))
-    assert math.isnan(loss_and_correct(torch.tensor([[1.0, logit], [1.0, 0.0]]), images)[0])
+    assert math.isnan(mean_loss(torch.tensor([[1.0, logit], [1.0, 0.0]]), torch.tensor([0, 0])))
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from kilonet.cli.flags import Parser, add_json_flag
+from kilonet.evaluation.metrics import METRIC_NAMES
 from kilonet.utils.terminal import printable_lines
 
 
@@ -16,10 +17,16 @@ def add_flags(parser: Parser) -> None:
         help="run folders, folders of several seeds, or files that 'kilonet train --json' printed",
     )
     parser.add_argument(
+        "--metric",
+        choices=tuple(METRIC_NAMES),
+        default="accuracy",
+        help="what to compare them by (default: accuracy, which alone is also compared image by image)",
+    )
+    parser.add_argument(
         "--plot",
         type=Path,
         metavar="FILE",
-        help="draw accuracy against parameters into an SVG, PNG or PDF file, with others' published results",
+        help="draw the metric against parameters into an SVG, PNG or PDF file, accuracy with others' published results",
     )
     add_json_flag(parser)
 
@@ -27,7 +34,7 @@ def add_flags(parser: Parser) -> None:
 def run(flags: argparse.Namespace) -> int:
     from kilonet.report.comparison.comparison import compare
 
-    comparison = compare(flags.runs)
+    comparison = compare(flags.runs, flags.metric)
     if flags.plot is not None:
         from kilonet.report.comparison.frontier import draw_frontier
 

@@ -6,10 +6,12 @@ import shlex
 from typing import TYPE_CHECKING
 
 from kilonet.cli.flags import Parser, add_json_flag
+from kilonet.evaluation.metrics import METRIC_NAMES
 from kilonet.utils.extras import needed_from
 from kilonet.utils.terminal import printable_lines
 
 if TYPE_CHECKING:
+    from kilonet.evaluation.metrics import Metric
     from kilonet.sweep.pareto import ParetoFront
 
 
@@ -21,16 +23,25 @@ def add_flags(parser: Parser) -> None:
         metavar="HOST:PORT",
         help="join the Ray cluster at this address, or at 'auto' (default: start one on this machine)",
     )
+    parser.add_argument(
+        "--objective",
+        choices=tuple(METRIC_NAMES),
+        help="what is searched for on the holdout, beside few parameters (default: the plan's, which is accuracy "
+        "unless it says otherwise); with --show, what the front is made of",
+    )
     add_json_flag(parser)
 
 
 def run(flags: argparse.Namespace) -> int:
-    front = _stored_front(flags.plan) if flags.show else _search(flags.plan, flags.address)
+    if flags.show:
+        front = _stored_front(flags.plan, flags.objective)
+    else:
+        front = _search(flags.plan, flags.address, flags.objective)
     print(json.dumps(front.as_json()) if flags.json else printable_lines(front))
     return 0
 
 
-def _search(plan: str, address: str | None) -> "ParetoFront":
+def _search(source: str, address: str | None, objective: "Metric | None") -> "ParetoFront":
     """Run a sweep, or continue it, and draw its Pareto front.
 
     Raises:
@@ -41,26 +52,36 @@ def _search(plan: str, address: str | None) -> "ParetoFront":
         from kilonet.sweep.driver import run as run_sweep
         from kilonet.sweep.plan import load_plan
 
+    plan = load_plan(source)
     try:
-        front = run_sweep(load_plan(plan), address)
+        front = run_sweep(plan.with_objective(objective) if objective else plan, address)
     except KeyboardInterrupt:
-        words = shlex.join(["kilonet", "sweep", plan, *(["--address", address] if address else [])])
+        given = {"--address": address, "--objective": objective}
+        flags = [word for flag, value in given.items() if value for word in (flag, value)]
+        words = shlex.join(["kilonet", "sweep", source, *flags])
         raise KeyboardInterrupt(f"interrupted; saved; go on with: {words}") from None
     front.draw()
     return front
 
 
-def _stored_front(plan: str) -> "ParetoFront":
+def _stored_front(source: str, objective: "Metric | None") -> "ParetoFront":
     """Read the Pareto front that a sweep has found so far, and draw it.
 
+    Args:
+        source: the plan.
+        objective: what the front is made of; None for the objective with which the sweep was started.
+
     Raises:
-        KilonetError: no such plan, nothing finished yet, or the extra `sweep` is not installed.
+        KilonetError: no such plan, nothing finished yet, trials of an older version that did not measure the
+            objective, or the extra `sweep` is not installed.
     """
     from kilonet.sweep.pareto import ParetoFront
     from kilonet.sweep.plan import load_plan
     from kilonet.sweep.trials import Trials
 
-    front = ParetoFront.of(Trials(load_plan(plan)))
+    plan = load_plan(source)
+    started = Trials(plan).started_plan() or plan
+    front = ParetoFront.of(Trials(plan.with_objective(objective or started.search.objective)))
     with needed_from("sweep", "--show"):
         front.draw()
     return front

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kilonet.cli.flags import Parser, add_json_flag, add_recipe_flags, recipe_changes
+from kilonet.evaluation.metrics import balanced_line
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import counted, printable_lines
@@ -95,6 +96,7 @@ def run_text(run: "Run") -> str:
     computed = f"{result.environment.engine} engine, {counted(result.environment.threads, 'thread')}"
     lines = [
         f"Final: {final:.2f}% of {images}, 95 % interval {100 * low:.2f} to {100 * high:.2f} %",
+        *([balanced_line(*result.balanced_scores)] if result.balanced_scores else []),
         f"Best epoch: {100 * best.test_accuracy:.2f}% (epoch {best.epoch}; picked by looking, no claim)",
         f"Time: {result.seconds:.1f} s of training for {counted(len(run.history), 'epoch')} ({computed})",
         *_teacher_lines(result),
@@ -108,13 +110,22 @@ def seeds_text(runs: Sequence["Run"]) -> str:
     """Return what is printed after several seeds: each one's accuracy, their mean and standard deviation."""
     results = [run.result for run in runs]
     lines = [f"seed {result.recipe.run.seed}: {100 * result.final.test_accuracy:.2f}%" for result in results]
-    mean, deviation = mean_and_std([100 * result.final.test_accuracy for result in results])
-    spread = "" if math.isnan(deviation) else f" ± {deviation:.3f}"
     lines += _teacher_lines(results[0])
     images = f"{results[0].scored_images} {results[0].scored.lower()} images"
     seconds = sum(result.seconds for result in results) / len(results)
-    lines.append(f"Final epoch: {mean:.3f}{spread} % (mean ± sd, n = {len(runs)}) of {images}; {seconds:.1f} s a run")
+    accuracy = _mean_text([result.final.test_accuracy for result in results])
+    lines.append(f"Final epoch: {accuracy} (mean ± sd, n = {len(runs)}) of {images}; {seconds:.1f} s a run")
+    balanced_scores = [result.balanced_scores for result in results if result.balanced_scores]
+    if len(balanced_scores) == len(results):
+        balanced, macro_f1 = map(_mean_text, zip(*balanced_scores, strict=True))
+        lines.append(f"Balanced accuracy: {balanced} (mean of the classes' accuracies), macro F1: {macro_f1}")
     return "\n".join(lines)
+
+
+def _mean_text(fractions: Sequence[float]) -> str:
+    """Return the mean in percent, with the standard deviation of several."""
+    mean, deviation = mean_and_std([100 * fraction for fraction in fractions])
+    return f"{mean:.3f}{'' if math.isnan(deviation) else f' ± {deviation:.3f}'} %"
 
 
 def _teacher_lines(result: "Result") -> list[str]:

@@ -17,6 +17,7 @@ from kilonet.data.listing import Listing, list_data
 from kilonet.data.notices import tell
 from kilonet.data.pictures import check_classes_read
 from kilonet.data.preprocessing import Preprocessing
+from kilonet.evaluation.metrics import ClassCounts, are_unequal, balanced_line
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.calibration import check_finite
 from kilonet.models.classes import class_names, labels_of, match_classes
@@ -33,10 +34,8 @@ MOST_COLUMNS = 20
 """The most classes of which the confusion is printed as a table."""
 _LISTED = 10
 """How many confusions and classes are listed for more classes."""
-_LONGEST_SHOWN = 20
-"""The characters of a class's name that are printed."""
-_UNEQUAL = 1.5
-"""The ratio of the largest to the smallest class from which on the balanced accuracy is printed."""
+_LONGEST_IN_TABLE, _LONGEST_IN_LIST = 20, 36
+"""The characters of a class's name that are printed beside the table of the confusion, and where it is a list."""
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
@@ -70,13 +69,15 @@ class Evaluation:
     loss: float
     """Mean cross-entropy in nats."""
     class_accuracy: tuple[float | None, ...]
-    """The accuracy of each class, a fraction; None for a class without images."""
+    """The accuracy of each class, which is its recall, a fraction; None for a class without images."""
     confusion: tuple[tuple[int, ...], ...]
     """The number of images by label (row) and prediction (column)."""
     worst: tuple[WorstImage, ...]
     """The images with the highest loss, worst first."""
     balanced_accuracy: float
     """The mean of the accuracies of the classes that have images, a fraction."""
+    macro_f1: float
+    """The mean F1 score of the classes that have images or predictions, a fraction."""
     names: tuple[str, ...] | None = None
     """The names of the classes; None if they are the class numbers."""
     none_of_these: int | None = None
@@ -99,9 +100,8 @@ class Evaluation:
         score = f"Accuracy: {self.correct}/{self.images} ({100 * self.accuracy:.2f}%)"
         interval = f"95 % interval {100 * low:.2f} to {100 * high:.2f} %"
         lines = [f"{self.scored} set: Average loss: {self.loss:.4f}, {score}, {interval}"]
-        counts = [sum(row) for row in self.confusion if any(row)]
-        if max(counts) >= _UNEQUAL * min(counts):
-            lines.append(f"Balanced accuracy: {100 * self.balanced_accuracy:.2f}% (mean of the classes' accuracies)")
+        if are_unequal([sum(row) for row in self.confusion]):
+            lines.append(balanced_line(self.balanced_accuracy, self.macro_f1))
         if self.none_of_these is not None:
             none, wrong = self.none_of_these, self.none_of_these_wrong or 0
             answered = self.images - none
@@ -118,7 +118,8 @@ class Evaluation:
         if self.names is None:
             return str(label)
         name = printable(self.names[label])
-        return f"{label} {name if len(name) <= _LONGEST_SHOWN else f'{name[: _LONGEST_SHOWN - 3]}...'}"
+        longest = _LONGEST_IN_TABLE if len(self.confusion) <= MOST_COLUMNS else _LONGEST_IN_LIST
+        return f"{label} {name if len(name) <= longest else f'{name[: longest - 3]}...'}"
 
     def _confusion_table(self) -> str:
         width = max(len(str(entry)) for row in self.confusion for entry in row)
@@ -193,6 +194,18 @@ def correct_predictions(scores: Array, labels: Array) -> Array:
 def accuracy_of(scores: Array, labels: Array) -> float:
     """Return the share of images that are classified correctly; see `correct_predictions`."""
     return int(correct_predictions(scores, labels).sum()) / len(labels)
+
+
+def class_counts(logits: Tensor, labels: Tensor) -> ClassCounts:
+    """Count the right and wrong predictions of each class.
+
+    Args:
+        logits: float32 (N, classes).
+        labels: int64 (N,).
+    """
+    predictions = logits.argmax(1)
+    parts = labels, predictions, labels[predictions == labels]
+    return ClassCounts(*(tuple(part.bincount(minlength=logits.shape[1]).tolist()) for part in parts))
 
 
 def evaluate(model: Classifier, images: Images) -> Evaluation:
@@ -283,10 +296,8 @@ def evaluation_of(logits: Tensor, images: Images, metadata: Metadata = NO_METADA
     check_finite(logits.numpy())
     losses = functional.cross_entropy(logits, images.labels, reduction="none")
     check_finite(losses[:, None].numpy())
-    confusion = _confusion(images.labels, logits.argmax(1), logits.shape[1])
-    correct, count = int(confusion.trace()), len(images)
-    shares = tuple(int(row[label]) / int(row.sum()) if row.any() else None for label, row in enumerate(confusion))
-    present = [share for share in shares if share is not None]
+    counts = class_counts(logits, images.labels)
+    correct, count = sum(counts.correct), len(images)
     rejected: NDArray[np.bool_] | None = None
     if metadata.calibration is not None and metadata.calibration.rejects:
         rejected = metadata.calibration.uncertain(logits.numpy())
@@ -298,10 +309,11 @@ def evaluation_of(logits: Tensor, images: Images, metadata: Metadata = NO_METADA
         accuracy=correct / count,
         interval=wilson_interval(correct, count),
         loss=losses.mean().item(),
-        class_accuracy=shares,
-        confusion=tuple(tuple(row.tolist()) for row in confusion),
+        class_accuracy=counts.recall,
+        confusion=tuple(map(tuple, _confusion(images.labels, logits.argmax(1), logits.shape[1]).tolist())),
         worst=_worst(losses, logits.softmax(1), images.labels),
-        balanced_accuracy=sum(present) / len(present),
+        balanced_accuracy=counts.balanced_accuracy,
+        macro_f1=counts.macro_f1,
         names=metadata.names,
         none_of_these=None if rejected is None else int(rejected.sum()),
         none_of_these_wrong=None if rejected is None else int((rejected & wrong).sum()),

@@ -53,7 +53,7 @@ def _metadata(subject: Subject, evaluation: Evaluation, licence: str | None) -> 
         eval_results=list(_results(subject, evaluation)),
         library_name="kilonet",
         license=licence,
-        metrics=["accuracy"],
+        metrics=["accuracy", "balanced_accuracy", "f1"],
         model_name=subject.name,
         pipeline_tag="image-classification",
         tags=["kilonet", "safetensors", "tiny", "microcontroller"],
@@ -73,6 +73,19 @@ def _results(subject: Subject, evaluation: Evaluation) -> Iterator[EvalResult]:
         metric_name="Accuracy on held-out training images" if run.holdout else "Accuracy",
         metric_value=evaluation.accuracy,
         metric_args={"images": evaluation.images, "interval_95": [round(low, 6), round(high, 6)]},
+    )
+    yield EvalResult(
+        **own,
+        metric_type="balanced_accuracy",
+        metric_name="Balanced accuracy",
+        metric_value=round(evaluation.balanced_accuracy, 6),
+    )
+    yield EvalResult(
+        **own,
+        metric_type="f1",
+        metric_name="Macro F1",
+        metric_value=round(evaluation.macro_f1, 6),
+        metric_args={"average": "macro"},
     )
     yield EvalResult(
         **own, metric_type="loss", metric_name="Cross-entropy, nats", metric_value=round(evaluation.loss, 6)
@@ -104,6 +117,8 @@ def _body(subject: Subject, evaluation: Evaluation, licence: str | None) -> str:
         recipe=_recipe(subject),
         evaluation=evaluation,
         accuracy=_percent(evaluation.accuracy),
+        balanced_accuracy=_percent(evaluation.balanced_accuracy),
+        macro_f1=_percent(evaluation.macro_f1),
         interval=_span(evaluation.interval),
         shape="x".join(map(str, section.input_shape)),
         digits=subject.model.reads_digits,
@@ -184,10 +199,10 @@ def _classes(subject: Subject, evaluation: Evaluation) -> list[tuple[str, str, s
 
 
 def _limits(subject: Subject, evaluation: Evaluation, licence: str | None) -> Iterator[str]:
-    known = [
-        (share, _plain(subject.class_names[label])) for label, share in enumerate(evaluation.class_accuracy) if share
-    ]
-    least, hardest = min(known, default=(0.0, "none"))
+    names = map(_plain, subject.class_names)
+    least, hardest = min(
+        (share, name) for share, name in zip(evaluation.class_accuracy, names, strict=True) if share is not None
+    )
     yield f"The hardest class is {hardest}, of which it recognises {_percent(least)}."
     if subject.model.metadata.calibration is None:
         yield "Its probabilities are not calibrated."

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from kilonet.evaluation.metrics import METRIC_NAMES
 from kilonet.sweep.pareto import ParetoFront
 from kilonet.sweep.trials import Trials
 from kilonet.utils.terminal import printable
@@ -22,6 +23,8 @@ class LiveTable(Callback):  # type: ignore[misc]
         self._trials = trials
         self._running: dict[int, tuple[int, str, str]] = {}
         self._front = ParetoFront.of(trials)
+        objective = trials.objective
+        self._measured = "holdout error" if objective == "accuracy" else f"holdout {METRIC_NAMES[objective]}"
         self._console = Console(stderr=True)
         self._live = Live(self._render(), console=self._console, refresh_per_second=4, transient=True)
 
@@ -48,7 +51,9 @@ class LiveTable(Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        figures = str(result["epoch"]), f"{100 * result['error']:.2f} %"
+        error = result["error"]
+        shown = error if self._trials.objective == "accuracy" else 1 - error
+        figures = str(result["epoch"]), f"{100 * shown:.2f} %"
         self._running[trial.config["number"]] = (trial.config["parameters"], *figures)
         self._live.update(self._render())
 
@@ -78,13 +83,13 @@ class LiveTable(Callback):  # type: ignore[misc]
 
     def _show_end(self, trial: Any, how: str) -> None:
         number = trial.config["number"]
-        parameters, epoch, error = self._running.pop(number, (trial.config["parameters"], "", ""))
+        parameters, epoch, score = self._running.pop(number, (trial.config["parameters"], "", ""))
         self._front = ParetoFront.of(self._trials)
         if self._console.is_terminal:
             self._live.update(self._render())
             return
         figures = f"{parameters:,} parameters"
-        figures += f", {error} holdout error after {epoch} epochs" if how in ("finished", "stopped") else ""
+        figures += f", {score} {self._measured} after {epoch} epochs" if how in ("finished", "stopped") else ""
         print(f"{self._progress()}: trial {number} {how}: {figures}", file=sys.stderr, flush=True)
 
     def _progress(self) -> str:
@@ -93,7 +98,7 @@ class LiveTable(Callback):  # type: ignore[misc]
 
     def _render(self) -> Group:
         epochs = self._trials.plan.search.epochs
-        table = Table("trial", "parameters", "epoch", "holdout error", title=f"{self._progress()} trials done")
-        for number, (parameters, epoch, error) in sorted(self._running.items()):
-            table.add_row(str(number), f"{parameters:,}", f"{epoch or 0}/{epochs}", error)
+        table = Table("trial", "parameters", "epoch", self._measured, title=f"{self._progress()} trials done")
+        for number, (parameters, epoch, score) in sorted(self._running.items()):
+            table.add_row(str(number), f"{parameters:,}", f"{epoch or 0}/{epochs}", score)
         return Group(Text(str(self._front), no_wrap=True, overflow="ellipsis"), table)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from kilonet.evaluation.metrics import Metric
 from kilonet.network.cost import network_cost
 from kilonet.recipe import SECTIONS, Recipe, load_recipe, section_of
 from kilonet.sweep.search_space import SpaceLine, Suggester, draw_layers, parse_line
@@ -44,6 +45,9 @@ class SearchSection(Schema):
     grace: Count = Field(3, description="epochs before a trial may be stopped; equal to epochs: none is stopped")
     reduction: Annotated[float, Field(gt=1, le=100)] = Field(
         3.0, description="the best trial in so many goes on at each rung; rungs are at grace times its powers"
+    )
+    objective: Metric = Field(
+        "accuracy", description="what a trial is better by, on the holdout, beside its parameters"
     )
     gpus: Annotated[float, Field(ge=0, le=16)] = Field(1.0, description="GPUs that a trial on the device cuda takes")
 
@@ -172,6 +176,10 @@ class Plan(Schema):
     def to_toml(self) -> str:
         """Return the plan as TOML."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+    def with_objective(self, objective: Metric) -> "Plan":
+        """Return the plan with another objective."""
+        return self.model_copy(update={"search": self.search.model_copy(update={"objective": objective})})
 
     def same_search(self, other: "Plan") -> bool:
         """Return whether another plan is equal but for the number of trials."""

@@ -21,7 +21,7 @@ _TRIES_BY_MODEL = 30
 
 
 class CandidateSampler(Searcher):  # type: ignore[misc]
-    """Optuna's TPE sampler, which minimises holdout error and parameters.
+    """Optuna's TPE sampler, which minimises parameters and the error by the plan's objective.
 
     It learns from the done trials in the sweep's folder, and suggests the unfinished ones before it draws new ones.
     """
@@ -135,6 +135,7 @@ def configuration(trials: Trials, number: int, recipe: Recipe) -> dict[str, Any]
         "started_in": str(Path.cwd()),
         "recipe": json.dumps(recipe.model_dump(mode="json", exclude_none=True)),
         "parameters": recipe.model.parameters,
+        "objective": trials.objective,
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
 from kilonet.sweep.plan import SearchSection
-from kilonet.sweep.trials import Trials
+from kilonet.sweep.trials import Trials, error_of
 
 
 class SizeGroupedASHA(FIFOScheduler):  # type: ignore[misc]
@@ -55,5 +55,6 @@ class SizeGroupedASHA(FIFOScheduler):  # type: ignore[misc]
             stand_in = SimpleNamespace(trial_id=f"earlier {number}", config={"parameters": parameters[number]})
             self.on_trial_add(None, stand_in)
             for metrics in trials.history(number):
-                result = {"training_iteration": metrics.epoch + 1, "error": 1 - metrics.test_accuracy}
+                error = error_of(metrics, trials.objective, trials.path(number))
+                result = {"training_iteration": metrics.epoch + 1, "error": error}
                 self.on_trial_result(None, stand_in, result)

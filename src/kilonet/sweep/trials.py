@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from kilonet.evaluation.metrics import Metric
 from kilonet.network.cost import network_cost
 from kilonet.recipe import load_recipe
 from kilonet.sweep.plan import Plan, Value, load_plan
@@ -25,7 +26,7 @@ from kilonet.utils.schema import Schema
 PLAN_FILE = "sweep.toml"
 BASE_FILE = "base.toml"
 WORST_ERROR = 1.0
-"""The holdout error that is reported of a trial that diverged."""
+"""The shortfall that is reported of a trial that diverged."""
 
 _MAXIMUM_RECORD_BYTES = 1 << 20
 
@@ -47,16 +48,35 @@ class Trials:
         self.plan = plan
         self.folder = Path(plan.out).resolve()
 
+    @property
+    def objective(self) -> Metric:
+        """What a trial is better by, beside its parameters."""
+        return self.plan.search.objective
+
+    def started_plan(self) -> Plan | None:
+        """Return the plan with which the sweep in the folder was started; None if there is none.
+
+        Raises:
+            KilonetError: the file is damaged.
+        """
+        path = self.folder / PLAN_FILE
+        return load_plan(str(path)) if path.is_file() else None
+
     def begin(self) -> None:
         """Create the folder, or check that it belongs to this plan.
 
         Raises:
             KilonetError: it belongs to another plan, is not a folder of a sweep, or cannot be created.
         """
-        path = self.folder / PLAN_FILE
-        if path.is_file() and not self.plan.same_search(load_plan(str(path))):
+        started = self.started_plan()
+        if started and started.search.objective != self.objective:
+            raise KilonetError(
+                f"{self.folder} holds a sweep with the objective {started.search.objective}, not {self.objective}: "
+                f"continue it with --objective {started.search.objective}, or choose another 'out'"
+            )
+        if started and not self.plan.same_search(started):
             raise KilonetError(f"{self.folder} holds a sweep with other settings; only search.trials may change")
-        if not path.is_file() and self.folder.is_dir() and any(self.folder.glob("[!.]*")):
+        if not started and self.folder.is_dir() and any(self.folder.glob("[!.]*")):
             raise KilonetError(f"{self.folder} is not empty, and is no folder of a sweep; choose another 'out'")
         make_folder(self.folder)
         base = self.folder / BASE_FILE
@@ -65,7 +85,7 @@ class Trials:
                 f"{self.folder} holds a sweep around another recipe: {self.plan.recipe} has changed since"
             )
         write_atomically(base, self.plan.base.to_toml().encode())
-        write_atomically(path, self.plan.to_toml().encode())
+        write_atomically(self.folder / PLAN_FILE, self.plan.to_toml().encode())
 
     @cached_property
     def records(self) -> dict[int, TrialRecord]:
@@ -109,17 +129,31 @@ class Trials:
         return read_history(folder) if (folder / METRICS_FILE).is_file() else ()
 
     def error(self, number: int) -> float:
-        """Return the holdout error of a trial after its last epoch, a fraction."""
+        """Return a trial's error after its last epoch, as `error_of` does."""
         history = self.history(number)
         diverged = self.records[number].end == "diverged" or not history
-        return WORST_ERROR if diverged else 1 - history[-1].test_accuracy
+        return WORST_ERROR if diverged else error_of(history[-1], self.objective, self.path(number))
 
     def finished(self) -> Iterator["FinishedTrial"]:
         """Yield the trials that had all their epochs."""
         for number in self.records:
             folder = self.path(number)
             if is_finished(folder):
-                yield FinishedTrial(number, folder, read_result(folder))
+                yield FinishedTrial(number, folder, read_result(folder), self.objective)
+
+
+def error_of(metrics: EpochMetrics, objective: Metric, folder: Path) -> float:
+    """Return the error that a sweep minimises: one minus the objective on the holdout, a fraction.
+
+    Args:
+        metrics: the figures of an epoch.
+        objective: what a trial is better by.
+        folder: the trial's run folder, which an error names.
+
+    Raises:
+        KilonetError: the epoch was trained by an older version, which did not measure the objective.
+    """
+    return 1 - metrics.score(objective, str(folder))
 
 
 def _read_record(path: Path) -> TrialRecord:
@@ -139,6 +173,12 @@ class FinishedTrial:
     number: int
     folder: Path
     result: Result
+    objective: Metric
+
+    @property
+    def error(self) -> float:
+        """What the trials are ranked by, beside their parameters: see `error_of`."""
+        return error_of(self.result.final, self.objective, self.folder)
 
     @property
     def errors(self) -> int:
@@ -155,4 +195,10 @@ class FinishedTrial:
         """Return the trial as plain values."""
         layers = list(self.result.recipe.model.layers)
         found = {"errors": self.errors, "images": self.result.scored_images, "layers": layers}
-        return {"trial": self.number, **self.costs, **found, "folder": str(self.folder)}
+        final = self.result.final
+        scores = {
+            "accuracy": final.test_accuracy,
+            "balanced_accuracy": final.test_balanced_accuracy,
+            "macro_f1": final.test_macro_f1,
+        }
+        return {"trial": self.number, **self.costs, **found, **scores, "folder": str(self.folder)}

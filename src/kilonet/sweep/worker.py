@@ -10,8 +10,9 @@ from typing import Any
 
 from ray import tune
 
+from kilonet.evaluation.metrics import Metric
 from kilonet.recipe import Recipe, parse_recipe
-from kilonet.sweep.trials import PLAN_FILE, WORST_ERROR
+from kilonet.sweep.trials import PLAN_FILE, WORST_ERROR, error_of
 from kilonet.training.progress import NoProgress
 from kilonet.training.run_folder import RECIPE_FILE, is_finished, read_history
 from kilonet.training.train import fit, resume
@@ -31,7 +32,7 @@ def train(configuration: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):
         # Paths of data in recipes are relative to the folder in which the sweep was started.
         os.chdir(configuration["started_in"])
-    reports = _Reports(folder)
+    reports = _Reports(folder, configuration["objective"])
     try:
         if not is_finished(folder):
             _train_in(folder, parse_recipe(json.loads(configuration["recipe"]), "trial", {}), reports)
@@ -43,7 +44,7 @@ def train(configuration: dict[str, Any]) -> None:
 
 
 def _report(error: float, epoch: int = 0, *, diverged: bool = False, failure: str = "") -> dict[str, Any]:
-    """Return a report to Tune: `error` is the holdout error, a fraction; `failure` is why training is impossible."""
+    """Return a report to Tune: `error` is that of `error_of`; `failure` is why training is impossible."""
     return {"error": error, "epoch": epoch, "diverged": diverged, "failure": failure}
 
 
@@ -68,8 +69,9 @@ def _train_in(folder: Path, recipe: Recipe, reports: "_Reports") -> None:
 class _Reports(NoProgress):
     """Reports an epoch once it is on the disk: when the next one begins, and at the end."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, objective: Metric) -> None:
         self._folder = folder
+        self._objective = objective
         self._reported = 0
 
     def epoch_started(self, epoch: int, steps: int) -> None:  # noqa: ARG002
@@ -81,4 +83,4 @@ class _Reports(NoProgress):
         """Report all epochs on the disk that were not reported yet."""
         for metrics in read_history(self._folder)[self._reported :]:
             self._reported += 1
-            tune.report(_report(1 - metrics.test_accuracy, metrics.epoch + 1))
+            tune.report(_report(error_of(metrics, self._objective, self._folder), metrics.epoch + 1))

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kilonet.evaluation.calibration import CalibrationReport
+from kilonet.evaluation.metrics import METRIC_NAMES, Metric, are_unequal
 from kilonet.models.model import MODEL_FILE, Model, load_model
 from kilonet.recipe import Recipe, load_recipe
 from kilonet.training.identity import Identity
@@ -60,6 +61,23 @@ class EpochMetrics(Schema):
     seconds: NonNegativeFloat
     """Time of the training steps, with augmentation, without scoring."""
     images_per_second: NonNegativeFloat
+    test_balanced_accuracy: Fraction | None = None
+    """None in files of older versions, as `test_macro_f1`."""
+    test_macro_f1: Fraction | None = None
+
+    def score(self, metric: Metric, run: str) -> float:
+        """Return a metric of the scored images, a fraction.
+
+        Raises:
+            KilonetError: an older version trained the run, which is named `run`, and did not measure the metric.
+        """
+        found: float | None = getattr(self, f"test_{metric}")
+        if found is None:
+            raise KilonetError(
+                f"{run} has no {METRIC_NAMES[metric]}: an older version of Kilonet trained it; train it again, "
+                "or use its accuracy"
+            )
+        return found
 
 
 class TeacherResult(Schema):
@@ -86,6 +104,8 @@ class Result(Schema):
     scored: str
     """`Test`, or `Holdout` for images that were held out of the training images."""
     scored_images: PositiveInt
+    class_images: tuple[NonNegativeInt, ...] | None = None
+    """How many of the scored images are of each class; None for runs of older versions."""
     correct: NonNegativeInt
     """Images that the final network classifies correctly."""
     interval: tuple[Fraction, Fraction]
@@ -108,7 +128,20 @@ class Result(Schema):
     def _check_counts(self) -> "Result":
         if self.correct > self.scored_images:
             raise ValueError(f"correct is {self.correct}, over scored_images, {self.scored_images}")
+        if self.class_images is not None and sum(self.class_images) != self.scored_images:
+            raise ValueError(f"class_images sum to {sum(self.class_images)}, not scored_images, {self.scored_images}")
         return self
+
+    @property
+    def balanced_scores(self) -> tuple[float, float] | None:
+        """The final balanced accuracy and macro F1, fractions.
+
+        None for classes of about one size, for which they say what the accuracy says, and for runs of older versions.
+        """
+        found = self.final.test_balanced_accuracy, self.final.test_macro_f1
+        if found[0] is None or found[1] is None or not self.class_images or not are_unequal(self.class_images):
+            return None
+        return found[0], found[1]
 
 
 def seed_folder(parent: Path, seed: int) -> Path:

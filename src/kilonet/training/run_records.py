@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kilonet.evaluation.metrics import Metric
 from kilonet.training.identity import training_keys
 from kilonet.training.run_folder import (
     RECIPE_FILE,
@@ -49,6 +50,14 @@ class RunRecord:
     def accuracy(self) -> float:
         """The accuracy after the final epoch, a fraction."""
         return self.result.final.test_accuracy
+
+    def score(self, metric: Metric) -> float:
+        """Return a metric after the final epoch, a fraction.
+
+        Raises:
+            KilonetError: the run is of an older version, which did not measure it; names the run.
+        """
+        return self.result.final.score(metric, self.name)
 
     @property
     def errors(self) -> int:

@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from kilonet.data.augment import Batch, draw_changes
-from kilonet.data.datasets import DataSet, Images, check_fit
+from kilonet.data.datasets import DataSet, check_fit
 from kilonet.engines.class_weights import check_balance, class_weights, effective_images
 from kilonet.engines.contract import Engine, Totals
 from kilonet.engines.selection import make_engine, resolve_run
 from kilonet.evaluation.calibration import LEAST_IMAGES, CalibrationReport, calibrate_on
 from kilonet.evaluation.negatives import Negatives, read_negatives
-from kilonet.evaluation.scoring import correct_predictions
+from kilonet.evaluation.scoring import class_counts
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.metadata import metadata_of
 from kilonet.models.model import Model, check_storable
@@ -302,18 +302,22 @@ def _run_epoch(
     seconds = time.perf_counter() - start
     losses = [*(metrics.train_loss for metrics in history), totals.loss / totals.images]
     _check_training_loss(losses, recipe, data.train.labels)
-    test_loss, correct = loss_and_correct(engine.logits(data.test.pixels), data.test)
+    logits = engine.logits(data.test.pixels)
+    test_loss = mean_loss(logits, data.test.labels)
     if not math.isfinite(test_loss):
         raise _diverged(f"the loss on the {data.test.name.lower()} set is not a number in epoch {epoch}", recipe)
+    counts = class_counts(logits, data.test.labels)
     metrics = EpochMetrics(
         epoch=epoch,
         train_loss=totals.loss / totals.images,
         train_accuracy=totals.correct / totals.images,
         test_loss=test_loss,
-        test_accuracy=correct / len(data.test),
+        test_accuracy=sum(counts.correct) / len(data.test),
         learning_rate=learning_rate,
         seconds=seconds,
         images_per_second=totals.images / seconds,
+        test_balanced_accuracy=counts.balanced_accuracy,
+        test_macro_f1=counts.macro_f1,
     )
     progress.epoch_trained(metrics, data.test.name, len(data.test))
     return metrics
@@ -390,13 +394,9 @@ def scheduled_rate(train: TrainSection, step: int, steps: int) -> float:
     return train.learning_rate * factors[train.schedule]
 
 
-def loss_and_correct(logits: Tensor, images: Images) -> tuple[float, int]:
-    """Return the mean cross-entropy in nats and the number of correct images, for float32 logits (N, classes).
-
-    The loss is NaN if any logit is NaN or infinite.
-    """
-    loss = functional.cross_entropy(logits, images.labels).item() if bool(logits.isfinite().all()) else math.nan
-    return loss, int(correct_predictions(logits, images.labels).sum())
+def mean_loss(logits: Tensor, labels: Tensor) -> float:
+    """Return the mean cross-entropy in nats of float32 logits (N, classes); NaN if any logit is NaN or infinite."""
+    return functional.cross_entropy(logits, labels).item() if bool(logits.isfinite().all()) else math.nan
 
 
 def _check_training_loss(losses: Sequence[float], recipe: Recipe, labels: Tensor) -> None:
@@ -444,6 +444,7 @@ def _make_result(
         parameters=recipe.model.parameters,
         scored=data.test.name,
         scored_images=len(data.test),
+        class_images=tuple(data.test.labels.bincount(minlength=recipe.model.classes).tolist()),
         correct=correct,
         interval=wilson_interval(correct, len(data.test)),
         final=history[-1],

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from kilonet.data.datasets import Images
 from kilonet.data.preprocessing import Preprocessing
+from kilonet.evaluation.metrics import METRIC_NAMES, Metric
 from kilonet.evaluation.scoring import correct_predictions
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.models.calibration import check_finite
@@ -49,23 +50,27 @@ class Pair:
     def _over_seeds(self) -> str:
         test, counts = self.over_seeds, (len(self.first.records), len(self.second.records))
         count = f"n = {counts[0]}" if counts[0] == counts[1] else f"n = {counts[0]} and {counts[1]}"
-        errors = self._difference()
+        difference = self._difference()
         if test.p is None or self.p is None or test.interval is None:
             reason = "takes two runs of each" if min(counts) < 2 else "has no spread to go by"
-            return f"{errors}; a t-test over seeds {reason} ({count})"
+            return f"{difference}; a t-test over seeds {reason} ({count})"
         kind = "paired t-test over the same seeds" if test.kind == "paired" else "Welch's t-test, the seeds differ"
         low, high = test.interval if test.difference > 0 else [-end for end in reversed(test.interval)]
-        figures = f"95 % interval {low:.1f} to {high:.1f}, p = {_p(self.p)}, {kind}"
+        digits = 1 if self.first.metric == "accuracy" else 2
+        figures = f"95 % interval {low:.{digits}f} to {high:.{digits}f}, p = {_p(self.p)}, {kind}"
         if self.p >= ALPHA:
-            return f"no difference shown at {count}: {errors} ({figures})"
-        return f"{errors}, {count} ({figures})"
+            return f"no difference shown at {count}: {difference} ({figures})"
+        return f"{difference}, {count} ({figures})"
 
     def _difference(self) -> str:
-        difference = self.over_seeds.difference
-        if difference == 0:
-            return "both make equally many errors"
-        fewer, more = (self.first, self.second) if difference > 0 else (self.second, self.first)
-        return f"{fewer.name} makes {abs(difference):.1f} errors fewer than {more.name}"
+        difference, metric = self.over_seeds.difference, self.first.metric
+        better, worse = (self.first, self.second) if difference > 0 else (self.second, self.first)
+        if round(difference, 9) == 0:
+            same = "make equally many errors" if metric == "accuracy" else f"have the same {METRIC_NAMES[metric]}"
+            return f"both {same}"
+        if metric == "accuracy":
+            return f"{better.name} makes {abs(difference):.1f} errors fewer than {worse.name}"
+        return f"the {METRIC_NAMES[metric]} of {better.name} is {abs(difference):.2f} points above that of {worse.name}"
 
     def _on_images(self) -> list[str]:
         lines = []
@@ -86,7 +91,13 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         groups = [group.as_json() for group in self.groups]
-        return {"images": self._images, "groups": groups, "pairs": [pair.as_json() for pair in self.pairs]}
+        pairs = [pair.as_json() for pair in self.pairs]
+        return {"metric": self.metric, "images": self._images, "groups": groups, "pairs": pairs}
+
+    @property
+    def metric(self) -> Metric:
+        """What the groups are compared by."""
+        return self.groups[0].metric
 
     @property
     def _images(self) -> str:
@@ -94,11 +105,14 @@ class Comparison:
         return f"{result.scored_images:,} {result.scored.lower()} images"
 
     def __str__(self) -> str:
-        heads = ("runs", "parameters", "n", "accuracy", "sd", "95 % interval", "errors", "seeds")
+        each = "errors" if self.metric == "accuracy" else "each, %"
+        heads = ("runs", "parameters", "n", METRIC_NAMES[self.metric], "sd", "95 % interval", each, "seeds")
         rows = [heads, *map(_cells, self.groups)]
         parts = [f"Final epoch, {self._images}:", *aligned(rows, range(len(heads))), *_differences(self.groups)]
         if self.pairs:
             parts += ["", *map(str, self.pairs)]
+            if self.metric != "accuracy":
+                parts.append("Image by image runs are compared by their accuracy only.")
         seeds, images = len(self.pairs), sum(len(pair.on_images) for pair in self.pairs)
         if max(seeds, images) > 1:
             counts = [f"{count} tests {what}" for count, what in ((seeds, "over seeds"), (images, "image by image"))]
@@ -106,23 +120,25 @@ class Comparison:
         return "\n".join(parts)
 
 
-def compare(sources: Sequence[str]) -> Comparison:
+def compare(sources: Sequence[str], metric: Metric = "accuracy") -> Comparison:
     """Compare runs, group by group.
 
     Args:
         sources: run folders, folders of run folders, or files that `kilonet train --json` printed. Printed runs have no
             models, so their predictions are not compared image by image.
+        metric: what they are compared by. Image by image, by McNemar's test, runs are compared by their accuracy only.
 
     Raises:
-        KilonetError: runs that cannot be read, or that were scored on different images.
+        KilonetError: runs that cannot be read, that were scored on different images, or that are of an older version
+            that did not measure the metric.
     """
     if not sources:
         raise KilonetError("no runs given; name run folders, folders of seeds or files of results")
-    groups = read_groups(sources)
+    groups = read_groups(sources, metric)
     couples = list(itertools.combinations(groups, 2))
     over_seeds = [seeds_test(*couple) for couple in couples]
     predictions = _Predictions()
-    on_images = [_models_tests(first, second, predictions) for first, second in couples]
+    on_images = [_models_tests(*couple, predictions) if metric == "accuracy" else [] for couple in couples]
     adjusted = iter(holm([test.p for tests in on_images for test in tests]))
     seeds_p = holm([test.p for test in over_seeds])
     return Comparison(
@@ -182,12 +198,15 @@ def _p(p: float) -> str:
 
 
 def _cells(group: Group) -> tuple[str, ...]:
-    mean, deviation = mean_and_std([100 * accuracy for accuracy in group.accuracies])
+    mean, deviation = mean_and_std([100 * score for score in group.scores])
     spread = "" if math.isnan(deviation) else f"{deviation:.3f}"
     interval = "" if group.interval is None else "{:.3f} to {:.3f}".format(*(100 * end for end in group.interval))
-    errors = ", ".join(str(record.errors) for record in group.records)
+    if group.metric == "accuracy":
+        each = ", ".join(str(record.errors) for record in group.records)
+    else:
+        each = ", ".join(f"{100 * score:.2f}" for score in group.scores)
     counts = (f"{group.parameters:,}", str(len(group.records)))
-    return (group.name, *counts, f"{mean:.3f} %", spread, interval, errors, ", ".join(map(str, group.seeds)))
+    return (group.name, *counts, f"{mean:.3f} %", spread, interval, each, ", ".join(map(str, group.seeds)))
 
 
 def _differences(groups: Sequence[Group]) -> list[str]:

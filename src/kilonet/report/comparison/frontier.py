@@ -1,4 +1,4 @@
-"""Accuracy against parameters: the compared groups, beside the results that others have published."""
+"""Accuracy, or another metric, against parameters: the compared groups, beside the accuracies that others published."""
 
 import itertools
 import tomllib
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from kilonet.evaluation.metrics import METRIC_NAMES
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.report.comparison.comparison import Comparison
 from kilonet.utils.errors import KilonetError
@@ -75,15 +76,20 @@ def draw_frontier(comparison: Comparison, path: Path) -> None:
 
 def _draw(figure: Any, comparison: Comparison, path: Path) -> None:
     axes = figure.subplots()
-    _draw_public_results(axes)
+    if comparison.metric == "accuracy":
+        _draw_public_results(axes)
     result = comparison.groups[0].records[0].result
     for group in comparison.groups:
-        mean, _ = mean_and_std([100 * accuracy for accuracy in group.accuracies])
+        mean, _ = mean_and_std([100 * score for score in group.scores])
         low, high = [100 * end for end in group.interval] if group.interval else (mean, mean)
         label = f"{printable(group.name)}: {result.scored.lower()}, final epoch, mean of {len(group.records)}"
         spread = [[mean - low], [high - mean]]
         axes.errorbar([group.parameters], [mean], yerr=spread, fmt="o", capsize=4, markersize=7, label=label)
-    axes.set(xscale="log", xlabel="parameters", ylabel="accuracy, %; bars are 95 % intervals of the mean")
+    axes.set(
+        xscale="log",
+        xlabel="parameters",
+        ylabel=f"{METRIC_NAMES[comparison.metric]}, %; bars are 95 % intervals of the mean",
+    )
     axes.set_xticks(_TICKS, labels=[f"{tick:,}" for tick in _TICKS])
     axes.set_xticks([], minor=True)
     axes.grid(alpha=0.3)

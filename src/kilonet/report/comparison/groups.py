@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kilonet.evaluation.metrics import Metric
 from kilonet.evaluation.statistics import mean_and_std, mean_interval
 from kilonet.training.run_folder import seed_of
 from kilonet.training.run_records import RunRecord, group_repetitions, read_runs
@@ -17,6 +18,8 @@ class Group:
 
     name: str
     records: tuple[RunRecord, ...]
+    metric: Metric = "accuracy"
+    """What the runs are compared by."""
 
     @property
     def seeds(self) -> list[int]:
@@ -28,53 +31,70 @@ class Group:
         return [record.accuracy for record in self.records]
 
     @property
+    def scores(self) -> list[float]:
+        """The metric of each run after its final epoch, fractions."""
+        return [record.score(self.metric) for record in self.records]
+
+    @property
+    def shortfalls(self) -> list[float]:
+        """What the test over seeds compares: each run's errors, or the percentage points its score lacks of 100."""
+        if self.metric == "accuracy":
+            return [record.errors for record in self.records]
+        return [100 * (1 - score) for score in self.scores]
+
+    @property
     def parameters(self) -> int:
         """The number of trainable parameters."""
         return self.records[0].result.parameters
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean accuracy by Student's t, two fractions; None for a single run."""
+        """The 95 % interval of the mean score by Student's t, two fractions; None for a single run."""
         if len(self.records) < 2:
             return None
-        low, high = mean_interval(self.accuracies)
-        # Student's t knows no bounds; an accuracy has them.
+        low, high = mean_interval(self.scores)
+        # Student's t knows no bounds; a share has them.
         return max(0.0, low), min(1.0, high)
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain lists and numbers; accuracies are fractions."""
-        mean, deviation = mean_and_std(self.accuracies)
+        """Return plain lists and numbers; accuracies are fractions, as is the mean of the scores with its interval."""
+        mean, deviation = mean_and_std(self.scores)
         return {
             "name": self.name,
             "parameters": self.parameters,
             "n": len(self.records),
             "seeds": self.seeds,
             "accuracies": self.accuracies,
+            "scores": self.scores,
             "mean": mean,
             "sd": deviation if len(self.records) > 1 else None,
             "interval": self.interval,
         }
 
 
-def read_groups(sources: Sequence[str]) -> tuple[Group, ...]:
+def read_groups(sources: Sequence[str], metric: Metric = "accuracy") -> tuple[Group, ...]:
     """Read runs and sort them into groups, in the order in which they are given.
 
     Args:
         sources: run folders, folders of run folders, or files that `kilonet train --json` printed. A group has the name
             of the source of its first run.
+        metric: what the runs are compared by.
 
     Raises:
-        KilonetError: no run, a damaged file, a run given twice, or runs scored on different images.
+        KilonetError: no run, a damaged file, a run given twice, runs scored on different images, or a run of an older
+            version that did not measure the metric.
     """
     read = [(record, _group_name(source)) for source in sources for record in read_runs(source)]
     records = [record for record, _ in read]
     _refuse_twins(records)
     _refuse_other_images(records)
+    for record in records:
+        record.score(metric)
     name_of = {record.result.model_sha256: name for record, name in read}
     groups = group_repetitions(records)
     names = _numbered([name_of[group[0].result.model_sha256] for group in groups])
     return tuple(
-        Group(name, tuple(sorted(group, key=lambda record: record.seed)))
+        Group(name, tuple(sorted(group, key=lambda record: record.seed)), metric)
         for name, group in zip(names, groups, strict=True)
     )
 

@@ -17,26 +17,26 @@ ALPHA = 0.05
 
 @dataclass(frozen=True)
 class SeedsTest:
-    """A t-test of two groups' errors over their seeds."""
+    """A t-test of two groups over their seeds: of their errors, or of another metric than the accuracy."""
 
     kind: Literal["paired", "Welch"]
     """Paired by seed where both groups have the same seeds, otherwise Welch's test."""
     difference: float
-    """The mean errors of the second group minus those of the first."""
+    """By how much the first group is better on average: errors fewer, or percentage points more."""
     interval: tuple[float, float] | None
     p: float | None
-    """Two-sided p-value; None where no test is possible, because a group has a single run or the errors do not vary."""
+    """Two-sided p-value; None where no test is possible: a group has a single run, or the figures do not vary."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def seeds_test(first: Group, second: Group) -> SeedsTest:
-    """Test whether two groups differ in their mean errors.
+    """Test whether two groups differ in their mean errors, or in the mean of the metric that they are compared by.
 
     Source of the unpaired test: B. L. Welch, "The generalization of Student's problem", 1947.
     """
-    ours, theirs = ([record.errors for record in group.records] for group in (first, second))
+    ours, theirs = first.shortfalls, second.shortfalls
     paired = first.seeds == second.seeds and len(set(first.seeds)) == len(first.seeds)
     kind: Literal["paired", "Welch"] = "paired" if paired else "Welch"
     difference = mean_and_std(theirs)[0] - mean_and_std(ours)[0]
@@ -47,13 +47,13 @@ def seeds_test(first: Group, second: Group) -> SeedsTest:
     return SeedsTest(kind, difference, (float(low), float(high)), float(tested.pvalue))
 
 
-def _varies(ours: Sequence[int], theirs: Sequence[int], *, paired: bool) -> bool:
-    """Tell whether the errors vary over the seeds, without which there is no t-test."""
+def _varies(ours: Sequence[float], theirs: Sequence[float], *, paired: bool) -> bool:
+    """Tell whether the figures vary over the seeds by more than rounding, without which there is no t-test."""
     if min(len(ours), len(theirs)) < 2:
         return False
     if paired:
-        return len({one - other for one, other in zip(ours, theirs, strict=True)}) > 1
-    return len(set(ours)) > 1 or len(set(theirs)) > 1
+        return len({round(one - other, 9) for one, other in zip(ours, theirs, strict=True)}) > 1
+    return any(len({round(one, 9) for one in group}) > 1 for group in (ours, theirs))
 
 
 @dataclass(frozen=True)

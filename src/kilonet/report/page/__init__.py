@@ -13,6 +13,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 import kilonet
+from kilonet.evaluation.metrics import are_unequal
 from kilonet.evaluation.statistics import mean_and_std, mean_interval
 from kilonet.report.page import activations, learning_curves, mistakes, reliability
 from kilonet.report.page.figures import PageFigure, count, percent, span
@@ -37,7 +38,7 @@ def report_html(subject: Subject) -> str:
         claim=_claim(subject, measured),
         tables={"layers": layer_table(subject), "exported": exported_table(subject)},
         recipe_tables=recipe_tables(subject.record.result.recipe) if subject.record else [],
-        statistics=learning_curves.statistics_table(subject.records),
+        statistics=learning_curves.statistics_tables(subject.records),
         style=Markup(_read("page.css")),  # noqa: S704 - our own file
         policy=_POLICY,
         version=kilonet.__version__,
@@ -86,6 +87,7 @@ def _claim(subject: Subject, measured: Measurements) -> dict[str, Any]:
         "mean": mean,
         "deviation": deviation,
         "interval": mean_interval(accuracies) if several else None,
+        "unequal": are_unequal([sum(row) for row in evaluation.confusion]),
         "correct": correct,
         "images": images,
         "accuracy": correct / images,

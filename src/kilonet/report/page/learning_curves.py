@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from kilonet.evaluation.metrics import METRIC_NAMES, Metric
 from kilonet.evaluation.statistics import mean_and_std, mean_interval
 from kilonet.report.page.charts import ACCENT, FAINT, INK, SECOND, chart
 from kilonet.report.page.figures import PageFigure, Row, Table, percent, span
@@ -146,16 +147,26 @@ def _run_table(records: Sequence[RunRecord]) -> Table:
     return Table("Every run", heads, rows, words=2)
 
 
-def statistics_table(records: Sequence[RunRecord]) -> Table:
-    """Return the number of runs, mean, standard deviation and interval of each recipe."""
+def statistics_tables(records: Sequence[RunRecord]) -> list[Table]:
+    """Return the number of runs, mean, standard deviation and interval of each recipe.
+
+    One table is of the accuracy. Where all runs were scored on unequal classes, two more count the classes alike.
+    """
+    unequal = all(record.result.balanced_scores for record in records)
+    return [_statistics_table(records, metric) for metric in METRIC_NAMES if unequal or metric == "accuracy"]
+
+
+def _statistics_table(records: Sequence[RunRecord], metric: Metric) -> Table:
     heads = ("runs of one recipe", "n", "mean", "standard deviation", "95 % interval of the mean")
-    return Table("Over seeds, final epoch", heads, [_statistic(group) for group in group_repetitions(records)])
+    name = METRIC_NAMES[metric]
+    caption = f"{name[0].upper()}{name[1:]} over seeds, final epoch"
+    return Table(caption, heads, [_statistic(group, metric) for group in group_repetitions(records)])
 
 
-def _statistic(group: Sequence[RunRecord]) -> Row:
-    accuracies = [record.accuracy for record in group]
-    mean, deviation = mean_and_std(accuracies)
+def _statistic(group: Sequence[RunRecord], metric: Metric) -> Row:
+    scores = [record.score(metric) for record in group]
+    mean, deviation = mean_and_std(scores)
     name = group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1} more"
     if math.isnan(deviation):
         return name, "1", percent(mean, 3), percent(None), percent(None)
-    return name, str(len(group)), percent(mean, 3), percent(deviation, 3), span(mean_interval(accuracies), 3)
+    return name, str(len(group)), percent(mean, 3), percent(deviation, 3), span(mean_interval(scores), 3)
