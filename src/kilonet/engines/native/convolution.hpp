@@ -109,7 +109,8 @@ inline void correlate_tile(const Vector* input, const float* weights, int channe
   }
   for (int i = 0; i < P.input_planes(); i++)
     for (int ky = first; ky < last; ky += P.row_spread) {
-      const Vector* row = input + i * P.pitch + (size_t)((y * P.step + ky - P.zero_rows) / P.row_spread) * P.stride + x * P.step;
+      const size_t input_row = (y * P.step + ky - P.zero_rows) / P.row_spread;
+      const Vector* row = input + i * P.pitch + input_row * P.stride + x * P.step;
       const float* taps = weights + (size_t)(i * P.kernel + ky) * P.kernel * P.outputs + channel;
 #pragma GCC unroll 3
       for (int kx = 0; kx < P.kernel; kx++)
@@ -308,8 +309,8 @@ struct StoreNormGradient {
 
 template <Convolution C, bool paired, PairStorage S, template <CorrelationPlan> class Store>
 void forward(const ForwardArguments& pass) {
-  constexpr CorrelationPlan P{C.group_inputs(), C.padded_rows(), C.padded_columns(), C.group_outputs(), C.rows_out(), C.columns_out(),
-                              C.kernel, 0, C.input_pitch(), C.output_pitch(), paired, S, C.stride, 1};
+  constexpr CorrelationPlan P{C.group_inputs(), C.padded_rows(), C.padded_columns(), C.group_outputs(), C.rows_out(),
+                              C.columns_out(), C.kernel, 0, C.input_pitch(), C.output_pitch(), paired, S, C.stride, 1};
   for (int g = 0; g < C.groups; g++)
     correlate<P>(pass.input + g * P.channels * P.pitch, pass.weights + g * (C.weight_count() / C.groups), pass.scratch,
                  Store<P>{pass, g * P.outputs});
@@ -354,7 +355,8 @@ struct WeightGradientTiles {
   static constexpr int run_length = pointwise ? C.group_inputs() : small ? C.taps() : C.kernel;
   static constexpr int taps = small ? run_length : std::min(run_length, registers == 32 ? 6 : 3);
   static constexpr int outputs = std::max(1, std::min(C.group_outputs(), (registers - 4) / (taps + 1)));
-  static constexpr int column_step = (bfloat16 ? 2 : 1) * C.stride, row_steps = bfloat16 ? pair_count(C.columns_out()) : C.columns_out();
+  static constexpr int column_step = (bfloat16 ? 2 : 1) * C.stride;
+  static constexpr int row_steps = bfloat16 ? pair_count(C.columns_out()) : C.columns_out();
   static constexpr int gradient_columns = bfloat16 ? row_steps : C.gradient_columns();
   static constexpr int row_bytes =
       (outputs * gradient_columns + (pointwise ? taps : 1) * C.stride * C.padded_columns()) * (int)sizeof(Vector);
@@ -444,8 +446,8 @@ void weight_gradient(const Vector* input, const Vector* gradient, Vector* scratc
         Vector* gradient_pairs = scratch + C.group_inputs() * T::input_pitch;
         constexpr auto pair_input = S.input ? pair_columns_of_pairs<1, C.stride> : pair_columns<1, C.stride>;
         constexpr auto pair_gradient = S.output ? pair_columns_of_pairs<2, 1> : pair_columns<2, 1>;
-        pair_input(C.group_inputs(), (rows - 1) * C.stride + C.kernel, C.padded_columns(), {band, C.input_pitch(), C.padded_columns()},
-                   {scratch, T::input_pitch, C.padded_columns()});
+        pair_input(C.group_inputs(), (rows - 1) * C.stride + C.kernel, C.padded_columns(),
+                   {band, C.input_pitch(), C.padded_columns()}, {scratch, T::input_pitch, C.padded_columns()});
         pair_gradient(C.group_outputs(), rows, C.columns_out(), {band_gradient, C.gradient_pitch(), C.gradient_columns()},
                       {gradient_pairs, T::gradient_pitch, T::gradient_columns});
         band = scratch, band_gradient = gradient_pairs;
