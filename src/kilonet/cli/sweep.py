@@ -80,8 +80,8 @@ def _stored_front(source: str, objective: "Metric | None") -> "ParetoFront":
     from kilonet.sweep.trials import Trials
 
     plan = load_plan(source)
-    started = Trials(plan).started_plan() or plan
-    front = ParetoFront.of(Trials(plan.with_objective(objective or started.search.objective)))
+    objective = objective or (Trials(plan).started_plan() or plan).search.objective
+    front = ParetoFront.of(Trials(plan.with_objective(objective)))
     with needed_from("sweep", "--show"):
         front.draw()
     return front
