@@ -171,6 +171,38 @@ def test_random_networks_give_the_reference_s_logits(tmp_path: Path, model: Mode
     check(integers(model, pixels), pixels.numpy(), tmp_path, MEGA, whole=False)
 
 
+FULL = """#include "model.h"
+#include <avr/interrupt.h>
+#include <avr/io.h>
+#include <avr/sleep.h>
+static const uint8_t one[MANY] PROGMEM = {1}, two[MANY] PROGMEM = {2}, three[MANY] PROGMEM = {3};
+static kilonet_state state;
+int main(void)
+{
+    UCSR0B = _BV(TXEN0);
+    UDR0 = (uint8_t)('0' + kilonet_selftest(&state, 0));
+    UDR0 = '\\n';
+    GPIOR0 = (uint8_t)(pgm_read_byte(&one[GPIOR1]) + pgm_read_byte(&two[GPIOR1]) + pgm_read_byte(&three[GPIOR1]));
+    cli();
+    sleep_enable();
+    sleep_cpu();
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize(("many", "passes"), [(10, 1), (21_600, 0), (21_845, 0)], ids=["none", "some", "all"])
+def test_the_self_test_finds_tables_beyond_the_reach_of_pointers(many: int, passes: int, tmp_path: Path) -> None:
+    """The linker puts constants of a program before those of the network, if it meets its file first."""
+    write_section(COLOURED, tmp_path)
+    (tmp_path / "full.c").write_text(FULL, encoding="utf-8")
+    run("avr-gcc", *FLAGS, f"-mmcu={MEGA}", f"-DMANY={many}", "-o", "full.elf", "full.c", *FILES, folder=tmp_path)
+    names = dict(re.findall(r"0*(\w+) \w (\w+)\n", run("avr-nm", "full.elf", folder=tmp_path)))
+    banks = [int(place, 16) >> 16 for place, name in names.items() if re.match(r"(weights|shift)_\d|kilonet_op", name)]
+    assert (min(banks) > 0, max(banks) > 0) == (many == 21_845, many > 10)
+    assert f"{passes}." in run("simavr", "-m", MEGA, "-f", "16000000", "full.elf", folder=tmp_path)
+
+
 NAMES_IN_FLASH = """#include "meter_model.h"
 static const char names[METER_CLASSES][METER_NAME_BYTES] METER_FLASH = METER_CLASS_NAMES;
 char letter(uint8_t label, uint8_t place);
