@@ -261,7 +261,7 @@ def test_no_heap_no_float_no_library_no_recursion(mcu: IntegerNetwork, tmp_path:
     folder = write(mcu, tmp_path)
     names = (*codegen.LIBRARY_FILES, "kilonet_answer.c", "kilonet_selftest.c")
     text = "".join((folder / name).read_text() for name in (*names, "kilonet_runtime.h", "model.h"))
-    included = {"<stdint.h>", "<immintrin.h>", '"model.h"', '"kilonet_runtime.h"'}
+    included = {"<stdint.h>", "<immintrin.h>", "<avr/pgmspace.h>", '"model.h"', '"kilonet_runtime.h"'}
     assert set(re.findall(r"#include (\S+)", text)) == included
     # The processor's own instructions are for one that has them, and no microcontroller has.
     assert "immintrin" not in run("gcc", *STRICT, "-DKILONET_PLAIN", "-E", *names, folder=folder)

@@ -220,10 +220,10 @@ def test_the_self_test_fails_if_any_byte_of_any_table_is_changed(tmp_path: Path)
 @pytest.mark.parametrize(
     ("file", "right", "wrong"),
     [
-        ("meter_model.c", r"(weights_1\[\d+\] = {\s*)-?\d+", r"\g<1>127"),
+        ("meter_model.c", r"(weights_1\[\d+\] METER_FLASH = {\s*)-?\d+", r"\g<1>127"),
         ("meter_model.c", r"(?s)-?\d+(,\s*};\s*(#endif\s*)?static const int32_t bias_2)", r"127\1"),
-        ("meter_runtime.c", re.escape("<< shift[i]) >> 1)"), "<< shift[i]) >> 2)"),
-        ("meter_runtime.c", re.escape("sums[i] += bias[i];"), "sums[i] += bias[i] + 100;"),
+        ("meter_runtime.c", re.escape("&shift[i])) >> 1)"), "&shift[i])) >> 2)"),
+        ("meter_runtime.c", re.escape("&bias[i]);"), "&bias[i]) + 100;"),
         ("meter_runtime.c", re.escape("taken[channel] > largest[channel]"), "taken[channel] < largest[channel]"),
         ("meter_model.h", r"(LOGITS \\\s*{{)", r"\g<1>1+"),
     ],

@@ -63,7 +63,7 @@ int kilonet_row(kilonet_state *state, const uint8_t row[KILONET_ROW_BYTES], int3
     return kilonet_feed(kilonet_operations, KILONET_OPERATIONS, &work, &pixels, logits);
 }
 
-void kilonet_classify_with(kilonet_state *state, const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILONET_CLASSES])
+void kilonet_classify_with(kilonet_state *state, const uint8_t *pixels, int32_t logits[KILONET_CLASSES])
 {
     const kilonet_work work = work_of(state);
     const kilonet_pixels image = {pixels, PLANE, 1, PLANE};
@@ -71,7 +71,7 @@ void kilonet_classify_with(kilonet_state *state, const uint8_t pixels[KILONET_PI
     (void)kilonet_feed(kilonet_operations, KILONET_OPERATIONS, &work, &image, logits);
 }
 
-void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILONET_CLASSES])
+void kilonet_classify(const uint8_t *pixels, int32_t logits[KILONET_CLASSES])
 {
     static kilonet_state state;
     kilonet_classify_with(&state, pixels, logits);
@@ -130,6 +130,7 @@ def _table_facts(network: IntegerNetwork) -> TableFacts:
         scratch=scratch_bytes(kept),
         scratch_in_blocks=2 * (max(memory.map for memory in kept) + _BEYOND),
         state=memory_bytes(network) - prod(network.input_shape) - 4 * network.classes,
+        flash=weight_bytes(network) + table_bytes(network),
         crc=_tables_crc(network, in_blocks=False),
         crc_in_blocks=_tables_crc(network, in_blocks=True),
     )
@@ -183,7 +184,7 @@ def _tables_file(network: IntegerNetwork) -> str:
     parts = [
         '/* Written by kilonet export. */\n#include "model.h"\n',
         *(_definition(table, number) for number, table in _numbered_tables(network)),
-        "const kilonet_operation kilonet_operations[KILONET_OPERATIONS] = {",
+        "const kilonet_operation kilonet_operations[KILONET_OPERATIONS] KILONET_FLASH = {",
         *_operation_initialisers(network),
         "};\n",
         _FUNCTIONS.replace("PLANE", str(prod(network.input_shape[1:]))),
@@ -206,7 +207,8 @@ def _definition(table: _CTable, number: int) -> str:
 
 def _array(table: _CTable, number: int, values: NDArray[Any]) -> str:
     literals = [_literal(int(value), table.bytes) for value in values.flatten()]
-    return f"static const {table.c_type} {table.name}_{number}[{len(literals)}] = {{\n{_wrapped_lines(literals)}\n}};\n"
+    start = f"static const {table.c_type} {table.name}_{number}[{len(literals)}] KILONET_FLASH"
+    return f"{start} = {{\n{_wrapped_lines(literals)}\n}};\n"
 
 
 def _in_blocks(operation: IntegerConvolution) -> NDArray[np.int8]:

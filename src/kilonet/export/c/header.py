@@ -18,6 +18,8 @@ from kilonet.network.section import ModelSection
 
 _PLAIN_BYTES = frozenset(f"{string.ascii_letters}{string.digits} .-_".encode())
 _LARGEST_LOGIT = (1 << 31) - 1
+_AVR_TABLES = 65_000
+"""Bytes: the first 64 KB of flash without the interrupt vectors."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class TableFacts:
     """Bytes where vectors execute the network."""
     state: int
     """Bytes of a kilonet_state on a microcontroller."""
+    flash: int
+    """Bytes of all tables on a microcontroller."""
     crc: int
     """CRC-32 of all tables."""
     crc_in_blocks: int
@@ -138,7 +142,7 @@ def _declarations(network: IntegerNetwork, tables: TableFacts, *, reads_digits: 
     none = "the image is unlike those of the training" if reads_digits else "only where KILONET_REJECTS is 1"
     return f"""#define KILONET_OPERATIONS {tables.operations}
 extern const kilonet_operation kilonet_operations[KILONET_OPERATIONS];
-
+{_avr_error(tables)}
 /* All that is kept of an image while it is classified, {tables.state:,} bytes on a microcontroller. Its fields are for
  * the functions below alone. */
 typedef struct {{
@@ -159,13 +163,12 @@ typedef struct {{
 /* Pixels are {planes} from 0 to 255, {levels}.
  * They are not normalised: the weights do that. Functions that are given a state may run at once, each with its own. */
 
-/* Classifies one image: pixels [channel][row][column] to one logit for each class; the largest is that of the
- * predicted class. The state is static, so calls must not overlap. */
-void kilonet_classify(const uint8_t pixels[KILONET_PIXELS], int32_t logits[KILONET_CLASSES]);
+/* Classifies one image: KILONET_PIXELS pixels [channel][row][column] to one logit for each class; the largest is that
+ * of the predicted class. The state is static, so calls must not overlap. */
+void kilonet_classify(const uint8_t *pixels, int32_t logits[KILONET_CLASSES]);
 
 /* The same with a state of the caller's. */
-void kilonet_classify_with(kilonet_state *state, const uint8_t pixels[KILONET_PIXELS],
-                           int32_t logits[KILONET_CLASSES]);
+void kilonet_classify_with(kilonet_state *state, const uint8_t *pixels, int32_t logits[KILONET_CLASSES]);
 
 /* The same for an image that is never in memory as a whole: begin, then give each of its rows [column][channel], the
  * upper one first. Returns 1 as soon as the logits are written, which is with the last row or, where the network does
@@ -186,6 +189,16 @@ kilonet_answer kilonet_top(const int32_t logits[KILONET_CLASSES]);
 /* Returns 1 if all tables are as written and two stored test vectors give their logits, else 0. `after_row` is called
  * after every row of the two images, to feed a watchdog; it may be null. Compile kilonet_selftest.c for it. */
 int kilonet_selftest(kilonet_state *state, void (*after_row)(void));
+"""
+
+
+def _avr_error(tables: TableFacts) -> str:
+    """Return what ends a compilation for an AVR if its pointers of 16 bits do not reach all tables; else ''."""
+    if tables.flash <= _AVR_TABLES:
+        return ""
+    return f"""#ifdef __AVR__
+#error "the network has {tables.flash:,} bytes of weights and tables, and an AVR reads {_AVR_TABLES:,} at most"
+#endif
 """
 
 
@@ -298,8 +311,10 @@ def _names_macro(metadata: Metadata, prefix: str) -> str:
     if metadata.names is None:
         return ""
     names = ", \\\n     ".join(map(_c_string, metadata.names))
-    head = """
-/* The names of the classes in UTF-8: static const char *const names[KILONET_CLASSES] = KILONET_CLASS_NAMES; */
+    head = f"""
+/* The names of the classes in UTF-8: static const char *const names[KILONET_CLASSES] = KILONET_CLASS_NAMES;
+ * in the flash of an AVR: static const char names[KILONET_CLASSES][KILONET_NAME_BYTES] KILONET_FLASH = ... */
+#define KILONET_NAME_BYTES {max(len(name.encode()) for name in metadata.names) + 1}
 #define KILONET_CLASS_NAMES \\
     """
     return f"{with_prefix(head, prefix)}{{{names}}}\n"

@@ -13,15 +13,15 @@ static uint32_t high_product(uint32_t one, uint32_t other)
  * degree, the coefficients in 2^31sts, fitted for the least error: 2^-23.9 at most. */
 static uint32_t power(uint64_t exponent)
 {
-    static const uint32_t coefficients[5] = {2048772, 19817793, 118791696, 515797037, 1488516314};
+    static const uint32_t coefficients[5] KILONET_FLASH = {2048772, 19817793, 118791696, 515797037, 1488516314};
     const uint32_t whole = (uint32_t)(exponent >> 24);
     const uint32_t fraction = (uint32_t)(exponent << 8 & 0xFFFFFFFFu);
-    uint32_t value = coefficients[0];
+    uint32_t value = KILONET_READ(uint32_t, &coefficients[0]);
     uint8_t i;
     if (exponent >= (uint64_t)25 << 24)
         return 0;
     for (i = 1; i < 5; i++)
-        value = coefficients[i] - high_product(fraction, value);
+        value = KILONET_READ(uint32_t, &coefficients[i]) - high_product(fraction, value);
     value = 0x80000000u - high_product(fraction, value);
     return (value + ((uint32_t)64 << whole)) >> (7 + whole);
 }

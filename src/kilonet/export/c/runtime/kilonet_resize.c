@@ -147,10 +147,9 @@ static void enlarge(kilonet_resizer *resizer, const uint8_t *row, uint32_t place
     }
 }
 
-int kilonet_resize_begin(kilonet_resizer *resizer, uint32_t width, uint32_t height, int format,
-                         uint8_t pixels[KILONET_PIXELS])
+int kilonet_resize_begin(kilonet_resizer *resizer, uint32_t width, uint32_t height, int format, uint8_t *pixels)
 {
-    static const uint8_t padding[KILONET_CHANNELS] = KILONET_PADDING;
+    static const uint8_t padding[KILONET_CHANNELS] KILONET_FLASH = KILONET_PADDING;
     uint32_t place;
     if (width == 0 || height == 0 || width > KILONET_RESIZE_SIDE || height > KILONET_RESIZE_SIDE)
         return 0;
@@ -177,7 +176,7 @@ int kilonet_resize_begin(kilonet_resizer *resizer, uint32_t width, uint32_t heig
     clear(resizer, 0);
     clear(resizer, 1);
     for (place = 0; place < KILONET_PIXELS; place++)
-        pixels[place] = padding[place / (KILONET_ROWS * KILONET_COLUMNS)];
+        pixels[place] = KILONET_READ(uint8_t, &padding[place / (KILONET_PIXELS / KILONET_CHANNELS)]);
     return 1;
 }
 
@@ -193,7 +192,7 @@ void kilonet_resize_row(kilonet_resizer *resizer, const uint8_t *row)
 }
 
 int kilonet_resize(kilonet_resizer *resizer, const uint8_t *frame, uint32_t width, uint32_t height, uint32_t stride,
-                   int format, uint8_t pixels[KILONET_PIXELS])
+                   int format, uint8_t *pixels)
 {
     if (!kilonet_resize_begin(resizer, width, height, format, pixels))
         return 0;

@@ -35,12 +35,11 @@ typedef struct {
 /* Scales a whole frame of width x height pixels, whose rows begin `stride` bytes apart. Returns 1, or 0 if nothing was
  * done: a side is 0 or over KILONET_RESIZE_SIDE, or there is no such format. */
 int kilonet_resize(kilonet_resizer *resizer, const uint8_t *frame, uint32_t width, uint32_t height, uint32_t stride,
-                   int format, uint8_t pixels[KILONET_PIXELS]);
+                   int format, uint8_t *pixels);
 
 /* The same for a frame that is never in memory as a whole: begin, then give each of its rows, the upper one first. The
  * pixels are complete after the last row. */
-int kilonet_resize_begin(kilonet_resizer *resizer, uint32_t width, uint32_t height, int format,
-                         uint8_t pixels[KILONET_PIXELS]);
+int kilonet_resize_begin(kilonet_resizer *resizer, uint32_t width, uint32_t height, int format, uint8_t *pixels);
 void kilonet_resize_row(kilonet_resizer *resizer, const uint8_t *row);
 
 #ifdef __cplusplus

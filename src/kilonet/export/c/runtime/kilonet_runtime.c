@@ -40,12 +40,13 @@ static void requantise(const kilonet_operation *operation, const int32_t *restri
     const uint16_t outputs = operation->outputs;
     uint16_t i;
     for (i = 0; i < outputs; i++) {
-        int64_t value = (int64_t)sums[i] * multiplier[i] + (((int64_t)1 << shift[i]) >> 1);
+        int64_t value = (int64_t)sums[i] * KILONET_READ(int16_t, &multiplier[i]) +
+                        (((int64_t)1 << KILONET_READ(uint8_t, &shift[i])) >> 1);
         if (skip)
-            value += (int64_t)skip[i] * skipped[i];
+            value += (int64_t)KILONET_READ(int32_t, &skip[i]) * skipped[i];
         if (offset)
-            value += offset[i];
-        value = floor_shift(value, shift[i]);
+            value += KILONET_READ(int64_t, &offset[i]);
+        value = floor_shift(value, KILONET_READ(uint8_t, &shift[i]));
         if (logits)
             logits[i] = (int32_t)value;
         else
@@ -53,13 +54,13 @@ static void requantise(const kilonet_operation *operation, const int32_t *restri
     }
 }
 
-static void sum_products(const uint8_t *values, const int8_t *weights, uint32_t count, uint16_t outputs, int32_t *sums)
+static void sum_products(const uint8_t *values, const int8_t *weights, unsigned count, uint16_t outputs, int32_t *sums)
 {
     for (; outputs--; weights += count) {
         int32_t sum = 0;
-        uint32_t i;
+        unsigned i;
         for (i = 0; i < count; i++)
-            sum += values[i] * weights[i];
+            sum += values[i] * KILONET_READ(int8_t, &weights[i]);
         *sums++ = sum;
     }
 }
@@ -75,7 +76,7 @@ static void sum_products_depthwise(const kilonet_operation *operation, const uin
         int32_t sum = 0;
         uint32_t place;
         for (place = 0; place < places; place++, value += operation->inputs)
-            sum += *value * *weights++;
+            sum += *value * KILONET_READ(int8_t, weights++);
         sums[output] = sum;
         if (++repeated == operation->multiple) {
             repeated = 0;
@@ -86,7 +87,7 @@ static void sum_products_depthwise(const kilonet_operation *operation, const uin
 
 APART static void convolve(const kilonet_operation *operation, const uint8_t *values, int32_t *restrict sums)
 {
-    const uint32_t count = (uint32_t)operation->window * operation->window * operation->inputs;
+    const unsigned count = (unsigned)operation->window * operation->window * operation->inputs;
     const int32_t *restrict bias = operation->bias;
     const uint16_t outputs = operation->outputs;
     uint16_t i;
@@ -95,7 +96,7 @@ APART static void convolve(const kilonet_operation *operation, const uint8_t *va
     else
         sum_products(values, operation->weights, count, outputs, sums);
     for (i = 0; i < outputs; i++) {
-        sums[i] += bias[i];
+        sums[i] += KILONET_READ(int32_t, &bias[i]);
         if (operation->relu && sums[i] < 0)
             sums[i] = 0;
     }
@@ -217,7 +218,7 @@ void kilonet_start(const kilonet_operation *operations, unsigned count, const ki
     for (; count--; operations++, position++) {
         position->head = 0;
         position->row = position->column = 0;
-        position->rows_to_end = position->columns_to_end = (uint8_t)(operations->window - 1);
+        position->rows_to_end = position->columns_to_end = (uint8_t)(KILONET_READ(uint8_t, &operations->window) - 1);
         position->waiting = position->finished = 0;
     }
 }
@@ -225,7 +226,7 @@ void kilonet_start(const kilonet_operation *operations, unsigned count, const ki
 int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilonet_work *work,
                  const kilonet_pixels *pixels, int32_t *logits)
 {
-    const kilonet_operation *operation = operations;
+    const kilonet_operation *place = operations;
     const kilonet_operation *const last = operations + count - 1;
     kilonet_position *position = work->positions;
     const uint8_t *next = pixels->first;
@@ -233,15 +234,18 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
     if (position->finished)
         return 1;
     for (;;) {
+        kilonet_operation copied;
+        const kilonet_operation *operation =
+            (const kilonet_operation *)KILONET_IN_RAM(&copied, place, sizeof copied);
         uint8_t *own = work->memory + operation->pixel;
         const uint8_t *taken = own;
-        const int is_last = operation == last;
+        const int is_last = place == last;
         if (is_padding(operation, position)) {
-            taken = operation->pad;
+            taken = (const uint8_t *)KILONET_IN_RAM(work->scratch, operation->pad, operation->inputs);
         } else if (position->waiting) {
             position->waiting = 0;
-        } else if (operation != operations) {
-            operation--;
+        } else if (place != operations) {
+            place--;
             position--;
             continue;
         } else if (left == 0) {
@@ -253,13 +257,13 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
             next += pixels->step;
             left--;
         }
-        if (take(operation, position, work, taken, is_last ? 0 : work->memory + operation[1].pixel,
-                 is_last ? logits : 0)) {
+        if (take(operation, position, work, taken,
+                 is_last ? 0 : work->memory + KILONET_READ(uint32_t, &place[1].pixel), is_last ? logits : 0)) {
             if (is_last) {
                 work->positions->finished = 1;
                 return 1;
             }
-            operation++;
+            place++;
             position++;
             position->waiting = 1;
         }

@@ -5,6 +5,30 @@
 
 #include <stdint.h>
 
+/* An AVR copies constants to RAM, unless they are marked, and has instructions of its own to read those that stay in
+ * flash. KILONET_READ reads a number of the type that `place` points to. KILONET_IN_RAM makes a copy at `to`, and returns
+ * it, only where bytes in flash cannot be read like any others. */
+#ifdef __AVR__
+#include <avr/pgmspace.h>
+static inline uint64_t kilonet_read_64(const void *place)
+{
+    uint64_t number;
+    memcpy_P(&number, place, sizeof number);
+    return number;
+}
+#define KILONET_FLASH PROGMEM
+#define KILONET_READ(type, place) \
+    ((type)(sizeof(type) == 1   ? pgm_read_byte(place) \
+            : sizeof(type) == 2 ? pgm_read_word(place) \
+            : sizeof(type) == 4 ? pgm_read_dword(place) \
+                                : kilonet_read_64(place)))
+#define KILONET_IN_RAM(to, place, bytes) memcpy_P(to, place, bytes)
+#else
+#define KILONET_FLASH
+#define KILONET_READ(type, place) (*(place))
+#define KILONET_IN_RAM(to, place, bytes) ((void)(to), (place))
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -77,7 +101,7 @@ typedef struct {
     uint32_t plane; /* bytes from a channel to the next */
 } kilonet_pixels;
 
-/* Begins an image. */
+/* Begins an image. The operations and their tables are KILONET_FLASH. */
 void kilonet_start(const kilonet_operation *operations, unsigned count, const kilonet_work *work);
 
 /* Takes pixels. Returns 1 if `logits` are written, one value for each class, now or by an earlier call; else 0. */

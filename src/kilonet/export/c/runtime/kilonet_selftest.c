@@ -26,34 +26,41 @@ static uint32_t weights_of(const kilonet_operation *operation)
 #endif
 }
 
-static uint32_t add_tables(uint32_t crc, const kilonet_operation *operation)
+static uint32_t add_tables(uint32_t crc, const kilonet_operation *place)
 {
+    kilonet_operation copied;
+    const kilonet_operation *operation = (const kilonet_operation *)KILONET_IN_RAM(&copied, place, sizeof copied);
     const uint16_t inputs = operation->inputs, outputs = operation->outputs;
     const uint32_t weights = operation->weights ? weights_of(operation) : 0;
     uint32_t i;
     for (i = 0; i < weights; i++)
-        crc = add_number(crc, (uint8_t)operation->weights[i], 1);
+        crc = add_number(crc, (uint8_t)KILONET_READ(int8_t, &operation->weights[i]), 1);
     for (i = 0; operation->bias && i < outputs; i++)
-        crc = add_number(crc, (uint32_t)operation->bias[i], 4);
+        crc = add_number(crc, (uint32_t)KILONET_READ(int32_t, &operation->bias[i]), 4);
     for (i = 0; operation->skip && i < outputs; i++)
-        crc = add_number(crc, (uint32_t)operation->skip[i], 4);
+        crc = add_number(crc, (uint32_t)KILONET_READ(int32_t, &operation->skip[i]), 4);
     for (i = 0; operation->pad && i < inputs; i++)
-        crc = add_number(crc, operation->pad[i], 1);
+        crc = add_number(crc, KILONET_READ(uint8_t, &operation->pad[i]), 1);
     for (i = 0; operation->multiplier && i < outputs; i++)
-        crc = add_number(crc, (uint16_t)operation->multiplier[i], 2);
+        crc = add_number(crc, (uint16_t)KILONET_READ(int16_t, &operation->multiplier[i]), 2);
     for (i = 0; operation->shift && i < outputs; i++)
-        crc = add_number(crc, operation->shift[i], 1);
+        crc = add_number(crc, KILONET_READ(uint8_t, &operation->shift[i]), 1);
     for (i = 0; operation->offset && i < outputs; i++)
-        crc = add_number(crc, (uint64_t)operation->offset[i], 8);
+        crc = add_number(crc, (uint64_t)KILONET_READ(int64_t, &operation->offset[i]), 8);
     return crc;
 }
 
 int kilonet_selftest(kilonet_state *state, void (*after_row)(void))
 {
-    static const int32_t expected[2][KILONET_CLASSES] = KILONET_SELFTEST_LOGITS;
+    static const int32_t expected[2][KILONET_CLASSES] KILONET_FLASH = KILONET_SELFTEST_LOGITS;
     uint32_t crc = 0xFFFFFFFFu, random = 0;
     uint8_t image;
     uint16_t i;
+#ifdef __AVR__
+    /* Beyond the reach of pointers, where a linker puts them without a word, there is no list whose tables end. */
+    if (pgm_get_far_address(kilonet_operations) >> 16 != 0)
+        return 0;
+#endif
     for (i = 0; i < KILONET_OPERATIONS; i++)
         crc = add_tables(crc, kilonet_operations + i);
     if ((crc ^ 0xFFFFFFFFu) != KILONET_SELFTEST_CRC)
@@ -74,7 +81,7 @@ int kilonet_selftest(kilonet_state *state, void (*after_row)(void))
                 after_row();
         }
         for (i = 0; i < KILONET_CLASSES; i++)
-            if (logits[i] != expected[image][i])
+            if (logits[i] != KILONET_READ(int32_t, &expected[image][i]))
                 return 0;
     }
     return 1;
