@@ -39,7 +39,7 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--like",
         metavar="RECIPE",
-        help="take the layers and the training of this recipe, such as photo-32k, for these images and their classes",
+        help="take the layers and the training of this recipe, such as photo-8k, for these images and their classes",
     )
     parser.add_argument(
         "--label-pattern",

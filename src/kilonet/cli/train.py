@@ -91,12 +91,12 @@ def run_text(run: "Run") -> str:
     """Return what is printed at the end of a run."""
     result = run.result
     low, high = result.interval
-    final, best = 100 * result.final.test_accuracy, result.best
+    final, best, scores = 100 * result.final.test_accuracy, result.best, result.balanced_scores
     images = f"{result.scored_images} {result.scored.lower()} images"
     computed = f"{result.environment.engine} engine, {counted(result.environment.threads, 'thread')}"
     lines = [
         f"Final: {final:.2f}% of {images}, 95 % interval {100 * low:.2f} to {100 * high:.2f} %",
-        *([balanced_line(*result.balanced_scores)] if result.balanced_scores else []),
+        *([balanced_line(*(f"{100 * score:.2f}%" for score in scores))] if scores else []),
         f"Best epoch: {100 * best.test_accuracy:.2f}% (epoch {best.epoch}; picked by looking, no claim)",
         f"Time: {result.seconds:.1f} s of training for {counted(len(run.history), 'epoch')} ({computed})",
         *_teacher_lines(result),
@@ -117,8 +117,7 @@ def seeds_text(runs: Sequence["Run"]) -> str:
     lines.append(f"Final epoch: {accuracy} (mean ± sd, n = {len(runs)}) of {images}; {seconds:.1f} s a run")
     balanced_scores = [result.balanced_scores for result in results if result.balanced_scores]
     if len(balanced_scores) == len(results):
-        balanced, macro_f1 = map(_mean_text, zip(*balanced_scores, strict=True))
-        lines.append(f"Balanced accuracy: {balanced} (mean of the classes' accuracies), macro F1: {macro_f1}")
+        lines.append(balanced_line(*map(_mean_text, zip(*balanced_scores, strict=True))))
     return "\n".join(lines)
 
 

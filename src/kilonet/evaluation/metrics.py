@@ -62,7 +62,6 @@ def are_unequal(class_images: Sequence[int]) -> bool:
     return max(counts) >= _UNEQUAL * min(counts)
 
 
-def balanced_line(balanced_accuracy: float, macro_f1: float) -> str:
-    """Return the line of text that is printed where the classes are unequal in size."""
-    balanced = f"Balanced accuracy: {100 * balanced_accuracy:.2f}% (mean of the classes' accuracies)"
-    return f"{balanced}, macro F1: {100 * macro_f1:.2f}%"
+def balanced_line(balanced_accuracy: str, macro_f1: str) -> str:
+    """Return the line that is printed where the classes are unequal in size, for the two figures as text."""
+    return f"Balanced accuracy: {balanced_accuracy} (mean of the classes' accuracies), macro F1: {macro_f1}"

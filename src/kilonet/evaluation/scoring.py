@@ -101,7 +101,7 @@ class Evaluation:
         interval = f"95 % interval {100 * low:.2f} to {100 * high:.2f} %"
         lines = [f"{self.scored} set: Average loss: {self.loss:.4f}, {score}, {interval}"]
         if are_unequal([sum(row) for row in self.confusion]):
-            lines.append(balanced_line(self.balanced_accuracy, self.macro_f1))
+            lines.append(balanced_line(f"{100 * self.balanced_accuracy:.2f}%", f"{100 * self.macro_f1:.2f}%"))
         if self.none_of_these is not None:
             none, wrong = self.none_of_these, self.none_of_these_wrong or 0
             answered = self.images - none

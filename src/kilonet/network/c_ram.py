@@ -62,6 +62,11 @@ def scratch_bytes(kept: Sequence[OperationMemory]) -> int:
     return max(1, *(memory.scratch for memory in kept))
 
 
+def sum_count(kept: Sequence[OperationMemory]) -> int:
+    """Return the number of int32 sums: those of the widest convolution, which all share, then each average pool's."""
+    return max(memory.results for memory in kept) + sum(memory.sums for memory in kept)
+
+
 def c_ram_bytes(operations: Iterable[tuple[Computed, Shape]], input_shape: Shape, classes: int) -> int:
     """Return the bytes of RAM of the C form for pixels, logits and working memory, without the stack.
 
@@ -72,8 +77,7 @@ def c_ram_bytes(operations: Iterable[tuple[Computed, Shape]], input_shape: Shape
     """
     kept = [memory_of(operation, shape) for operation, shape in operations]
     bytes_kept = sum(memory.pixel + memory.window for memory in kept)
-    sums = max(memory.results for memory in kept) + sum(memory.sums for memory in kept)
-    arrays = _aligned(bytes_kept + scratch_bytes(kept)) + 4 * sums + _STATE_BYTES * len(kept)
+    arrays = _aligned(bytes_kept + scratch_bytes(kept)) + 4 * sum_count(kept) + _STATE_BYTES * len(kept)
     return prod(input_shape) + 4 * classes + arrays
 
 

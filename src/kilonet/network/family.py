@@ -27,12 +27,22 @@ _ENOUGH = 0.95
 
 @dataclass(frozen=True)
 class Member:
-    """A network of the family."""
+    """A network of the family, or one with the layers of a recipe."""
 
     layers: tuple[str, ...]
     parameters: int
     macs: int
     c_ram_bytes: int
+
+    @classmethod
+    def of(cls, shape: Shape, layers: tuple[str, ...]) -> "Member":
+        """Return a list of layers with its costs for images of `shape`.
+
+        Raises:
+            KilonetError: the layers do not take such images.
+        """
+        cost = network_cost(ModelSection(input=shape, layers=layers))
+        return cls(layers, cost.parameters, cost.macs, cost.c_ram_bytes)
 
 
 def least_features(classes: int) -> int:
@@ -78,9 +88,7 @@ def member(shape: Shape, classes: int, channels: int, halvings: int) -> Member:
         channels: the channels of the last stage.
         halvings: how often the maps are halved.
     """
-    layers = tuple(_layers(shape, classes, channels, halvings))
-    cost = network_cost(ModelSection(input=shape, layers=layers))
-    return Member(layers, cost.parameters, cost.macs, cost.c_ram_bytes)
+    return Member.of(shape, tuple(_layers(shape, classes, channels, halvings)))
 
 
 def _halvings(shape: Shape) -> range:

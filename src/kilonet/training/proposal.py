@@ -15,10 +15,8 @@ from kilonet.data.inspection.inspection import UNBALANCED, Inspection, Kind, ins
 from kilonet.data.inspection.survey import Survey, survey
 from kilonet.data.preprocessing import Preprocessing, Resize
 from kilonet.evaluation.calibration import LEAST_IMAGES
-from kilonet.network.cost import network_cost
 from kilonet.network.family import Member, largest_member, smallest_members
 from kilonet.network.operations import Shape
-from kilonet.network.section import ModelSection
 from kilonet.recipe import Recipe, load_recipe, parse_recipe, recipe_name
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import counted, printable
@@ -241,12 +239,12 @@ def network_like(
     shape = limits.channels or found.channels, size[1], size[0]
     layers = (*entries[:-1], f"pointwise {classes}")
     try:
-        cost = network_cost(ModelSection(input=shape, layers=layers))
+        member = Member.of(shape, layers)
     except KilonetError as error:
         raise KilonetError(f"{name} does not take images of {size[0]}x{size[1]}: {error}; see --size") from None
     for budget, taken, flag in (
-        (limits.parameters, cost.parameters, "--max-parameters"),
-        (limits.ram, cost.c_ram_bytes, "--max-ram"),
+        (limits.parameters, member.parameters, "--max-parameters"),
+        (limits.ram, member.c_ram_bytes, "--max-ram"),
     ):
         if budget is not None and taken > budget:
             raise KilonetError(
@@ -255,13 +253,13 @@ def network_like(
     chosen, why_resize = _chosen_resize(found, size)
     return NetworkChoice(
         Preprocessing(shape, resize or chosen),
-        Member(layers, cost.parameters, cost.macs, cost.c_ram_bytes),
-        limits.parameters or cost.parameters,
-        cost.c_ram_bytes,
+        member,
+        limits.parameters or member.parameters,
+        member.c_ram_bytes,
         {
             "input": f"channels, rows, columns: {found.colours()}; {why_size}",
-            "layers": f"those of {name}: {cost.parameters:,} parameters, {cost.macs:,} MACs; in C {cost.c_ram_bytes:,} "
-            "bytes of RAM",
+            "layers": f"those of {name}: {member.parameters:,} parameters, {member.macs:,} MACs; in C "
+            f"{member.c_ram_bytes:,} bytes of RAM",
             "max_parameters": "the budget, as asked for" if limits.parameters else "what they take",
             "resize": why_resize,
         },

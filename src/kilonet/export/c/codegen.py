@@ -26,7 +26,7 @@ from kilonet.export.integer import (
     rounding_half,
 )
 from kilonet.models.metadata import NO_METADATA, Metadata
-from kilonet.network.c_ram import Computed, c_ram_bytes, memory_of, scratch_bytes
+from kilonet.network.c_ram import Computed, c_ram_bytes, memory_of, scratch_bytes, sum_count
 from kilonet.network.operations import AveragePooling, MaxPooling, Shape
 from kilonet.network.section import ModelSection
 
@@ -125,7 +125,7 @@ def _table_facts(network: IntegerNetwork) -> TableFacts:
     kept = [memory_of(operation, shape) for operation, shape in _operations(network)]
     return TableFacts(
         operations=len(kept),
-        sums=max(memory.results for memory in kept) + sum(memory.sums for memory in kept),
+        sums=sum_count(kept),
         memory=sum(memory.pixel + memory.window for memory in kept),
         scratch=scratch_bytes(kept),
         scratch_in_blocks=2 * (max(memory.map for memory in kept) + _BEYOND),
