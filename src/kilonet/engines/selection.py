@@ -26,6 +26,7 @@ def resolve_run(recipe: Recipe, report: Callable[[str], None] = lambda _: None) 
         KilonetError: the recipe asks for a device or an engine that this machine does not have.
     """
     device = resolve_device(recipe.run)
+    _check_compile(recipe, device)
     recipe = recipe.replace(device=device, precision=_resolve_precision(recipe.run, device))
     engine = _resolve_engine(recipe, report)
     return recipe.replace(engine=engine, threads=_resolve_threads(recipe.run, report))
@@ -71,6 +72,13 @@ def resolve_device(run: RunSection) -> str:
     if not available[run.device]:
         raise KilonetError(f"this machine or this torch has no {run.device} device; use --device cpu")
     return run.device
+
+
+def _check_compile(recipe: Recipe, device: str) -> None:
+    if recipe.run.compile and device != "cuda":
+        raise KilonetError(f"--compile is for an NVIDIA GPU, and this run computes on {device}; leave it out")
+    if recipe.run.compile and recipe.model.dropout:
+        raise KilonetError("--compile cannot repeat the random numbers of dropout; use --no-compile or --dropout 0")
 
 
 def _resolve_precision(run: RunSection, device: str) -> str:

@@ -57,6 +57,8 @@ class TorchEngine:
         self._teachers = [copy.deepcopy(teacher.network).to(self.device).eval() for teacher in teachers]
         # The final network is the moving average, if the recipe has one.
         self._final = copy.deepcopy(self._network) if recipe.train.ema else self._network
+        # Only whole batches are compiled: another size would be compiled once more.
+        self._fused = torch.compile(self._network, dynamic=False) if recipe.run.compile else self._network
         self._learning_rate = torch.zeros((), device=self.device)
         self._average_share = torch.ones((), device=self.device)
         self._optimizer = _Optimizer(self._network, recipe.train, self._learning_rate)
@@ -80,7 +82,7 @@ class TorchEngine:
     def _replay(self, batch: Batch) -> None:
         if self._captured is None:
             with self._unchanged():
-                self._captured = CapturedStep(self._step, batch)
+                self._captured = CapturedStep(self._fused_step, batch)
         self._captured(batch)
 
     @contextlib.contextmanager
@@ -95,13 +97,19 @@ class TorchEngine:
                 tensor.copy_(value)
 
     def _step(self, batch: Batch) -> None:
+        self._learn(self._network, batch)
+
+    def _fused_step(self, batch: Batch) -> None:
+        self._learn(self._fused, batch)
+
+    def _learn(self, network: nn.Module, batch: Batch) -> None:
         labels = self._labels[batch.indices]
         outside, means = self._recipe.augment.outside, self._recipe.model.means
         pixels = apply_changes(self._pixels[batch.indices], batch, means, outside)
         reduced = self.precision == "bfloat16"
         # A captured graph would read a cached cast after it is freed; no weight is cast twice in a step anyway.
         with torch.autocast(self.device, torch.bfloat16, enabled=reduced, cache_enabled=False):
-            logits = self._network(pixels).float()
+            logits = network(pixels).float()
             with torch.no_grad():
                 teacher_logits = [teacher(pixels).float() for teacher in self._teachers]
         loss = self._label_loss(logits, labels, batch.shares)

@@ -95,6 +95,16 @@ class _Residual(nn.Module):
         return total
 
 
+class _PointwiseConvolution(nn.Conv2d):
+    """A 1x1 convolution; on a GPU a product of matrices, as cuDNN's repeatable gradient of its few weights is slow."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not values.is_cuda:
+            return super().forward(values)
+        weights = self.weight.flatten(1).expand(len(values), -1, -1)
+        return torch.bmm(weights, values.flatten(2)).unflatten(2, values.shape[2:])
+
+
 def initial_network(model: ModelSection, seed: int) -> Network:
     """Build a network with torch's default initial weights, drawn from `seed` alone."""
     with torch.random.fork_rng(devices=[]):
@@ -111,7 +121,9 @@ def _layer_module(placed: PlacedLayer) -> nn.Module:
 def _operation_module(operation: Operation) -> nn.Module:
     match operation:
         case Convolution(channels_in, channels_out, kernel, padding, groups, stride):
-            return nn.Conv2d(channels_in, channels_out, kernel, stride, padding, groups=groups, bias=False)
+            pointwise = (kernel, padding, groups, stride) == (1, 0, 1, 1)
+            convolution = _PointwiseConvolution if pointwise else nn.Conv2d
+            return convolution(channels_in, channels_out, kernel, stride, padding, groups=groups, bias=False)
         case ReLU():
             return nn.ReLU(inplace=True)
         case BatchNorm(channels):
