@@ -82,6 +82,14 @@ def test_a_captured_step_gives_the_bits_of_a_plain_one(changes: dict[str, Any], 
     assert captured.take_totals() == plain.take_totals()
 
 
+def test_a_compiled_network_trains_as_a_plain_one() -> None:
+    recipe = on_gpu(layers=(*WIDE, "pointwise 10"), dropout=0.0)
+    plain, compiled, again = (train(engine_of(one), one) for one in (recipe, *2 * [recipe.replace(compile=True)]))
+    start = initial_network(recipe.model, recipe.run.seed).state()
+    assert distance(compiled.network_state(), plain.network_state(), start) < 0.02
+    assert same_tensors(compiled.state(), again.state())
+
+
 @pytest.mark.parametrize("changes", CASES, ids=str)
 def test_the_same_run_gives_the_same_bits(changes: dict[str, Any]) -> None:
     recipe = on_gpu(**changes)

@@ -1,5 +1,6 @@
 """The torch engine, compared with a plain torch loop, and the contract that every engine keeps."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -341,6 +342,18 @@ def test_a_captured_step_takes_nothing_from_the_host(changes: dict[str, Any]) ->
     engine._step(batch)
     with NothingFromTheHost():  # type: ignore[no-untyped-call]
         engine._step(batch)
+
+
+def test_a_compiled_step_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    recipe = tiny_recipe(precision="float32", compile=True, dropout=0.0)
+    compiled, plain = engine_of(recipe), engine_of(recipe)
+    assert compiled._fused is not compiled._network
+    for batch, _, _ in batches(recipe, 2):
+        compiled._fused_step(batch)
+        plain._step(batch)
+    assert same_tensors(compiled.state(), plain.state())
+    assert compiled.take_totals() == plain.take_totals()
 
 
 class RunOnTheHost:

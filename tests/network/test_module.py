@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from helpers import BASELINE_LAYERS, TINY_LAYERS, model_section, same_tensors, some_pixels
-from kilonet.network.module import Network, initial_network
+from kilonet.network.module import Network, initial_network, pointwise_product
 from kilonet.recipe import load_recipe
 
 BASELINE = load_recipe("baseline").model
@@ -15,13 +15,26 @@ BASELINE = load_recipe("baseline").model
 def test_the_reference_network_is_the_seeds() -> None:
     network = Network(BASELINE)
     assert sum(parameter.numel() for parameter in network.parameters()) == 7662
-    leaves = [type(module).__name__ for module in network.modules() if not list(module.children())]
+    kinds = [module for module in network.modules() if not list(module.children())]
+    leaves = ["Conv2d" if isinstance(module, nn.Conv2d) else type(module).__name__ for module in kinds]
     block = ["Conv2d", "ReLU", "BatchNorm2d", "DropoutModule"]
     expected = [*block, *block, "Conv2d", "MaxPool2d", *block, *block, *block, "AdaptiveAvgPool2d", "Conv2d"]
     assert leaves == expected
     assert not any(isinstance(module, nn.Linear) for module in network.modules())
     assert all(module.bias is None for module in network.modules() if isinstance(module, nn.Conv2d))
     assert network(some_pixels(5)).shape == (5, 10)
+
+
+def test_a_pointwise_layer_as_a_product_of_matrices() -> None:
+    """As a GPU computes it: values and both gradients are the convolution's."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = (5, 3, 1, 1), (4, 3, 6, 7), (4, 5, 6, 7)
+    weight, values, upstream = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
+    weight.requires_grad_(), values.requires_grad_()
+    expected, found = functional.conv2d(values, weight), pointwise_product(weight, values)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(output, (weight, values), upstream) for output in (expected, found)]
+    torch.testing.assert_close(gradients[1], gradients[0])
 
 
 def test_pixels_are_normalised_by_the_sections_mean_and_std() -> None:

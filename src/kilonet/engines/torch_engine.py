@@ -102,7 +102,7 @@ class TorchEngine:
     def _fused_step(self, batch: Batch) -> None:
         self._learn(self._fused, batch)
 
-    def _learn(self, network: nn.Module, batch: Batch) -> None:
+    def _learn(self, network: Callable[[Tensor], Tensor], batch: Batch) -> None:
         labels = self._labels[batch.indices]
         outside, means = self._recipe.augment.outside, self._recipe.model.means
         pixels = apply_changes(self._pixels[batch.indices], batch, means, outside)

@@ -99,10 +99,16 @@ class _PointwiseConvolution(nn.Conv2d):
     """A 1x1 convolution; on a GPU a product of matrices, as cuDNN's repeatable gradient of its few weights is slow."""
 
     def forward(self, values: Tensor) -> Tensor:
-        if not values.is_cuda:
-            return super().forward(values)
-        weights = self.weight.flatten(1).expand(len(values), -1, -1)
-        return torch.bmm(weights, values.flatten(2)).unflatten(2, values.shape[2:])
+        return pointwise_product(self.weight, values) if values.is_cuda else super().forward(values)
+
+
+def pointwise_product(weight: Tensor, values: Tensor) -> Tensor:
+    """Return the 1x1 convolution of values (N, C, H, W) with a weight (K, C, 1, 1) as a product of matrices.
+
+    The result is (N, K, H, W), in the dtype of both.
+    """
+    products: Tensor = torch.bmm(weight.flatten(1).expand(len(values), -1, -1), values.flatten(2))
+    return products.view(len(products), -1, *values.shape[2:])
 
 
 def initial_network(model: ModelSection, seed: int) -> Network:
