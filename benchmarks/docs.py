@@ -95,14 +95,15 @@ def shipping_table(names: str) -> str:
         raise SystemExit(f"{names}: not of the same export")
     sizes = " | ".join(f"{exported[name]:,} bytes" for name in ("weights", "flash", "ram"))
     ours = (
-        f"| **kilonet, `mcu` in C, measured** | {100 * row['accuracy']:.2f} % | {sizes} | {row['microseconds']:.0f} |"
+        f"| **kilonet, `mcu` in C, measured** | {100 * row['accuracy']:.2f} % | {sizes} | | {row['microseconds']:.0f} |"
     )
     quoted = [
-        f"| {other['name']}, quoted | {other['accuracy']} | {other['weights']} | {other['flash']} | {other['ram']} | |"
+        f"| {other['name']}, {other['how']} | "
+        f"{' | '.join(other[name] for name in ('accuracy', 'weights', 'flash', 'ram', 'time'))} | |"
         for other in json.loads((RESULTS / "quoted-shipping.json").read_text(encoding="utf-8"))["quoted"]
     ]
-    heads = "| | test accuracy | weights | flash, code included | RAM | us an image on this machine |"
-    return "\n".join([heads, "|---|---:|---:|---:|---:|---:|", ours, *quoted])
+    heads = "| | test accuracy | weights | flash, code included | RAM | on the chip | us on this machine |"
+    return "\n".join([heads, "|---|---:|---:|---:|---:|---:|---:|", ours, *quoted])
 
 
 def corruptions_table(names: str) -> str:
