@@ -21,7 +21,7 @@ import helpers
 from helpers import refusal, tiny_recipe
 from kilonet.data.augment import NOISE_STARTS, Batch, draw_changes
 from kilonet.data.datasets import DataSet, Images
-from kilonet.engines.native import NativeEngine, build, cache, codegen, native_unavailable_reason
+from kilonet.engines.native import NativeEngine, bindings, build, cache, codegen, native_unavailable_reason
 from kilonet.engines.native.bindings import TeacherNetwork, TrainingBatch
 from kilonet.engines.native.cache import cache_folder, read_verified, store, work_folder
 from kilonet.engines.native.codegen import value_ranges
@@ -621,6 +621,34 @@ def filled_cache(own_cache: Path, compiled_once: Path) -> Path:
     for file in compiled_once.iterdir():
         shutil.copy(file, cache_folder())
     return own_cache
+
+
+@pytest.mark.usefixtures("filled_cache")
+def test_structures_of_another_size_than_pythons_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe(TINY, (1, 4, 4))
+    assert load_anew(recipe) is None
+
+    class TrainerTotals(ctypes.Structure):
+        _fields_ = (*bindings.TrainerTotals._fields_, ("late", ctypes.c_int64))
+
+    monkeypatch.setattr(bindings, "_STRUCTURES", (*bindings._STRUCTURES[:-1], TrainerTotals))
+    assert "TrainerTotals has 24 bytes, not 32" in str(load_anew(recipe))
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_libraries_that_are_not_used_for_long_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep makes one for each network."""
+    folder = cache_folder()
+    paths = [folder / f"{number}.so" for number in range(5)]
+    for number, path in enumerate(paths[:4]):
+        store(bytes(1000), path)
+        os.utime(path, (number + 1, number + 1))
+    store(bytes(5000), folder / "trainer.o")
+    assert read_verified(paths[0]) == bytes(1000)
+    monkeypatch.setattr(cache, "MAXIMUM_BYTES", 3200)
+    store(bytes(1000), paths[4])
+    assert sorted(folder.glob("*.so")) == [paths[0], paths[3], paths[4]]
+    assert (folder / "trainer.o").exists()
 
 
 def test_damaged_files_of_the_cache_are_made_again(filled_cache: Path) -> None:

@@ -5,7 +5,6 @@ mapped into memory, so that the system reads what is used and drops it again. Al
 those that were not used for the longest time are removed.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from kilonet.utils.capacity import available_memory
 from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import remove_unused
 
 MAXIMUM_BYTES = 4 << 30
 """The most bytes of all files, but for the one that is in use."""
@@ -126,7 +126,7 @@ def store(key: str, pixels: NDArray[np.uint8], order: NDArray[np.int64], facts: 
                 stream.close()
                 Path(stream.name).unlink(missing_ok=True)
                 raise
-        _remove_oldest(folder, path)
+        remove_unused(folder.iterdir(), path, MAXIMUM_BYTES)
         return Kept(path, mapped(path, (len(order), *shape)), facts)
     except OSError as error:
         raise _unwritable(folder, error) from None
@@ -146,21 +146,6 @@ def _pieces(pixels: NDArray[np.uint8], order: NDArray[np.int64]) -> Iterator[byt
     step = max(1, _PIECE // max(1, prod(pixels.shape[1:])))
     for start in range(0, len(order), step):
         yield pixels[order[start : start + step]].tobytes()
-
-
-def _remove_oldest(folder: Path, kept: Path) -> None:
-    files = []
-    for path in folder.iterdir():
-        with contextlib.suppress(OSError):
-            state = path.stat()
-            files.append((state.st_mtime, state.st_size, path))
-    total = 0
-    for _, size, path in sorted(files, reverse=True):
-        total += size
-        # A file of Windows that is in use cannot be removed; it is the next time.
-        if total > MAXIMUM_BYTES and path != kept:
-            with contextlib.suppress(OSError):
-                path.unlink()
 
 
 def mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ import re
 import secrets
 import stat
 import time
+from collections.abc import Iterable
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
@@ -66,10 +67,10 @@ def remove_leftovers(path: Path) -> None:
     with contextlib.suppress(OSError):
         for entry in list(os.scandir(path.parent)):
             if is_temporary(entry.name, path.name):
-                _remove_unused(Path(entry.path))
+                _remove_if_unlocked(Path(entry.path))
 
 
-def _remove_unused(temporary: Path) -> None:
+def _remove_if_unlocked(temporary: Path) -> None:
     with contextlib.suppress(OSError):
         if fcntl is None:
             temporary.unlink()
@@ -135,6 +136,28 @@ def _is_locked(stream: BinaryIO) -> bool:
         # A file system without locks, on which no leftover can be locked and removed either.
         return True
     return os.fstat(stream.fileno()).st_nlink > 0
+
+
+def remove_unused(files: Iterable[Path], kept: Path, maximum: int) -> None:
+    """Remove the files that were not used for the longest time, until the others have no more than `maximum` bytes.
+
+    Args:
+        files: the files; their times are of their last use.
+        kept: the one that stays in any case.
+        maximum: bytes.
+    """
+    found = []
+    for path in files:
+        with contextlib.suppress(OSError):
+            state = path.stat()
+            found.append((state.st_mtime, state.st_size, path))
+    total = 0
+    for _, size, path in sorted(found, reverse=True):
+        total += size
+        # A file of Windows that is in use cannot be removed; it is the next time.
+        if total > maximum and path != kept:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def flush_folder(folder: Path) -> None:

@@ -49,6 +49,10 @@ class TrainerTotals(ctypes.Structure):
     ]
 
 
+_STRUCTURES = (TrainerSettings, TrainingBatch, TeacherNetwork, TrainerTotals)
+"""In the order in which `kilonet_sizes` gives their sizes."""
+
+
 def by_channel(values: Iterable[float]) -> ctypes.Array[ctypes.c_double]:
     """Return a value for each channel of the input, at most `MAXIMUM_INPUT_CHANNELS`, as the structures have them."""
     return _BY_CHANNEL(*values)
@@ -70,7 +74,10 @@ def declare_functions(library: ctypes.CDLL) -> ctypes.CDLL:
         "kilonet_logits": [pointer, pointer, count, pointer, pointer],
         "kilonet_take_totals": [pointer, pointer],
     }
+    sizes = (ctypes.c_int64 * len(_STRUCTURES))()
     try:
+        library.kilonet_sizes.restype, library.kilonet_sizes.argtypes = None, [pointer]
+        library.kilonet_sizes(sizes)
         library.kilonet_error.restype, library.kilonet_error.argtypes = ctypes.c_char_p, []
         library.kilonet_destroy_trainer.restype, library.kilonet_destroy_trainer.argtypes = None, [pointer]
         for name, arguments in signatures.items():
@@ -78,6 +85,12 @@ def declare_functions(library: ctypes.CDLL) -> ctypes.CDLL:
             function.restype, function.argtypes, function.errcheck = ctypes.c_int, arguments, _checker(library)
     except AttributeError as error:
         raise KilonetError(f"the compiled native engine cannot be used: {error}") from None
+    for structure, size in zip(_STRUCTURES, sizes, strict=True):
+        if ctypes.sizeof(structure) != size:
+            raise KilonetError(
+                f"the compiled native engine cannot be used: its {structure.__name__} has {size} bytes, "
+                f"not {ctypes.sizeof(structure)}"
+            )
     return library
 
 

@@ -17,9 +17,11 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.files import write_atomically
+from kilonet.utils.files import remove_unused, write_atomically
 
 LOCK_FILE = ".lock"
+MAXIMUM_BYTES = 256 << 20
+"""The most bytes of all libraries: some 1,500, as a sweep makes one for each network."""
 _WORK_PREFIX = "tmp"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -106,6 +108,7 @@ def read_verified(path: Path) -> bytes | None:
     """Return the content of a file that `store` wrote; None if there is none, or it is damaged."""
     try:
         found = path.read_bytes()
+        os.utime(path)
     except OSError:
         return None
     content, digest = found[:-_DIGEST_BYTES], found[-_DIGEST_BYTES:]
@@ -113,7 +116,7 @@ def read_verified(path: Path) -> bytes | None:
 
 
 def store(content: bytes, path: Path) -> None:
-    """Write a file with its digest. It is whole on the disk before it has its name.
+    """Write a file with its digest, whole before it has its name; those that were not used for long are removed.
 
     Raises:
         KilonetError: it cannot be written.
@@ -121,6 +124,8 @@ def store(content: bytes, path: Path) -> None:
     with work_folder(path.parent) as folder:
         write_atomically(folder / path.name, content + hashlib.sha256(content).digest())
         (folder / path.name).replace(path)
+    stored = (one for one in path.parent.iterdir() if one.suffix == path.suffix)
+    remove_unused(stored, path, MAXIMUM_BYTES)
 
 
 @contextlib.contextmanager

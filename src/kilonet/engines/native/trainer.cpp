@@ -698,6 +698,12 @@ extern "C" {
 // Returns the text of this thread's last exception.
 const char* kilonet_error() { return last_error.c_str(); }
 
+// Gives the sizes of the structures that Python mirrors.
+void kilonet_sizes(int64_t* sizes) {
+  const size_t found[] = {sizeof(TrainerSettings), sizeof(TrainingBatch), sizeof(TeacherNetwork), sizeof(TrainerTotals)};
+  std::copy(std::begin(found), std::end(found), sizes);
+}
+
 Status kilonet_create_trainer(const TrainerSettings* settings, Trainer** trainer) {
   return guarded([&] { *trainer = new Trainer(network, *settings); });
 }
