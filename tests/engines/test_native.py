@@ -863,7 +863,7 @@ def test_instructions_that_the_processor_lacks_are_refused(monkeypatch: pytest.M
     assert "does not have" in (native_unavailable_reason(make_recipe(TINY, (1, 4, 4))) or "")
 
 
-SANITISED = [
+EVERY_KERNEL = [
     *("conv 4", "conv 5 stride 2", "pointwise 4", "maxpool 2", "conv 6 same", "conv 6 same residual", "avgpool 2"),
     *("conv 12 2x2 stride 2 depthwise", "gap", "pointwise 5"),
 ]
@@ -881,13 +881,28 @@ def test_kernels_run_clean_under_sanitisers(tmp_path: Path, macros: list[str]) -
     )
     if probe.returncode:
         pytest.skip("this compiler has no sanitisers")
-    recipe = make_recipe(SANITISED, (2, 31, 28), dropout=0.1)
-    (tmp_path / "network.cpp").write_text(codegen.source(recipe.model))
-    sources = [
-        f"-I{tmp_path}",
-        f"-I{Path(codegen.__file__).parent}",
-        str(Path(__file__).with_name("native_sanitised.cpp")),
-    ]
-    subprocess.run([compiler, *flags, *macros, *sources, "-o", "trial"], cwd=tmp_path, check=True)
-    done = subprocess.run([tmp_path / "trial"], capture_output=True, text=True, check=False)
+    done = run_steps([compiler, *flags, *macros], [], tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def run_steps(compiler: list[str], emulator: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Compile native_steps.cpp with a network of every kernel, and run it."""
+    model = make_recipe(EVERY_KERNEL, (2, 31, 28), dropout=0.1).model
+    (folder / "network.cpp").write_text(codegen.source(model))
+    source = Path(__file__).with_name("native_steps.cpp")
+    includes = [f"-I{folder}", f"-I{Path(codegen.__file__).parent}"]
+    subprocess.run([*compiler, *includes, str(source), "-o", "steps"], cwd=folder, check=True)
+    return subprocess.run([*emulator, folder / "steps"], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_aarch64_trains_as_this_processor_does(tmp_path: Path) -> None:
+    cross, emulator = (shutil.which(name) for name in ("aarch64-linux-gnu-g++", "qemu-aarch64"))
+    if cross is None or emulator is None:
+        pytest.skip("needs g++-aarch64-linux-gnu and qemu-user")
+    own = next(path for name in ("c++", "g++", "clang++") if (path := shutil.which(name)))
+    flags = ["-std=c++20", "-O2", "-w", "-pthread", "-fno-strict-aliasing"]
+    runs = run_steps([own, *flags], [], tmp_path), run_steps([cross, *flags, "-static"], [emulator], tmp_path)
+    expected, found = (torch.tensor([float(line) for line in run.stdout.split()]) for run in runs)
+    assert [run.returncode for run in runs] == [0, 0]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)

@@ -1,4 +1,7 @@
-// Trains a generated network for a few steps; built with sanitisers by test_native.py.
+// Trains a generated network for a few steps and prints the loss and the logits; test_native.py builds it with sanitisers and
+// for another processor.
+#include <cstdio>
+
 #include "trainer.cpp"
 
 #include "network.cpp"
@@ -73,6 +76,8 @@ int main() {
   kilonet_take_totals(trainer, &totals);
   kilonet_destroy_trainer(trainer);
   kilonet_destroy_trainer(teacher);
+  printf("%.9g\n", totals.loss);
+  for (float logit : logits) printf("%.9g\n", logit);
   for (float logit : logits)
     if (!std::isfinite(logit)) return 1;
   return totals.images == 4 * batch - 6 && std::isfinite(totals.loss) ? 0 : 1;
