@@ -6,12 +6,14 @@ thread.
 """
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request
 
 DESKTOP = {"viewport": {"width": 1180, "height": 800}}
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
@@ -27,11 +29,19 @@ class Watch:
     """Beginnings of the addresses that the page may request."""
     complaints: list[str] = field(default_factory=list)
 
-    def attach(self, page: Page) -> None:
-        page.add_init_script(_ON_VIOLATION)
+    @contextlib.contextmanager
+    def over(self, page: Page) -> Iterator[None]:
+        """Watch a page during the `with` block."""
         page.on("console", self._hear)
-        page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        page.on("pageerror", self._fail)
         page.on("request", self._see)
+        yield
+        page.remove_listener("console", self._hear)
+        page.remove_listener("pageerror", self._fail)
+        page.remove_listener("request", self._see)
+
+    def _fail(self, error: Error) -> None:
+        self.complaints.append(f"error: {error}")
 
     def _hear(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
@@ -44,7 +54,7 @@ class Watch:
 
 @contextlib.contextmanager
 def watched(browser: Browser, address: str, *allowed: str, **options: Any) -> Iterator[Page]:
-    """Open an address in a new context, and fail at the end if the page had an error or requested anything else.
+    """Open an address, and fail at the end if the page had an error or requested anything else.
 
     Args:
         browser: the browser.
@@ -53,14 +63,29 @@ def watched(browser: Browser, address: str, *allowed: str, **options: Any) -> It
         options: options of Playwright's `new_context`, such as `DESKTOP` or `PHONE`.
     """
     watch = Watch((address, *allowed))
-    context = browser.new_context(**options)
-    page = context.new_page()
-    watch.attach(page)
-    page.goto(address)
-    yield page
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
-    context.close()
+    with _lent_page(browser, options) as page, watch.over(page):
+        page.goto(address)
+        yield page
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
     assert not watch.complaints, watch.complaints
+
+
+_IDLE: WeakKeyDictionary[Browser, defaultdict[str, list[Page]]] = WeakKeyDictionary()
+"""The pages of each browser that no test uses, by the options of their contexts."""
+
+
+@contextlib.contextmanager
+def _lent_page(browser: Browser, options: dict[str, Any]) -> Iterator[Page]:
+    """Lend a page, which is lent again unless the test fails: for a new one Chromium starts a new process."""
+    idle = _IDLE.setdefault(browser, defaultdict(list))[repr(options)]
+    if idle:
+        page = idle.pop()
+    else:
+        page = browser.new_context(**options).new_page()
+        page.add_init_script(_ON_VIOLATION)
+    yield page
+    page.goto("about:blank")
+    idle.append(page)
 
 
 _INTRUDE = """async () => {
@@ -84,12 +109,9 @@ def intruded(browser: Browser, address: str) -> Any:
 
     Returns what the script left behind, and the directives of the policy that were violated.
     """
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(address)
-    found = page.evaluate(_INTRUDE)
-    context.close()
-    return found
+    with _lent_page(browser, {}) as page:
+        page.goto(address)
+        return page.evaluate(_INTRUDE)
 
 
 Point = tuple[float, float]

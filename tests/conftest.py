@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 # Nearly all objects are modules' and tests', which live as long as the process: a fifth of collecting the tests was
-# looking through them again and again.
-gc.set_threshold(50_000, 20, 100)
+# looking through them again and again. So nothing is collected until the tests are there, and they never are.
+gc.disable()
 
 # The same examples every time, however slow the machine.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, database=None)
@@ -58,6 +58,12 @@ LONGEST = (
     "test_wheel.py",
     "test_c.py",
 )
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

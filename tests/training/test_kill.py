@@ -7,7 +7,6 @@ import random
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from helpers import KILONET, TINY_LAYERS
+from kilonet.engines.selection import resolve_run
 from kilonet.models.model import MODEL_FILE
+from kilonet.recipe import load_recipe
 from kilonet.training.run_folder import (
     CHECKPOINT_FILE,
     METRICS_FILE,
@@ -51,6 +52,8 @@ def recipe(tmp_path: Path, small_folder: Path) -> Path:
         """,
         encoding="utf-8",
     )
+    # Compiled here, or every training that is killed early would compile it.
+    resolve_run(load_recipe(str(path)), lambda _: None)
     return path
 
 
@@ -180,8 +183,8 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(recipe: Path, tmp_path: Path) -
     program, *words = shlex.split(last.split("go on with: ")[1])
     assert program == "kilonet"
     assert not is_finished(folder)
-    done = subprocess.run([sys.executable, "-m", program, *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    answer = forked(*words)
+    assert answer.status == 0, answer.err
     assert is_finished(folder)
 
 

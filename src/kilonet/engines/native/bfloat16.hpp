@@ -6,15 +6,17 @@
 
 #include "vectors.hpp"
 
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
-
 // Whether training convolutions multiply pairs.
 #ifdef KILONET_BFLOAT16
 constexpr bool bfloat16 = true;
 #else
 constexpr bool bfloat16 = false;
+#endif
+
+// Reading the header of the instructions takes the compiler a fifth of a second.
+#if defined(KILONET_BFLOAT16) && defined(__AVX512BF16__)
+#include <immintrin.h>
+#define HAS_BFLOAT16_INSTRUCTIONS
 #endif
 
 constexpr int pair_count(int count) { return (count + 1) / 2; }
@@ -23,7 +25,7 @@ inline Vector first_values(Vector pairs) { return (Vector)((Words)pairs << 16); 
 
 inline Vector second_values(Vector pairs) { return (Vector)((Words)pairs & 0xffff0000); }
 
-#ifdef __AVX512BF16__
+#ifdef HAS_BFLOAT16_INSTRUCTIONS
 inline Vector pack_pair(Vector first, Vector second) {
   typedef short Halves __attribute__((vector_size(64)));
   const Halves order = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
