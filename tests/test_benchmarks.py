@@ -1,6 +1,8 @@
 """The benchmarks: what they compute is right, and what they wrote into the pages is what they write now."""
 
+import copy
 import json
+import math
 import re
 import shutil
 import sys
@@ -9,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from helpers import TINY_LAYERS, model_section, tiny_recipe
+from kilonet.data.augment import apply_transforms
 from kilonet.data.datasets import DataSet, Images
 from kilonet.data.listing import FASHION
 from kilonet.export.exporter import export_c, export_onnx
@@ -27,6 +32,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import docs  # noqa: E402
 import homework_style  # noqa: E402
 import kernel_speed  # noqa: E402
+import mlperf_resnet8  # noqa: E402
 import own_digits  # noqa: E402
 import own_images  # noqa: E402
 import reading  # noqa: E402
@@ -221,3 +227,66 @@ def test_a_score_counts_what_is_right_and_what_is_near() -> None:
         own_images.row("a", "1", [found, near])
         == f"| a | 1 | 5 | 25.00 ± 35.36 % | 50.00 ± 0.00 % | 2 | {(found.microseconds + near.microseconds) / 2:.0f} |"
     )
+
+
+def test_mlperf_s_network_has_its_published_size() -> None:
+    network = mlperf_resnet8.ResNet8()
+    assert mlperf_resnet8.keras_parameters(network) == 78_666
+    assert sum(one.numel() for name, one in network.named_parameters() if one.ndim > 1) == 77_360
+    assert network.macs(torch.zeros(1, 3, 32, 32)) == 12_501_632
+    rates = [mlperf_resnet8.learning_rate(epoch) for epoch in (0, 1, 499)]
+    assert rates == pytest.approx([0.001, 0.00099, 6.6368e-06], rel=1e-4)
+
+
+def test_mlperf_s_convolutions_are_padded_as_in_keras() -> None:
+    images = torch.arange(36.0).view(1, 1, 6, 6)
+    for stride, expected in ((1, images), (2, images[..., 1::2, 1::2])):
+        convolution = mlperf_resnet8.Convolution(1, 1, 3, stride)
+        with torch.no_grad():
+            convolution.weight.copy_(torch.tensor([[0.0, 0, 0], [0, 1, 0], [0, 0, 0]]))
+            convolution.load_state_dict({"bias": torch.zeros(1), "weight": convolution.weight})
+            torch.testing.assert_close(convolution(images), expected)
+
+
+def test_mlperf_s_images_are_changed_as_by_keras() -> None:
+    """Keras turns and shifts rows and columns around the centre by SciPy, and mirrors what it has read."""
+    pixels = torch.randint(256, (8, 1, 10, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    transforms = mlperf_resnet8.draw_transforms(8, 10, torch.Generator().manual_seed(2))
+    changed = apply_transforms(pixels, transforms, "edge").numpy()
+    drawn = (2 * torch.rand(4, 8, generator=torch.Generator().manual_seed(2)) - 1).double().numpy()
+    assert 0 < (drawn[3] < 0).sum() < 8
+    for image, found, (turn, across, down, flip) in zip(pixels[:, 0].numpy(), changed[:, 0], drawn.T, strict=True):
+        angle = math.radians(15) * turn
+        # Rows before columns, so the sense of rotation is the other one.
+        matrix = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+        centre = np.full(2, 4.5)
+        offset = centre + matrix @ (np.array([down, across]) - centre)
+        expected = scipy.ndimage.affine_transform(image.astype(float), matrix, offset, order=1, mode="nearest")
+        np.testing.assert_allclose(found, expected[:, ::-1] if flip < 0 else expected, atol=1e-3)
+
+
+def test_a_step_of_mlperf_s_training_is_adam_with_a_penalty_on_the_kernels() -> None:
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(256, (40, 3, 8, 8), dtype=torch.uint8, generator=generator)
+    training = mlperf_resnet8.Training(pixels, torch.arange(40) % 3, 3)
+    training.start(5)
+    training.begin_epoch(3)
+    reference = copy.deepcopy(training.network).double()
+    kernels = [one.weight for one in reference.modules() if isinstance(one, torch.nn.Conv2d)]
+    optimizer = torch.optim.Adam(reference.parameters(), lr=0.001 * 0.99**3, eps=1e-7)
+    shown, labels = training._pixels.double(), training._labels
+    for begin, size in ((0, 32), (32, 8)):
+        part = slice(begin, begin + size)
+        penalty = sum(kernel.square().sum() for kernel in kernels)
+        optimizer.zero_grad()
+        (functional.cross_entropy(reference(shown[part]), labels[part]) + 1e-4 * penalty).backward()
+        optimizer.step()
+    for size in (32, 8):
+        mlperf_resnet8.step_of_all([training], size)()
+    for (name, found), expected in zip(
+        training.network.state_dict().items(), reference.state_dict().values(), strict=True
+    ):
+        if "num_batches" not in name and not re.search(r"(stem|first|second)\.bias", name):
+            # Adam makes a whole step of a gradient that is nothing but rounding.
+            close = torch.isclose(found.double(), expected, atol=2e-5, rtol=1e-4)
+            assert close.double().mean() > 0.99, name
