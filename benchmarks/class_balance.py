@@ -152,9 +152,8 @@ def main() -> None:
     found = scores(data, counts, options, recipe)
     train, classes = recipe.train, ", ".join(options.classes) or "drawn by the seed"
     changed = f", changed: {', '.join(options.set)}" if options.set else ""
-    print(
-        f"{processor_name()}; {options.counts} images of {Path(options.data).name}, {options.seeds} seeds, classes {classes}"
-    )
+    drawn = f"{options.counts} images of {Path(options.data).name}"
+    print(f"{processor_name()}; {drawn}, {options.seeds} seeds, classes {classes}")
     print(f"{recipe.model.parameters:,} parameters, {train.epochs} epochs in batches of {train.batch_size}{changed}\n")
     print(table(found))
 
