@@ -24,6 +24,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -364,7 +365,7 @@ def main() -> None:
     seconds = train(trainings, len(data.train), options.epochs)
     accuracies = [100 * training.accuracy(data.test) for training in trainings]
     machine = torch.cuda.get_device_name() if device == "cuda" else processor_name()
-    print(f"{machine}, torch {torch.__version__}; {len(data.train):,} training images of {options.data}")
+    print(f"{machine}, torch {torch.__version__}; {len(data.train):,} training images of {Path(options.data).name}")
     print(f"{len(data.test):,} {data.test.name.lower()} images: {', '.join(f'{one:.2f}' for one in accuracies)} %\n")
     deviation = f" ± {mean_and_std(accuracies)[1]:.2f}" if len(accuracies) > 1 else ""
     right = f"{sum(accuracies) / len(accuracies):.2f}{deviation} %"

@@ -1,7 +1,6 @@
 """How accurate recipes are on a data set as integers in C, over seeds, beside TFLite models on the same images.
 
-    python benchmarks/own_images.py DATA --recipe FILE [--recipe FILE ...] [--seeds 3] [--runs FOLDER] [--holdout]
-        [--tflite FILE ...]
+    python benchmarks/own_images.py DATA [--recipe FILE ...] [--seeds 3] [--runs FOLDER] [--holdout] [--tflite FILE ...]
 
 Each recipe is trained with consecutive seeds, `--seeds` runs side by side; a second call goes on with the runs in the
 folder. Then each model is exported to C, compiled for this machine, and run on the test images, or with `--holdout` on
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.data.datasets import DataSet, Images
+from kilonet.data.datasets import DataSet, Images, load_data
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.export.c.bindings import CompiledC
 from kilonet.export.exporter import export_c
@@ -144,13 +143,15 @@ def main() -> None:
     """Train, export and score the recipes, then the TFLite models, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
-    parser.add_argument("--recipe", action="append", required=True, metavar="FILE")
+    parser.add_argument("--recipe", action="append", default=[], metavar="FILE")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=Path("runs/own_images"))
     parser.add_argument("--holdout", action="store_true")
     parser.add_argument("--tflite", action="append", type=Path, default=[], metavar="FILE")
     options = parser.parse_args()
     rows: list[str] = []
+    if not options.recipe:
+        scored = load_data(options.data, holdout=options.holdout)
     for source in options.recipe:
         changes = {"data": options.data, "holdout": options.holdout}
         name = recipe_name(source)
@@ -160,7 +161,7 @@ def main() -> None:
         rows.append(row(f"`{name}`", f"{runs[0].result.parameters:,}", scores))
     images, names = scored.test, scored.names
     rows += [row(path.name, "", [score(tflite(path), images, names, path.stat().st_size)]) for path in options.tflite]
-    print(f"{processor_name()}; {len(images):,} {images.name.lower()} images of {options.data}\n")
+    print(f"{processor_name()}; {len(images):,} {images.name.lower()} images of {Path(options.data).name}\n")
     print("| model | parameters | bytes | right | within one step | n | us an image |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     print("\n".join(rows))

@@ -75,13 +75,14 @@ class Reference:
         logits = self.logits(shown, self.network)
         # A target sums up to the weight of its image.
         weights = torch.ones(model.classes) if self.class_weights is None else self.class_weights
+        weights = weights / weights[images.labels].mean()
         targets = torch.eye(model.classes, dtype=self.dtype)[labels] * weights[labels].to(self.dtype)[:, None]
         if batch.shares is not None:
             share = batch.shares.to(self.dtype)[:, None]
             targets = share * targets + (1 - share) * torch.cat([targets[1:], targets[:1]])
         weight, smoothing = targets.sum(1, keepdim=True), self.recipe.train.label_smoothing
         targets = (1 - smoothing) * targets + smoothing * weight / model.classes
-        loss = -(targets * logits.log_softmax(1)).sum() / weight.sum()
+        loss = -(targets * logits.log_softmax(1)).sum() / len(labels)
         self.optimizer.zero_grad()
         (self.distillation_loss(loss, logits, shown) if self.teachers else loss).backward()
         self.optimizer.step()

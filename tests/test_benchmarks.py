@@ -29,6 +29,8 @@ from kilonet.recipe import load_recipe, parse_recipe
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import augmentation_speed  # noqa: E402
+import class_balance  # noqa: E402
 import docs  # noqa: E402
 import homework_style  # noqa: E402
 import kernel_speed  # noqa: E402
@@ -290,3 +292,36 @@ def test_a_step_of_mlperf_s_training_is_adam_with_a_penalty_on_the_kernels() -> 
             # Adam makes a whole step of a gradient that is nothing but rounding.
             close = torch.isclose(found.double(), expected, atol=2e-5, rtol=1e-4)
             assert close.double().mean() > 0.99, name
+
+
+def test_few_images_of_unequal_classes_are_drawn_by_the_seed(small: DataSet) -> None:
+    counts = [40, 8, 2]
+    drawn = [class_balance.draw(small, counts, seed) for seed in (0, 0, 1)]
+    assert drawn[0].train.labels.bincount().tolist() == counts
+    assert drawn[0].names is not None
+    label = small.test.labels == int(drawn[0].names[2])
+    assert torch.equal(drawn[0].test.pixels[drawn[0].test.labels == 2], small.test.pixels[label])
+    assert torch.equal(drawn[0].train.pixels, drawn[1].train.pixels)
+    assert not torch.equal(drawn[0].train.pixels, drawn[2].train.pixels)
+    assert class_balance.draw(small, counts, 0, ["7", "1", "3"]).names == ("7", "1", "3")
+    with pytest.raises(SystemExit, match="too few images"):
+        class_balance.draw(small, [100_000, 1, 1], 0)
+
+
+def test_each_way_of_balance_is_paired_with_neither() -> None:
+    shares = {way: [50.0 + number, 52.0 + number**2, 60.0] for number, way in enumerate(class_balance.WAYS)}
+    rows = class_balance.table({way: class_balance.Scores(one, one) for way, one in shares.items()}).splitlines()
+    assert [row.split("|")[4].strip() for row in rows[2:]] == ["", "+0.67, 2 of 3 above", "+2.00, 2 of 3 above"]
+    assert rows[3].split("|")[5].strip() == "0.18"
+
+
+def test_every_random_change_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = augmentation_speed.CASES["all of these"]
+    augment = augmentation_speed.recipe_with(timed, "torch").augment
+    assert {*timed, "flip_vertical", "outside", "mixup_until"} == {*augment.model_dump()}
+    monkeypatch.setattr(augmentation_speed, "ENGINES", ("torch",))
+    monkeypatch.setattr(augmentation_speed, "CASES", {"none": {}, "flip": {"flip": True}})
+    seconds = augmentation_speed.measure(images=32, rounds=2)
+    assert {name: len(taken) for name, taken in seconds["torch"].items()} == {"none": 2, "flip": 2}
+    seconds = {"torch": {"none": [1.0, 2.0, 4.0], "flip": [2.0, 3.0, 4.0]}}
+    assert "| `flip` (true) | 1.50 (1.00 to 2.00) |" in augmentation_speed.table(seconds)

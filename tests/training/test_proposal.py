@@ -226,10 +226,18 @@ def test_letters_readings_and_drawings_are_never_mirrored() -> None:
     assert turned == [10, 0]
 
 
-def test_classes_are_weighted_where_one_is_over_three_times_another() -> None:
+def test_classes_are_shown_as_often_where_one_is_over_three_times_another() -> None:
     found = survey_of(2)
-    assert recipe_for(found, [300, 100]).train.class_weights is None
-    assert recipe_for(found, [301, 100]).train.class_weights == "balanced"
+    assert recipe_for(found, [300, 100]).train.sampling == "shuffled"
+    train = recipe_for(found, [301, 100]).train
+    assert (train.sampling, train.class_weights) == ("balanced", None)
+    # Both would favour the rare class twice.
+    choice = choose_network(found, Limits())
+    inspection = inspection_of(found, choice.preprocessing.shape, [301, 100])
+    for weights in (("balanced",), (1.0, 3.0)):
+        train = propose_recipe(inspection, choice, {"class_weights": weights}).recipe.train
+        assert (train.sampling, train.class_weights is None) == ("shuffled", False)
+    assert propose_recipe(inspection, choice, {"class_weights": ("none",)}).recipe.train.class_weights is None
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """The weights of classes in the loss, for data that has more images of some classes than of others.
 
-The loss of a batch's labels is sum(weight * loss) / sum(weight) over its images, where an image has its class's weight
-and its cross-entropy is that with smoothed labels. So a network that guesses has the same loss with any weights.
-Without smoothing this is `torch.nn.functional.cross_entropy(weight=...)`; with it, torch would also weight how the
-smoothed share is spread, and the target of an image would lean towards the rare classes. The teachers' part has no
-weights.
+The loss of a batch's labels is mean(weight * loss) over its images, where an image has its class's weight and its
+cross-entropy is that with smoothed labels. The mean weight of the images of an epoch is one, not that of a batch's
+images: an image counts the same whatever it is beside, and its class has its share of the loss in batches of any size.
+So does Keras; `torch.nn.functional.cross_entropy(weight=...)` divides by the sum of the batch's weights, and in a small
+batch a rare image then counts less than its weight says. With smoothing, torch would also weight how the smoothed share
+is spread, and the target of an image would lean towards the rare classes. The teachers' part has no weights.
 """
 
 import torch
@@ -17,6 +18,7 @@ from kilonet.utils.errors import KilonetError
 def class_weights(recipe: Recipe, labels: Tensor) -> Tensor | None:
     """Return the weight of each class, float32 (classes,), or None if all weigh the same.
 
+    The weights are scaled so that the images of an epoch have a mean weight of one.
     `balanced` gives class k the weight N / (classes * N_k), where N_k of the N training images are of it, so that every
     class has the same share of the loss. Source: scikit-learn, `compute_class_weight("balanced")`, after G. King and
     L. Zeng, "Logistic regression in rare events data", 2001.
@@ -31,13 +33,16 @@ def class_weights(recipe: Recipe, labels: Tensor) -> Tensor | None:
     chosen = recipe.train.class_weights
     if chosen is None:
         return None
-    if not isinstance(chosen, str):
-        return torch.tensor(chosen, dtype=torch.float32)
     counts = torch.bincount(labels.cpu(), minlength=recipe.model.classes).double()
-    _check_counts(
-        counts, "its weight cannot be balanced; give the weights as numbers, or train with --class-weights none"
-    )
-    return (len(labels) / (len(counts) * counts)).float()
+    if isinstance(chosen, str):
+        _check_counts(
+            counts, "its weight cannot be balanced; give the weights as numbers, or train with --class-weights none"
+        )
+        weights = 1 / counts
+    else:
+        weights = torch.tensor(chosen, dtype=torch.float64)
+    shown = torch.ones_like(counts) if recipe.train.sampling == "balanced" else counts
+    return (weights * shown.sum() / (weights * shown).sum()).float()
 
 
 def check_balance(recipe: Recipe, labels: Tensor) -> None:

@@ -18,8 +18,8 @@ class Totals:
     """Sums over the batches trained since the totals were last taken."""
 
     loss: float
-    """Sum over images of the cross-entropy with the smoothed labels, in nats. With class weights, that of a batch is
-    its weighted mean times its images; that of a mixed image is mixed. It leaves out the teachers' part of the loss, so
+    """Sum over images of the cross-entropy with the smoothed labels, in nats, times the weight of the image's class;
+    that of a mixed image is mixed. It leaves out the teachers' part of the loss, so
     that it can be compared with other runs and with guessing."""
     correct: int
     """Images whose highest logit was their label's, in the forward passes of training."""

@@ -129,10 +129,10 @@ class TorchEngine:
         weights = torch.ones_like(logits[:, 0]) if self._class_weights is None else self._class_weights[labels]
         losses = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
         if shares is None:
-            return (weights * losses).sum() / weights.sum()
+            return (weights * losses).mean()
         mixed_in = functional.cross_entropy(logits, labels.roll(-1), label_smoothing=smoothing, reduction="none")
         own, other = shares * weights, (1 - shares) * weights.roll(-1)
-        return (own * losses + other * mixed_in).sum() / (own + other).sum()
+        return (own * losses + other * mixed_in).mean()
 
     def _update_average(self) -> None:
         if self._final is not self._network:

@@ -419,9 +419,10 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
         table["run"]["calibration"] = share
         reasons["calibration"] = "of the training images, kept aside to fit probabilities and thresholds on"
     smallest, largest = min(inspection.train_counts), max(inspection.train_counts)
-    if largest > UNBALANCED * smallest:
-        table["train"]["class_weights"] = "balanced"
-        reasons["class_weights"] = f"the largest class has {largest:,} training images, the smallest {smallest:,}"
+    # Whoever sets weights decides about the balance.
+    if largest > UNBALANCED * smallest and not changes.get("class_weights"):
+        table["train"]["sampling"] = "balanced"
+        reasons["sampling"] = f"the largest class has {largest:,} training images, the smallest {smallest:,}"
     if "layers" in changes:
         del table["model"]["max_parameters"]
     recipe = parse_recipe({**table, "about": _about(inspection)}, inspection.source, changes)

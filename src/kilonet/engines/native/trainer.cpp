@@ -535,17 +535,6 @@ MixedLabel Trainer::label_of(const TrainingBatch& batch, int64_t place) const {
   return {settings_.labels[own], settings_.labels[other], share * weight_of(own), (1 - share) * weight_of(other)};
 }
 
-// Returns what the weights of a batch's images are multiplied by so that their mean is one.
-float Trainer::weight_scale(const TrainingBatch& batch) const {
-  if (!settings_.class_weights) return 1;
-  double sum = 0;
-  for (int64_t i = 0; i < batch.count; i++) {
-    const MixedLabel label = label_of(batch, i);
-    sum += label.own_share + label.other_share;
-  }
-  return (float)(batch.count / sum);
-}
-
 // Computes the loss of a group after its forward pass, and the gradient of its logits.
 LossSums Trainer::compute_loss(const Batch& batch, Group& group) {
   const int last = network_.tensor_count - 1;
@@ -555,7 +544,7 @@ LossSums Trainer::compute_loss(const Batch& batch, Group& group) {
     labels[l] = label_of(batch, group.first + l);
     const double weight = labels[l].own_share + labels[l].other_share;
     labels[l].own_share /= weight, labels[l].other_share /= weight;
-    weights[l] = batch.weight_scale * (float)weight;
+    weights[l] = (float)weight;
   }
   const SoftTargets soft{settings_.temperature, settings_.soft_weight, soft_targets(group)};
   return loss_and_gradient(tensor(group, last), shape(last).channels, labels, weights, group.count,
@@ -564,7 +553,7 @@ LossSums Trainer::compute_loss(const Batch& batch, Group& group) {
 
 void Trainer::train_batch(const TrainingBatch& trained, double rate, double average_share, int64_t step,
                           int64_t steps_before) {
-  const Batch batch{trained, settings_.pixels, step, weight_scale(trained)};
+  const Batch batch{trained, settings_.pixels, step};
   const int64_t count = trained.count;
   allocate(batch.groups());
   for (PartialSums& part : partial_sums_) {

@@ -128,7 +128,6 @@ class Trainer {
   struct Batch : TrainingBatch {
     const uint8_t* pixels;
     int64_t step = 0;
-    float weight_scale = 1;  // makes the images' weights one in the mean
     int64_t groups() const { return (count + lanes - 1) / lanes; }
   };
 
@@ -147,7 +146,6 @@ class Trainer {
   void backward_norm(const Batch& batch, const Operation& operation, Group& group);
   float weight_of(int64_t image) const;
   MixedLabel label_of(const TrainingBatch& batch, int64_t place) const;
-  float weight_scale(const TrainingBatch& batch) const;
   LossSums compute_loss(const Batch& batch, Group& group);
   const Vector* soft_targets(Group& group);
   const Vector* padded_input(const Operation& operation, Group& group);
