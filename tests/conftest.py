@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 
 # Before torch is imported: the tests share the machine with one another's processes, and tiny networks gain nothing
 # from threads that spin while they wait.
@@ -20,7 +21,7 @@ from filelock import FileLock
 from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
 from kilonet.cli import main
 from kilonet.data.datasets import DataSet, load_data
-from kilonet.export.html.browser import browser_path
+from kilonet.export.html.browser import browser_path, run_in_node
 from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.models.model import load_model
 from kilonet.training.run_folder import Run
@@ -162,6 +163,13 @@ def chromium() -> Iterator["Browser"]:
         playwright.chromium.launch(executable_path=path, args=[NO_PROCESSES_IN_RESERVE]) as browser,
     ):
         yield browser
+
+
+@pytest.fixture
+def pages_in_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are verified in Node, which starts faster than Chromium, for tests of other things."""
+    if shutil.which("node"):
+        monkeypatch.setattr("kilonet.export.html.browser._choose_runner", lambda: run_in_node)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ import contextlib
 import functools
 import io
 import json
+import os
 import re
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from helpers import KILONET
 from kilonet.models.model import Classifier, load_model
 from kilonet.serve.app import application
 from kilonet.serve.classifiers import thread_safe
@@ -29,6 +28,7 @@ from kilonet.serve.limits import RequestLimits
 from kilonet.serve.metrics import Metrics
 from kilonet.serve.model_facts import describe_model
 from kilonet.serve.schema import ModelFacts
+from preloaded import Started
 
 Result = TypeVar("Result")
 
@@ -74,42 +74,40 @@ def mcu_file(folder: Path) -> str:
 class Process:
     """A running `kilonet serve`."""
 
-    popen: "subprocess.Popen[str]"
+    started: Started
     port: int
-    log: Path
 
     @property
     def url(self) -> str:
         """The address, without a slash at the end."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def log(self) -> str:
+        return self.started.printed("err")
+
     def lines(self) -> list[dict[str, Any]]:
         """Return the lines of its log."""
-        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in self.log.splitlines()]
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """Send a signal; return the exit status and the rest of stdout."""
-        self.popen.send_signal(number)
-        out, _ = self.popen.communicate(timeout=30)
-        return self.popen.returncode, out
+        """Send a signal; return the exit status and what was printed behind the first line."""
+        os.kill(self.started.pid, number)
+        answer = self.started.end(30)
+        return answer.status, answer.out.partition("\n")[2]
 
 
 @contextlib.contextmanager
-def running(folder: Path, *flags: str, source: str = "best") -> Iterator[Process]:
+def running(*flags: str, source: str = "best") -> Iterator[Process]:
     """Start a service on a free port; kill it at the end if it still runs."""
-    log = folder / "log.jsonl"
-    with log.open("w", encoding="utf-8") as stream:
-        words = [*KILONET, "serve", source, "--port", "0", *flags]
-        popen = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stream, text=True)
-    assert popen.stdout
-    line = popen.stdout.readline()
-    found = re.fullmatch(r"Serving \w+ at http://127\.0\.0\.1:(\d+) \(Ctrl-C ends it\)\n", line)
-    assert found, line + log.read_text(encoding="utf-8")
-    try:
-        yield Process(popen, int(found[1]), log)
-    finally:
-        popen.kill()
-        popen.communicate()
+    with Started("serve", source, "--port", "0", *flags) as started:
+        end = time.monotonic() + 120
+        while not started.printed("out").endswith("\n") and started.running() and time.monotonic() < end:
+            time.sleep(0.02)
+        line = started.printed("out")
+        found = re.fullmatch(r"Serving \w+ at http://127\.0\.0\.1:(\d+) \(Ctrl-C ends it\)\n", line)
+        assert found, line + started.printed("err")
+        yield Process(started, int(found[1]))
 
 
 def head(path: str, *headers: str, method: str = "POST") -> bytes:

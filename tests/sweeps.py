@@ -67,12 +67,12 @@ def sweep(plan: Path, *flags: str) -> Started:
     return Started("sweep", plan, *flags, preload=("kilonet.sweep.driver", "matplotlib.figure"))
 
 
-def wait_until(happened: Callable[[], bool], driver: Started | None = None, longest: float = 120) -> None:
-    end = time.monotonic() + longest
+def wait_until(happened: Callable[[], bool], driver: Started | None = None, pause: float = 0.01) -> None:
+    end = time.monotonic() + 120
     while not happened():
         assert time.monotonic() < end, "it did not happen in time"
         assert driver is None or driver.running(), driver and driver.printed("err")
-        time.sleep(0.01)
+        time.sleep(pause)
 
 
 def epochs_of(folder: Path) -> list[str]:

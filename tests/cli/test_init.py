@@ -54,7 +54,7 @@ def test_init_writes_a_recipe_that_says_why_and_names_the_next_command(
 
 def test_the_recipe_of_init_is_the_one_that_train_proposes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command(capsys, "init", folder, "--out", "mine.toml")
-    answer = command(capsys, "train", "--data", folder, "--epochs", "1", "--threads", "1")
+    answer = command(capsys, "train", "--data", folder, "--epochs", "1", "--engine", "torch")
     assert answer.status == 0, answer.err
     assert "Run folder: runs/photos-seed0" in answer.out
     assert "photos: " in answer.err
@@ -147,29 +147,14 @@ def test_the_same_command_goes_on_after_an_interruption(
 
 
 def test_seeds_and_a_changed_network_work_without_a_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("train", "--data", folder, "--epochs", "1", "--seeds", "2", "--max-parameters", "700", "--json")
-    answer = forked(*words, before=fork_seeds)
+    words = ("train", "--data", folder, "--epochs", "1", "--engine", "torch")
+    answer = forked(*words, "--seeds", "2", "--max-parameters", "700", "--json", before=fork_seeds)
     assert answer.status == 0, answer.err
     assert len(json.loads(answer.out)["runs"]) == 2
     result = read_result(Path("runs/photos-2seeds/seed1"))
     assert result.parameters <= 700
     layers = ("conv 4", "conv 4", "gap", "pointwise 2")
-    answer = command(
-        capsys,
-        "train",
-        "--data",
-        folder,
-        "--epochs",
-        "1",
-        "--input",
-        "1",
-        "8",
-        "8",
-        "--layers",
-        *layers,
-        "--out",
-        "own",
-    )
+    answer = command(capsys, *words, "--input", "1", "8", "8", "--layers", *layers, "--out", "own")
     assert answer.status == 0, answer.err
     assert read_result(Path("own")).recipe.model.layers == layers
 

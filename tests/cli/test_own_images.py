@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from helpers import command
+from preloaded import fork_seeds, forked
 
 RECIPE = """[model]
 input = [1, 10, 8]
@@ -36,7 +37,8 @@ def home(tmp_path: Path) -> Path:
 
 
 def train(home: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> tuple[int, str]:
-    answer = command(capsys, "train", home / "recipe.toml", "--data", home / "photos", "--out", home / "run", *flags)
+    words: list[str | Path] = ["train", home / "recipe.toml", "--data", home / "photos", "--out", home / "run", *flags]
+    answer = forked(*words, before=fork_seeds) if "--seeds" in flags else command(capsys, *words)
     return answer.status, answer.err
 
 

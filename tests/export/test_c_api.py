@@ -416,6 +416,7 @@ def quantised(finished: Run, small: DataSet) -> QuantisationResult:
     return quantise(finished.model, small.train)
 
 
+@pytest.mark.usefixtures("pages_in_node")
 def test_a_folder_with_a_prefix_is_verified_and_keeps_it(
     finished: Run,
     quantised: QuantisationResult,

@@ -290,6 +290,7 @@ def test_a_service_of_an_exported_folder_states_it_too(coloured: tuple[Path, Pat
     assert facts["classes"] == ["ant", "bee", "été"]
 
 
+@pytest.mark.usefixtures("pages_in_node")
 def test_the_forms_of_a_coloured_model_are_verified(
     coloured: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -320,6 +321,7 @@ def test_a_manifest_of_an_earlier_version_has_no_preprocessing_and_is_read(
     assert kilonet.load(tmp_path).section == COLOURED
 
 
+@pytest.mark.usefixtures("pages_in_node")
 def test_all_forms_are_verified(exported: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = command(capsys, "verify", exported, "--data", small_folder, "--json")
     assert answer.status == 0, answer

@@ -173,6 +173,7 @@ def test_malformed_input_is_refused_in_one_line(
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="no Node here")
+@pytest.mark.usefixtures("pages_in_node")
 def test_all_forms_of_a_network_of_strides_and_averages_are_equal(small: DataSet, tmp_path: Path) -> None:
     layers = (
         "conv 8 same stride 2",

@@ -21,7 +21,7 @@ FAST, LONG = 60, 4_000
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     flags = ("--max-seconds", "0.4", "--max-bytes", "100000", "--max-pixels", "1000000")
     folder = tmp_path_factory.mktemp("fuzzed")
-    with running(folder, *flags, source=mcu_file(folder)) as started:
+    with running(*flags, source=mcu_file(folder)) as started:
         yield started
 
 
@@ -162,4 +162,4 @@ def test_no_request_is_a_fault(service: Process, examples: int) -> None:
     with socket.create_connection(("127.0.0.1", service.port), timeout=5):
         assert exchange(service.port, head("/health", "Connection: close", method="GET")).startswith(b"HTTP/1.1 200")
     assert not [line for line in service.lines() if line["level"] in ("ERROR", "CRITICAL")]
-    assert service.popen.poll() is None
+    assert service.started.running()

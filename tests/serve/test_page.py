@@ -23,9 +23,9 @@ FLAT: list[Point] = [(0.2, 0.5), (0.8, 0.5)]
 
 
 @pytest.fixture(scope="module")
-def service(chromium: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+def service(chromium: Browser) -> Iterator[Process]:
     assert chromium, "without a browser there is nothing to serve"
-    with running(tmp_path_factory.mktemp("service")) as started:
+    with running() as started:
         yield started
 
 

@@ -137,9 +137,9 @@ def test_the_drawing_page_is_for_digits_alone(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def service(chromium: Browser, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+def service(chromium: Browser, source: Path) -> Iterator[Process]:
     assert chromium, "without a browser there is nothing to serve"
-    with running(tmp_path_factory.mktemp("service"), source=str(source)) as started:
+    with running(source=str(source)) as started:
         yield started
 
 

@@ -125,12 +125,12 @@ def test_nobody_else_reaches_a_sweep_without_address(killed: Killed) -> None:
 
 def test_a_killed_driver_leaves_no_process(killed: Killed) -> None:
     assert not is_finished(killed.out / "0001")
-    wait_until(lambda: not processes_that_name(killed.session))
+    wait_until(lambda: not processes_that_name(killed.session), pause=0.2)
 
 
 def test_a_driver_and_a_worker_are_killed_and_a_node_is_lost(cluster: Cluster, killed: Killed) -> None:
     """The sweep whose driver was killed goes on."""
-    wait_until(lambda: not processes_that_name(killed.session))
+    wait_until(lambda: not processes_that_name(killed.session), pause=0.2)
     first, second = killed.out / "0001", killed.out / "0002"
     begun = epochs_of(first)
     node = cluster.add_node(**NODE)

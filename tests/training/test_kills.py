@@ -1,20 +1,21 @@
 """Commands that are killed at random moments and repeated write what they write unkilled; see benchmarks/kills.py."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "kills.py"
+from preloaded import Started
+
+BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
+SCRIPT = "import sys; sys.path.insert(0, sys.argv.pop(1)); import kills; kills.main()"
 
 
 def prove(kills: int, *commands: str, engine: str = "auto") -> None:
-    words = [sys.executable, str(SCRIPT), "--kills", str(kills), "--engine", engine, *commands]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    with Started("-c", SCRIPT, BENCHMARKS, "--kills", kills, "--engine", engine, *commands) as started:
+        answer = started.end(3600)
+    assert answer.status == 0, answer.err
     for command in commands:
-        assert f"{command} " in done.stdout
+        assert f"{command} " in answer.out
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="workers are found under /proc")
