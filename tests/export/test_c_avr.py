@@ -117,7 +117,7 @@ def test_mcu_on_an_atmega2560(
         print(f"\n{MEGA}: flash {flash}, RAM {whole.bss} and {rows.bss}, stack {whole.last[0]} and {rows.last[2]}")
         print(f"{rows.last[3]:,} cycles an image")
     assert max(flash) < 18 << 10
-    assert max(whole.last[0], rows.last[2]) < 320
+    assert max(whole.last[0], rows.last[2]) < 380
 
 
 TINY = ModelSection(layers=("conv 8 stride 2", "conv 12 stride 2", "conv 16 same", "gap", "pointwise 10"))
