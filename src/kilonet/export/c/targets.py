@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from math import prod
 from pathlib import Path
@@ -32,7 +32,7 @@ _TIMEOUT_SECONDS = 600
 _LOOP_INSTRUCTIONS = 1_000_000
 LEVEL = "-Os"
 """The level of optimisation that docs/CHIP.md recommends."""
-_FLAGS = (LEVEL, "-std=gnu99", "-ffreestanding", "-ffunction-sections", "-fdata-sections")
+_FLAGS = ("-std=gnu99", "-ffreestanding", "-ffunction-sections", "-fdata-sections")
 _COLOURS = re.compile(r"\x1b\[\d*m")
 
 
@@ -122,7 +122,13 @@ HEADS = ("target", "images", "logits", "instructions", "flash", "RAM", "stack", 
 
 
 def run_target(
-    target: Target, network: IntegerNetwork, sources: Mapping[str, bytes], pixels: Pixels, prefix: str = DEFAULT_PREFIX
+    target: Target,
+    network: IntegerNetwork,
+    sources: Mapping[str, bytes],
+    pixels: Pixels,
+    prefix: str = DEFAULT_PREFIX,
+    *,
+    level: str = LEVEL,
 ) -> TargetResult:
     """Build the C form for a target, and compare its logits under the emulator with the reference's.
 
@@ -132,6 +138,7 @@ def run_target(
         sources: the content of the C form's files by name. This runs them, under an emulator.
         pixels: images, of which it takes the first: uint8 (N, channels, rows, columns).
         prefix: the prefix of the C form.
+        level: the level of optimisation.
 
     Raises:
         KilonetError: a compiler or emulator fails.
@@ -153,7 +160,7 @@ def run_target(
             (folder / file).write_text(with_prefix(text, prefix), encoding="utf-8")
         _write_images(folder / "images.h", taken, prefix)
         run = _run_avr if is_avr else _run_qemu
-        return run(target, folder, prefix, network, taken)
+        return run(replace(target, flags=(*target.flags, level)), folder, prefix, network, taken)
 
 
 def _write_images(path: Path, pixels: Pixels, prefix: str) -> None:
@@ -200,7 +207,7 @@ def _run_qemu(target: Target, folder: Path, prefix: str, network: IntegerNetwork
 
 def _run_avr(target: Target, folder: Path, prefix: str, network: IntegerNetwork, pixels: Pixels) -> TargetResult:
     library = [file_name(file, prefix) for file in (*LIBRARY_FILES, "kilonet_answer.c", "kilonet_selftest.c")]
-    flags = (*target.flags, LEVEL, "-std=c99", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
+    flags = (*target.flags, "-std=c99", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
     try:
         run_compiler(["avr-gcc", *flags, "-o", "image.elf", "avr.c", *library], folder)
     except KilonetError as error:
