@@ -68,7 +68,7 @@ def test_any_number_of_outputs_gives_the_reference_s_logits(target: Target) -> N
 
 
 @each_kernel
-@hypothesis.settings(max_examples=4)
+@hypothesis.settings(max_examples=3)
 @hypothesis.given(model=models)
 def test_random_networks_give_the_reference_s_logits(target: Target, model: Model) -> None:
     found_on(target, integers(model, images_for(model.section, 1, 8)))
@@ -98,7 +98,7 @@ def test_what_an_image_of_mcu_takes(
 
 
 @needs_cross_compiler
-@pytest.mark.parametrize("level", ["-O0", "-Os", "-O3"])
+@pytest.mark.parametrize("level", ["-O0", "-Os"])
 @pytest.mark.parametrize("processor", ["cortex-m0", "cortex-m3", "cortex-m4", "cortex-m55"])
 def test_cross_compilers_have_no_complaint(processor: str, level: str, tmp_path: Path) -> None:
     folder = write(wide_network(), tmp_path)
