@@ -12,14 +12,14 @@ from kilonet.network.section import ModelSection
 from kilonet.recipe import load_recipe
 
 COUNTED = {
-    ("mcu", "cortex-m0"): (5_467_881, 11_004, 2_892),
-    ("mcu", "cortex-m4"): (3_501_916, 11_020, 3_036),
-    ("mcu", "cortex-m55"): (1_390_896, 10_852, 3_036),
-    ("mcu", "rv32imac"): (4_975_760, 11_260, 2_892),
-    ("best", "cortex-m0"): (12_746_360, 14_236, 11_608),
-    ("best", "cortex-m4"): (8_028_509, 14_136, 11_644),
-    ("best", "cortex-m55"): (5_433_823, 14_052, 11_644),
-    ("best", "rv32imac"): (10_593_091, 14_532, 11_608),
+    ("mcu", "cortex-m0"): (5_412_361, 10_856, 2_892),
+    ("mcu", "cortex-m4"): (3_447_056, 10_880, 3_036),
+    ("mcu", "cortex-m55"): (1_351_418, 10_724, 3_036),
+    ("mcu", "rv32imac"): (4_934_555, 11_088, 2_892),
+    ("best", "cortex-m0"): (12_732_972, 14_148, 11_608),
+    ("best", "cortex-m4"): (8_018_529, 14_036, 11_644),
+    ("best", "cortex-m55"): (5_424_005, 13_960, 11_644),
+    ("best", "rv32imac"): (10_570_746, 14_404, 11_608),
 }
 """Instructions, flash and RAM by `python benchmarks/chip.py --levels=-Os`."""
 

@@ -34,7 +34,7 @@ from kilonet.network.c_ram import (
     sum_count,
     taps_scratch_bytes,
 )
-from kilonet.network.operations import AveragePooling, MaxPooling, Shape
+from kilonet.network.operations import AveragePooling, MaxPooling, Shape, averaged_places
 from kilonet.network.section import ModelSection
 
 LIBRARY_FILES = ("model.c", "kilonet_runtime.c", "kilonet_vectors.c")
@@ -154,11 +154,17 @@ def _used(network: IntegerNetwork) -> dict[str, bool]:
     """Return what a network has that parts of the runtime are for."""
     convolutions = [operation for operation in network.operations if isinstance(operation, IntegerConvolution)]
     kernels = [convolution.operation for convolution in convolutions]
+    *hidden, last = (
+        (operation, shape) for operation, shape in network.placed if not isinstance(operation, IntegerMaxPooling)
+    )
+    wide = [operation for operation, shape in hidden if not requantises_in_32_bits(operation, shape)]
     return {
         "DEPTHWISE": any(kernel.groups > 1 for kernel in kernels),
         "MULTIPLES": any(1 < kernel.groups < kernel.channels_out for kernel in kernels),
-        "OFFSETS": any(not convolution.output.offset_is_rounding_half for convolution in convolutions),
+        "OFFSETS": any(_has_offset(operation) for operation, _ in (*hidden, last)),
         "PADDING": any(kernel.padding for kernel in kernels),
+        "WIDE": bool(wide),
+        "WIDE_OFFSETS": any(_has_offset(operation) for operation in (*wide, last[0])),
     }
 
 
@@ -201,19 +207,26 @@ def _tables(operation: IntegerOperation) -> Iterator[_CTable]:
     """Yield the tables of an operation; the runtime gets a null pointer for any other."""
     if isinstance(operation, IntegerConvolution):
         yield _weights_table(operation)
-        yield from _requantisation_tables(operation.output, operation.bias)
+        yield from _requantisation_tables(operation.output, operation.bias, has_offset=_has_offset(operation))
         if operation.skip is not None:
             yield _CTable("skip", "int32_t", operation.skip)
         if operation.operation.padding:
             yield _CTable("pad", "uint8_t", operation.pad)
     elif isinstance(operation, IntegerAveragePooling):
-        yield from _requantisation_tables(operation.output, np.zeros_like(operation.output.shift))
+        bias = np.zeros_like(operation.output.shift)
+        yield from _requantisation_tables(operation.output, bias, has_offset=_has_offset(operation))
 
 
-def _requantisation_tables(output: Requantisation, bias: NDArray[np.int32]) -> Iterator[_CTable]:
+def _has_offset(operation: IntegerConvolution | IntegerAveragePooling) -> bool:
+    """Return whether an operation gets a table of offsets: always with a residual sum."""
+    has_skip = isinstance(operation, IntegerConvolution) and operation.skip is not None
+    return has_skip or not operation.output.offset_is_rounding_half
+
+
+def _requantisation_tables(output: Requantisation, bias: NDArray[np.int32], *, has_offset: bool) -> Iterator[_CTable]:
     fields = np.rec.fromarrays([bias, output.multiplier, output.shift])
     yield _CTable("requantisation", _REQUANTISATION, fields)
-    if not output.offset_is_rounding_half:
+    if has_offset:
         yield _CTable("offset", "int64_t", output.offset)
 
 
@@ -330,30 +343,35 @@ def _operation_initialisers(network: IntegerNetwork) -> Iterator[str]:
         if memory.sums:
             fields["sums"] = str(sums)
         fields |= _numeric_fields(operation, shape)
-        if operation is not last and requantises_in_32_bits(operation):
+        if operation is not last and requantises_in_32_bits(operation, shape):
             fields["narrow"] = "1"
         yield "    {" + ", ".join(f".{name} = {fields[name]}" for name in _FIELDS if name in fields) + "},"
         place += memory.pixel + memory.window
         sums += memory.sums
 
 
-def requantises_in_32_bits(operation: IntegerOperation) -> bool:
-    """Return whether 32 bits give the exact output of a convolution that is not the last operation.
+def requantises_in_32_bits(operation: IntegerOperation, shape: Shape) -> bool:
+    """Return whether 32 bits give the exact output of an operation that is not the last, for an input of `shape`.
 
     See `requantise_narrow` of kilonet_kernels.h: no part of a product beyond its lowest 16 bits may exceed 31 bits.
     """
-    if not isinstance(operation, IntegerConvolution):
+    if isinstance(operation, IntegerMaxPooling):
         return False
     output = operation.output
     if output.shift.min() < _NARROW_SHIFTS.start or output.shift.max() >= _NARROW_SHIFTS.stop:
         return False
-    if output.offset_is_rounding_half and operation.relu and output.multiplier.min() < 0:
+    if isinstance(operation, IntegerAveragePooling):
+        largest = 255 * averaged_places(operation.operation, shape)
+        return bool(
+            (largest * np.abs(output.multiplier.astype(np.int64)) + np.abs(output.offset)).max() < _NARROW_PRODUCT
+        )
+    if not _has_offset(operation) and operation.relu and output.multiplier.min() < 0:
         # There the ReLU is left to the clamping of what is below zero.
         return False
-    largest = largest_sum(operation) * np.abs(output.multiplier.astype(np.int64)) + np.abs(output.offset)
+    products = largest_sum(operation) * np.abs(output.multiplier.astype(np.int64)) + np.abs(output.offset)
     if operation.skip is not None:
-        largest += 255 * np.abs(operation.skip.astype(np.int64))
-    return bool(largest.max() < _NARROW_PRODUCT)
+        products += 255 * np.abs(operation.skip.astype(np.int64))
+    return bool(products.max() < _NARROW_PRODUCT)
 
 
 def _numeric_fields(operation: IntegerOperation, shape: Shape) -> dict[str, str]:

@@ -7,6 +7,15 @@
 
 #include "kilonet_kernels.h"
 
+/* What is requantised in 64 bits beside logits. On an AVR, offsets take as long in 32 bits, and more flash. */
+#ifdef __AVR__
+#define WIDE (KILONET_HAS_WIDE || KILONET_HAS_OFFSETS)
+#define WIDE_OFFSETS (KILONET_HAS_WIDE_OFFSETS || KILONET_HAS_OFFSETS)
+#else
+#define WIDE KILONET_HAS_WIDE
+#define WIDE_OFFSETS KILONET_HAS_WIDE_OFFSETS
+#endif
+
 /* Requantises the sums of all channels to the next operation's pixel or, in the last operation, to logits. */
 static void requantise(const kilonet_operation *operation, const int32_t *sums, uint32_t more, const uint8_t *skipped,
                        uint8_t *pixel, int32_t *logits)
@@ -18,7 +27,6 @@ static void requantise(const kilonet_operation *operation, const int32_t *sums, 
         return;
     }
 #ifndef __AVR__
-    /* On an AVR this would take as long as 64 bits, and more flash. */
     if (KILONET_HAS_OFFSETS && operation->narrow != 0) {
         requantise_offset(operation, sums, more, skipped, pixel);
         return;
@@ -30,11 +38,14 @@ static void requantise(const kilonet_operation *operation, const int32_t *sums, 
             (const kilonet_requantisation *)KILONET_IN_RAM(&copied, operation->requantisation + i, sizeof copied);
         const int32_t sum = (int32_t)((uint32_t)sums[i] + (uint32_t)how->bias + more);
         int64_t value = (int64_t)(operation->relu != 0 && sum < 0 ? 0 : sum) * how->multiplier;
-        if (operation->skip)
+        if (WIDE_OFFSETS && operation->skip)
             value += (int64_t)KILONET_READ(int32_t, &operation->skip[i]) * skipped[i];
-        value += operation->offset ? KILONET_READ(int64_t, &operation->offset[i]) : ((int64_t)1 << how->shift) >> 1;
+        if (WIDE_OFFSETS && operation->offset)
+            value += KILONET_READ(int64_t, &operation->offset[i]);
+        else
+            value += ((int64_t)1 << how->shift) >> 1;
         value = floor_shift_64(value, how->shift);
-        if (logits)
+        if (!WIDE || logits)
             logits[i] = (int32_t)value;
         else
             pixel[i] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
