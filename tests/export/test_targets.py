@@ -29,15 +29,9 @@ KERNELS = {
 """One target for each family of kernels."""
 each_kernel = pytest.mark.parametrize("target", KERNELS.values(), ids=KERNELS)
 SIDE_BY_SIDE = (
-    *(
-        "conv 7",
-        "conv 7 5x5 same depthwise residual",
-        "pointwise 11",
-        "conv 11 depthwise",
-        "conv 9",
-        "conv 13 stride 2",
-    ),
-    *("conv 13 2x2 depthwise", "conv 22", "conv 22 same residual", "maxpool 2", "conv 15 1x1", "conv 30 1x1 depthwise"),
+    *("conv 7", "conv 7 5x5 same depthwise residual", "pointwise 11", "conv 11 depthwise", "conv 9", "conv 18 1x1"),
+    *("conv 13 stride 2", "conv 13 2x2 depthwise", "conv 22", "conv 22 same residual", "maxpool 2", "conv 15 1x1"),
+    "conv 30 1x1 depthwise",
 )
 """Numbers of outputs that fill no block, in convolutions of each kind."""
 
@@ -64,7 +58,7 @@ def test_any_number_of_outputs_gives_the_reference_s_logits(target: Target) -> N
     network = integers(model_of(section, 4), images_for(section, 4, 50))
     convolutions = [one for one in network.operations if isinstance(one, IntegerConvolution)]
     shown = {convolution.operation.channels_out % 10 for convolution in convolutions}
-    assert {0, 1, 2, 3, 5, 7, 9} <= shown
+    assert {0, 1, 2, 3, 5, 7, 8, 9} <= shown
     found_on(target, network)
 
 
