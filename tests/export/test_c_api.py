@@ -182,10 +182,10 @@ int main(void)
     int i, count = 0, passed = 0;
     for (i = 0; i < METER_OPERATIONS; i++) {
         const meter_operation *one = meter_operations + i;
-        const void *tables[] = {one->weights, one->bias, one->skip, one->pad, one->multiplier, one->shift, one->offset};
-        const int sizes[] = {1, 4, 4, 1, 2, 1, 8};
+        const void *tables[] = {one->weights, one->requantisation, one->skip, one->pad, one->offset};
+        const int sizes[] = {1, 8, 4, 1, 8};
         int table;
-        for (table = 0; table < 7; table++) {
+        for (table = 0; table < 5; table++) {
             int numbers = table == 3 ? one->inputs : one->outputs;
             if (table == 0)
                 numbers *= one->window * one->window * (one->multiple ? 1 : one->inputs);
@@ -205,7 +205,7 @@ def test_the_self_test_fails_if_any_byte_of_any_table_is_changed(tmp_path: Path)
     network = write(COLOURED, tmp_path, "meter")
     model = (tmp_path / "meter_model.c").read_text()
     # So that the program can change its own tables.
-    writable, tables = re.subn(r"static const (u?int\d+_t \w+_\d+\[)", r"static \1", model)
+    writable, tables = re.subn(r"static const (\w+ \w+_\d+\[)", r"static \1", model)
     assert tables > 10
     (tmp_path / "meter_model.c").write_text(writable)
     (tmp_path / "flips.c").write_text(FLIPS, encoding="utf-8")
@@ -221,10 +221,14 @@ def test_the_self_test_fails_if_any_byte_of_any_table_is_changed(tmp_path: Path)
     ("file", "right", "wrong"),
     [
         ("meter_model.c", r"(weights_1\[\d+\] METER_FLASH = {\s*)-?\d+", r"\g<1>127"),
-        ("meter_model.c", r"(?s)-?\d+(,\s*};\s*(#endif\s*)?static const int32_t bias_2)", r"127\1"),
-        ("meter_runtime.c", re.escape("&shift[i])) >> 1)"), "&shift[i])) >> 2)"),
-        ("meter_runtime.c", re.escape("&bias[i]);"), "&bias[i]) + 100;"),
-        ("meter_runtime.c", re.escape("taken[channel] > largest[channel]"), "taken[channel] < largest[channel]"),
+        (
+            "meter_model.c",
+            r"(?s)-?\d+(,\s*};\s*(#endif\s*)?static const meter_requantisation requantisation_2)",
+            r"127\1",
+        ),
+        ("meter_runtime.c", re.escape("floor_shift_64(value, how->shift)"), "floor_shift_64(value, how->shift + 1u)"),
+        ("meter_kernels.h", re.escape("(uint32_t)how->bias + more"), "(uint32_t)how->bias + more + 100"),
+        ("meter_kernels.h", re.escape("*taken > *largest"), "*taken < *largest"),
         ("meter_model.h", r"(LOGITS \\\s*{{)", r"\g<1>1+"),
     ],
 )

@@ -16,6 +16,7 @@ from test_c import STRICT, images_of, integers, run, strided_network, wide_netwo
 from test_c_api import COLOURED, DIGITS, NAMED, network_of
 from test_c_api import write as write_section
 
+import kilonet
 from kilonet.data.datasets import DataSet
 from kilonet.export.c import codegen
 from kilonet.export.c.header import CFacts
@@ -26,7 +27,7 @@ from kilonet.models.model import Model, load_model
 from kilonet.network.section import ModelSection
 from strategies import images_for, model_of, models
 
-PROGRAM = Path(__file__).parent / "avr" / "main.c"
+PROGRAM = Path(kilonet.__file__).parent / "export" / "c" / "emulated" / "avr.c"
 MEGA, UNO = "atmega2560", "atmega328p"
 FLAGS = ("-Os", *STRICT, "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
 FILES = (*codegen.LIBRARY_FILES, "kilonet_answer.c", "kilonet_selftest.c")
@@ -117,7 +118,7 @@ def test_mcu_on_an_atmega2560(
         print(f"\n{MEGA}: flash {flash}, RAM {whole.bss} and {rows.bss}, stack {whole.last[0]} and {rows.last[2]}")
         print(f"{rows.last[3]:,} cycles an image")
     assert max(flash) < 18 << 10
-    assert max(whole.last[0], rows.last[2]) < 320
+    assert max(whole.last[0], rows.last[2]) < 380
 
 
 TINY = ModelSection(layers=("conv 8 stride 2", "conv 12 stride 2", "conv 16 same", "gap", "pointwise 10"))

@@ -5,6 +5,7 @@ import json
 from typing import TYPE_CHECKING
 
 from kilonet.cli.flags import DATA, Parser, add_json_flag
+from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable_lines
 
 if TYPE_CHECKING:
@@ -18,22 +19,50 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--classic", action="store_true", help="print the table of the ERA homework's README: one row an operation"
     )
+    parser.add_argument(
+        "--target",
+        choices=("cortex-m0", "cortex-m4", "cortex-m55", "rv32imac"),
+        help="also estimate what the C form takes on a microcontroller: instructions, time, flash and RAM",
+    )
+    parser.add_argument("--megahertz", type=float, metavar="N", help="the clock for that time (default: 48)")
     parser.add_argument("--data", help=f"also check that the network takes these images: {DATA}")
     add_json_flag(parser)
 
 
 def run(flags: argparse.Namespace) -> int:
     from kilonet.models.lookup import model_section
+    from kilonet.network.chip_cost import chip_cost
     from kilonet.network.cost import classic_table, network_cost
     from kilonet.network.support import support_lines
 
+    clock = _clock(flags)
     section = model_section(flags.recipe)
     cost = network_cost(section)
     text = classic_table(section) if flags.classic else "\n".join([str(cost), *support_lines(section.placed)])
+    if flags.target is not None:
+        text += f"\n\n{chip_cost(section, flags.target, clock)}"
     if flags.data is not None:
         text += f"\n\n{_data_line(section, flags.data)}"
-    print(json.dumps(cost.as_json()) if flags.json else printable_lines(text))
+    table = cost.as_json()
+    if flags.target is not None:
+        table["target"] = chip_cost(section, flags.target, clock).as_json()
+    print(json.dumps(table) if flags.json else printable_lines(text))
     return 0
+
+
+def _clock(flags: argparse.Namespace) -> float:
+    """Return the megahertz of the target.
+
+    Raises:
+        KilonetError: there is no target, or no clock is as slow or as fast.
+    """
+    if flags.megahertz is None:
+        return 48.0
+    if flags.target is None:
+        raise KilonetError("--megahertz is the clock of a --target; name one")
+    if not 0.001 <= flags.megahertz <= 100_000:
+        raise KilonetError(f"--megahertz must be from 0.001 to 100000, not {flags.megahertz:g}")
+    return float(flags.megahertz)
 
 
 def _data_line(section: "ModelSection", data: str) -> str:

@@ -13,6 +13,12 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("--data", help=f"the test images to classify: {DATA} (default: those of the export)")
     add_label_pattern_flag(parser)
     parser.add_argument(
+        "--targets",
+        action="store_true",
+        help="also build the C form for each microcontroller whose compiler and emulator are here, and count what an "
+        "image takes",
+    )
+    parser.add_argument(
         "--run-foreign-code",
         action="store_true",
         help="compile and run the folder even if its files are not what 'kilonet export' writes; only if you trust it",
@@ -25,6 +31,6 @@ def run(flags: argparse.Namespace) -> int:
     from kilonet.export.verify import verify
 
     images = verification_data(flags.folder, flags.data, flags.label_pattern).test
-    verification = verify(flags.folder, images, run_foreign_code=flags.run_foreign_code)
+    verification = verify(flags.folder, images, run_foreign_code=flags.run_foreign_code, targets=flags.targets)
     print(json.dumps(verification.as_json()) if flags.json else printable_lines(verification))
     return 0 if verification.passed else 1

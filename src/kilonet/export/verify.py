@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 import kilonet
 from kilonet.data.datasets import Images
 from kilonet.evaluation.scoring import accuracy_of
+from kilonet.export.c.prefix import C_FILES, DEFAULT_PREFIX, file_name
+from kilonet.export.c.targets import HEADS as TARGET_HEADS
+from kilonet.export.c.targets import TARGETS, TargetResult, run_target
 from kilonet.export.forms import FORMS, Allowance, FormRunner, trained_model
 from kilonet.export.integer import Pixels, integer_logits
 from kilonet.export.manifest import MANIFEST_FILE, Manifest, manifest_content, read_manifest
@@ -31,6 +34,8 @@ from kilonet.utils.files import read_bounded
 from kilonet.utils.text_tables import aligned
 
 _MICROSECONDS = 1e6
+_LARGEST_SOURCE = 1 << 28
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +71,26 @@ class Verification:
     """Why a form could not run on this machine, by its name."""
     foreign: dict[str, str]
     """The files that are not what `kilonet export` writes, by name, and in what they are not."""
+    targets: tuple[TargetResult, ...] = ()
+    """What microcontrollers showed, if it was asked for."""
     written_by: str = ""
     """The version of Kilonet that wrote the folder, if it is another than this and there are foreign files."""
 
     @property
     def passed(self) -> bool:
         """Whether the forms were run and none differs by more than the specification allows."""
-        return bool(self.rows) and all(row.passed for row in self.rows)
+        return bool(self.rows) and all(row.passed for row in self.rows) and all(row.passed for row in self.targets)
 
     def as_json(self) -> dict[str, Any]:
         """Return all fields as plain lists and numbers."""
-        return {**asdict(self), "passed": self.passed}
+        table = {**asdict(self), "passed": self.passed}
+        if not self.targets:
+            del table["targets"]
+        return table
 
     def __str__(self) -> str:
         """Return the table with one line for each form, and one line for each foreign file."""
-        return "\n".join([*self._table(), *self._foreign_lines()])
+        return "\n".join([*self._table(), *self._targets_table(), *self._foreign_lines()])
 
     def _table(self) -> list[str]:
         if not self.rows:
@@ -91,6 +101,13 @@ class Verification:
         head = f"{self.images:,} test images and {self.vectors} stored vectors; logits and predictions: how many differ"
         notes = [f"{form}: not run here: {reason}" for form, reason in self.not_run.items()]
         return [head, "", lines[0], "-" * max(map(len, lines)), *lines[1:], *notes]
+
+    def _targets_table(self) -> list[str]:
+        run = [result for result in self.targets if not result.not_run]
+        lines = aligned([TARGET_HEADS, *(result.cells() for result in run)], (0,)) if run else []
+        notes = [f"{result.target}: not run here: {result.not_run}" for result in self.targets if result.not_run]
+        rule = ["-" * max(map(len, lines))] if lines else []
+        return [*([""] if self.targets else []), *lines[:1], *rule, *lines[1:], *notes]
 
     def _foreign_lines(self) -> list[str]:
         if not self.foreign:
@@ -119,19 +136,22 @@ class _Logits:
     """Mean time of a test image."""
 
 
-def verify(folder: Path, images: Images, *, run_foreign_code: bool = False) -> Verification:
+def verify(folder: Path, images: Images, *, run_foreign_code: bool = False, targets: bool = False) -> Verification:
     """Compare the files of an exported folder with what an export writes, run every form, and compare their logits.
 
     Args:
         folder: an exported folder.
         images: the test set.
         run_foreign_code: whether a folder whose files differ is run all the same.
+        targets: whether the C form is built for microcontrollers too, and run under emulators.
 
     Raises:
-        KilonetError: no such folder, a damaged manifest or form, images of another size, or no form that can run on
-            this machine.
+        KilonetError: no such folder, a damaged manifest or form, images of another size, no form that can run on this
+            machine, or `targets` without a C form or without a compiler and an emulator for any.
     """
     manifest = read_manifest(folder)
+    if targets:
+        _check_targets(folder, manifest)
     check_pixels(images.pixels, manifest.section.input_shape)
     for name in manifest.forms:
         if name not in FORMS:
@@ -140,14 +160,38 @@ def verify(folder: Path, images: Images, *, run_foreign_code: bool = False) -> V
     own, not_run = _own_files(manifest, trained)
     foreign = foreign_files(folder, own, uncompared=_files_of_forms_not_written(not_run))
     if foreign and not run_foreign_code:
-        return Verification(len(images), len(manifest.pixels), (), not_run, foreign, _other_version(manifest))
+        written_by = _other_version(manifest)
+        return Verification(len(images), len(manifest.pixels), (), not_run, foreign, written_by=written_by)
     with tempfile.TemporaryDirectory(prefix="kilonet-") as copy:
         # What is run is what was compared, and nothing else lies beside it.
         for name, content in own.items():
             (Path(copy) / name).write_bytes(content)
-        forms = _open_forms(folder if foreign else Path(copy), manifest, not_run)
+        place = folder if foreign else Path(copy)
+        forms = _open_forms(place, manifest, not_run)
         rows = tuple(_rows(trained, manifest, forms, images))
-    return Verification(len(images), len(manifest.pixels), rows, not_run, foreign, _other_version(manifest))
+        found = tuple(_run_targets(place, manifest, images)) if targets else ()
+    return Verification(len(images), len(manifest.pixels), rows, not_run, foreign, found, _other_version(manifest))
+
+
+def _check_targets(folder: Path, manifest: Manifest) -> None:
+    if "c" not in manifest.forms:
+        raise KilonetError(f"{folder}: --targets is for the C form, which this folder does not hold; export --to c")
+    if all(target.missing for target in TARGETS):
+        raise KilonetError(
+            "--targets needs a compiler and an emulator, such as arm-none-eabi-gcc and qemu-system-arm; "
+            "install those of one target in docs/CHIP.md"
+        )
+
+
+def _run_targets(place: Path, manifest: Manifest, images: Images) -> Iterator[TargetResult]:
+    prefix = manifest.prefix or DEFAULT_PREFIX
+    sources = {
+        name: read_bounded(place / name, _LARGEST_SOURCE, "a C file")
+        for name in (file_name(file, prefix) for file in C_FILES)
+        if name.endswith((".c", ".h"))
+    }
+    for target in TARGETS:
+        yield run_target(target, manifest.network, sources, images.pixels.numpy(), prefix)
 
 
 def foreign_files(folder: Path, own: Mapping[str, bytes], uncompared: Collection[str] = ()) -> dict[str, str]:

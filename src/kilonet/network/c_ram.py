@@ -30,7 +30,9 @@ class OperationMemory:
     sums: int
     """Number of int32 that an average pool sums in: one a channel of each window in a row."""
     scratch: int
-    """A convolution's gathered window; all operations share the memory for it."""
+    """A dense convolution's gathered window, or a pixel of padding; all operations share the memory for it."""
+    taps: int
+    """The numbers of a dense convolution's window; 0 of any other operation."""
     results: int
     """Number of int32 that a convolution sums in; all operations share the memory for them."""
     map: int
@@ -41,25 +43,37 @@ def memory_of(operation: Computed, shape: Shape) -> OperationMemory:
     """Return the working memory of an operation on an input of `shape`."""
     channels, rows, columns = shape
     match operation:
-        case Convolution(_, outputs, kernel, padding):
+        case Convolution(_, outputs, kernel, padding, groups):
             around = 2 * padding
             ring = ((kernel - 1) * (columns + around) + kernel) * channels if kernel > 1 else 0
             whole = (rows + around) * (columns + around) * channels
-            return OperationMemory(channels, ring, 0, kernel * kernel * channels, outputs, whole)
+            taps = kernel * kernel * channels if groups == 1 else 0
+            return OperationMemory(channels, ring, 0, max(taps, channels if padding else 0), taps, outputs, whole)
         case MaxPooling(size):
-            return OperationMemory(channels, columns // size * channels, 0, 0, 0, prod(shape))
+            return OperationMemory(channels, columns // size * channels, 0, 0, 0, 0, prod(shape))
         case AveragePooling(size):
-            return OperationMemory(channels, 0, columns // size * channels, 0, 0, prod(shape))
+            return OperationMemory(channels, 0, columns // size * channels, 0, 0, 0, prod(shape))
         case GlobalAveragePooling():
-            return OperationMemory(channels, 0, channels, 0, 0, prod(shape))
+            return OperationMemory(channels, 0, channels, 0, 0, 0, prod(shape))
         case _:
             assert_never(operation)
 
 
 def scratch_bytes(kept: Sequence[OperationMemory]) -> int:
     """Return the bytes of the scratch memory that all operations share."""
-    # C has no arrays of length 0.
-    return max(1, *(memory.scratch for memory in kept))
+    # A zero ends the values.
+    return 4 * words(1 + max(memory.scratch for memory in kept))
+
+
+def taps_scratch_bytes(kept: Sequence[OperationMemory]) -> int:
+    """Return the same for a processor that multiplies pairs of 16 bits."""
+    # Copies end with a whole word.
+    return max(scratch_bytes(kept), 8 * max(words(memory.taps) for memory in kept) + 4)
+
+
+def words(count: int) -> int:
+    """Return how many words of four bytes hold `count` bytes."""
+    return (count + 3) // 4
 
 
 def sum_count(kept: Sequence[OperationMemory]) -> int:
@@ -77,7 +91,7 @@ def c_ram_bytes(operations: Iterable[tuple[Computed, Shape]], input_shape: Shape
     """
     kept = [memory_of(operation, shape) for operation, shape in operations]
     bytes_kept = sum(memory.pixel + memory.window for memory in kept)
-    arrays = _aligned(bytes_kept + scratch_bytes(kept)) + 4 * sum_count(kept) + _STATE_BYTES * len(kept)
+    arrays = 4 * words(bytes_kept) + scratch_bytes(kept) + 4 * sum_count(kept) + _STATE_BYTES * len(kept)
     return prod(input_shape) + 4 * classes + arrays
 
 
@@ -95,7 +109,3 @@ def computed_operations(model: ModelSection) -> list[tuple[Computed, Shape]]:
     if isinstance(computed[-1][0], MaxPooling):
         computed.append((Convolution(model.classes, model.classes, 1, groups=model.classes), (model.classes, 1, 1)))
     return computed
-
-
-def _aligned(count: int) -> int:
-    return (count + 3) // 4 * 4

@@ -1,13 +1,13 @@
 """Generate the C99 form: the tables of an integer network, beside a runtime that executes them.
 
-A pixel's channels lie side by side in memory, so weights are stored [output][row][column][input]. A second table has
-them in blocks for processors with suitable vector instructions; the preprocessor keeps one of the two. The bytes that
-the tables take on a microcontroller are counted here exactly.
+A pixel's channels lie side by side in memory, so the taps of a window are [row][column][input]. The weights are written
+in each order that kilonet_runtime.h lists, of which the preprocessor keeps the one that the processor's instructions
+read. The bytes that the tables take on a microcontroller are counted here exactly.
 """
 
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -23,11 +23,18 @@ from kilonet.export.integer import (
     IntegerNetwork,
     IntegerOperation,
     Requantisation,
-    rounding_half,
+    largest_sum,
 )
 from kilonet.models.metadata import NO_METADATA, Metadata
-from kilonet.network.c_ram import Computed, c_ram_bytes, memory_of, scratch_bytes, sum_count
-from kilonet.network.operations import AveragePooling, MaxPooling, Shape
+from kilonet.network.c_ram import (
+    Computed,
+    c_ram_bytes,
+    memory_of,
+    scratch_bytes,
+    sum_count,
+    taps_scratch_bytes,
+)
+from kilonet.network.operations import AveragePooling, MaxPooling, Shape, averaged_places
 from kilonet.network.section import ModelSection
 
 LIBRARY_FILES = ("model.c", "kilonet_runtime.c", "kilonet_vectors.c")
@@ -36,17 +43,24 @@ _BLOCK = 16
 """KILONET_BLOCK of kilonet_runtime.h where vectors execute the network."""
 _BEYOND = 4
 """KILONET_BEYOND of kilonet_runtime.h."""
-_OPERATION_BYTES = 64
+_ADDED = 128
+"""What weights have added, so that they are bytes without a sign."""
+IN_BLOCKS, BY_OUTPUT, IN_FOURS = f"KILONET_BLOCK == {_BLOCK}", "KILONET_MVE", "KILONET_TAPS"
+ORDERS = (IN_BLOCKS, BY_OUTPUT, IN_FOURS, "")
+"""The conditions of the preprocessor for each order of the weights, in which they are asked; '' is for all else."""
+_REQUANTISATION = "kilonet_requantisation"
+_NARROW_SHIFTS = range(17, 32)
+_NARROW_PRODUCT = 1 << 46
+_OPERATION_BYTES = 56
 """Size of a kilonet_operation where pointers take four bytes."""
 _FIELDS = (
-    *("weights", "bias", "multiplier", "shift", "offset", "skip", "pad", "pixel", "memory", "sums"),
-    *("memory_size", "row_size", "inputs", "outputs", "rows", "columns", "multiple", "kind", "window", "padding"),
-    *("relu", "between"),
+    *("weights", "requantisation", "offset", "skip", "pad", "pixel", "memory", "sums", "memory_size", "row_size"),
+    *("inputs", "outputs", "rows", "columns", "multiple", "kind", "window", "padding", "relu", "between", "narrow"),
 )
 """The fields of a kilonet_operation in order, in which C++ wants them initialised."""
 _FUNCTIONS = """static kilonet_work work_of(kilonet_state *state)
 {
-    const kilonet_work work = {state->positions, state->sums, state->memory, state->scratch};
+    const kilonet_work work = {state->positions, state->sums, state->memory, (uint8_t *)state->scratch};
     return work;
 }
 
@@ -98,8 +112,7 @@ def weight_bytes(network: IntegerNetwork) -> int:
 def table_bytes(network: IntegerNetwork) -> int:
     """Return the bytes of all other tables: biases, multipliers, shifts and the operations themselves."""
     return sum(
-        _OPERATION_BYTES
-        + sum(table.values.size * table.bytes for table in _tables(operation) if table.name != "weights")
+        _OPERATION_BYTES + sum(len(table.content()) for table in _tables(operation) if table.name != "weights")
         for operation in network.operations
     )
 
@@ -128,21 +141,39 @@ def _table_facts(network: IntegerNetwork) -> TableFacts:
         sums=sum_count(kept),
         memory=sum(memory.pixel + memory.window for memory in kept),
         scratch=scratch_bytes(kept),
+        used=_used(network),
+        scratch_of_taps=taps_scratch_bytes(kept),
         scratch_in_blocks=2 * (max(memory.map for memory in kept) + _BEYOND),
         state=memory_bytes(network) - prod(network.input_shape) - 4 * network.classes,
         flash=weight_bytes(network) + table_bytes(network),
-        crc=_tables_crc(network, in_blocks=False),
-        crc_in_blocks=_tables_crc(network, in_blocks=True),
+        crcs={condition: _tables_crc(network, condition) for condition in ORDERS},
     )
 
 
-def _tables_crc(network: IntegerNetwork, *, in_blocks: bool) -> int:
+def _used(network: IntegerNetwork) -> dict[str, bool]:
+    """Return what a network has that parts of the runtime are for."""
+    convolutions = [operation for operation in network.operations if isinstance(operation, IntegerConvolution)]
+    kernels = [convolution.operation for convolution in convolutions]
+    *hidden, last = (
+        (operation, shape) for operation, shape in network.placed if not isinstance(operation, IntegerMaxPooling)
+    )
+    wide = [operation for operation, shape in hidden if not requantises_in_32_bits(operation, shape)]
+    return {
+        "DEPTHWISE": any(kernel.groups > 1 for kernel in kernels),
+        "MULTIPLES": any(1 < kernel.groups < kernel.channels_out for kernel in kernels),
+        "OFFSETS": any(_has_offset(operation) for operation, _ in (*hidden, last)),
+        "PADDING": any(kernel.padding for kernel in kernels),
+        "WIDE": bool(wide),
+        "WIDE_OFFSETS": any(_has_offset(operation) for operation in (*wide, last[0])),
+    }
+
+
+def _tables_crc(network: IntegerNetwork, condition: str) -> int:
     """Return the CRC-32 of all tables as kilonet_selftest.c computes it."""
     crc = 0
     for operation in network.operations:
         for table in _tables(operation):
-            values = table.in_blocks if in_blocks and table.in_blocks is not None else table.values
-            crc = zlib.crc32(np.ascontiguousarray(values, f"<i{table.bytes}").tobytes(), crc)
+            crc = zlib.crc32(table.content(condition), crc)
     return crc
 
 
@@ -151,33 +182,90 @@ class _CTable:
     name: str
     c_type: str
     values: NDArray[Any]
-    in_blocks: NDArray[Any] | None = None
-    """The values in the order for KILONET_BLOCK 16, if it differs."""
+    """One value, or a structure's, an entry."""
+    orders: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """The values in other orders, by the condition of the preprocessor, in which it is to be asked."""
 
-    @property
-    def bytes(self) -> int:
-        """Size of one value."""
-        return int(self.c_type.removeprefix("u").removeprefix("int").removesuffix("_t")) // 8
+    def content(self, condition: str = "") -> bytes:
+        """Return the bytes that the table takes on a microcontroller."""
+        values = self.orders.get(condition, self.values)
+        if self.c_type == _REQUANTISATION:
+            return values.astype([("", "<i4"), ("", "<i2"), ("", "<u2")]).tobytes()
+        return np.ascontiguousarray(values, np.dtype(self.c_type.removesuffix("_t")).newbyteorder("<")).tobytes()
+
+    def literals(self, condition: str = "") -> list[str]:
+        """Return the values in C."""
+        values = self.orders.get(condition, self.values)
+        if self.c_type == _REQUANTISATION:
+            return [f"{{{', '.join(int32_literal(int(value)) for value in row)}}}" for row in values]
+        return [
+            f"{value}LL" if self.c_type == "int64_t" else int32_literal(value) for value in values.flatten().tolist()
+        ]
 
 
 def _tables(operation: IntegerOperation) -> Iterator[_CTable]:
     """Yield the tables of an operation; the runtime gets a null pointer for any other."""
     if isinstance(operation, IntegerConvolution):
-        yield _CTable("weights", "int8_t", operation.weights.transpose(0, 2, 3, 1), _in_blocks(operation))
-        yield _CTable("bias", "int32_t", operation.bias)
+        yield _weights_table(operation)
+        yield from _requantisation_tables(operation.output, operation.bias, has_offset=_has_offset(operation))
         if operation.skip is not None:
             yield _CTable("skip", "int32_t", operation.skip)
         if operation.operation.padding:
             yield _CTable("pad", "uint8_t", operation.pad)
-    if not isinstance(operation, IntegerMaxPooling):
-        yield from _requantisation_tables(operation.output)
+    elif isinstance(operation, IntegerAveragePooling):
+        bias = np.zeros_like(operation.output.shift)
+        yield from _requantisation_tables(operation.output, bias, has_offset=_has_offset(operation))
 
 
-def _requantisation_tables(output: Requantisation) -> Iterator[_CTable]:
-    yield _CTable("multiplier", "int16_t", output.multiplier)
-    yield _CTable("shift", "uint8_t", output.shift)
-    if not output.offset_is_rounding_half:
-        yield _CTable("offset", "int64_t", output.offset - rounding_half(output.shift))
+def _has_offset(operation: IntegerConvolution | IntegerAveragePooling) -> bool:
+    """Return whether an operation gets a table of offsets: always with a residual sum."""
+    has_skip = isinstance(operation, IntegerConvolution) and operation.skip is not None
+    return has_skip or not operation.output.offset_is_rounding_half
+
+
+def _requantisation_tables(output: Requantisation, bias: NDArray[np.int32], *, has_offset: bool) -> Iterator[_CTable]:
+    fields = np.rec.fromarrays([bias, output.multiplier, output.shift])
+    yield _CTable("requantisation", _REQUANTISATION, fields)
+    if has_offset:
+        yield _CTable("offset", "int64_t", output.offset)
+
+
+def _weights_table(operation: IntegerConvolution) -> _CTable:
+    """Return the weights in the orders of kilonet_runtime.h."""
+    outputs = len(operation.weights)
+    taps = operation.weights.transpose(0, 2, 3, 1).reshape(outputs, -1)
+    orders = {IN_BLOCKS: _in_blocks(operation).view(np.uint8)}
+    if operation.operation.groups > 1:
+        return _CTable("weights", "uint8_t", np.ascontiguousarray(taps.T).view(np.uint8), orders)
+    # From -127 to 127 becomes from 1 to 255.
+    positive = (taps.astype(np.int16) + _ADDED).astype(np.uint8)
+    orders[BY_OUTPUT] = positive
+    orders[IN_FOURS] = _in_fours(positive)
+    blocks, first = [], 0
+    while first < outputs:
+        size = _side_by_side(outputs - first)
+        blocks.append(positive[first : first + size].T.flatten())
+        first += size
+    return _CTable("weights", "uint8_t", np.concatenate(blocks), orders)
+
+
+def _in_fours(positive: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return weights (outputs, taps) as four taps of four outputs each, then of two, in zeros where there are fewer."""
+    outputs, taps = positive.shape
+    filled = np.pad(positive, ((0, outputs % 2), (0, -taps % 4)), constant_values=_ADDED)
+    fours, pair = np.split(filled, [outputs // 4 * 4])
+    blocks = [
+        block.reshape(-1, size, filled.shape[1] // 4, 4).transpose(0, 2, 1, 3).flatten()
+        for block, size in ((fours, 4), (pair, 2))
+    ]
+    return np.concatenate(blocks)
+
+
+def _side_by_side(left: int) -> int:
+    """Return how many outputs lie side by side: `block_of` of kilonet_kernels.h."""
+    if left < 8:
+        return left
+    return 10 if left >= 10 and left % 8 >= 2 else 8
 
 
 def _tables_file(network: IntegerNetwork) -> str:
@@ -199,14 +287,16 @@ def _numbered_tables(network: IntegerNetwork) -> Iterator[tuple[int, _CTable]]:
 
 
 def _definition(table: _CTable, number: int) -> str:
-    plain = _array(table, number, table.values)
-    if table.in_blocks is None:
+    plain = _array(table, number)
+    if not table.orders:
         return plain
-    return f"#if KILONET_BLOCK == {_BLOCK}\n{_array(table, number, table.in_blocks)}#else\n{plain}#endif\n"
+    others = [(condition, _array(table, number, condition)) for condition in ORDERS if condition in table.orders]
+    chain = "".join(f"#{'el' * (place > 0)}if {condition}\n{text}" for place, (condition, text) in enumerate(others))
+    return f"{chain}#else\n{plain}#endif\n"
 
 
-def _array(table: _CTable, number: int, values: NDArray[Any]) -> str:
-    literals = [_literal(int(value), table.bytes) for value in values.flatten()]
+def _array(table: _CTable, number: int, condition: str = "") -> str:
+    literals = table.literals(condition)
     start = f"static const {table.c_type} {table.name}_{number}[{len(literals)}] KILONET_FLASH"
     return f"{start} = {{\n{_wrapped_lines(literals)}\n}};\n"
 
@@ -231,10 +321,6 @@ def _dense(operation: IntegerConvolution) -> NDArray[np.int8]:
     return dense
 
 
-def _literal(value: int, size: int) -> str:
-    return f"{value}LL" if size == 8 else int32_literal(value)
-
-
 def _wrapped_lines(values: Iterable[str]) -> str:
     lines, line = [], "   "
     for value in values:
@@ -248,6 +334,7 @@ def _wrapped_lines(values: Iterable[str]) -> str:
 def _operation_initialisers(network: IntegerNetwork) -> Iterator[str]:
     kept = [memory_of(operation, shape) for operation, shape in _operations(network)]
     place, sums = 0, max(memory.results for memory in kept)
+    last = network.operations[-1]
     for number, ((operation, shape), memory) in enumerate(zip(network.placed, kept, strict=True), 1):
         fields = {table.name: f"{table.name}_{number}" for table in _tables(operation)}
         fields["pixel"] = str(place)
@@ -256,9 +343,35 @@ def _operation_initialisers(network: IntegerNetwork) -> Iterator[str]:
         if memory.sums:
             fields["sums"] = str(sums)
         fields |= _numeric_fields(operation, shape)
+        if operation is not last and requantises_in_32_bits(operation, shape):
+            fields["narrow"] = "1"
         yield "    {" + ", ".join(f".{name} = {fields[name]}" for name in _FIELDS if name in fields) + "},"
         place += memory.pixel + memory.window
         sums += memory.sums
+
+
+def requantises_in_32_bits(operation: IntegerOperation, shape: Shape) -> bool:
+    """Return whether 32 bits give the exact output of an operation that is not the last, for an input of `shape`.
+
+    See `requantise_narrow` of kilonet_kernels.h: no part of a product beyond its lowest 16 bits may exceed 31 bits.
+    """
+    if isinstance(operation, IntegerMaxPooling):
+        return False
+    output = operation.output
+    if output.shift.min() < _NARROW_SHIFTS.start or output.shift.max() >= _NARROW_SHIFTS.stop:
+        return False
+    if isinstance(operation, IntegerAveragePooling):
+        largest = 255 * averaged_places(operation.operation, shape)
+        return bool(
+            (largest * np.abs(output.multiplier.astype(np.int64)) + np.abs(output.offset)).max() < _NARROW_PRODUCT
+        )
+    if not _has_offset(operation) and operation.relu and output.multiplier.min() < 0:
+        # There the ReLU is left to the clamping of what is below zero.
+        return False
+    products = largest_sum(operation) * np.abs(output.multiplier.astype(np.int64)) + np.abs(output.offset)
+    if operation.skip is not None:
+        products += 255 * np.abs(operation.skip.astype(np.int64))
+    return bool(products.max() < _NARROW_PRODUCT)
 
 
 def _numeric_fields(operation: IntegerOperation, shape: Shape) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import math
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -13,6 +13,7 @@ from kilonet.export.c.prefix import DEFAULT_PREFIX, with_prefix
 from kilonet.export.integer import IntegerNetwork, Pixels, integer_logits
 from kilonet.models.calibration import UNFITTED
 from kilonet.models.metadata import Metadata
+from kilonet.network.c_ram import words
 from kilonet.network.operations import Shape
 from kilonet.network.section import ModelSection
 
@@ -51,16 +52,18 @@ class TableFacts:
     """Bytes."""
     scratch: int
     """Bytes."""
+    used: Mapping[str, bool]
+    """Whether the network has what a part of the runtime is for, by the name of that."""
+    scratch_of_taps: int
+    """Bytes where KILONET_TAPS is 1."""
     scratch_in_blocks: int
     """Bytes where vectors execute the network."""
     state: int
     """Bytes of a kilonet_state on a microcontroller."""
     flash: int
     """Bytes of all tables on a microcontroller."""
-    crc: int
-    """CRC-32 of all tables."""
-    crc_in_blocks: int
-    """The same where vectors execute the network."""
+    crcs: Mapping[str, int]
+    """CRC-32 of all tables, by the preprocessor's condition for the order of the weights; the last is for all else."""
 
 
 def header(
@@ -142,6 +145,8 @@ def _declarations(network: IntegerNetwork, tables: TableFacts, *, reads_digits: 
     none = "the image is unlike those of the training" if reads_digits else "only where KILONET_REJECTS is 1"
     return f"""#define KILONET_OPERATIONS {tables.operations}
 extern const kilonet_operation kilonet_operations[KILONET_OPERATIONS];
+/* Parts of the runtime that this network has no use for are left out. */
+{_used_macros(tables.used)}
 {_avr_error(tables)}
 /* All that is kept of an image while it is classified, {tables.state:,} bytes on a microcontroller. Its fields are for
  * the functions below alone. */
@@ -149,7 +154,9 @@ typedef struct {{
     kilonet_position positions[KILONET_OPERATIONS];
     int32_t sums[{tables.sums}];
     uint8_t memory[{tables.memory}];
-    uint8_t scratch[KILONET_BLOCK == 1 ? {tables.scratch} : {tables.scratch_in_blocks}];
+    uint32_t scratch[KILONET_BLOCK > 1 ? {words(tables.scratch_in_blocks)}
+                     : KILONET_TAPS    ? {words(tables.scratch_of_taps)}
+                                       : {words(tables.scratch)}];
 }} kilonet_state;
 #define KILONET_STATE_BYTES sizeof(kilonet_state)
 
@@ -190,6 +197,10 @@ kilonet_answer kilonet_top(const int32_t logits[KILONET_CLASSES]);
  * after every row of the two images, to feed a watchdog; it may be null. Compile kilonet_selftest.c for it. */
 int kilonet_selftest(kilonet_state *state, void (*after_row)(void));
 """
+
+
+def _used_macros(used: Mapping[str, bool]) -> str:
+    return "\n".join(f"#define KILONET_HAS_{name} {int(is_used)}" for name, is_used in used.items())
 
 
 def _avr_error(tables: TableFacts) -> str:
@@ -253,14 +264,18 @@ def _selftest_macros(network: IntegerNetwork, tables: TableFacts) -> str:
         for row in integer_logits(network, selftest_images(network.input_shape))
     )
     return f"""/* What kilonet_selftest expects: the CRC-32 of all tables, and the logits of two images. */
-#if KILONET_BLOCK > 1
-#define KILONET_SELFTEST_CRC {tables.crc_in_blocks:#010x}u
-#else
-#define KILONET_SELFTEST_CRC {tables.crc:#010x}u
-#endif
+{_crc_macros(tables.crcs)}
 #define KILONET_SELFTEST_LOGITS \\
     {{{rows}}}
 """
+
+
+def _crc_macros(crcs: Mapping[str, int]) -> str:
+    lines: list[str] = []
+    for condition, crc in crcs.items():
+        word = "#else" if not condition else f"#elif {condition}" if lines else f"#if {condition}"
+        lines += [word, f"#define KILONET_SELFTEST_CRC {crc:#010x}u"]
+    return "\n".join([*lines, "#endif"])
 
 
 def selftest_images(shape: Shape) -> Pixels:

@@ -10,7 +10,14 @@ from kilonet.utils.schema import shortened
 
 DEFAULT_PREFIX = "kilonet"
 RUNTIME_FILES = (
-    *("kilonet_runtime.h", "kilonet_runtime.c", "kilonet_vectors.c", "kilonet_answer.c", "kilonet_selftest.c"),
+    *(
+        "kilonet_runtime.h",
+        "kilonet_kernels.h",
+        "kilonet_runtime.c",
+        "kilonet_vectors.c",
+        "kilonet_answer.c",
+        "kilonet_selftest.c",
+    ),
     *("kilonet_resize.h", "kilonet_resize.c", "main.c", "Makefile"),
 )
 """The files that are the same for every network, by their names with the default prefix."""

@@ -1,121 +1,97 @@
 /* Each pixel of the image goes through as many operations as possible before the next one is read, so that memory holds
  * only the pixels that windows still need. A convolution keeps a ring of exactly the pixels from its window's first to
  * its last: kernel - 1 rows and kernel pixels. The oldest pixel in the ring is always the window's top left one. */
-#include "kilonet_runtime.h"
+#include "model.h"
 
 #if KILONET_BLOCK == 1
 
-#ifdef __cplusplus
-#define restrict
-#endif
+#include "kilonet_kernels.h"
 
-/* Inlined into all the rest, a loop finds no registers for its sums. */
-#ifdef __GNUC__
-#define APART __attribute__((noinline))
+/* What is requantised in 64 bits beside logits. On an AVR, offsets take as long in 32 bits, and more flash. */
+#ifdef __AVR__
+#define WIDE (KILONET_HAS_WIDE || KILONET_HAS_OFFSETS)
+#define WIDE_OFFSETS (KILONET_HAS_WIDE_OFFSETS || KILONET_HAS_OFFSETS)
 #else
-#define APART
+#define WIDE KILONET_HAS_WIDE
+#define WIDE_OFFSETS KILONET_HAS_WIDE_OFFSETS
 #endif
-
-static void copy(uint8_t *to, const uint8_t *from, uint32_t count)
-{
-    while (count--)
-        *to++ = *from++;
-}
-
-/* floor(value / 2**shift). The result of >> on a negative number depends on the compiler. */
-static int64_t floor_shift(int64_t value, uint8_t shift)
-{
-    const int64_t sign = -(int64_t)(value < 0);
-    return ((value ^ sign) >> shift) ^ sign;
-}
 
 /* Requantises the sums of all channels to the next operation's pixel or, in the last operation, to logits. */
-static void requantise(const kilonet_operation *operation, const int32_t *restrict sums, const uint8_t *skipped,
-                       uint8_t *restrict pixel, int32_t *restrict logits)
+static void requantise(const kilonet_operation *operation, const int32_t *sums, uint32_t more, const uint8_t *skipped,
+                       uint8_t *pixel, int32_t *logits)
 {
-    const int16_t *restrict multiplier = operation->multiplier;
-    const uint8_t *restrict shift = operation->shift;
-    const int64_t *restrict offset = operation->offset;
-    const int32_t *restrict skip = operation->skip;
-    const uint16_t outputs = operation->outputs;
-    uint16_t i;
+    const unsigned outputs = operation->outputs;
+    unsigned i;
+    if (operation->narrow != 0 && (!KILONET_HAS_OFFSETS || !operation->offset)) {
+        requantise_narrow(operation, sums, more, pixel);
+        return;
+    }
+#ifndef __AVR__
+    if (KILONET_HAS_OFFSETS && operation->narrow != 0) {
+        requantise_offset(operation, sums, more, skipped, pixel);
+        return;
+    }
+#endif
     for (i = 0; i < outputs; i++) {
-        int64_t value = (int64_t)sums[i] * KILONET_READ(int16_t, &multiplier[i]) +
-                        (((int64_t)1 << KILONET_READ(uint8_t, &shift[i])) >> 1);
-        if (skip)
-            value += (int64_t)KILONET_READ(int32_t, &skip[i]) * skipped[i];
-        if (offset)
-            value += KILONET_READ(int64_t, &offset[i]);
-        value = floor_shift(value, KILONET_READ(uint8_t, &shift[i]));
-        if (logits)
+        kilonet_requantisation copied;
+        const kilonet_requantisation *how =
+            (const kilonet_requantisation *)KILONET_IN_RAM(&copied, operation->requantisation + i, sizeof copied);
+        const int32_t sum = (int32_t)((uint32_t)sums[i] + (uint32_t)how->bias + more);
+        int64_t value = (int64_t)(operation->relu != 0 && sum < 0 ? 0 : sum) * how->multiplier;
+        if (WIDE_OFFSETS && operation->skip)
+            value += (int64_t)KILONET_READ(int32_t, &operation->skip[i]) * skipped[i];
+        if (WIDE_OFFSETS && operation->offset)
+            value += KILONET_READ(int64_t, &operation->offset[i]);
+        else
+            value += ((int64_t)1 << how->shift) >> 1;
+        value = floor_shift_64(value, how->shift);
+        if (!WIDE || logits)
             logits[i] = (int32_t)value;
         else
             pixel[i] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
     }
 }
 
-static void sum_products(const uint8_t *values, const int8_t *weights, unsigned count, uint16_t outputs, int32_t *sums)
+/* Copies the window from the ring row by row, so that its values lie side by side. Returns what copy returns. */
+static inline uint32_t gather(const kilonet_operation *operation, const kilonet_window *window, uint8_t *values)
 {
-    for (; outputs--; weights += count) {
-        int32_t sum = 0;
-        unsigned i;
-        for (i = 0; i < count; i++)
-            sum += values[i] * KILONET_READ(int8_t, &weights[i]);
-        *sums++ = sum;
-    }
-}
-
-/* Each output uses one input channel; the window's pixels lie `inputs` bytes apart. */
-static void sum_products_depthwise(const kilonet_operation *operation, const uint8_t *values, int32_t *sums)
-{
-    const uint32_t places = (uint32_t)operation->window * operation->window;
-    const int8_t *weights = operation->weights;
-    uint16_t output, repeated = 0;
-    for (output = 0; output < operation->outputs; output++) {
-        const uint8_t *value = values;
-        int32_t sum = 0;
-        uint32_t place;
-        for (place = 0; place < places; place++, value += operation->inputs)
-            sum += *value * KILONET_READ(int8_t, weights++);
-        sums[output] = sum;
-        if (++repeated == operation->multiple) {
-            repeated = 0;
-            values++;
+    const uint32_t width = (uint32_t)operation->window * operation->inputs, size = window->size, gap = window->gap;
+    const uint8_t *from = window->first, *const end = window->end;
+    uint32_t sum = 0;
+    unsigned row = operation->window;
+    do {
+        const uint32_t left = (uint32_t)(end - from);
+        if (left < width) {
+            from = end - size;
+            sum += copy_row(values, end - left, left);
+            sum += copy_row(values + left, from, width - left);
+            from += width - left + gap;
+        } else {
+            sum += copy_row(values, from, width);
+            from += width + gap;
         }
-    }
+        if (from >= end)
+            from -= size;
+        values += width;
+    } while (--row != 0);
+    return sum;
 }
 
-APART static void convolve(const kilonet_operation *operation, const uint8_t *values, int32_t *restrict sums)
+/* Computes a pixel from a window of a ring. */
+APART static void convolve(const kilonet_operation *operation, const kilonet_window *window, const kilonet_work *work,
+                           uint8_t *pixel, int32_t *logits)
 {
-    const unsigned count = (unsigned)operation->window * operation->window * operation->inputs;
-    const int32_t *restrict bias = operation->bias;
-    const uint16_t outputs = operation->outputs;
-    uint16_t i;
-    if (operation->multiple)
-        sum_products_depthwise(operation, values, sums);
-    else
-        sum_products(values, operation->weights, count, outputs, sums);
-    for (i = 0; i < outputs; i++) {
-        sums[i] += KILONET_READ(int32_t, &bias[i]);
-        if (operation->relu && sums[i] < 0)
-            sums[i] = 0;
+    const uint32_t count = (uint32_t)operation->window * operation->window * operation->inputs;
+    const uint32_t middle = operation->window / 2u;
+    uint32_t more = 0;
+    if (KILONET_HAS_DEPTHWISE && operation->multiple != 0) {
+        sum_depthwise(operation, window, work->sums);
+    } else {
+        more = gather(operation, window, place_of_values(work->scratch, count));
+        more = 0u - 128u * sum_dense(operation, work->scratch, count, more, work->sums);
     }
-}
-
-/* Copies the window from the ring row by row, so that its values lie side by side. */
-static void gather(const kilonet_operation *operation, uint32_t start, const uint8_t *memory, uint8_t *values)
-{
-    const uint32_t width = (uint32_t)operation->window * operation->inputs;
-    uint8_t row;
-    for (row = 0; row < operation->window; row++, values += width) {
-        const uint32_t left = operation->memory_size - start;
-        const uint32_t first = left < width ? left : width;
-        copy(values, memory + start, first);
-        copy(values + first, memory, width - first);
-        start += operation->row_size;
-        if (start >= operation->memory_size)
-            start -= operation->memory_size;
-    }
+    requantise(operation, work->sums, more, within(window, window->first + middle * (operation->row_size + operation->inputs)),
+               pixel, logits);
 }
 
 /* Moves to the next place of the input map. Returns whether a window has ended at this one. */
@@ -145,22 +121,21 @@ static int take_into_convolution(const kilonet_operation *operation, kilonet_pos
                                  const kilonet_work *work, const uint8_t *taken, uint8_t *pixel, int32_t *logits)
 {
     const int is_complete = advance(operation, position);
+    const uint32_t row = (uint32_t)operation->window * operation->inputs;
+    kilonet_window window = {taken, taken + row, row, 0};
     if (operation->window > 1) {
         uint8_t *memory = work->memory + operation->memory;
-        copy(memory + position->head, taken, operation->inputs);
+        (void)copy(memory + position->head, taken, operation->inputs);
         position->head += operation->inputs;
         if (position->head == operation->memory_size)
             position->head = 0;
-        if (is_complete)
-            gather(operation, position->head, memory, work->scratch);
-        taken = work->scratch;
+        window.first = memory + position->head;
+        window.end = memory + operation->memory_size;
+        window.size = operation->memory_size;
+        window.gap = operation->row_size - row;
     }
-    if (is_complete) {
-        const uint8_t middle = operation->window / 2;
-        convolve(operation, taken, work->sums);
-        taken += ((uint32_t)middle * operation->window + middle) * operation->inputs;
-        requantise(operation, work->sums, taken, pixel, logits);
-    }
+    if (is_complete)
+        convolve(operation, &window, work, pixel, logits);
     return is_complete;
 }
 
@@ -179,7 +154,6 @@ static int take_into_pool(const kilonet_operation *operation, kilonet_position *
                                   : position->rows_to_end == last && position->columns_to_end == last;
     const int ends_columns = !is_whole && position->columns_to_end == 0;
     int is_complete = advance(operation, position);
-    uint16_t channel;
     if (is_whole)
         is_complete = position->row == operation->rows;
     else if (position->column == 0)
@@ -188,18 +162,18 @@ static int take_into_pool(const kilonet_operation *operation, kilonet_position *
         position->head += operation->inputs;
     if (!is_inside)
         return 0;
-    for (channel = 0; channel < operation->inputs; channel++) {
-        if (operation->kind == KILONET_AVERAGE_POOL) {
-            sums[channel] = (is_first ? 0 : sums[channel]) + taken[channel];
-        } else {
-            if (is_first || taken[channel] > largest[channel])
-                largest[channel] = taken[channel];
-            if (is_complete)
-                pixel[channel] = largest[channel];
-        }
+    if (operation->kind == KILONET_AVERAGE_POOL) {
+        add_values(sums, taken, operation->inputs, is_first);
+        if (is_complete)
+            requantise(operation, sums, 0, 0, pixel, logits);
+        return is_complete;
     }
-    if (is_complete && operation->kind == KILONET_AVERAGE_POOL)
-        requantise(operation, sums, 0, pixel, logits);
+    if (is_first)
+        (void)copy(largest, taken, operation->inputs);
+    else
+        keep_largest(largest, taken, operation->inputs);
+    if (is_complete)
+        (void)copy(pixel, largest, operation->inputs);
     return is_complete;
 }
 
@@ -240,7 +214,7 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
         uint8_t *own = work->memory + operation->pixel;
         const uint8_t *taken = own;
         const int is_last = place == last;
-        if (is_padding(operation, position)) {
+        if (KILONET_HAS_PADDING && is_padding(operation, position)) {
             taken = (const uint8_t *)KILONET_IN_RAM(work->scratch, operation->pad, operation->inputs);
         } else if (position->waiting) {
             position->waiting = 0;

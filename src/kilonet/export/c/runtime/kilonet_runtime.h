@@ -5,6 +5,32 @@
 
 #include <stdint.h>
 
+/* The compiler's own macros choose the instructions, and with them the order of the weights.
+ * KILONET_BLOCK is 16 on a processor with vector instructions that sum four products of bytes for 16 outputs at once:
+ * kilonet_vectors.c executes the network there, elsewhere kilonet_runtime.c does, with the sums of kilonet_kernels.h.
+ * KILONET_TAPS is 1 where one instruction multiplies several values with the weights of one output: pairs of 16 bits, or
+ * 16 bytes where KILONET_MVE is 1. KILONET_THUMB1 is 1 on the smallest Cortex-M. KILONET_PLAIN asks for C alone. */
+#define KILONET_BLOCK 1
+#define KILONET_TAPS 0
+#define KILONET_MVE 0
+#define KILONET_THUMB1 0
+#if defined(KILONET_PLAIN) || !defined(__GNUC__) || defined(__ARM_BIG_ENDIAN)
+#elif defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#undef KILONET_BLOCK
+#define KILONET_BLOCK 16
+#elif defined(__ARM_FEATURE_MVE)
+#undef KILONET_TAPS
+#undef KILONET_MVE
+#define KILONET_TAPS 1
+#define KILONET_MVE 1
+#elif defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+#undef KILONET_TAPS
+#define KILONET_TAPS 1
+#elif defined(__thumb__) && !defined(__thumb2__) && defined(__ARM_ARCH) && __ARM_ARCH_PROFILE == 'M'
+#undef KILONET_THUMB1
+#define KILONET_THUMB1 1
+#endif
+
 /* An AVR copies constants to RAM, unless they are marked, and has instructions of its own to read those that stay in
  * flash. KILONET_READ reads a number of the type that `place` points to. KILONET_IN_RAM makes a copy at `to`, and returns
  * it, only where bytes in flash cannot be read like any others. */
@@ -24,21 +50,17 @@ static inline uint64_t kilonet_read_64(const void *place)
                                 : kilonet_read_64(place)))
 #define KILONET_IN_RAM(to, place, bytes) memcpy_P(to, place, bytes)
 #else
+#if KILONET_TAPS
+#define KILONET_FLASH __attribute__((aligned(4)))
+#else
 #define KILONET_FLASH
+#endif
 #define KILONET_READ(type, place) (*(place))
 #define KILONET_IN_RAM(to, place, bytes) ((void)(to), (place))
 #endif
 
 #ifdef __cplusplus
 extern "C" {
-#endif
-
-/* A processor with vector instructions that sum four products of bytes for 16 outputs at once gets weights in that
- * order, and kilonet_vectors.c executes the network. On any other processor kilonet_runtime.c does. */
-#if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__) && !defined(KILONET_PLAIN)
-#define KILONET_BLOCK 16
-#else
-#define KILONET_BLOCK 1
 #endif
 
 /* Number of bytes that vectors may read beyond the end of a map. */
@@ -62,18 +84,28 @@ typedef struct {
     kilonet_position *positions; /* [operation] */
     int32_t *sums; /* the outputs of the widest convolution, which all share; then those of each average pool */
     uint8_t *memory;
-    uint8_t *scratch; /* the largest window of a convolution or, with weights in blocks, two maps of the largest size,
-                       each with padding and KILONET_BEYOND bytes */
+    uint8_t *scratch; /* the largest window of a dense convolution, of 16-bit numbers if KILONET_TAPS is 1; with weights
+                       in blocks of 16 two maps of the largest size, each with padding and KILONET_BEYOND bytes */
 } kilonet_work;
 
+/* How the sum of an output becomes a byte or a logit. */
 typedef struct {
-    const int8_t *weights; /* [output][row][column][input], or [output][row][column] if depthwise; in
-                            blocks [output / 16][row][column and input / 4][lane][column and input % 4], where lanes
-                            are outputs 0, 8, 1, 9, 2, ... of the 16 */
-    const int32_t *bias; /* [output] */
-    const int16_t *multiplier; /* [output] */
-    const uint8_t *shift; /* [output] */
-    const int64_t *offset; /* [output], without the rounding half; null if all are 0 */
+    int32_t bias;
+    int16_t multiplier;
+    uint16_t shift;
+} kilonet_requantisation;
+
+/* Weights of a depthwise convolution are [row][column][output], in two's complement. Those of any other have 128 added, so
+ * that they are bytes without a sign. With taps [row][column][input] they are
+ *   [output / n][tap][n], where outputs lie side by side in blocks of n = 10, 8 or as many as are left; or
+ *   [output][tap] if KILONET_MVE is 1; or, if KILONET_TAPS alone is,
+ *   [output / n][tap / 4][n][4], where blocks are of n = 4 and then 2 outputs, and 128 fills the last of both.
+ * If KILONET_BLOCK is 16, those of every convolution are in two's complement, depthwise ones among zeros:
+ *   [output / 16][row][column and input / 4][lane][column and input % 4], lanes are outputs 0, 8, 1, 9, 2, ... of 16. */
+typedef struct {
+    const uint8_t *weights; /* see below */
+    const kilonet_requantisation *requantisation; /* [output] */
+    const int64_t *offset; /* [output]; null if each is half of two to its shift */
     const int32_t *skip; /* [output]; null without a residual sum */
     const uint8_t *pad; /* [input]; null without padding */
     uint32_t pixel; /* [input]: all channels of the next pixel of the input map; an index in the work's memory */
@@ -91,6 +123,7 @@ typedef struct {
     uint8_t padding;
     uint8_t relu;
     uint8_t between; /* a convolution's stride - 1 */
+    uint8_t narrow; /* whether 32 bits are enough to requantise */
 } kilonet_operation;
 
 /* The next pixels of an image, row after row. */

@@ -22,7 +22,10 @@ static uint32_t weights_of(const kilonet_operation *operation)
     const uint32_t blocks = (outputs + KILONET_BLOCK - 1) / KILONET_BLOCK;
     return blocks * KILONET_BLOCK * window * ((window * inputs + 3) / 4 * 4);
 #else
-    return outputs * window * window * (operation->multiple != 0 ? 1 : inputs);
+    const uint32_t taps = window * window * (operation->multiple != 0 ? 1 : inputs);
+    if (KILONET_TAPS && !KILONET_MVE && operation->multiple == 0)
+        return (outputs + outputs % 2) * ((taps + 3) / 4 * 4);
+    return outputs * taps;
 #endif
 }
 
@@ -34,19 +37,21 @@ static uint32_t add_tables(uint32_t crc, const kilonet_operation *place)
     const uint32_t weights = operation->weights ? weights_of(operation) : 0;
     uint32_t i;
     for (i = 0; i < weights; i++)
-        crc = add_number(crc, (uint8_t)KILONET_READ(int8_t, &operation->weights[i]), 1);
-    for (i = 0; operation->bias && i < outputs; i++)
-        crc = add_number(crc, (uint32_t)KILONET_READ(int32_t, &operation->bias[i]), 4);
+        crc = add_number(crc, KILONET_READ(uint8_t, &operation->weights[i]), 1);
+    for (i = 0; operation->requantisation && i < outputs; i++) {
+        kilonet_requantisation numbers;
+        const kilonet_requantisation *how =
+            (const kilonet_requantisation *)KILONET_IN_RAM(&numbers, operation->requantisation + i, sizeof numbers);
+        crc = add_number(crc, (uint32_t)how->bias, 4);
+        crc = add_number(crc, (uint16_t)how->multiplier, 2);
+        crc = add_number(crc, how->shift, 2);
+    }
+    for (i = 0; operation->offset && i < outputs; i++)
+        crc = add_number(crc, (uint64_t)KILONET_READ(int64_t, &operation->offset[i]), 8);
     for (i = 0; operation->skip && i < outputs; i++)
         crc = add_number(crc, (uint32_t)KILONET_READ(int32_t, &operation->skip[i]), 4);
     for (i = 0; operation->pad && i < inputs; i++)
         crc = add_number(crc, KILONET_READ(uint8_t, &operation->pad[i]), 1);
-    for (i = 0; operation->multiplier && i < outputs; i++)
-        crc = add_number(crc, (uint16_t)KILONET_READ(int16_t, &operation->multiplier[i]), 2);
-    for (i = 0; operation->shift && i < outputs; i++)
-        crc = add_number(crc, KILONET_READ(uint8_t, &operation->shift[i]), 1);
-    for (i = 0; operation->offset && i < outputs; i++)
-        crc = add_number(crc, (uint64_t)KILONET_READ(int64_t, &operation->offset[i]), 8);
     return crc;
 }
 

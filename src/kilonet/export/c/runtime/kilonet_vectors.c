@@ -35,19 +35,23 @@ static __mmask16 mask_of(uint32_t count)
     return (__mmask16)(count < KILONET_BLOCK ? (1u << count) - 1 : 0xFFFFu);
 }
 
-static void load_half(const kilonet_operation *operation, uint32_t first, int half, kilonet_block *block)
+/* Returns 64 bits an output, of which the lower half is the bias. */
+static __m512i load_half(const kilonet_operation *operation, uint32_t first, int half, kilonet_block *block)
 {
     const __mmask8 mask = (__mmask8)(half ? block->mask >> HALF : block->mask);
     const uint32_t at = mask && half ? first + HALF : first;
-    const __m512i shift = _mm512_cvtepu8_epi64(_mm_maskz_loadu_epi8(mask, operation->shift + at));
+    /* A kilonet_requantisation is 64 bits: the shift, the multiplier, then the bias, from the highest down. */
+    const __m512i how = _mm512_maskz_loadu_epi64(mask, operation->requantisation + at);
+    const __m512i shift = _mm512_srli_epi64(how, 48);
     const __m512i rounding = _mm512_srli_epi64(_mm512_sllv_epi64(_mm512_set1_epi64(1), shift), 1);
-    block->multiplier[half] = _mm512_cvtepi16_epi64(_mm_maskz_loadu_epi16(mask, operation->multiplier + at));
+    block->multiplier[half] = _mm512_srai_epi64(_mm512_slli_epi64(how, 16), 48);
     block->shift[half] = shift;
     block->offset[half] = rounding;
     if (operation->offset)
-        block->offset[half] = _mm512_add_epi64(rounding, _mm512_maskz_loadu_epi64(mask, operation->offset + at));
+        block->offset[half] = _mm512_maskz_loadu_epi64(mask, operation->offset + at);
     if (operation->skip)
         block->skip[half] = _mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(mask, operation->skip + at));
+    return how;
 }
 
 /* Alternates the sums of the two halves. */
@@ -59,15 +63,11 @@ static __m512i alternate(__m512i low, __m512i high)
 static kilonet_block load_block(const kilonet_operation *operation, uint32_t first)
 {
     kilonet_block block;
+    __m512i low, high;
     block.mask = mask_of(operation->outputs - first);
-    load_half(operation, first, 0, &block);
-    load_half(operation, first, 1, &block);
-    block.bias = _mm512_setzero_si512();
-    if (operation->bias) {
-        const __m512i bias = _mm512_maskz_loadu_epi32(block.mask, operation->bias + first);
-        block.bias = alternate(_mm512_cvtepu32_epi64(_mm512_castsi512_si256(bias)),
-                               _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(bias, 1)));
-    }
+    low = load_half(operation, first, 0, &block);
+    high = load_half(operation, first, 1, &block);
+    block.bias = alternate(low, high);
     return block;
 }
 
@@ -104,7 +104,7 @@ INLINE void requantise(const kilonet_block *block, __m512i sums, const uint8_t *
 
 /* Sums products for `pixels` places in a row and `count` blocks, which are constants after inlining. */
 INLINE void sum_products(const kilonet_operation *operation, uint32_t row_size, const uint8_t *values,
-                         const int8_t *weights, int pixels, int count, __m512i *sums)
+                         const uint8_t *weights, int pixels, int count, __m512i *sums)
 {
     const uint32_t width = ((uint32_t)operation->window * operation->inputs + 3) / 4 * 4;
     const uint32_t block_size = width * operation->window * KILONET_BLOCK;
@@ -131,7 +131,7 @@ INLINE void convolve_tile(const kilonet_operation *operation, const kilonet_bloc
 {
     const uint32_t outputs = operation->outputs;
     const uint32_t middle = operation->window / 2 * (row_size + operation->inputs) + first;
-    const int8_t *weights = operation->weights;
+    const uint8_t *weights = operation->weights;
     __m512i sums[2 * TILE];
     int i, pixel;
     for (i = 0; i < count; i++)

@@ -1,0 +1,258 @@
+"""Build the C form for microcontrollers, run it under emulators, and count what an image takes there.
+
+qemu's clock is set to a nanosecond an instruction, so that counts are the same on every machine; simavr counts cycles.
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilonet.export.c.codegen import LIBRARY_FILES, memory_bytes
+from kilonet.export.c.prefix import DEFAULT_PREFIX, file_name, with_prefix
+from kilonet.export.integer import IntegerNetwork, Pixels, integer_logits
+from kilonet.utils.compilers import run_compiler
+from kilonet.utils.errors import KilonetError
+
+IMAGES = 200
+"""The most images that a target classifies."""
+_IMAGE_BYTES = 256 << 10
+_AVR_IMAGES, _AVR_IMAGE_BYTES = 2, 16 << 10
+_AVR_RAM, _AVR_STACK = 8192, 512
+_TIMEOUT_SECONDS = 600
+_LOOP_INSTRUCTIONS = 1_000_000
+LEVEL = "-Os"
+"""The level of optimisation that docs/CHIP.md recommends."""
+_FLAGS = ("-std=gnu99", "-ffreestanding", "-ffunction-sections", "-fdata-sections")
+_COLOURS = re.compile(r"\x1b\[\d*m")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A processor, its compiler and its emulator."""
+
+    name: str
+    tools: str
+    """What the names of compiler and linker begin with."""
+    flags: tuple[str, ...]
+    emulator: tuple[str, ...]
+    flash: int = 0
+    """Address where flash begins."""
+    ram: int = 0x20000000
+
+    @property
+    def missing(self) -> str:
+        """Return the first program that is not installed, or ''."""
+        programs = (f"{self.tools}gcc", f"{self.tools}size", self.emulator[0])
+        return next((program for program in programs if not shutil.which(program)), "")
+
+
+def _arm(name: str, machine: str, *flags: str, flash: int = 0, ram: int = 0x20000000) -> Target:
+    emulator = ("qemu-system-arm", "-M", machine)
+    return Target(name, "arm-none-eabi-", ("-mthumb", f"-mcpu={name}", *flags), emulator, flash, ram)
+
+
+TARGETS = (
+    # Code for a Cortex-M0 runs on a Cortex-M3 as it is, and the board of the latter has RAM for any network.
+    _arm("cortex-m0", "mps2-an385"),
+    _arm("cortex-m4", "mps2-an386"),
+    _arm("cortex-m33", "mps2-an505", flash=0x10000000, ram=0x38000000),
+    _arm("cortex-m55", "mps3-an547", "-mfloat-abi=hard", flash=0x10000000, ram=0x30000000),
+    Target(
+        *("rv32imac", "riscv64-unknown-elf-", ("-march=rv32imac", "-mabi=ilp32")),
+        ("qemu-system-riscv32", "-M", "virt", "-bios", "none"),
+        0x80000000,
+        0x80200000,
+    ),
+    Target("avr", "avr-", ("-mmcu=atmega2560",), ("simavr", "-m", "atmega2560", "-f", "16000000")),
+)
+"""All targets. `avr` is an ATmega2560, which gets two images row by row."""
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """What a target has shown, or why it has shown nothing."""
+
+    target: str
+    not_run: str = ""
+    """Why it could not be built or run here; '' if it was."""
+    images: int = 0
+    differing_logits: int = 0
+    instructions: int | None = None
+    """An image, in the mean; None on an AVR."""
+    cycles: int | None = None
+    """The same in cycles, where these are counted instead."""
+    flash: int = 0
+    """Bytes of code and tables, without what starts the program; on an AVR with it."""
+    ram: int = 0
+    """Bytes of the state, of the logits and of an image or, on an AVR, of a row; without the stack."""
+    stack: int = 0
+    """Bytes, the caller's included."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether no logit differs."""
+        return self.differing_logits == 0
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the columns of a table."""
+        count = f"{self.cycles:,} cycles" if self.cycles is not None else f"{self.instructions:,}"
+        sizes = (f"{size:,}" for size in (self.flash, self.ram, self.stack))
+        return (
+            self.target,
+            str(self.images),
+            f"{self.differing_logits:,}",
+            count,
+            *sizes,
+            "" if self.passed else "DIFFERS",
+        )
+
+
+HEADS = ("target", "images", "logits", "instructions", "flash", "RAM", "stack", "")
+"""The heads of the columns of `TargetResult.cells`."""
+
+
+def run_target(
+    target: Target,
+    network: IntegerNetwork,
+    sources: Mapping[str, bytes],
+    pixels: Pixels,
+    prefix: str = DEFAULT_PREFIX,
+    *,
+    level: str = LEVEL,
+) -> TargetResult:
+    """Build the C form for a target, and compare its logits under the emulator with the reference's.
+
+    Args:
+        target: the target.
+        network: the integer network.
+        sources: the content of the C form's files by name. This runs them, under an emulator.
+        pixels: images, of which it takes the first: uint8 (N, channels, rows, columns).
+        prefix: the prefix of the C form.
+        level: the level of optimisation.
+
+    Raises:
+        KilonetError: a compiler or emulator fails.
+    """
+    if target.missing:
+        return TargetResult(target.name, f"no {target.missing} here")
+    is_avr = target.tools == "avr-"
+    needed = memory_bytes(network) - prod(network.input_shape)
+    if is_avr and needed + _AVR_STACK > _AVR_RAM:
+        return TargetResult(target.name, f"it needs {needed:,} bytes of RAM and the stack, of {_AVR_RAM:,}")
+    most, most_bytes = (_AVR_IMAGES, _AVR_IMAGE_BYTES) if is_avr else (IMAGES, _IMAGE_BYTES)
+    taken = pixels[: max(1, min(most, most_bytes // prod(network.input_shape)))]
+    with tempfile.TemporaryDirectory(prefix="kilonet-") as name:
+        folder = Path(name)
+        for file, content in sources.items():
+            (folder / file).write_bytes(content)
+        for file in ("start.c", "avr.c", "link.ld"):
+            text = (files("kilonet.export.c") / "emulated" / file).read_text(encoding="utf-8")
+            (folder / file).write_text(with_prefix(text, prefix), encoding="utf-8")
+        _write_images(folder / "images.h", taken, prefix)
+        run = _run_avr if is_avr else _run_qemu
+        return run(replace(target, flags=(*target.flags, level)), folder, prefix, network, taken)
+
+
+def _write_images(path: Path, pixels: Pixels, prefix: str) -> None:
+    rows = ",\n".join("{" + ",".join(map(str, image.flatten())) + "}" for image in pixels)
+    text = f"""#define IMAGES {len(pixels)}
+#ifdef __AVR__
+#define PLACE KILONET_FLASH
+#else
+#define PLACE __attribute__((section(".images")))
+#endif
+static const uint8_t images[IMAGES][KILONET_PIXELS] PLACE = {{
+{rows}}};
+"""
+    path.write_text(with_prefix(text, prefix), encoding="utf-8")
+
+
+def _run_qemu(target: Target, folder: Path, prefix: str, network: IntegerNetwork, pixels: Pixels) -> TargetResult:
+    compiler = [f"{target.tools}gcc", *target.flags, *_FLAGS]
+    library = [file_name(file, prefix) for file in LIBRARY_FILES]
+    for file in ("start.c", *library):
+        run_compiler([*compiler, "-c", file], folder)
+    linking = ("-nostdlib", "-static", "-Wl,--gc-sections", "-T", "link.ld")
+    origins = (f"-Wl,--defsym=flash_origin={target.flash}", f"-Wl,--defsym=ram_origin={target.ram}")
+    objects = [str(Path(file).with_suffix(".o")) for file in ("start.c", *library)]
+    run_compiler([*compiler, *linking, *origins, "-o", "image.elf", *objects, "-lgcc"], folder)
+    sizes = dict(
+        re.findall(r"^\.(\w+)\s+(\d+)", run_compiler([f"{target.tools}size", "-A", "image.elf"], folder), re.MULTILINE)
+    )
+    text, data, bss = (int(sizes.get(section, 0)) for section in ("text", "data", "bss"))
+    clock = ("-nographic", "-semihosting-config", "enable=on,target=native", "-icount", "shift=0")
+    *lines, stack, ticks = _emulate([*target.emulator, *clock, "-kernel", "image.elf"], folder, target.name)
+    high, low, loop = _numbers(ticks, target.name)
+    found = np.array([_numbers(line, target.name) for line in lines])
+    return TargetResult(
+        target.name,
+        images=len(pixels),
+        differing_logits=_differing(found, network, pixels),
+        instructions=round(((high << 30) + low) * _LOOP_INSTRUCTIONS / max(loop, 1) / len(pixels)),
+        flash=text + data,
+        ram=data + bss + prod(network.input_shape) + 4 * network.classes,
+        stack=int(stack),
+    )
+
+
+def _run_avr(target: Target, folder: Path, prefix: str, network: IntegerNetwork, pixels: Pixels) -> TargetResult:
+    library = [file_name(file, prefix) for file in (*LIBRARY_FILES, "kilonet_answer.c", "kilonet_selftest.c")]
+    flags = (*target.flags, "-std=c99", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
+    try:
+        run_compiler(["avr-gcc", *flags, "-o", "image.elf", "avr.c", *library], folder)
+    except KilonetError as error:
+        # The network may be too large for it.
+        return TargetResult(target.name, str(error))
+    text, data, bss = map(int, run_compiler(["avr-size", "image.elf"], folder).splitlines()[1].split()[:3])
+    lines = _emulate([*target.emulator, "image.elf"], folder, target.name)
+    # It shows the end of a line as a dot.
+    printed = [line.removesuffix(".") for line in lines if re.fullmatch(r"-?\d[-\d ]*\.", line)]
+    if not printed:
+        raise KilonetError(f"{target.name}: the emulator printed no logits")
+    _, _, stack, cycles = _numbers(printed.pop(), target.name)
+    found = np.array([_numbers(line, target.name) for line in printed])
+    return TargetResult(
+        target.name,
+        images=len(pixels),
+        differing_logits=_differing(found, network, pixels),
+        cycles=cycles,
+        flash=text + data - pixels.size,
+        ram=data + bss + prod(network.input_shape[::2]),
+        stack=stack - prod(network.input_shape[::2]),
+    )
+
+
+def _emulate(command: list[str], folder: Path, name: str) -> list[str]:
+    """Return the lines that a program under an emulator prints."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise KilonetError(f"{name}: the emulator {command[0]} cannot be run: {error}") from None
+    lines = _COLOURS.sub("", done.stdout + done.stderr).splitlines()
+    if done.returncode or len(lines) < 2:
+        raise KilonetError(f"{name}: the emulator {command[0]} failed: {(lines or ['it printed nothing'])[-1]}")
+    return lines
+
+
+def _numbers(line: str, name: str) -> list[int]:
+    try:
+        return [int(word) for word in line.split()]
+    except ValueError:
+        raise KilonetError(f"{name}: the program under the emulator printed '{line[:80]}' instead of numbers") from None
+
+
+def _differing(found: NDArray[Any], network: IntegerNetwork, pixels: Pixels) -> int:
+    expected = integer_logits(network, pixels)
+    return int((found != expected).sum()) if found.shape == expected.shape else expected.size

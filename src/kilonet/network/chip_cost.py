@@ -1,0 +1,126 @@
+"""What a network would take on a microcontroller, estimated from its layers alone.
+
+Instructions are a sum over the network's operations: what each does, times what that took. The factors are fitted to
+counts under emulators by `python benchmarks/chip.py --fit`.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kilonet.network.c_ram import (
+    Computed,
+    c_ram_bytes,
+    computed_operations,
+    memory_of,
+    scratch_bytes,
+    taps_scratch_bytes,
+)
+from kilonet.network.operations import Averaging, Convolution, MaxPooling, Shape, elements
+from kilonet.network.section import ModelSection
+
+KINDS = ("dense MACs", "depthwise MACs", "windows gathered", "values pooled", "values requantised", "pixels taken")
+"""What an operation does, in the order of `work_of`."""
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What the parts of `KINDS` take on a processor, in instructions, and its code, in bytes."""
+
+    factors: tuple[float, ...]
+    code: int
+    """The runtime without what follows."""
+    depthwise: int
+    """More for depthwise convolutions."""
+    sums_pairs: bool = False
+    """Whether KILONET_TAPS of kilonet_runtime.h is 1, which takes more RAM."""
+
+
+CHIPS = {
+    "cortex-m0": Chip((2.29, 9.69, 531.0, 40.36, 15.69, 210.91), 1914, 624),
+    "cortex-m4": Chip((1.28, 6.33, 360.97, 5.64, 12.28, 161.71), 1938, 488, sums_pairs=True),
+    "cortex-m55": Chip((0.15, 5.07, 261.58, 10.54, 6.18, 134.5), 1782, 568, sums_pairs=True),
+    "rv32imac": Chip((2.2, 7.63, 477.38, 34.37, 14.89, 139.72), 2146, 648),
+}
+"""By name of the target, built with -Os; the Cortex-M4 stands for the M33 too."""
+
+
+@dataclass(frozen=True)
+class ChipCost:
+    """An estimate for a network on a microcontroller. `str()` gives the lines that `kilonet summary` prints."""
+
+    target: str
+    instructions: int
+    """An image."""
+    megahertz: float
+    flash: int
+    """Bytes."""
+    ram: int
+    """Bytes for state, pixels and logits, without the stack; exact."""
+
+    @property
+    def milliseconds(self) -> float:
+        """The time of an image if an instruction takes one cycle."""
+        return self.instructions / self.megahertz / 1000
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all figures by name."""
+        return {**asdict(self), "milliseconds": self.milliseconds}
+
+    def __str__(self) -> str:
+        """Return the estimate in two lines."""
+        return (
+            f"On a {self.target}, estimated: {self.instructions / 1e6:,.2f} million instructions an image, "
+            f"{self.milliseconds:,.0f} ms at {self.megahertz:g} MHz with one a cycle\n"
+            f"Flash: about {self.flash:,} bytes with code; RAM: {self.ram:,} bytes, pixels and logits included, stack "
+            "not"
+        )
+
+
+def chip_cost(model: ModelSection, target: str, megahertz: float) -> ChipCost:
+    """Return the estimate for a network on one of `CHIPS`."""
+    chip = CHIPS[target]
+    operations = computed_operations(model)
+    work = sum((work_of(operation, shape) for operation, shape in operations), np.zeros(len(KINDS)))
+    kept = [memory_of(operation, shape) for operation, shape in operations]
+    more = taps_scratch_bytes(kept) - scratch_bytes(kept) if chip.sums_pairs else 0
+    ram = c_ram_bytes(operations, model.input_shape, model.classes) + more
+    return ChipCost(
+        target, round(float(work @ np.array(chip.factors))), megahertz, _flash(model, operations, chip), ram
+    )
+
+
+def work_of(operation: Computed, shape: Shape) -> NDArray[np.float64]:
+    """Return how much an operation does of each of `KINDS`, for an input of `shape`."""
+    _, rows, columns = shape
+    outputs = operation.output_shape(shape)
+    taken = float(rows * columns)
+    match operation:
+        case Convolution(padding=padding, groups=groups):
+            macs = operation.weights * outputs[1] * outputs[2]
+            windows = outputs[1] * outputs[2]
+            taken = float((rows + 2 * padding) * (columns + 2 * padding))
+            dense = groups == 1
+            found = (macs * dense, macs * (not dense), windows * dense, 0, elements(outputs), taken)
+        case MaxPooling():
+            found = (0, 0, 0, elements(shape), 0, taken)
+        case _ if isinstance(operation, Averaging):
+            found = (0, 0, 0, elements(shape), elements(outputs), taken)
+        case _:
+            assert_never(operation)
+    return np.array(found, np.float64)
+
+
+def _flash(model: ModelSection, operations: list[tuple[Computed, Shape]], chip: Chip) -> int:
+    """Estimate the bytes of flash: 56 an operation, 8 an output, 12 more with a residual sum, and weights and code."""
+    convolutions = [operation for operation, _ in operations if isinstance(operation, Convolution)]
+    residual = sum(placed.output_shape[0] for placed in model.placed if "residual" in placed.text)
+    requantised = sum(
+        operation.output_shape(shape)[0] for operation, shape in operations if not isinstance(operation, MaxPooling)
+    )
+    padded = sum(operation.channels_in for operation in convolutions if operation.padding)
+    tables = 56 * len(operations) + 8 * requantised + 12 * residual + padded
+    code = chip.code + chip.depthwise * any(operation.groups > 1 for operation in convolutions)
+    return sum(operation.weights for operation in convolutions) + tables + code
