@@ -201,4 +201,5 @@ def _to_height(image: Image.Image, height: int) -> Ink:
 
 @cache
 def _face(font: str) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf", 150)
+    bundled = Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"
+    return ImageFont.truetype(bundled if bundled.exists() else font, 150)

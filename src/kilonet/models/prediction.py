@@ -27,6 +27,9 @@ from kilonet.utils.terminal import printable
 STRANGE = "unlike the images it was trained on"
 UNSURE = "no class is probable enough"
 
+LEAST_LIKELY = 0.9
+"""The least probability of a digit by the finder's check; below, the prediction is uncertain."""
+
 _BATCH = 256
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _CSV_COLUMNS = ("file", "place", "class", "name", "probability", "uncertain", "no_digit", "none_of_these")
@@ -140,11 +143,12 @@ def _prediction(
     rejected = uncertain if rejects else strange and digits and not image.as_given
     objection = image.objection or ((STRANGE if strange else UNSURE) if rejected else None)
     best = int(probabilities.argmax())
+    doubted = image.likely is not None and image.likely[best] < LEAST_LIKELY
     return Prediction(
         label=None if objection else best,
         name=None if objection else metadata.name_of(best),
         probabilities=tuple(probabilities.tolist()),
-        uncertain=objection is not None or uncertain,
+        uncertain=objection is not None or uncertain or doubted,
         objection=objection,
         pixels=image.pixels,
         digits=digits,
