@@ -24,6 +24,7 @@ from kilonet.data.digits.marks import find_marks
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from found_digits import distorted, draw_change
 from marks import FONTS, LETTERS, SIGNS, STROKED, Ink, font_mark, mnist_mark, side_by_side, stroke_mark, touching
 from surroundings import KINDS, as_file
 
@@ -172,6 +173,10 @@ def main() -> int:
             add(alone(pair), NONE)
         if (half := source.part(random)) is not None:
             add(alone(half), NONE)
+    for number, pixels in enumerate(source.pixels):
+        change = draw_change(100_000 + number)
+        if change.stroke != "plain" or number % 2:
+            add(lay_out(distorted(pixels, change)), int(source.labels[number]))
     clothes = load_data("fashion-mnist").train.pixels[: flags.scenes, 0].numpy()
     for garment in clothes:
         grey = np.asarray(Image.fromarray(garment), np.float32)[:, :, None]

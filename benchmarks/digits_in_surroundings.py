@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from kilonet.data.datasets import load_data
 from kilonet.data.decode import decode
@@ -75,8 +75,9 @@ def empty(number: int) -> bytes:
     """Return an empty surface of a kind that follows from the number."""
     random = np.random.default_rng([22, number])
     height = HEIGHTS[number // len(KINDS) % 3]
-    # Without ink, `ink_on_transparent` is a picture of nothing at all, and a crop of nothing has no size.
-    kind = list(KINDS.values())[number % len(KINDS)]
+    # An empty ring is a 0.
+    kinds = [kind for name, kind in KINDS.items() if name != "ring_around"]
+    kind = kinds[number % len(kinds)]
     return as_file(kind(np.zeros((height, int(0.7 * height))), random))
 
 
@@ -98,6 +99,30 @@ def garment(pixels: NDArray[np.uint8]) -> bytes:
     return as_file(Image.fromarray(pixels))
 
 
+def sheet(model: Model, held: Held) -> Image.Image:
+    """Draw a picture of each kind, what the network saw in it, and its answer."""
+    across, side = 6, 150
+    names = list(KINDS)
+    whole = Image.new("RGB", (across * (side + 10), -(-len(names) // across) * (side + 34)), "white")
+    draw = ImageDraw.Draw(whole)
+    for place, name in enumerate(names):
+        random = np.random.default_rng([25, place])
+        digit, ink = held.digit(place, random, 60)
+        picture = KINDS[name](ink, random)
+        (said,) = read(model, [as_file(picture)])
+        left, top = place % across * (side + 10) + 5, place // across * (side + 34) + 4
+        shown = Image.new("RGBA", picture.size, "#d0e0ff")
+        shown.alpha_composite(picture.convert("RGBA"))
+        shown.thumbnail((side - 62, side))
+        whole.paste(shown, (left, top))
+        whole.paste(Image.fromarray(said.pixels).resize((56, 56)), (left + side - 58, top))
+        draw.text(
+            (left + side - 58, top + 60), "-" if said.label is None else f"{said.name}{'?' * said.uncertain}", "black"
+        )
+        draw.text((left, top + side + 2), f"{name.replace('_', ' ')}: {digit}", "black")
+    return whole
+
+
 def negatives_line(name: str, said: Sequence[Prediction]) -> str:
     sure = sum(one.label is not None and not one.uncertain for one in said)
     none = sum(one.label is None for one in said)
@@ -110,10 +135,14 @@ def main() -> int:
     parser.add_argument("--model", default="best")
     parser.add_argument("--each", type=int, default=36, help="pictures of each kind")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), help="kinds of surroundings")
+    parser.add_argument("--picture", type=Path, help="draw a picture of each kind into a PNG file, and stop")
     flags = parser.parse_args()
     model = load_model(flags.model)
     part = load_data("mnist").hold_out().test
     held = Held(part.pixels[:, 0].numpy(), part.labels.numpy())
+    if flags.picture:
+        sheet(model, held).save(flags.picture)
+        return 0
     total: Counter[str] = Counter()
     print(f"| kind of surroundings ({flags.each} pictures each) | {' | '.join(OUTCOMES)} |")
     print(f"|---|{'---:|' * len(OUTCOMES)}")

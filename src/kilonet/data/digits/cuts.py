@@ -27,14 +27,14 @@ _SWING = 8
 _MOST_SEAMS = 24
 _SLOPE = 0.02
 """The cost of a seam's step to the side, in pixels of ink."""
-_NARROWEST, _WIDEST = 0.08, 1.35
-"""Widths of a digit as shares of the row's height."""
+_WIDEST = 1.35
+"""The greatest width of a digit, as a share of the height of the row."""
 _CUT = 0.12
-"""The cost of a pixel of ink that is cut, and of one that is lost, in units of the logarithm of a probability."""
+"""The cost of a pixel of ink that is cut, in units of the logarithm of a probability."""
 
 
 def split_digits(ink: Floats) -> list[Floats]:
-    """Split ink, float32 (rows, columns), 0 to 1, into that of its digits from left to right; one part if none touch."""
+    """Split ink, float32 (rows, columns), 0 to 1, into its digits, from left to right; one part if none touch."""
     row = _scaled(ink)
     seams = _seams(row)
     ends = [np.full(len(row), 0), *seams, np.full(len(row), row.shape[1])]
@@ -43,11 +43,11 @@ def split_digits(ink: Floats) -> list[Floats]:
     for start, left in enumerate(ends):
         for end in range(start + 1, len(ends)):
             part = np.where((places >= left[:, None]) & (places < ends[end][:, None]), row, np.float32(0))
-            columns, rows = np.flatnonzero(part.max(0) > 0.3), np.flatnonzero(part.max(1) > 0.3)  # noqa: PLR2004
+            columns, rows = np.flatnonzero(part.max(0) > 0.3), np.flatnonzero(part.max(1) > 0.3)
             if not len(columns):
                 continue
             width, height = columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
-            if width <= _WIDEST * len(row) and height >= 0.5 * len(row):  # noqa: PLR2004
+            if width <= _WIDEST * len(row) and height >= 0.5 * len(row):
                 parts[start, end] = part
     if not parts:
         return [ink]
@@ -66,14 +66,16 @@ def split_digits(ink: Floats) -> list[Floats]:
     if len(ends) - 1 not in best:
         return [ink]
     chain = best[len(ends) - 1][1]
-    return [ink] if len(chain) == 2 else [parts[one] for one in pairwise(chain)]  # noqa: PLR2004
+    return [ink] if len(chain) == 2 else [parts[one] for one in pairwise(chain)]
 
 
 def _scaled(ink: Floats) -> Floats:
-    rows, columns = (np.flatnonzero(ink.max(axis) > 0.1) for axis in (1, 0))  # noqa: PLR2004
+    rows, columns = (np.flatnonzero(ink.max(axis) > 0.1) for axis in (1, 0))
     cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     size = (max(2, round(cut.shape[1] * _HEIGHT / cut.shape[0])), _HEIGHT)
-    return np.asarray(np.clip(np.asarray(Image.fromarray(cut).resize(size, Image.Resampling.BICUBIC)), 0, 1), np.float32)
+    return np.asarray(
+        np.clip(np.asarray(Image.fromarray(cut).resize(size, Image.Resampling.BICUBIC)), 0, 1), np.float32
+    )
 
 
 def _crossed(row: Floats, seam: NDArray[np.int64]) -> float:

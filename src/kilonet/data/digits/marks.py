@@ -23,7 +23,10 @@ Bools = NDArray[np.bool_]
 MINIMUM_CONTRAST = 10.0
 """The least difference between ink and paper, in levels of 255."""
 
-_BASE = 256
+WIDEST = 2.0
+"""The greatest ratio of width to height of a digit."""
+
+FINEST = 256
 """Most pixels of the longer side of the finest picture that is searched."""
 _SAMPLED = 160
 """Most pixels of the longer side of the picture whose colours are looked at."""
@@ -37,7 +40,7 @@ _NOISE = 2.5
 """The least contrast, as a multiple of the median contrast of all pixels, which is that of the paper's noise."""
 _LEAST = 5
 """The least length of a mark, pixels of the picture that is searched."""
-_LEAST_COARSE = 14
+_LEAST_COARSE = 9
 """The same where the picture was halved: what is smaller is found before."""
 _MOST = 24
 """The most marks of one polarity and threshold that are looked at, by area."""
@@ -153,7 +156,10 @@ class _Found:
 
 
 def find_marks(picture: Floats) -> list[Mark]:
-    """Return what may be a digit in a picture, float32 (rows, columns, channels); the same ink may be found twice."""
+    """Return what may be a digit in a picture, float32 (rows, columns, channels); the same ink may be found twice.
+
+    Marks much wider than high and those that touch two edges of the picture are left out: rules, borders, bars.
+    """
     levels = _levels(picture)
     found: list[_Found] = []
     for number, level in enumerate(levels):
@@ -194,14 +200,14 @@ def _filling(level: _Level) -> list[Mark]:
 
 
 def _levels(picture: Floats) -> list[_Level]:
-    step, factor = (-(-max(picture.shape[:2]) // most) for most in (_SAMPLED, _BASE))
-    levels = [_Level(_reduced(picture @ ink_direction(picture[::step, ::step]), factor), factor)]
+    step, factor = (-(-max(picture.shape[:2]) // most) for most in (_SAMPLED, FINEST))
+    levels = [_Level(reduced(picture @ ink_direction(picture[::step, ::step]), factor), factor)]
     while min(levels[-1].grey.shape) >= 2 * _COARSEST:
-        levels.append(_Level(_reduced(levels[-1].grey, 2), 2 * levels[-1].factor))
+        levels.append(_Level(reduced(levels[-1].grey, 2), 2 * levels[-1].factor))
     return levels
 
 
-def _reduced(values: Floats, factor: int) -> Floats:
+def reduced(values: Floats, factor: int) -> Floats:
     """Return means of squares of pixels; what is left at the lower and right edges is dropped."""
     if factor == 1:
         return values
@@ -240,9 +246,12 @@ def _marks_of(level: _Level, number: int, *, is_dark: bool) -> Iterator[_Found]:
             box = _around([piece[1] for piece in group])
             if max(box.height, box.width) < shortest:
                 continue
-            mask = np.isin(labels[box.top : box.bottom, box.left : box.right], [piece[0] for piece in group])
             touched = (box.top == 0, box.bottom == grey.shape[0], box.left == 0, box.right == grey.shape[1])
             edges = "".join(side for side, touches in zip("tblr", touched, strict=True) if touches)
+            if box.width > WIDEST * box.height or len(edges) > 1:
+                continue
+            part, numbers = labels[box.top : box.bottom, box.left : box.right], [piece[0] for piece in group]
+            mask = part == numbers[0] if len(numbers) == 1 else np.isin(part, numbers)
             yield _Found(number, is_dark, box, mask, paper if is_dark else -paper, edges, len(group))
 
 

@@ -14,22 +14,22 @@ from kilonet.data.digits.cuts import split_digits
 from kilonet.data.digits.foreground import find_foreground
 from kilonet.data.digits.frame import BOX, SIDE, is_laid_out
 from kilonet.data.digits.layout import lay_out, stroke_width
-from kilonet.data.digits.marks import Box, Mark, find_marks
+from kilonet.data.digits.marks import FINEST, WIDEST, Box, Mark, find_marks, reduced
 
 SMALLEST = 6
 """The least length of the longer side of a digit, pixels."""
 THICKEST_READ = 7.0
 """The greatest mean stroke width of a digit, in twentieths of its longer side; more is a blob."""
-WIDEST = 2.0
-"""The greatest ratio of width to height of a digit."""
 SMALL_COMPONENT = 0.4
 """In a row, components below this share of the greatest height are dots or commas, and are left out."""
 MOST_PIECES = 40
 """The most connected pieces that digits may have; more of them are a texture."""
 WIDE_GAP = 0.3
 """The greatest gap between the components of one digit, as a share of its height."""
-LIKELY, LIKELY_ENOUGH, SURE = 0.1, 0.9, 0.98
+LIKELY, LIKELY_ENOUGH, SURE = 0.1, 0.7, 0.95
 """Probabilities, by the check, that a mark is a digit: the least one, and two steps by which marks are preferred."""
+LEAST_LIKELY = 0.0002
+"""The least probability of the only mark of a picture."""
 ALIKE = 0.55
 """Digits of a row or page have at least this share of the height of the largest."""
 NARROW = 0.9
@@ -80,6 +80,10 @@ def prepare_digit(picture: Picture) -> PreparedImage:
     values = np.asarray(picture.values, np.float32)
     digits = find_digits(values)
     if len(digits) > 1:
+        # Pieces of one digit may look like digits themselves.
+        whole = _checked(_only_mark(values))
+        if whole and whole[0].score >= LEAST_LIKELY:
+            return whole[0].image
         return PreparedImage(digits[0].image.pixels, SEVERAL, box=digits[0].mark.box)
     if digits:
         return digits[0].image
@@ -88,9 +92,13 @@ def prepare_digit(picture: Picture) -> PreparedImage:
 
 def find_digits(values: NDArray[np.float32]) -> list[_Candidate]:
     """Return the digits of a picture, float32 (rows, columns, channels), the largest first, with those like it."""
-    marks = [mark for mark in find_marks(values) if _may_be_digit(mark)]
+    found = find_marks(values)
+    marks = [mark for mark in found if _may_be_digit(mark)]
     marks = sorted(marks, key=lambda mark: -mark.contrast * max(mark.box.height, mark.box.width))[:MOST_CHECKED]
     likely = [one for one in _checked(marks) if one.score >= LIKELY]
+    likely = [one for one in likely if one.score >= SURE or not any(_is_part(one.mark, mark) for mark in found)]
+    if not any(one.score >= SURE for one in likely):
+        likely += [one for one in _checked(_only_mark(values)) if one.score >= LEAST_LIKELY]
     kept: list[_Candidate] = []
     for one in sorted(likely, key=_rank):
         rivals = [other for other in kept if _conflict(one.mark, other.mark)]
@@ -99,6 +107,24 @@ def find_digits(values: NDArray[np.float32]) -> list[_Candidate]:
         kept = [other for other in kept if other not in rivals] + [one]
     kept = sorted(kept, key=lambda one: (one.score < SURE, -one.mark.contrast * one.mark.box.height))
     return [one for one in kept if one is kept[0] or _is_like(one, kept[0])]
+
+
+def _only_mark(values: NDArray[np.float32]) -> list[Mark]:
+    """Return all ink of a picture as one mark, if it may be one digit, faint or in pieces, with paper around it."""
+    factor = -(-max(values.shape[:2]) // FINEST)
+    picture = reduced(values, factor)
+    ink = find_foreground(picture)
+    components = _NO_COMPONENTS if ink is None else find_components(ink)
+    whole = components.whole
+    if whole is None or _is_texture(components) or _are_several(components.separate, whole):
+        return []
+    if _prepare_component(whole).objection:
+        return []
+    box = Box(whole.top, whole.top + whole.height, whole.left, whole.left + whole.width)
+    rows, columns = picture.shape[:2]
+    if (box.top == 0) + (box.bottom == rows) + (box.left == 0) + (box.right == columns) > 1:
+        return []
+    return [Mark(whole.ink, box.scaled(factor), 255.0, True, "", whole.pieces, factor)]
 
 
 def _rank(one: _Candidate) -> tuple[int, int]:
@@ -119,18 +145,23 @@ def _checked(marks: Sequence[Mark]) -> list[_Candidate]:
 
 def _may_be_digit(mark: Mark) -> bool:
     longer = max(mark.ink.shape)
-    return (
-        max(mark.box.height, mark.box.width) >= SMALLEST
-        and len(mark.edges) <= 1
-        and mark.box.width <= WIDEST * mark.box.height
-        and stroke_width(mark.ink) * BOX / longer <= THICKEST_READ
-    )
+    return max(mark.box.height, mark.box.width) >= SMALLEST and stroke_width(mark.ink) * BOX / longer <= THICKEST_READ
 
 
 def _conflict(one: Mark, other: Mark) -> bool:
     """Return whether two marks cannot both be digits: they cover much of one another."""
     smaller = min(one.box.height * one.box.width, other.box.height * other.box.width)
     return one.box.overlap(other.box) > 0.3 * smaller
+
+
+def _is_part(one: Mark, whole: Mark) -> bool:
+    """Return whether a mark is a small part of the ink of another."""
+    return (
+        one.is_dark == whole.is_dark
+        and whole.box.holds(one.box)
+        and whole.box.height * whole.box.width > 4 * one.box.height * one.box.width
+        and whole.ink_within(one.box) > 0.5 * one.ink_within(one.box)
+    )
 
 
 def _is_frame_of(outer: Mark, inner: Mark) -> bool:
@@ -146,7 +177,7 @@ def _is_frame_of(outer: Mark, inner: Mark) -> bool:
 def _is_like(one: _Candidate, first: _Candidate) -> bool:
     """Return whether something is a further digit beside the first, not a speck or the paper between strokes."""
     return (
-        one.score >= SURE
+        one.score >= min(SURE, 0.9 * first.score)
         and one.mark.is_dark == first.mark.is_dark
         and one.mark.box.height >= ALIKE * first.mark.box.height
         and one.mark.contrast >= 0.4 * first.mark.contrast
