@@ -1,6 +1,6 @@
 """The images that the check "digit or none" of src/kilonet/data/digits is trained on, as an NPZ file.
 
-    python benchmarks/digit_check_data.py DATA.npz --fonts FOLDER [--scenes 9000]
+    python benchmarks/digit_check_data.py DATA.npz --fonts FOLDER [--scenes 12000]
 
 Digits of MNIST's training images without the holdout, of fonts and of pen strokes, laid out as MNIST's; in the
 surroundings of tests/surroundings.py whatever `find_marks` finds there, which is a digit if it looks as the digit alone
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFont
+from PIL import ImageFont
 
 from kilonet.data.datasets import load_data
 from kilonet.data.decode import decode
@@ -143,47 +143,42 @@ def scene(source: Source, random: Random) -> Iterator[tuple[Bytes, int]]:
         yield junk[number], NONE
 
 
+def examples(source: Source, scenes: int) -> Iterator[tuple[Bytes, int]]:
+    """Yield laid-out images with their classes: digits, and as `NONE` what is no digit."""
+    random = np.random.default_rng(7)
+    for _ in range(scenes):
+        yield from scene(source, random)
+        height = int(random.integers(24, 80))
+        digit, ink = source.digit(height, random)
+        yield alone(ink), digit
+        for _ in range(3):
+            yield alone(source.letter(height, random)), NONE
+        if (pair := source.pair(height, random)).shape[1] < 2.2 * height:
+            yield alone(pair), NONE
+        if (half := source.part(random)) is not None:
+            yield alone(half), NONE
+    yield from zip(source.pixels, source.labels.tolist(), strict=True)
+    for number, (pixels, label) in enumerate(zip(source.pixels, source.labels.tolist(), strict=True)):
+        change = draw_change(100_000 + number)
+        if change.stroke != "plain" or number % 2:
+            yield lay_out(distorted(pixels, change)), label
+    for garment in load_data("fashion-mnist").train.pixels[:scenes, 0].numpy():
+        for mark in find_marks(garment.astype(np.float32)[:, :, None])[:3]:
+            yield lay_out(mark.ink), NONE
+
+
 def main() -> int:
     """Write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--fonts", type=Path, required=True)
-    parser.add_argument("--scenes", type=int, default=9000)
+    parser.add_argument("--scenes", type=int, default=12_000)
     flags = parser.parse_args()
     part = load_data("mnist").hold_out().train
     source = Source(fonts_in(flags.fonts), part.pixels[:, 0].numpy(), part.labels.numpy())
-    print(len(source.fonts), "fonts")
-    random = np.random.default_rng(7)
-    images: list[Bytes] = list(source.pixels)
-    labels = source.labels.tolist()
-
-    def add(pixels: Bytes, label: int) -> None:
-        images.append(pixels)
-        labels.append(label)
-
-    for _ in range(flags.scenes):
-        for pixels, label in scene(source, random):
-            add(pixels, label)
-        height = int(random.integers(24, 80))
-        digit, ink = source.digit(height, random)
-        add(alone(ink), digit)
-        for _ in range(3):
-            add(alone(source.letter(height, random)), NONE)
-        if (pair := source.pair(height, random)).shape[1] < 2.2 * height:
-            add(alone(pair), NONE)
-        if (half := source.part(random)) is not None:
-            add(alone(half), NONE)
-    for number, pixels in enumerate(source.pixels):
-        change = draw_change(100_000 + number)
-        if change.stroke != "plain" or number % 2:
-            add(lay_out(distorted(pixels, change)), int(source.labels[number]))
-    clothes = load_data("fashion-mnist").train.pixels[: flags.scenes, 0].numpy()
-    for garment in clothes:
-        grey = np.asarray(Image.fromarray(garment), np.float32)[:, :, None]
-        for mark in find_marks(grey)[:3]:
-            add(lay_out(mark.ink), NONE)
+    images, labels = zip(*examples(source, flags.scenes), strict=True)
     np.savez_compressed(flags.out, x_train=np.stack(images), y_train=np.array(labels, np.int64))
-    print(np.bincount(labels))
+    print(f"{len(source.fonts)} fonts; images of each class: {np.bincount(labels).tolist()}")
     return 0
 
 

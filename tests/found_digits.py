@@ -58,7 +58,7 @@ def found_digit(pixels: NDArray[np.uint8], change: Change) -> bytes:
 
 def distorted(pixels: NDArray[np.uint8], change: Change) -> NDArray[np.float32]:
     """Return the ink of a digit, uint8 (28, 28), with its strokes changed, turned and scaled: 0 to 1."""
-    return np.asarray(_turned(_with_stroke(pixels, change), change), np.float32) / 255
+    return np.asarray(_turned(_with_stroke(pixels, change), change), np.float32) / np.float32(255)
 
 
 def _with_stroke(pixels: NDArray[np.uint8], change: Change) -> Image.Image:
