@@ -7,6 +7,7 @@ Source of the search: R. Casey, E. Lecolinet, "A survey of methods and strategie
 (recognition-based segmentation); of the seams: S. Avidan, A. Shamir, "Seam carving", 2007.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -29,6 +30,10 @@ _SLOPE = 0.02
 """The cost of a seam's step to the side, in pixels of ink."""
 _WIDEST = 1.35
 """The greatest width of a digit, as a share of the height of the row."""
+_LOWEST = 0.5
+"""The least height of a digit, likewise."""
+_SHARED = (0, 3)
+"""Columns beyond a cut that may belong to both of its digits, which is tried either way."""
 _CUT = 0.12
 """The cost of a pixel of ink that is cut, in units of the logarithm of a probability."""
 
@@ -38,35 +43,61 @@ def split_digits(ink: Floats) -> list[Floats]:
     row = _scaled(ink)
     seams = _seams(row)
     ends = [np.full(len(row), 0), *seams, np.full(len(row), row.shape[1])]
-    places = np.arange(row.shape[1])
-    parts: dict[tuple[int, int], Floats] = {}
-    for start, left in enumerate(ends):
-        for end in range(start + 1, len(ends)):
-            part = np.where((places >= left[:, None]) & (places < ends[end][:, None]), row, np.float32(0))
-            columns, rows = np.flatnonzero(part.max(0) > 0.3), np.flatnonzero(part.max(1) > 0.3)
-            if not len(columns):
-                continue
-            width, height = columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
-            if width <= _WIDEST * len(row) and height >= 0.5 * len(row):
-                parts[start, end] = part
-    if not parts:
-        return [ink]
-    scores = digit_probabilities(np.stack([lay_out(part) for part in parts.values()])).max(1)
-    costs = {ends_of: -float(np.log(max(score, 1e-6))) for ends_of, score in zip(parts, scores, strict=True)}
-    inked = [0.0, *(_crossed(row, seam) for seam in seams), 0.0]
+    pieces = _pieces(row, ends)
+    crossed = [0.0, *(_crossed(row, seam) for seam in seams), 0.0]
     best: dict[int, tuple[float, list[int]]] = {0: (0.0, [0])}
     for end in range(1, len(ends)):
         ways = [
-            (best[start][0] + cost + _CUT * inked[end], [*best[start][1], end])
-            for (start, stop), cost in costs.items()
+            (best[start][0] + piece.cost + _CUT * crossed[end], [*best[start][1], end])
+            for (start, stop), piece in pieces.items()
             if stop == end and start in best
         ]
         if ways:
             best[end] = min(ways)
-    if len(ends) - 1 not in best:
-        return [ink]
-    chain = best[len(ends) - 1][1]
-    return [ink] if len(chain) == 2 else [parts[one] for one in pairwise(chain)]
+    chain = best.get(len(ends) - 1, (0.0, []))[1]
+    return [pieces[one].ink for one in pairwise(chain)] if len(chain) > 2 else [ink]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The ink between two cuts."""
+
+    ink: Floats
+    cost: float
+    """Minus the logarithm of the probability of its most probable digit."""
+
+
+def _pieces(row: Floats, ends: list[NDArray[np.int64]]) -> dict[tuple[int, int], _Piece]:
+    """Return what may be a digit between any two cuts, by the numbers of the cuts."""
+    inks = [
+        (start, end, part)
+        for start in range(len(ends))
+        for end in range(start + 1, len(ends))
+        for part in (_between(row, ends[start] - shared, ends[end] + shared) for shared in _SHARED)
+        if _may_be_digit(part)
+    ]
+    if not inks:
+        return {}
+    scores = digit_probabilities(np.stack([lay_out(part) for _, _, part in inks])).max(1)
+    found: dict[tuple[int, int], _Piece] = {}
+    for (start, end, part), score in zip(inks, scores, strict=True):
+        cost = -float(np.log(max(score, 1e-6)))
+        if (start, end) not in found or cost < found[start, end].cost:
+            found[start, end] = _Piece(part, cost)
+    return found
+
+
+def _between(row: Floats, left: NDArray[np.int64], right: NDArray[np.int64]) -> Floats:
+    places = np.arange(row.shape[1])
+    return np.where((places >= left[:, None]) & (places < right[:, None]), row, np.float32(0))
+
+
+def _may_be_digit(part: Floats) -> bool:
+    columns, rows = (np.flatnonzero(part.max(axis) > 0.3) for axis in (0, 1))
+    if not len(columns):
+        return False
+    width, height = columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
+    return bool(width <= _WIDEST * len(part) and height >= _LOWEST * len(part))
 
 
 def _scaled(ink: Floats) -> Floats:

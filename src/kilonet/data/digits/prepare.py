@@ -34,7 +34,7 @@ ALIKE = 0.55
 """Digits of a row or page have at least this share of the height of the largest."""
 NARROW = 0.9
 """A mark of a row that is narrower than this share of its height, and surely a digit, is not split."""
-MOST_CHECKED = 12
+MOST_CHECKED = 24
 """The most marks that are laid out and checked."""
 
 NOTHING = "nothing stands out from the background"
@@ -96,7 +96,9 @@ def find_digits(values: NDArray[np.float32]) -> list[_Candidate]:
     marks = [mark for mark in found if _may_be_digit(mark)]
     marks = sorted(marks, key=lambda mark: -mark.contrast * max(mark.box.height, mark.box.width))[:MOST_CHECKED]
     likely = [one for one in _checked(marks) if one.score >= LIKELY]
-    likely = [one for one in likely if one.score >= SURE or not any(_is_part(one.mark, mark) for mark in found)]
+    likely = [
+        one for one in likely if one.score >= LIKELY_ENOUGH or not any(_is_part(one.mark, mark) for mark in found)
+    ]
     if not any(one.score >= SURE for one in likely):
         likely += [one for one in _checked(_only_mark(values)) if one.score >= LEAST_LIKELY]
     kept: list[_Candidate] = []
@@ -177,7 +179,7 @@ def _is_frame_of(outer: Mark, inner: Mark) -> bool:
 def _is_like(one: _Candidate, first: _Candidate) -> bool:
     """Return whether something is a further digit beside the first, not a speck or the paper between strokes."""
     return (
-        one.score >= min(SURE, 0.9 * first.score)
+        one.score >= (SURE if first.score >= SURE else 0.9 * first.score)
         and one.mark.is_dark == first.mark.is_dark
         and one.mark.box.height >= ALIKE * first.mark.box.height
         and one.mark.contrast >= 0.4 * first.mark.contrast
@@ -227,8 +229,12 @@ def _split_component(component: Component) -> list[PreparedImage]:
     if len(parts) == 1:
         return [replace(whole, likely=likely)]
     pixels = np.stack([lay_out(part) for part in parts])
+    likely_parts = digit_probabilities(pixels)
+    # If one piece is doubtful, so are the cuts beside it, and with them the other pieces.
+    chain = likely_parts.max(1).prod()
     return [
-        PreparedImage(image, likely=shares) for image, shares in zip(pixels, digit_probabilities(pixels), strict=True)
+        PreparedImage(image, likely=np.asarray(shares * chain, np.float32))
+        for image, shares in zip(pixels, likely_parts, strict=True)
     ]
 
 
