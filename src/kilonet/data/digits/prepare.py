@@ -28,6 +28,8 @@ WIDE_GAP = 0.3
 """The greatest gap between the components of one digit, as a share of its height."""
 LIKELY, LIKELY_ENOUGH, SURE = 0.1, 0.7, 0.95
 """Probabilities, by the check, that a mark is a digit: the least one, and two steps by which marks are preferred."""
+BAR = 0.35
+"""A mark that is narrower than this share of its height is a bar."""
 LEAST_LIKELY = 0.0002
 """The least probability of the only mark of a picture."""
 ALIKE = 0.55
@@ -108,7 +110,10 @@ def find_digits(values: NDArray[np.float32]) -> list[_Candidate]:
             continue
         kept = [other for other in kept if other not in rivals] + [one]
     kept = sorted(kept, key=lambda one: (one.score < SURE, -one.mark.contrast * one.mark.box.height))
-    return [one for one in kept if one is kept[0] or _is_like(one, kept[0])]
+    digits = [one for one in kept if one is kept[0] or _is_like(one, kept[0])]
+    if len(digits) == 1 and _is_bar_among(digits[0].mark, found):
+        return [_doubted(digits[0])]
+    return digits
 
 
 def _only_mark(values: NDArray[np.float32]) -> list[Mark]:
@@ -133,6 +138,24 @@ def _rank(one: _Candidate) -> tuple[int, int]:
     """Order what may be a digit: the surer, then the larger first."""
     doubts = int(one.score < SURE) + int(one.score < LIKELY_ENOUGH)
     return doubts, -one.mark.box.height * one.mark.box.width
+
+
+def _is_bar_among(one: Mark, found: Sequence[Mark]) -> bool:
+    """Return whether a mark is a mere bar beside others of its size: rather a part of something than a 1."""
+    if one.box.width > BAR * one.box.height:
+        return False
+    return any(
+        other.box.overlap(one.box) == 0
+        and max(other.box.height, other.box.width) >= ALIKE * one.box.height
+        and other.contrast >= 0.3 * one.contrast
+        for other in found
+    )
+
+
+def _doubted(one: _Candidate) -> _Candidate:
+    """Return what may be a digit with half its probability, so that its prediction is uncertain."""
+    likely = None if one.image.likely is None else one.image.likely / np.float32(2)
+    return replace(one, image=replace(one.image, likely=likely))
 
 
 def _checked(marks: Sequence[Mark]) -> list[_Candidate]:
