@@ -56,6 +56,11 @@ def found_digit(pixels: NDArray[np.uint8], change: Change) -> bytes:
     return _encoded(np.clip(picture + noise, 0, 255).astype(np.uint8), change)
 
 
+def distorted(pixels: NDArray[np.uint8], change: Change) -> NDArray[np.float32]:
+    """Return the ink of a digit, uint8 (28, 28), with its strokes changed, turned and scaled: 0 to 1."""
+    return np.asarray(_turned(_with_stroke(pixels, change), change), np.float32) / np.float32(255)
+
+
 def _with_stroke(pixels: NDArray[np.uint8], change: Change) -> Image.Image:
     fine = Image.fromarray(pixels).resize((28 * FINE, 28 * FINE), Image.Resampling.BICUBIC)
     if change.stroke == "plain":

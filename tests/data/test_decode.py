@@ -361,3 +361,16 @@ def test_a_bomb_takes_little_memory(tmp_path: Path, content: bytes, words: str) 
     *message, mebibytes = python(MEASURE, path).out.splitlines()
     assert words in "".join(message)
     assert int(mebibytes) < 30
+
+
+def test_what_is_transparent_around_a_sheet_gets_the_colour_of_its_rim() -> None:
+    sheet = np.full((40, 40), 200, np.uint8)
+    sheet[12:28, 18:22] = 20
+    for paper in (sheet, 255 - sheet):
+        layers = np.stack([np.pad(paper, 10, constant_values=7), np.pad(np.full_like(paper, 255), 10)], -1)
+        stream = io.BytesIO()
+        Image.fromarray(layers, "LA").save(stream, "PNG")
+        values = decode(stream.getvalue(), "sheet").values
+        assert (values[0, 0] == paper[0, 0]).all()
+        # Images for other networks are laid on white or black, as those that they were trained on.
+        assert decode(stream.getvalue(), "sheet", evenly=True).values[0, 0, 0] in {0, 255}

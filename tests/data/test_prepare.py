@@ -97,3 +97,22 @@ def test_dots_between_the_digits_of_a_row_are_left_out(mnist: DataSet) -> None:
 
 def test_a_row_of_nothing_is_one_objection() -> None:
     assert [image.objection for image in prepare_row(picture(sheet(X < 0)))] == [prepare.NOTHING]
+
+
+def test_a_bar_beside_another_mark_is_half_as_likely_a_digit() -> None:
+    bar = (np.abs(X - 20) < 3) & (np.abs(Y - 50) < 30)
+    box = np.maximum(np.abs(X - 70), np.abs(Y - 50))
+    alone, among = (prepare_digit(picture(sheet(bar | other))).likely for other in (X < 0, (box < 20) & (box >= 16)))
+    assert alone is not None
+    assert among is not None
+    assert among[1] == pytest.approx(alone[1] / 2)
+
+
+def test_a_digit_in_a_ring_is_read_and_the_ring_is_not(mnist: DataSet) -> None:
+    digit = np.asarray(Image.fromarray(mnist.test.pixels[0, 0].numpy()).resize((40, 40))) > 128
+    page = sheet(np.abs(np.hypot((X - 50) * 1.2, Y - 50) - 44) < 4)
+    page[30:70, 30:70][digit] = 0
+    seen = prepare_digit(picture(page))
+    assert seen.box is not None
+    assert seen.box.height < 60
+    assert load_model("best").predict(seen.pixels[None]).classes.tolist() == mnist.test.labels[:1].tolist()

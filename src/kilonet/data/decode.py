@@ -50,6 +50,11 @@ _FACTORS = (1, 2, 4, 8)
 """By what a picture is scaled down that is too large for its memory; a JPEG file is decoded so much smaller."""
 _STRIP = 256
 """Rows that are laid on paper at once."""
+Colour = tuple[int, int, int]
+_VISIBLE = 127
+"""Pixels of a higher alpha are visible."""
+_SHEET, _SHEET_CONTRAST = 0.35, 40
+"""A sheet takes this share of the box around all visible pixels at least, and its ink differs by so many levels."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -225,7 +230,7 @@ def _picture(
     """Return the picture of an opened image, which is decoded here."""
     plain = image.mode == "L" and "transparency" not in image.info and max(image.size) <= WORKING_SIDE and not evenly
     deep = image.mode.startswith("I")
-    opaque = image if plain else _opaque(image, reduced)
+    opaque = image if plain else _opaque(image, reduced, evenly=evenly)
     upright = opaque.transpose(_TURNS[orientation]) if orientation in _TURNS else opaque
     if plain:
         grey = np.array(upright)
@@ -239,31 +244,68 @@ def _picture(
     return Picture(values.round().astype(np.uint8) if evenly else values, None)
 
 
-def _opaque(image: Image.Image, reduced: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def _opaque(image: Image.Image, reduced: Callable[[Image.Image], Image.Image], *, evenly: bool) -> Image.Image:
     """Return an image of mode L, F or RGB, reduced.
 
-    Transparent pixels become white below dark ink, black below light ink.
+    Transparent pixels become white below dark ink, black below light ink. Those around a sheet get the
+    colour of its rim, unless the picture is decoded `evenly`.
     """
     if image.mode.startswith("I"):
         return reduced(image.convert("F"))
     if not image.has_transparency_data:
         return reduced(_as_mode(image, "L") if image.mode in ("1", "L") else _as_mode(image, "RGB"))
     # Scaled first, which Pillow does with weighted colours.
-    return _laid_on_paper(reduced(_as_mode(image, "RGBA")))
+    layered = reduced(_as_mode(image, "RGBA"))
+    colour = None if evenly else _rim_colour(layered)
+    return _laid_on_paper(layered, colour or _contrast_colour(layered))
 
 
-def _laid_on_paper(layered: Image.Image) -> Image.Image:
-    """Return an RGB image of an RGBA one, in strips: what happens here takes far more memory a pixel."""
-    strips = [(0, top, layered.width, min(top + _STRIP, layered.height)) for top in range(0, layered.height, _STRIP)]
+def _strips(layered: Image.Image) -> list[tuple[int, int, int, int]]:
+    return [(0, top, layered.width, min(top + _STRIP, layered.height)) for top in range(0, layered.height, _STRIP)]
+
+
+def _contrast_colour(layered: Image.Image) -> Colour:
+    """Return white for an RGBA image whose visible pixels are dark, black for light ones."""
     ink = weight = 0
-    for strip in strips:
+    for strip in _strips(layered):
         part = layered.crop(strip)
         alpha = np.asarray(part.getchannel("A"), np.int64)
         ink += int((np.asarray(part.convert("RGB").convert("L")) * alpha).sum())
         weight += int(alpha.sum())
-    colour = "white" if ink < 128 * weight or not weight else "black"
+    return (255, 255, 255) if ink < 128 * weight or not weight else (0, 0, 0)
+
+
+def _rim_colour(layered: Image.Image) -> Colour | None:
+    """Return the colour along the rim of what is visible; None if that is ink alone, of one colour or thin."""
+    pixels = np.asarray(layered)
+    visible = pixels[..., 3] > _VISIBLE
+    rows, columns = (np.flatnonzero(visible.any(axis)) for axis in (1, 0))
+    if visible.all() or not len(rows):
+        return None
+    box = visible[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    grey = pixels[visible][:, :3].mean(1)
+    darkest, lightest = np.quantile(grey, (0.02, 0.98))
+    if box.mean() < _SHEET or lightest - darkest < _SHEET_CONTRAST:
+        return None
+    # The outermost pixels of a sheet are mixed with what was around it.
+    inner = _shrunk(visible, 2)
+    rim = inner & ~_shrunk(inner, 3)
+    red, green, blue = np.median(pixels[rim if rim.any() else visible][:, :3], axis=0)
+    return int(red), int(green), int(blue)
+
+
+def _shrunk(mask: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
+    """Take so many pixels off the rim of a mask, but for the edges of the picture."""
+    for _ in range(steps):
+        padded = np.pad(mask, 1, "edge")
+        mask = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & mask
+    return mask
+
+
+def _laid_on_paper(layered: Image.Image, colour: Colour) -> Image.Image:
+    """Return an RGB image of an RGBA one, in strips: what happens here takes far more memory a pixel."""
     whole = Image.new("RGB", layered.size)
-    for strip in strips:
+    for strip in _strips(layered):
         part = layered.crop(strip)
         whole.paste(Image.alpha_composite(Image.new("RGBA", part.size, colour), part).convert("RGB"), strip)
     return whole

@@ -27,6 +27,11 @@ from kilonet.utils.terminal import printable
 STRANGE = "unlike the images it was trained on"
 UNSURE = "no class is probable enough"
 
+LEAST_LIKELY = 0.65
+"""The least probability of a digit by the finder's check; below, the prediction is uncertain."""
+MAY_BE_DIGIT = 0.3
+"""The least probability, by the check, of an image that is given a class although it is unlike the training images."""
+
 _BATCH = 256
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _CSV_COLUMNS = ("file", "place", "class", "name", "probability", "uncertain", "no_digit", "none_of_these")
@@ -137,14 +142,17 @@ def _prediction(
     # An image that came laid out as MNIST's are was meant as a digit: without negatives to know better by, its
     # prediction is uncertain, but is given.
     rejects = metadata.calibration is not None and metadata.calibration.rejects
-    rejected = uncertain if rejects else strange and digits and not image.as_given
+    # So is one of which the check of the finder says that it may be a digit.
+    given = image.as_given or (image.likely is not None and float(image.likely.sum()) >= MAY_BE_DIGIT)
+    rejected = uncertain if rejects else strange and digits and not given
     objection = image.objection or ((STRANGE if strange else UNSURE) if rejected else None)
     best = int(probabilities.argmax())
+    doubted = image.likely is not None and bool(image.likely[best] < LEAST_LIKELY)
     return Prediction(
         label=None if objection else best,
         name=None if objection else metadata.name_of(best),
         probabilities=tuple(probabilities.tolist()),
-        uncertain=objection is not None or uncertain,
+        uncertain=objection is not None or uncertain or doubted,
         objection=objection,
         pixels=image.pixels,
         digits=digits,

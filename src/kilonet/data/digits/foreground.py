@@ -41,12 +41,26 @@ def find_foreground(picture: Floats) -> Floats | None:
     """
     signal = _signal(picture - fit_background(picture))
     noise = _noise(signal)
-    threshold = _otsu(signal)
+    threshold = otsu(signal)
     level = float(np.median(signal[signal >= threshold])) if (signal >= threshold).any() else 0.0
     if level < max(MINIMUM_CONTRAST, MINIMUM_SIGNAL * noise):
         return None
     floor = min(max(3 * noise, 0.1 * level), 0.5 * level)
     return np.asarray(np.clip((signal - floor) / (level - floor), 0, 1), np.float32)
+
+
+def ink_direction(colours: Floats) -> Floats:
+    """Return the weights of the channels, float32 (channels,), by which the steps between pixels are largest.
+
+    Source: S. Di Zenzo, "A note on the gradient of a multi-image", 1986.
+    """
+    channels = colours.shape[2]
+    if channels == 1:
+        return np.ones(1, np.float32)
+    steps = np.concatenate([np.diff(colours, axis=axis).reshape(-1, channels) for axis in (0, 1)])
+    direction = np.linalg.eigh((steps.T @ steps).astype(np.float64))[1][:, -1]
+    # This scale gives a grey picture in three channels the contrast of its single channel.
+    return np.asarray(direction * (1 if direction.sum() >= 0 else -1) / np.abs(direction).sum(), np.float32)
 
 
 def fit_background(picture: Floats) -> Floats:
@@ -110,7 +124,7 @@ def _noise(signal: Floats) -> float:
     return 1.4826 * float(np.median(np.abs(signal)))
 
 
-def _otsu(signal: Floats) -> float:
+def otsu(signal: Floats) -> float:
     """Return the threshold that maximises the variance between the two classes.
 
     Source: N. Otsu, "A threshold selection method from gray-level histograms", 1979.

@@ -1,29 +1,43 @@
 """Prepare a picture for a network that reads digits: find its digit, or several in a row."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.data.decode import Picture
+from kilonet.data.digits.check import digit_probabilities
 from kilonet.data.digits.components import Component, Components, find_components
+from kilonet.data.digits.cuts import split_digits
 from kilonet.data.digits.foreground import find_foreground
 from kilonet.data.digits.frame import BOX, SIDE, is_laid_out
 from kilonet.data.digits.layout import lay_out, stroke_width
+from kilonet.data.digits.marks import FINEST, WIDEST, Box, Mark, find_marks, reduced
 
 SMALLEST = 6
 """The least length of the longer side of a digit, pixels."""
 THICKEST_READ = 7.0
 """The greatest mean stroke width of a digit, in twentieths of its longer side; more is a blob."""
-WIDEST = 2.0
-"""The greatest ratio of width to height of a digit."""
 SMALL_COMPONENT = 0.4
 """In a row, components below this share of the greatest height are dots or commas, and are left out."""
 MOST_PIECES = 40
 """The most connected pieces that digits may have; more of them are a texture."""
 WIDE_GAP = 0.3
 """The greatest gap between the components of one digit, as a share of its height."""
+LIKELY, LIKELY_ENOUGH, SURE = 0.1, 0.7, 0.95
+"""Probabilities, by the check, that a mark is a digit: the least one, and two steps by which marks are preferred."""
+BAR = 0.35
+"""A mark that is narrower than this share of its height is a bar."""
+LEAST_LIKELY = 0.0002
+"""The least probability of the only mark of a picture."""
+ALIKE = 0.55
+"""Digits of a row or page have at least this share of the height of the largest."""
+NARROW = 0.9
+"""A mark of a row that is narrower than this share of its height, and surely a digit, is not split."""
+MOST_CHECKED = 24
+"""The most marks that are laid out and checked."""
 
 NOTHING = "nothing stands out from the background"
 SMALL = f"smaller than {SMALLEST} pixels"
@@ -31,6 +45,7 @@ BLOB = "a blob, not strokes"
 FLAT = "much wider than high"
 SEVERAL = "several separate marks; show one digit, or read a row with kilonet predict --line"
 TEXTURE = f"more than {MOST_PIECES} separate pieces"
+UNLIKE = "marks, but none like a digit"
 
 
 @dataclass(frozen=True)
@@ -43,17 +58,160 @@ class PreparedImage:
     """The reason why it is no digit, if there is one."""
     as_given: bool = False
     """Whether the pixels are those of the file, which was laid out like MNIST's images already."""
+    likely: NDArray[np.float32] | None = None
+    """The probability of each digit by the check, float32 (10,); None for an image that was not searched for."""
+    box: Box | None = None
+    """Where it was found in the picture, which may have been scaled down when it was decoded."""
 
 
 _NO_COMPONENTS = Components((), None)
 _EMPTY = PreparedImage(np.zeros((SIDE, SIDE), np.uint8), NOTHING)
 
 
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    mark: Mark
+    image: PreparedImage
+    score: float
+
+
 def prepare_digit(picture: Picture) -> PreparedImage:
     """Find the one digit of a picture; a picture that is laid out like MNIST's images already is taken as it is."""
     if picture.grey is not None and is_laid_out(picture.grey):
         return PreparedImage(picture.grey, as_given=True)
-    ink = find_foreground(np.asarray(picture.values, np.float32))
+    values = np.asarray(picture.values, np.float32)
+    digits = find_digits(values)
+    if len(digits) > 1:
+        # Pieces of one digit may look like digits themselves.
+        whole = _checked(_only_mark(values))
+        if whole and whole[0].score >= LEAST_LIKELY:
+            return whole[0].image
+        return PreparedImage(digits[0].image.pixels, SEVERAL, box=digits[0].mark.box)
+    if digits:
+        return digits[0].image
+    return _no_digit(values)
+
+
+def find_digits(values: NDArray[np.float32]) -> list[_Candidate]:
+    """Return the digits of a picture, float32 (rows, columns, channels), the largest first, with those like it."""
+    found = find_marks(values)
+    marks = [mark for mark in found if _may_be_digit(mark)]
+    marks = sorted(marks, key=lambda mark: -mark.contrast * max(mark.box.height, mark.box.width))[:MOST_CHECKED]
+    likely = [one for one in _checked(marks) if one.score >= LIKELY]
+    likely = [
+        one for one in likely if one.score >= LIKELY_ENOUGH or not any(_is_part(one.mark, mark) for mark in found)
+    ]
+    if not any(one.score >= SURE for one in likely):
+        likely += [one for one in _checked(_only_mark(values)) if one.score >= LEAST_LIKELY]
+    kept: list[_Candidate] = []
+    for one in sorted(likely, key=_rank):
+        rivals = [other for other in kept if _conflict(one.mark, other.mark)]
+        if any(not _is_frame_of(other.mark, one.mark) for other in rivals):
+            continue
+        kept = [other for other in kept if other not in rivals] + [one]
+    kept = sorted(kept, key=lambda one: (one.score < SURE, -one.mark.contrast * one.mark.box.height))
+    digits = [one for one in kept if one is kept[0] or _is_like(one, kept[0])]
+    if len(digits) == 1 and _is_bar_among(digits[0].mark, found):
+        return [_doubted(digits[0])]
+    return digits
+
+
+def _only_mark(values: NDArray[np.float32]) -> list[Mark]:
+    """Return all ink of a picture as one mark, if it may be one digit, faint or in pieces, with paper around it."""
+    factor = -(-max(values.shape[:2]) // FINEST)
+    picture = reduced(values, factor)
+    ink = find_foreground(picture)
+    components = _NO_COMPONENTS if ink is None else find_components(ink)
+    whole = components.whole
+    if whole is None or _is_texture(components) or _are_several(components.separate, whole):
+        return []
+    if _prepare_component(whole).objection:
+        return []
+    box = Box(whole.top, whole.top + whole.height, whole.left, whole.left + whole.width)
+    rows, columns = picture.shape[:2]
+    if (box.top == 0) + (box.bottom == rows) + (box.left == 0) + (box.right == columns) > 1:
+        return []
+    return [Mark(whole.ink, box.scaled(factor), 255.0, True, "", whole.pieces, factor)]
+
+
+def _rank(one: _Candidate) -> tuple[int, int]:
+    """Order what may be a digit: the surer, then the larger first."""
+    doubts = int(one.score < SURE) + int(one.score < LIKELY_ENOUGH)
+    return doubts, -one.mark.box.height * one.mark.box.width
+
+
+def _is_bar_among(one: Mark, found: Sequence[Mark]) -> bool:
+    """Return whether a mark is a mere bar beside others of its size: rather a part of something than a 1."""
+    if one.box.width > BAR * one.box.height:
+        return False
+    return any(
+        other.box.overlap(one.box) == 0
+        and max(other.box.height, other.box.width) >= ALIKE * one.box.height
+        and other.contrast >= 0.3 * one.contrast
+        for other in found
+    )
+
+
+def _doubted(one: _Candidate) -> _Candidate:
+    """Return what may be a digit with half its probability, so that its prediction is uncertain."""
+    likely = None if one.image.likely is None else one.image.likely / np.float32(2)
+    return replace(one, image=replace(one.image, likely=likely))
+
+
+def _checked(marks: Sequence[Mark]) -> list[_Candidate]:
+    if not marks:
+        return []
+    pixels = np.stack([lay_out(mark.ink) for mark in marks])
+    return [
+        _Candidate(mark, PreparedImage(image, likely=shares, box=mark.box), float(shares.sum()))
+        for mark, image, shares in zip(marks, pixels, digit_probabilities(pixels), strict=True)
+    ]
+
+
+def _may_be_digit(mark: Mark) -> bool:
+    longer = max(mark.ink.shape)
+    return max(mark.box.height, mark.box.width) >= SMALLEST and stroke_width(mark.ink) * BOX / longer <= THICKEST_READ
+
+
+def _conflict(one: Mark, other: Mark) -> bool:
+    """Return whether two marks cannot both be digits: they cover much of one another."""
+    smaller = min(one.box.height * one.box.width, other.box.height * other.box.width)
+    return one.box.overlap(other.box) > 0.3 * smaller
+
+
+def _is_part(one: Mark, whole: Mark) -> bool:
+    """Return whether a mark is a small part of the ink of another."""
+    return (
+        one.is_dark == whole.is_dark
+        and whole.box.holds(one.box)
+        and whole.box.height * whole.box.width > 4 * one.box.height * one.box.width
+        and whole.ink_within(one.box) > 0.5 * one.ink_within(one.box)
+    )
+
+
+def _is_frame_of(outer: Mark, inner: Mark) -> bool:
+    """Return whether a mark is a ring or a box around another, which it does not touch."""
+    return (
+        outer.is_dark == inner.is_dark
+        and outer.box.holds(inner.box)
+        and inner.box.height > 0.3 * outer.box.height
+        and outer.ink_within(inner.box) < 0.1 * inner.ink_within(inner.box)
+    )
+
+
+def _is_like(one: _Candidate, first: _Candidate) -> bool:
+    """Return whether something is a further digit beside the first, not a speck or the paper between strokes."""
+    return (
+        one.score >= (SURE if first.score >= SURE else 0.9 * first.score)
+        and one.mark.is_dark == first.mark.is_dark
+        and one.mark.box.height >= ALIKE * first.mark.box.height
+        and one.mark.contrast >= 0.4 * first.mark.contrast
+    )
+
+
+def _no_digit(values: NDArray[np.float32]) -> PreparedImage:
+    """Return what stands out of a picture, with the reason why it is no digit."""
+    ink = find_foreground(values)
     components = _NO_COMPONENTS if ink is None else find_components(ink)
     if components.whole is None:
         return _EMPTY
@@ -61,18 +219,46 @@ def prepare_digit(picture: Picture) -> PreparedImage:
         return PreparedImage(lay_out(components.whole.ink), TEXTURE)
     if _are_several(components.separate, components.whole):
         return PreparedImage(lay_out(components.whole.ink), SEVERAL)
-    return _prepare_component(components.whole)
+    image = _prepare_component(components.whole)
+    return image if image.objection else PreparedImage(image.pixels, UNLIKE)
 
 
 def prepare_row(picture: Picture) -> list[PreparedImage]:
-    """Find the separate digits of a row, from left to right, without dots and commas."""
-    ink = find_foreground(np.asarray(picture.values, np.float32))
+    """Find the digits of a row, from left to right, without dots and commas; digits that touch are split."""
+    values = np.asarray(picture.values, np.float32)
+    ink = find_foreground(values)
     components = _NO_COMPONENTS if ink is None else find_components(ink)
     if _is_texture(components):
         return [PreparedImage(np.zeros((SIDE, SIDE), np.uint8), TEXTURE)]
     highest = max((component.height for component in components.separate), default=0)
-    digits = [component for component in components.separate if component.height >= SMALL_COMPONENT * highest]
-    return [_prepare_component(digit) for digit in digits] or [_EMPTY]
+    row = [component for component in components.separate if component.height >= SMALL_COMPONENT * highest]
+    digits = [image for component in row for image in _split_component(component)]
+    if any(image.objection for image in digits) or not digits:
+        # The picture has surroundings.
+        found = sorted(find_digits(values), key=lambda one: one.mark.box.left)
+        digits = [one.image for one in found] or digits
+    return digits or [_EMPTY]
+
+
+def _split_component(component: Component) -> list[PreparedImage]:
+    """Return the digits of connected ink."""
+    whole = _prepare_component(component)
+    if max(component.height, component.width) < SMALLEST:
+        return [whole]
+    (likely,) = digit_probabilities(whole.pixels[None])
+    if likely.sum() >= SURE and component.width < NARROW * component.height:
+        return [replace(whole, likely=likely)]
+    parts = split_digits(component.ink)
+    if len(parts) == 1:
+        return [replace(whole, likely=likely)]
+    pixels = np.stack([lay_out(part) for part in parts])
+    likely_parts = digit_probabilities(pixels)
+    # If one piece is doubtful, so are the cuts beside it, and with them the other pieces.
+    chain = likely_parts.max(1).prod()
+    return [
+        PreparedImage(image, likely=np.asarray(shares * chain, np.float32))
+        for image, shares in zip(pixels, likely_parts, strict=True)
+    ]
 
 
 def _are_several(separate: tuple[Component, ...], whole: Component) -> bool:

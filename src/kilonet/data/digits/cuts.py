@@ -1,0 +1,142 @@
+"""Split digits that touch, by the cuts whose pieces the check takes for digits.
+
+Seams from the top to the bottom of the ink, each of which crosses as little ink as can be, are the possible cuts; the
+pieces between any two of them are laid out and checked, and the chain of pieces is taken that is most probable.
+
+Source of the search: R. Casey, E. Lecolinet, "A survey of methods and strategies in character segmentation", 1996
+(recognition-based segmentation); of the seams: S. Avidan, A. Shamir, "Seam carving", 2007.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kilonet.data.digits.check import digit_probabilities
+from kilonet.data.digits.layout import lay_out
+
+Floats = NDArray[np.float32]
+
+_HEIGHT = 40
+"""Rows that the ink is scaled to before it is cut."""
+_STEP = 2
+"""Columns between the places at which seams begin."""
+_SWING = 8
+"""The most columns that a seam leaves its place by."""
+_MOST_SEAMS = 24
+_SLOPE = 0.02
+"""The cost of a seam's step to the side, in pixels of ink."""
+_WIDEST = 1.35
+"""The greatest width of a digit, as a share of the height of the row."""
+_LOWEST = 0.5
+"""The least height of a digit, likewise."""
+_SHARED = (0, 3)
+"""Columns beyond a cut that may belong to both of its digits, which is tried either way."""
+_CUT = 0.12
+"""The cost of a pixel of ink that is cut, in units of the logarithm of a probability."""
+
+
+def split_digits(ink: Floats) -> list[Floats]:
+    """Split ink, float32 (rows, columns), 0 to 1, into its digits, from left to right; one part if none touch."""
+    row = _scaled(ink)
+    seams = _seams(row)
+    ends = [np.full(len(row), 0), *seams, np.full(len(row), row.shape[1])]
+    pieces = _pieces(row, ends)
+    crossed = [0.0, *(_crossed(row, seam) for seam in seams), 0.0]
+    best: dict[int, tuple[float, list[int]]] = {0: (0.0, [0])}
+    for end in range(1, len(ends)):
+        ways = [
+            (best[start][0] + piece.cost + _CUT * crossed[end], [*best[start][1], end])
+            for (start, stop), piece in pieces.items()
+            if stop == end and start in best
+        ]
+        if ways:
+            best[end] = min(ways)
+    chain = best.get(len(ends) - 1, (0.0, []))[1]
+    return [pieces[one].ink for one in pairwise(chain)] if len(chain) > 2 else [ink]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The ink between two cuts."""
+
+    ink: Floats
+    cost: float
+    """Minus the logarithm of the probability of its most probable digit."""
+
+
+def _pieces(row: Floats, ends: list[NDArray[np.int64]]) -> dict[tuple[int, int], _Piece]:
+    """Return what may be a digit between any two cuts, by the numbers of the cuts."""
+    inks = [
+        (start, end, part)
+        for start in range(len(ends))
+        for end in range(start + 1, len(ends))
+        for part in (_between(row, ends[start] - shared, ends[end] + shared) for shared in _SHARED)
+        if _may_be_digit(part)
+    ]
+    if not inks:
+        return {}
+    scores = digit_probabilities(np.stack([lay_out(part) for _, _, part in inks])).max(1)
+    found: dict[tuple[int, int], _Piece] = {}
+    for (start, end, part), score in zip(inks, scores, strict=True):
+        cost = -float(np.log(max(score, 1e-6)))
+        if (start, end) not in found or cost < found[start, end].cost:
+            found[start, end] = _Piece(part, cost)
+    return found
+
+
+def _between(row: Floats, left: NDArray[np.int64], right: NDArray[np.int64]) -> Floats:
+    places = np.arange(row.shape[1])
+    return np.where((places >= left[:, None]) & (places < right[:, None]), row, np.float32(0))
+
+
+def _may_be_digit(part: Floats) -> bool:
+    columns, rows = (np.flatnonzero(part.max(axis) > 0.3) for axis in (0, 1))
+    if not len(columns):
+        return False
+    width, height = columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
+    return bool(width <= _WIDEST * len(part) and height >= _LOWEST * len(part))
+
+
+def _scaled(ink: Floats) -> Floats:
+    rows, columns = (np.flatnonzero(ink.max(axis) > 0.1) for axis in (1, 0))
+    cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    size = (max(2, round(cut.shape[1] * _HEIGHT / cut.shape[0])), _HEIGHT)
+    return np.asarray(
+        np.clip(np.asarray(Image.fromarray(cut).resize(size, Image.Resampling.BICUBIC)), 0, 1), np.float32
+    )
+
+
+def _crossed(row: Floats, seam: NDArray[np.int64]) -> float:
+    return float(row[np.arange(len(row)), np.minimum(seam, row.shape[1] - 1)].sum())
+
+
+def _seams(row: Floats) -> list[NDArray[np.int64]]:
+    """Return the cheapest seams, int64 (rows,) columns each, from left to right."""
+    found: dict[bytes, tuple[float, NDArray[np.int64]]] = {}
+    for place in range(2, row.shape[1] - 2, _STEP):
+        start, stop = max(0, place - _SWING), min(row.shape[1], place + _SWING + 1)
+        seam = start + _seam(row[:, start:stop])
+        found[seam.tobytes()] = (_crossed(row, seam), seam)
+    cheapest = sorted(found.values(), key=lambda one: one[0])[:_MOST_SEAMS]
+    return sorted((seam for _, seam in cheapest), key=lambda seam: float(seam.mean()))
+
+
+def _seam(band: Floats) -> NDArray[np.int64]:
+    """Return the path through a band, a column for each row, that crosses the least ink."""
+    rows, columns = band.shape
+    total = band[0].astype(np.float64)
+    came = np.zeros(band.shape, np.int64)
+    for row in range(1, rows):
+        padded = np.pad(total, 1, constant_values=np.inf)
+        ways = np.stack([padded[:-2] + _SLOPE, padded[1:-1], padded[2:] + _SLOPE])
+        step = ways.argmin(0)
+        came[row] = np.arange(columns) + step - 1
+        total = ways[step, np.arange(columns)] + band[row]
+    seam = np.zeros(rows, np.int64)
+    seam[-1] = int(total.argmin())
+    for row in range(rows - 1, 0, -1):
+        seam[row - 1] = came[row, seam[row]]
+    return seam

@@ -1,0 +1,322 @@
+"""Find the marks of a picture that may be digits, whatever surrounds them.
+
+Ink is narrow: a stroke is darker, or lighter, than the picture on both sides of it. A closing with a square fills the
+dark strokes that are narrower than the square, and its difference to the picture is their contrast; an opening does the
+same for light strokes. What is wide, or goes on beyond the edge of the picture (desks, bars, shadows, glare), is left
+as it is, so it never becomes ink. One square, on a picture that is halved again and again, covers strokes of any width.
+
+Source: F. Meyer, "Iterative image transformations for an automatic screening of cervical smears", 1979 (top-hat).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+
+from kilonet.data.digits.foreground import ink_direction, otsu
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+
+MINIMUM_CONTRAST = 10.0
+"""The least difference between ink and paper, in levels of 255."""
+
+WIDEST = 2.0
+"""The greatest ratio of width to height of a digit."""
+
+FINEST = 256
+"""Most pixels of the longer side of the finest picture that is searched."""
+_SAMPLED = 160
+"""Most pixels of the longer side of the picture whose colours are looked at."""
+_SQUARE = 17
+"""Side of the square, pixels."""
+_COARSEST = 24
+"""Pictures of a shorter side below twice this are not halved."""
+_SHARES = (0.5, 0.25, 0.12)
+"""The thresholds between paper and ink, as shares of the strongest contrast."""
+_NOISE = 2.5
+"""The least contrast, as a multiple of the median contrast of all pixels, which is that of the paper's noise."""
+_LEAST = 5
+"""The least length of a mark, pixels of the picture that is searched."""
+_LEAST_COARSE = 9
+"""The same where the picture was halved: what is smaller is found before."""
+_MOST = 24
+"""The most marks of one polarity and threshold that are looked at, by area."""
+_GAP = 0.12
+"""Pieces closer than this share of their height may belong to one digit."""
+_SAME = 0.7
+"""Boxes that share this part of their union are one mark, found twice."""
+
+_FILLED = 0.9
+"""The least share of rows and of columns that a digit takes which fills its picture."""
+_ALONG = 0.6
+"""Ink along more than this share of an edge lies along the edge."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of whole pixels, without its last row and column."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        """The number of rows."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return self.right - self.left
+
+    def share(self, other: "Box") -> float:
+        """Return the part of the union of two boxes that both cover."""
+        common = self.overlap(other)
+        return common / (self.height * self.width + other.height * other.width - common)
+
+    def overlap(self, other: "Box") -> int:
+        """Return the number of pixels that both cover."""
+        rows = min(self.bottom, other.bottom) - max(self.top, other.top)
+        columns = min(self.right, other.right) - max(self.left, other.left)
+        return max(0, rows) * max(0, columns)
+
+    def gap(self, other: "Box") -> int:
+        """Return the pixels between two boxes along the axis on which they are farther apart; 0 if they overlap."""
+        rows = max(self.top, other.top) - min(self.bottom, other.bottom)
+        columns = max(self.left, other.left) - min(self.right, other.right)
+        return max(0, rows, columns)
+
+    def holds(self, other: "Box") -> bool:
+        """Return whether it covers another box."""
+        return self.overlap(other) == other.height * other.width
+
+    def scaled(self, factor: int) -> "Box":
+        """Return the box on a grid that is finer by a factor."""
+        return Box(self.top * factor, self.bottom * factor, self.left * factor, self.right * factor)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Ink that may be a digit."""
+
+    ink: Floats
+    """float32 (rows, columns), 0 to 1: the ink of the mark's box, with a pixel around it; other ink in it is 0."""
+    box: Box
+    """In pixels of the picture."""
+    contrast: float
+    """Levels of 255 between ink and paper."""
+    is_dark: bool
+    """Whether the ink is darker than the paper."""
+    edges: str
+    """The edges of the picture that it touches, of `tblr`."""
+    pieces: int
+    """The number of connected pieces."""
+    factor: int
+    """How many pixels of the picture one pixel of the ink is wide."""
+
+    def ink_within(self, box: Box) -> float:
+        """Return the pixels of ink, of the picture, that lie in a box."""
+        top, left = (
+            (start - own) // self.factor for start, own in ((box.top, self.box.top), (box.left, self.box.left))
+        )
+        part = self.ink[
+            max(0, top) : max(0, top + box.height // self.factor),
+            max(0, left) : max(0, left + box.width // self.factor),
+        ]
+        return float(part.sum()) * self.factor**2
+
+
+@dataclass(frozen=True)
+class _Level:
+    """A picture that was scaled down."""
+
+    grey: Floats
+    factor: int
+    """How many pixels of the picture one of its pixels is wide."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A mark in the pixels of a level."""
+
+    level: int
+    is_dark: bool
+    box: Box
+    mask: Bools
+    """bool (rows, columns) of the box."""
+    paper: Floats
+    """float32 of the whole level: the picture without its strokes."""
+    edges: str
+    pieces: int
+
+
+def find_marks(picture: Floats) -> list[Mark]:
+    """Return what may be a digit in a picture, float32 (rows, columns, channels); the same ink may be found twice.
+
+    Marks much wider than high and those that touch two edges of the picture are left out: rules, borders, bars.
+    """
+    levels = _levels(picture)
+    found: list[_Found] = []
+    for number, level in enumerate(levels):
+        for is_dark in (True, False):
+            for one in _marks_of(level, number, is_dark=is_dark):
+                if not any(_is_same(one, other, levels) for other in found):
+                    found.append(one)
+    return [*_filling(levels[0]), *(_mark(one, levels[one.level]) for one in found)]
+
+
+def _filling(level: _Level) -> list[Mark]:
+    """Return the marks that may be a digit which fills its picture: of ink darker and for ink lighter than the paper.
+
+    A picture that was cut at the ink has little paper, or less than ink, and none around it. Ink that lies along two
+    edges of the picture, or in three of its corners, is a frame.
+    """
+    grey, factor = level.grey, level.factor
+    threshold = otsu(grey)
+    dark = grey < threshold
+    if dark.all() or not dark.any():
+        return []
+    low, high = float(np.median(grey[dark])), float(np.median(grey[~dark]))
+    if high - low < MINIMUM_CONTRAST:
+        return []
+    found: list[Mark] = []
+    for paper, full in ((high, low), (low, high)):
+        ink = np.asarray(np.clip((grey - paper) / (full - paper) * 1.15 - 0.1, 0, 1), np.float32)
+        inked = ink > 0.5
+        rows, columns = (np.flatnonzero(inked.mean(axis) > 0) for axis in (1, 0))
+        if len(rows) < _FILLED * len(ink) or len(columns) < _FILLED * ink.shape[1]:
+            continue
+        along = [float(edge.mean()) for edge in (inked[0], inked[-1], inked[:, 0], inked[:, -1])]
+        corners = int(inked[:: len(inked) - 1, :: inked.shape[1] - 1].sum()) if min(inked.shape) > 1 else 4
+        if sum(share > _ALONG for share in along) <= 1 and corners <= 2:
+            box = Box(0, len(ink) * factor, 0, ink.shape[1] * factor)
+            found.append(Mark(ink, box, high - low, full < paper, "", 1, factor))
+    return found
+
+
+def _levels(picture: Floats) -> list[_Level]:
+    step, factor = (-(-max(picture.shape[:2]) // most) for most in (_SAMPLED, FINEST))
+    levels = [_Level(reduced(picture @ ink_direction(picture[::step, ::step]), factor), factor)]
+    while min(levels[-1].grey.shape) >= 2 * _COARSEST:
+        levels.append(_Level(reduced(levels[-1].grey, 2), 2 * levels[-1].factor))
+    return levels
+
+
+def reduced(values: Floats, factor: int) -> Floats:
+    """Return means of squares of pixels; what is left at the lower and right edges is dropped."""
+    if factor == 1:
+        return values
+    rows, columns = (side // factor * factor for side in values.shape[:2])
+    total = np.zeros((rows // factor, columns // factor, *values.shape[2:]), np.float32)
+    for row in range(factor):
+        for column in range(factor):
+            total += values[row:rows:factor, column:columns:factor]
+    return np.asarray(total / np.float32(factor**2), np.float32)
+
+
+def _without_strokes(grey: Floats) -> Floats:
+    """Return a picture whose dark strokes are filled; beyond its edges it goes on as it is there."""
+    filled = np.pad(grey, _SQUARE - 1, "edge")
+    for axis in (0, 1):
+        filled = scipy.ndimage.maximum_filter1d(filled, _SQUARE, axis)
+    for axis in (0, 1):
+        filled = scipy.ndimage.minimum_filter1d(filled, _SQUARE, axis)
+    return filled[_SQUARE - 1 : 1 - _SQUARE, _SQUARE - 1 : 1 - _SQUARE]
+
+
+def _marks_of(level: _Level, number: int, *, is_dark: bool) -> Iterator[_Found]:
+    grey = level.grey if is_dark else -level.grey
+    paper = _without_strokes(grey)
+    contrast = paper - grey
+    least = max(MINIMUM_CONTRAST, _NOISE * float(np.median(contrast[::2, ::2])))
+    strongest = float(contrast.max())
+    if strongest <= least:
+        return
+    shortest = _LEAST_COARSE if number else _LEAST
+    for threshold in sorted({max(share * strongest, least) for share in _SHARES}, reverse=True):
+        labels, _ = scipy.ndimage.label(contrast > threshold, np.ones((3, 3)))
+        pieces = [(place, _box(where)) for place, where in enumerate(scipy.ndimage.find_objects(labels), 1)]
+        pieces = sorted(pieces, key=lambda piece: -piece[1].height * piece[1].width)[:_MOST]
+        for group in _groups(pieces):
+            box = _around([piece[1] for piece in group])
+            if max(box.height, box.width) < shortest:
+                continue
+            touched = (box.top == 0, box.bottom == grey.shape[0], box.left == 0, box.right == grey.shape[1])
+            edges = "".join(side for side, touches in zip("tblr", touched, strict=True) if touches)
+            if box.width > WIDEST * box.height or len(edges) > 1:
+                continue
+            part, numbers = labels[box.top : box.bottom, box.left : box.right], [piece[0] for piece in group]
+            mask = part == numbers[0] if len(numbers) == 1 else np.isin(part, numbers)
+            yield _Found(number, is_dark, box, mask, paper if is_dark else -paper, edges, len(group))
+
+
+def _box(where: tuple[slice, ...]) -> Box:
+    return Box(where[0].start, where[0].stop, where[1].start, where[1].stop)
+
+
+def _around(boxes: list[Box]) -> Box:
+    return Box(
+        min(box.top for box in boxes),
+        max(box.bottom for box in boxes),
+        min(box.left for box in boxes),
+        max(box.right for box in boxes),
+    )
+
+
+def _groups(pieces: list[tuple[int, Box]]) -> Iterator[list[tuple[int, Box]]]:
+    """Yield every piece alone, and with those that are near."""
+    for piece in pieces:
+        yield [piece]
+    left = list(pieces)
+    while left:
+        group = [left.pop(0)]
+        grown = True
+        while grown:
+            near = [piece for piece in left if any(_are_near(piece[1], other[1]) for other in group)]
+            grown = bool(near)
+            group += near
+            left = [piece for piece in left if piece not in near]
+        if len(group) > 1:
+            yield group
+
+
+def _are_near(one: Box, other: Box) -> bool:
+    return (
+        one.gap(other) < max(2, _GAP * max(one.height, other.height)) and not one.holds(other) and not other.holds(one)
+    )
+
+
+def _is_same(one: _Found, other: _Found, levels: list[_Level]) -> bool:
+    first, second = one.box.scaled(levels[one.level].factor), other.box.scaled(levels[other.level].factor)
+    return one.is_dark == other.is_dark and first.share(second) > _SAME
+
+
+def _mark(found: _Found, level: _Level) -> Mark:
+    """Return the ink of a mark."""
+    grow = 2
+    rows, columns = level.grey.shape
+    outer = Box(
+        max(0, found.box.top - grow),
+        min(rows, found.box.bottom + grow),
+        max(0, found.box.left - grow),
+        min(columns, found.box.right + grow),
+    )
+    area = (slice(outer.top, outer.bottom), slice(outer.left, outer.right))
+    contrast = found.paper[area] - level.grey[area]
+    contrast = contrast if found.is_dark else -contrast
+    mask = np.zeros(contrast.shape, np.bool_)
+    top, left = found.box.top - outer.top, found.box.left - outer.left
+    mask[top : top + found.box.height, left : left + found.box.width] = found.mask
+    inside = contrast[mask]
+    full = float(np.median(inside[inside >= np.median(inside)]))
+    floor = 0.1 * full
+    near = scipy.ndimage.binary_dilation(mask, np.ones((3, 3)))
+    ink = np.where(near, np.clip((contrast - floor) / (full - floor), 0, 1), 0)
+    return Mark(
+        ink.astype(np.float32), outer.scaled(level.factor), full, found.is_dark, found.edges, found.pieces, level.factor
+    )
