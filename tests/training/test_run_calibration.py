@@ -99,8 +99,12 @@ def test_a_calibrated_run_goes_on_bit_for_bit(small_folder: Path, stripes: Path,
     assert found.result.model_sha256 == found.model.trained_sha256 != found.model.sha256
 
 
-def test_other_negatives_are_another_training(small_folder: Path, tmp_path: Path) -> None:
-    negatives = write_stripes(tmp_path / "negatives", 40)
+def test_other_negatives_are_another_training(small: DataSet, small_folder: Path, tmp_path: Path) -> None:
+    """They are digits here, as what is none is not found in pictures."""
+    negatives = tmp_path / "negatives"
+    negatives.mkdir()
+    for number, pixels in enumerate(small.train.pixels[:40, 0]):
+        Image.fromarray(pixels.numpy()).save(negatives / f"{number}.png")
     recipe = tiny_recipe(small_folder, calibration=0.1, negatives=str(negatives))
     with pytest.raises(KeyboardInterrupt):
         fit(recipe, out=tmp_path / "run", progress=StopAtEpoch(1))

@@ -28,7 +28,7 @@ def add_flags(parser: Parser) -> None:
         "--max-ram",
         type=int,
         metavar="N",
-        help="the most bytes of RAM of the C form, without the stack (default: 16000, and 8 for each class over 100)",
+        help="the most bytes of RAM of the C form, without the stack (default: 15000, and 8 for each class over 100)",
     )
     parser.add_argument(
         "--size",

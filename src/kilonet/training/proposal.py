@@ -23,7 +23,7 @@ from kilonet.utils.terminal import counted, printable
 
 PARAMETERS = 8000
 """The budget of parameters if none is given and there are at most `_FEW_CLASSES`."""
-RAM = 16_000
+RAM = 15_000
 """The budget of RAM in bytes if none is given and there are at most `_FEW_LOGITS` classes."""
 SMALLEST_SIDE, LARGEST_SIDE = 8, 128
 MAXIMUM_CLASSES = 1000
