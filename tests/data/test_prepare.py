@@ -116,3 +116,12 @@ def test_a_digit_in_a_ring_is_read_and_the_ring_is_not(mnist: DataSet) -> None:
     assert seen.box is not None
     assert seen.box.height < 60
     assert load_model("best").predict(seen.pixels[None]).classes.tolist() == mnist.test.labels[:1].tolist()
+
+
+def test_a_long_rule_is_not_taken_for_digits_that_touch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Splitting it took 16 s."""
+    monkeypatch.setattr(prepare, "split_digits", lambda _: pytest.fail("a rule was split"))
+    pixels = np.full((60, 2000, 1), 255, np.float32)
+    pixels[20:40, 50:1950] = 0
+    pixels[25:35, 60:1940:3] = 255
+    assert all(image.objection for image in prepare_row(Picture(pixels, None)))

@@ -36,6 +36,8 @@ ALIKE = 0.55
 """Digits of a row or page have at least this share of the height of the largest."""
 NARROW = 0.9
 """A mark of a row that is narrower than this share of its height, and surely a digit, is not split."""
+LONGEST = 12
+"""Ink that is wider than this many times its height is a rule, not digits that touch."""
 MOST_CHECKED = 24
 """The most marks that are laid out and checked."""
 
@@ -243,7 +245,7 @@ def prepare_row(picture: Picture) -> list[PreparedImage]:
 def _split_component(component: Component) -> list[PreparedImage]:
     """Return the digits of connected ink."""
     whole = _prepare_component(component)
-    if max(component.height, component.width) < SMALLEST:
+    if max(component.height, component.width) < SMALLEST or component.width > LONGEST * component.height:
         return [whole]
     (likely,) = digit_probabilities(whole.pixels[None])
     if likely.sum() >= SURE and component.width < NARROW * component.height:
