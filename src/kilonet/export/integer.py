@@ -231,7 +231,9 @@ def _convolution_sums(operation: IntegerConvolution, values: Pixels) -> NDArray[
     if operation.operation.groups == 1:
         patches = _patches(operation, values.astype(exact))
         outputs = operation.operation.channels_out
-        sums: NDArray[Any] = patches @ weights.transpose(2, 3, 1, 0).reshape(-1, outputs)
+        # All values are whole and finite; the product may set the flag for lanes that it leaves unused.
+        with np.errstate(invalid="ignore"):
+            sums: NDArray[Any] = patches @ weights.transpose(2, 3, 1, 0).reshape(-1, outputs)
     else:
         sums = _grouped_sums(operation, _padded(operation, values.astype(exact)), weights)
     return sums
