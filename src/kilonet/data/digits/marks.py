@@ -15,13 +15,9 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from kilonet.data.digits.foreground import ink_direction, otsu
+from kilonet.data.digits.foreground import MINIMUM_CONTRAST, Floats, ink_direction, otsu
 
-Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
-
-MINIMUM_CONTRAST = 10.0
-"""The least difference between ink and paper, in levels of 255."""
 
 WIDEST = 2.0
 """The greatest ratio of width to height of a digit."""

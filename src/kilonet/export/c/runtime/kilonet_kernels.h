@@ -261,7 +261,7 @@ static inline void sum_four(const uint8_t *values, const uint8_t *first, const u
 APART static uint32_t sum_dense(const kilonet_operation *operation, uint8_t *scratch, uint32_t count, uint32_t copied,
                                 int32_t *sums)
 {
-        const uint8_t *weights = operation->weights;
+    const uint8_t *weights = operation->weights;
     unsigned left = operation->outputs;
     for (; left >= 4; left -= 4, weights += 4 * count, sums += 4)
         sum_four(scratch, weights, weights + count, weights + 2 * count, weights + 3 * count, count, sums);
