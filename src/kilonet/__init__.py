@@ -8,7 +8,6 @@ answers.names, answers.probabilities, answers.none_of_these
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from kilonet.training.train import fit, resume
     from kilonet.utils.errors import KilonetError, TrainingDiverged
 
-__version__ = version("kilonet")
+__version__ = "0.1.0"
 
 _HOMES = {
     "NetworkCost": "kilonet.network.cost",

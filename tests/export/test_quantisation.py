@@ -50,9 +50,8 @@ def test_the_integers_are_close_to_the_floats(model: Model) -> None:
     expected = model.logits(pixels).numpy()
     found = integer_logits(network, pixels.numpy()) / 2.0**network.fraction_bits
     error = np.sqrt(((found - expected) ** 2).mean())
-    # Over 400 such networks the median was 0.003 and the largest 0.098; a single channel, `conv 1` and `gap`: 0.147.
-    # Which networks are drawn depends on the modules that a worker has loaded.
-    assert error <= 0.25 * np.sqrt((expected**2).mean()) + 1e-6
+    # Over 250 such networks: median 0.001, largest 0.021; 0.067 if only every fourth image chose the ranges.
+    assert error <= 0.06 * np.sqrt((expected**2).mean()) + 1e-6
 
 
 @pytest.mark.parametrize("name", ["best", "mcu", "baseline"])

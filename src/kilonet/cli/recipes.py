@@ -18,6 +18,7 @@ def run(flags: argparse.Namespace) -> int:
         print(json.dumps({name: recipe.model_dump(mode="json") for name, recipe in recipes.items()}))
         return 0
     width = max(map(len, recipes))
+    digits = max(len(f"{recipe.model.parameters:,}") for recipe in recipes.values())
     for name, recipe in recipes.items():
-        print(f"{name:<{width}} {recipe.model.parameters:>6,} parameters  {recipe.about}")
+        print(f"{name:<{width}} {recipe.model.parameters:>{digits},} parameters  {recipe.about}")
     return 0

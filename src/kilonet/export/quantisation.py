@@ -41,6 +41,8 @@ _PIXEL = 255
 _LARGEST_SUM = 1 << 29
 _NO_OUTPUT = UnroundedRequantisation(torch.zeros(0), torch.zeros(0))
 _SAMPLED_EVERY = 4
+_LEAST_SAMPLE = 250
+"""At least so many images choose a channel's range, if there are as many: fewer may miss its largest values."""
 _RANGE_FRACTIONS = torch.linspace(1.0, 0.5, 11)
 """Candidates for the range of weights and activations, as fractions of the largest magnitude."""
 
@@ -191,7 +193,7 @@ def _choose_encoding(result: Tensor, rest: Sequence[FoldedStep]) -> Encoding:
     if _is_padded_next(rest):
         zero = zero.round()
     candidates = _RANGE_FRACTIONS.double().view(-1, 1) * span
-    sample = result[::_SAMPLED_EVERY]
+    sample = result[:: min(_SAMPLED_EVERY, max(1, len(result) // _LEAST_SAMPLE))]
     losses = [_clamping_loss(sample, scale, zero) for scale in candidates]
     return Encoding(_least_loss(candidates, torch.stack(losses)), zero)
 

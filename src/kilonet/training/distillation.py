@@ -11,11 +11,11 @@ given by the teacher's own recipe.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+import kilonet
 from kilonet.data.datasets import DataSet, Images
 from kilonet.engines.native import library_name
 from kilonet.evaluation.scoring import evaluate
@@ -211,7 +211,7 @@ def _shared_name(recipe: Recipe, images: Images) -> str:
     native = recipe.run.engine == "native"
     built = library_name(recipe.model, recipe.run.precision) if native else torch.__version__
     digest = hashlib.sha256()
-    for part in (recipe.replace(threads=0).to_toml(), version("kilonet"), built):
+    for part in (recipe.replace(threads=0).to_toml(), kilonet.__version__, built):
         digest.update(part.encode() + b"\0")
     for tensor in (images.pixels, images.labels):
         digest.update(tensor.contiguous().numpy().data)

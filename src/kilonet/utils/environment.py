@@ -4,11 +4,11 @@ import contextlib
 import platform
 import subprocess
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+import kilonet
 from kilonet.utils.capacity import system_lines
 from kilonet.utils.schema import Schema
 
@@ -32,7 +32,7 @@ class Environment(Schema):
 def describe_environment(*, device: str, precision: str, engine: str, threads: int) -> Environment:
     """Return the environment of a run on this machine; the arguments are those of the run, none of them `auto`."""
     return Environment(
-        kilonet=version("kilonet"),
+        kilonet=kilonet.__version__,
         python=platform.python_version(),
         torch=torch.__version__,
         system=platform.system(),

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import kilonet
 from kilonet.data.preprocessing import preprocessing_facts
 from kilonet.models.model import Model
 from kilonet.network.operations import Convolution, Shape
@@ -74,7 +74,7 @@ class GraphBuilder:
         model = helper.make_model(
             graph,
             producer_name="kilonet",
-            producer_version=version("kilonet"),
+            producer_version=kilonet.__version__,
             doc_string=about,
             ir_version=IR_VERSION,
             opset_imports=[helper.make_operatorsetid("", OPSET)],
