@@ -143,7 +143,7 @@ def _scale_convolution(
 ) -> UnroundedConvolution:
     scaled = step.weights * folding.per_weight(before.scale, step.operation)
     bias = step.bias - (step.weights * folding.per_weight(before.scale * before.zero, step.operation)).sum((1, 2, 3))
-    unit = _weight_unit(scaled, bias, (whole.double() ** 2).mean((0, 2, 3)), step.operation)
+    unit = _weight_unit(scaled, bias, _mean_square(whole), step.operation)
     skip = None if step.skip is None else step.skip * before.scale / after.scale
     offset = step.shift / after.scale + after.zero - (0 if skip is None else skip * before.zero)
     pad = (before.zero + step.pad / before.scale).round().clamp(0, _PIXEL)
@@ -155,6 +155,12 @@ def _scale_convolution(
         bias, offset = bias + offset * after.scale, torch.zeros_like(offset)
     output = UnroundedRequantisation(step.scale * unit / after.scale, offset, skip)
     return UnroundedConvolution(step, weights, bias / unit, pad, output)
+
+
+def _mean_square(values: Tensor) -> Tensor:
+    """Return the mean square of each channel of values (N, channels, rows, columns), float64 (channels,)."""
+    squares = torch.linalg.vector_norm(values, dim=(0, 2, 3), dtype=torch.float64).square()
+    return squares / (values.numel() // values.shape[1])
 
 
 def _weight_unit(weights: Tensor, bias: Tensor, power: Tensor, operation: Convolution) -> Tensor:
@@ -200,8 +206,9 @@ def _choose_encoding(result: Tensor, rest: Sequence[FoldedStep]) -> Encoding:
 
 def _clamping_loss(values: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     scale, zero = (tensor.float().view(1, -1, 1, 1) for tensor in (scale, zero))
-    kept = ((values / scale + zero).round().clamp(0, _PIXEL) - zero) * scale
-    return ((kept - values) ** 2).sum((0, 2, 3))
+    # In place, as memory for so many values costs more than the arithmetic.
+    error = (values / scale).add_(zero).round_().clamp_(0, _PIXEL).sub_(zero).mul_(scale).sub_(values)
+    return error.square_().sum((0, 2, 3))
 
 
 def _least_loss(candidates: Tensor, losses: Tensor) -> Tensor:
