@@ -225,7 +225,7 @@ def test_verify_fails_where_a_target_differs(
         pytest.skip(f"no {KERNELS['cortex-m4'].missing} here")
     kernels = exported / "meter_kernels.h"
     # Only these processors have the instruction, so the C form passes on this machine.
-    kernels.write_text(kernels.read_text().replace("smulwb", "smulwt"))
+    kernels.write_text(kernels.read_text().replace("smmulr", "smmul"))
     shown = command(capsys, "verify", exported, "--data", small_folder, "--targets", "--run-foreign-code")
     assert shown.status == 1
     assert "DIFFERS" in next(line for line in shown.out.splitlines() if line.startswith("cortex-m4"))
