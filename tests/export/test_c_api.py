@@ -183,7 +183,7 @@ int main(void)
     for (i = 0; i < METER_OPERATIONS; i++) {
         const meter_operation *one = meter_operations + i;
         const void *tables[] = {one->weights, one->requantisation, one->skip, one->pad, one->offset};
-        const int sizes[] = {1, 8, 4, 1, 8};
+        const int sizes[] = {1, 8, 4, 1, one->narrow ? 4 : 8};
         int table;
         for (table = 0; table < 5; table++) {
             int numbers = table == 3 ? one->inputs : one->outputs;

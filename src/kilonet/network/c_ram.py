@@ -15,6 +15,9 @@ from kilonet.network.section import ModelSection
 _STATE_BYTES = 12
 """Size of a kilonet_position in kilonet_runtime.h."""
 
+_SIDE_BY_SIDE = 6
+"""How many sums a kernel for depthwise convolutions may write at once, some of them behind the last."""
+
 Computed = Convolution | MaxPooling | Averaging
 """An operation of the integer network; the others are folded into these."""
 
@@ -31,8 +34,10 @@ class OperationMemory:
     """Number of int32 that an average pool sums in: one a channel of each window in a row."""
     scratch: int
     """A dense convolution's gathered window, or a pixel of padding; all operations share the memory for it."""
-    taps: int
-    """The numbers of a dense convolution's window; 0 of any other operation."""
+    pairs_scratch: int
+    """The same where pairs of 16 bits are multiplied, with KILONET_TAPS of kilonet_runtime.h."""
+    vectors_scratch: int
+    """The same where 16 bytes are, with KILONET_MVE."""
     results: int
     """Number of int32 that a convolution sums in; all operations share the memory for them."""
     map: int
@@ -47,14 +52,22 @@ def memory_of(operation: Computed, shape: Shape) -> OperationMemory:
             around = 2 * padding
             ring = ((kernel - 1) * (columns + around) + kernel) * channels if kernel > 1 else 0
             whole = (rows + around) * (columns + around) * channels
-            taps = kernel * kernel * channels if groups == 1 else 0
-            return OperationMemory(channels, ring, 0, max(taps, channels if padding else 0), taps, outputs, whole)
+            pad = channels if padding else 0
+            if groups > 1:
+                # A row of the window in pieces of at most five pixels, one of which the end of the ring may break.
+                pieces = kernel * -(-kernel // 5) + 2
+                results = outputs + (_SIDE_BY_SIDE - 1 if outputs % _SIDE_BY_SIDE else 0)
+                return OperationMemory(channels, ring, 0, pad, 8 * pieces, 2 * kernel * kernel, results, whole)
+            taps = kernel * kernel * channels
+            # Copies end with a whole word, and an odd number of outputs gives one sum more.
+            pairs, results = 8 * words(taps) + 4, outputs + outputs % 2
+            return OperationMemory(channels, ring, 0, max(taps, pad), pairs, taps, results, whole)
         case MaxPooling(size):
-            return OperationMemory(channels, columns // size * channels, 0, 0, 0, 0, prod(shape))
+            return OperationMemory(channels, columns // size * channels, 0, 0, 0, 0, 0, prod(shape))
         case AveragePooling(size):
-            return OperationMemory(channels, 0, columns // size * channels, 0, 0, 0, prod(shape))
+            return OperationMemory(channels, 0, columns // size * channels, 0, 0, 0, 0, prod(shape))
         case GlobalAveragePooling():
-            return OperationMemory(channels, 0, channels, 0, 0, 0, prod(shape))
+            return OperationMemory(channels, 0, channels, 0, 0, 0, 0, prod(shape))
         case _:
             assert_never(operation)
 
@@ -65,10 +78,14 @@ def scratch_bytes(kept: Sequence[OperationMemory]) -> int:
     return 4 * words(1 + max(memory.scratch for memory in kept))
 
 
-def taps_scratch_bytes(kept: Sequence[OperationMemory]) -> int:
+def pairs_scratch_bytes(kept: Sequence[OperationMemory]) -> int:
     """Return the same for a processor that multiplies pairs of 16 bits."""
-    # Copies end with a whole word.
-    return max(scratch_bytes(kept), 8 * max(words(memory.taps) for memory in kept) + 4)
+    return 4 * words(max(1, *(memory.pairs_scratch for memory in kept)))
+
+
+def vectors_scratch_bytes(kept: Sequence[OperationMemory]) -> int:
+    """Return the same for a processor that multiplies 16 bytes at once."""
+    return 4 * words(max(1, *(memory.vectors_scratch for memory in kept)))
 
 
 def words(count: int) -> int:

@@ -4,6 +4,7 @@ Instructions are a sum over the network's operations: what each does, times what
 counts under emulators by `python benchmarks/chip.py --fit`.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, assert_never
 
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 
 from kilonet.network.c_ram import (
     Computed,
+    OperationMemory,
     c_ram_bytes,
     computed_operations,
     memory_of,
+    pairs_scratch_bytes,
     scratch_bytes,
-    taps_scratch_bytes,
+    vectors_scratch_bytes,
 )
 from kilonet.network.operations import Averaging, Convolution, MaxPooling, Shape, elements
 from kilonet.network.section import ModelSection
@@ -34,15 +37,15 @@ class Chip:
     """The runtime without what follows."""
     depthwise: int
     """More for depthwise convolutions."""
-    sums_pairs: bool = False
-    """Whether KILONET_TAPS of kilonet_runtime.h is 1, which takes more RAM."""
+    scratch: Callable[[Sequence[OperationMemory]], int] = scratch_bytes
+    """Its scratch memory."""
 
 
 CHIPS = {
-    "cortex-m0": Chip((2.29, 9.69, 531.0, 40.36, 15.69, 210.91), 1914, 624),
-    "cortex-m4": Chip((1.28, 6.33, 360.97, 5.64, 12.28, 161.71), 1938, 488, sums_pairs=True),
-    "cortex-m55": Chip((0.15, 5.07, 261.58, 10.54, 6.18, 134.5), 1782, 568, sums_pairs=True),
-    "rv32imac": Chip((2.2, 7.63, 477.38, 34.37, 14.89, 139.72), 2146, 648),
+    "cortex-m0": Chip((2.34, 9.72, 525.1, 52.33, 4.51, 154.64), 1930, 608),
+    "cortex-m4": Chip((1.3, 5.25, 311.79, 15.57, 0.03, 131.74), 1854, 756, pairs_scratch_bytes),
+    "cortex-m55": Chip((0.19, 1.74, 96.54, 10.16, 3.03, 108.58), 1570, 864, vectors_scratch_bytes),
+    "rv32imac": Chip((2.21, 7.46, 444.85, 41.67, 11.88, 105.5), 2146, 676),
 }
 """By name of the target, built with -Os; the Cortex-M4 stands for the M33 too."""
 
@@ -85,7 +88,7 @@ def chip_cost(model: ModelSection, target: str, megahertz: float) -> ChipCost:
     operations = computed_operations(model)
     work = sum((work_of(operation, shape) for operation, shape in operations), np.zeros(len(KINDS)))
     kept = [memory_of(operation, shape) for operation, shape in operations]
-    more = taps_scratch_bytes(kept) - scratch_bytes(kept) if chip.sums_pairs else 0
+    more = chip.scratch(kept) - scratch_bytes(kept)
     ram = c_ram_bytes(operations, model.input_shape, model.classes) + more
     return ChipCost(
         target, round(float(work @ np.array(chip.factors))), megahertz, _flash(model, operations, chip), ram
@@ -114,13 +117,13 @@ def work_of(operation: Computed, shape: Shape) -> NDArray[np.float64]:
 
 
 def _flash(model: ModelSection, operations: list[tuple[Computed, Shape]], chip: Chip) -> int:
-    """Estimate the bytes of flash: 56 an operation, 8 an output, 12 more with a residual sum, and weights and code."""
+    """Estimate the bytes of flash: 56 an operation, 8 an output, 8 more with a residual sum, and weights and code."""
     convolutions = [operation for operation, _ in operations if isinstance(operation, Convolution)]
     residual = sum(placed.output_shape[0] for placed in model.placed if "residual" in placed.text)
     requantised = sum(
         operation.output_shape(shape)[0] for operation, shape in operations if not isinstance(operation, MaxPooling)
     )
     padded = sum(operation.channels_in for operation in convolutions if operation.padding)
-    tables = 56 * len(operations) + 8 * requantised + 12 * residual + padded
+    tables = 56 * len(operations) + 8 * requantised + 8 * residual + padded
     code = chip.code + chip.depthwise * any(operation.groups > 1 for operation in convolutions)
     return sum(operation.weights for operation in convolutions) + tables + code

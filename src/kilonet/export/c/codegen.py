@@ -22,7 +22,6 @@ from kilonet.export.integer import (
     IntegerMaxPooling,
     IntegerNetwork,
     IntegerOperation,
-    Requantisation,
     largest_sum,
 )
 from kilonet.models.metadata import NO_METADATA, Metadata
@@ -30,11 +29,12 @@ from kilonet.network.c_ram import (
     Computed,
     c_ram_bytes,
     memory_of,
+    pairs_scratch_bytes,
     scratch_bytes,
     sum_count,
-    taps_scratch_bytes,
+    vectors_scratch_bytes,
 )
-from kilonet.network.operations import AveragePooling, MaxPooling, Shape, averaged_places
+from kilonet.network.operations import AveragePooling, Convolution, MaxPooling, Shape, averaged_places
 from kilonet.network.section import ModelSection
 
 LIBRARY_FILES = ("model.c", "kilonet_runtime.c", "kilonet_vectors.c")
@@ -51,6 +51,7 @@ ORDERS = (IN_BLOCKS, BY_OUTPUT, IN_FOURS, "")
 _REQUANTISATION = "kilonet_requantisation"
 _NARROW_SHIFTS = range(17, 32)
 _NARROW_PRODUCT = 1 << 46
+_NARROW_OFFSET = 1 << 31
 _OPERATION_BYTES = 56
 """Size of a kilonet_operation where pointers take four bytes."""
 _FIELDS = (
@@ -112,8 +113,8 @@ def weight_bytes(network: IntegerNetwork) -> int:
 def table_bytes(network: IntegerNetwork) -> int:
     """Return the bytes of all other tables: biases, multipliers, shifts and the operations themselves."""
     return sum(
-        _OPERATION_BYTES + sum(len(table.content()) for table in _tables(operation) if table.name != "weights")
-        for operation in network.operations
+        _OPERATION_BYTES + sum(len(table.content()) for table in tables if table.name != "weights")
+        for tables in _tables(network)
     )
 
 
@@ -142,12 +143,20 @@ def _table_facts(network: IntegerNetwork) -> TableFacts:
         memory=sum(memory.pixel + memory.window for memory in kept),
         scratch=scratch_bytes(kept),
         used=_used(network),
-        scratch_of_taps=taps_scratch_bytes(kept),
+        pairs_scratch=pairs_scratch_bytes(kept),
+        vectors_scratch=vectors_scratch_bytes(kept),
+        depthwise_ring=max(_depthwise_rings(network), default=0),
         scratch_in_blocks=2 * (max(memory.map for memory in kept) + _BEYOND),
         state=memory_bytes(network) - prod(network.input_shape) - 4 * network.classes,
         flash=weight_bytes(network) + table_bytes(network),
         crcs={condition: _tables_crc(network, condition) for condition in ORDERS},
     )
+
+
+def _depthwise_rings(network: IntegerNetwork) -> Iterator[int]:
+    for operation, shape in _operations(network):
+        if isinstance(operation, Convolution) and operation.groups > 1:
+            yield max(memory_of(operation, shape).window, shape[0])
 
 
 def _used(network: IntegerNetwork) -> dict[str, bool]:
@@ -161,6 +170,7 @@ def _used(network: IntegerNetwork) -> dict[str, bool]:
     return {
         "DEPTHWISE": any(kernel.groups > 1 for kernel in kernels),
         "MULTIPLES": any(1 < kernel.groups < kernel.channels_out for kernel in kernels),
+        "FEW_OUTPUTS": any(kernel.channels_out < 4 for kernel in kernels),
         "OFFSETS": any(_has_offset(operation) for operation, _ in (*hidden, last)),
         "PADDING": any(kernel.padding for kernel in kernels),
         "WIDE": bool(wide),
@@ -171,8 +181,8 @@ def _used(network: IntegerNetwork) -> dict[str, bool]:
 def _tables_crc(network: IntegerNetwork, condition: str) -> int:
     """Return the CRC-32 of all tables as kilonet_selftest.c computes it."""
     crc = 0
-    for operation in network.operations:
-        for table in _tables(operation):
+    for tables in _tables(network):
+        for table in tables:
             crc = zlib.crc32(table.content(condition), crc)
     return crc
 
@@ -203,18 +213,25 @@ class _CTable:
         ]
 
 
-def _tables(operation: IntegerOperation) -> Iterator[_CTable]:
-    """Yield the tables of an operation; the runtime gets a null pointer for any other."""
-    if isinstance(operation, IntegerConvolution):
-        yield _weights_table(operation)
-        yield from _requantisation_tables(operation.output, operation.bias, has_offset=_has_offset(operation))
-        if operation.skip is not None:
-            yield _CTable("skip", "int32_t", operation.skip)
-        if operation.operation.padding:
-            yield _CTable("pad", "uint8_t", operation.pad)
-    elif isinstance(operation, IntegerAveragePooling):
-        bias = np.zeros_like(operation.output.shift)
-        yield from _requantisation_tables(operation.output, bias, has_offset=_has_offset(operation))
+def _tables(network: IntegerNetwork) -> Iterator[list[_CTable]]:
+    """Yield the tables of each operation; the runtime gets a null pointer for any other."""
+    last = network.operations[-1]
+    for operation, shape in network.placed:
+        is_narrow = operation is not last and requantises_in_32_bits(operation, shape)
+        tables: list[_CTable] = []
+        if isinstance(operation, IntegerConvolution):
+            tables = [
+                _weights_table(operation, shape),
+                *_requantisation_tables(operation, operation.bias, is_narrow=is_narrow),
+            ]
+            if operation.skip is not None:
+                tables.append(_CTable("skip", "int32_t", operation.skip))
+            if operation.operation.padding:
+                tables.append(_CTable("pad", "uint8_t", operation.pad))
+        elif isinstance(operation, IntegerAveragePooling):
+            bias = np.zeros_like(operation.output.shift)
+            tables = list(_requantisation_tables(operation, bias, is_narrow=is_narrow))
+        yield tables
 
 
 def _has_offset(operation: IntegerConvolution | IntegerAveragePooling) -> bool:
@@ -223,19 +240,35 @@ def _has_offset(operation: IntegerConvolution | IntegerAveragePooling) -> bool:
     return has_skip or not operation.output.offset_is_rounding_half
 
 
-def _requantisation_tables(output: Requantisation, bias: NDArray[np.int32], *, has_offset: bool) -> Iterator[_CTable]:
+def _requantisation_tables(
+    operation: IntegerConvolution | IntegerAveragePooling, bias: NDArray[np.int32], *, is_narrow: bool
+) -> Iterator[_CTable]:
+    output, has_offset, orders = operation.output, _has_offset(operation), dict[str, NDArray[Any]]()
+    if is_narrow and not has_offset:
+        scale = output.multiplier.astype(np.int64) << (32 - output.shift)
+        halves = [(scale & 0xFFFF).astype(np.uint16).view(np.int16), scale >> 16 & 0xFFFF]
+        orders[BY_OUTPUT] = orders[IN_FOURS] = np.rec.fromarrays([bias, *halves])
     fields = np.rec.fromarrays([bias, output.multiplier, output.shift])
-    yield _CTable("requantisation", _REQUANTISATION, fields)
+    yield _CTable("requantisation", _REQUANTISATION, fields, orders)
     if has_offset:
-        yield _CTable("offset", "int64_t", output.offset)
+        yield _CTable("offset", "int32_t" if is_narrow else "int64_t", output.offset)
 
 
-def _weights_table(operation: IntegerConvolution) -> _CTable:
+def _places(operation: Convolution, shape: Shape) -> NDArray[np.int64]:
+    """Return where in a ring the values of a window's first channel are, if the ring begins with the window."""
+    channels, _, columns = shape
+    row = (columns + 2 * operation.padding) * channels
+    return np.arange(operation.kernel)[:, None] * row + np.arange(operation.kernel) * channels
+
+
+def _weights_table(operation: IntegerConvolution, shape: Shape) -> _CTable:
     """Return the weights in the orders of kilonet_runtime.h."""
     outputs = len(operation.weights)
     taps = operation.weights.transpose(0, 2, 3, 1).reshape(outputs, -1)
     orders = {IN_BLOCKS: _in_blocks(operation).view(np.uint8)}
     if operation.operation.groups > 1:
+        places = _places(operation.operation, shape).astype("<u2").view(np.uint8)
+        orders[BY_OUTPUT] = np.concatenate([places.flatten(), taps.view(np.uint8).flatten()])
         return _CTable("weights", "uint8_t", np.ascontiguousarray(taps.T).view(np.uint8), orders)
     # From -127 to 127 becomes from 1 to 255.
     positive = (taps.astype(np.int16) + _ADDED).astype(np.uint8)
@@ -281,8 +314,8 @@ def _tables_file(network: IntegerNetwork) -> str:
 
 
 def _numbered_tables(network: IntegerNetwork) -> Iterator[tuple[int, _CTable]]:
-    for number, operation in enumerate(network.operations, 1):
-        for table in _tables(operation):
+    for number, tables in enumerate(_tables(network), 1):
+        for table in tables:
             yield number, table
 
 
@@ -290,7 +323,11 @@ def _definition(table: _CTable, number: int) -> str:
     plain = _array(table, number)
     if not table.orders:
         return plain
-    others = [(condition, _array(table, number, condition)) for condition in ORDERS if condition in table.orders]
+    asked = [condition for condition in ORDERS if condition in table.orders]
+    if BY_OUTPUT in asked and table.orders[BY_OUTPUT] is table.orders.get(IN_FOURS):
+        # The latter holds wherever the former does.
+        asked.remove(BY_OUTPUT)
+    others = [(condition, _array(table, number, condition)) for condition in asked]
     chain = "".join(f"#{'el' * (place > 0)}if {condition}\n{text}" for place, (condition, text) in enumerate(others))
     return f"{chain}#else\n{plain}#endif\n"
 
@@ -335,8 +372,9 @@ def _operation_initialisers(network: IntegerNetwork) -> Iterator[str]:
     kept = [memory_of(operation, shape) for operation, shape in _operations(network)]
     place, sums = 0, max(memory.results for memory in kept)
     last = network.operations[-1]
-    for number, ((operation, shape), memory) in enumerate(zip(network.placed, kept, strict=True), 1):
-        fields = {table.name: f"{table.name}_{number}" for table in _tables(operation)}
+    placed = zip(network.placed, kept, _tables(network), strict=True)
+    for number, ((operation, shape), memory, tables) in enumerate(placed, 1):
+        fields = {table.name: f"{table.name}_{number}" for table in tables}
         fields["pixel"] = str(place)
         if memory.window:
             fields |= {"memory": str(place + memory.pixel), "memory_size": str(memory.window)}
@@ -353,12 +391,15 @@ def _operation_initialisers(network: IntegerNetwork) -> Iterator[str]:
 def requantises_in_32_bits(operation: IntegerOperation, shape: Shape) -> bool:
     """Return whether 32 bits give the exact output of an operation that is not the last, for an input of `shape`.
 
-    See `requantise_narrow` of kilonet_kernels.h: no part of a product beyond its lowest 16 bits may exceed 31 bits.
+    See `requantise_narrow` of kilonet_kernels.h: no part of a product beyond its lowest 16 bits may exceed 31 bits, and
+    no offset 32 bits.
     """
     if isinstance(operation, IntegerMaxPooling):
         return False
     output = operation.output
     if output.shift.min() < _NARROW_SHIFTS.start or output.shift.max() >= _NARROW_SHIFTS.stop:
+        return False
+    if _has_offset(operation) and np.abs(output.offset).max() >= _NARROW_OFFSET:
         return False
     if isinstance(operation, IntegerAveragePooling):
         largest = 255 * averaged_places(operation.operation, shape)
@@ -387,8 +428,8 @@ def _numeric_fields(operation: IntegerOperation, shape: Shape) -> dict[str, str]
             fields["relu"] = int(operation.relu)
             fields |= {"between": kernel.stride - 1} if kernel.stride > 1 else {}
         case IntegerMaxPooling(MaxPooling(size)):
-            fields |= {"kind": "KILONET_MAX_POOL", "window": size}
+            fields |= {"kind": "KILONET_MAX_POOL", "window": size, "between": size - 1}
         case IntegerAveragePooling(pool):
             fields["kind"] = "KILONET_AVERAGE_POOL"
-            fields |= {"window": pool.size} if isinstance(pool, AveragePooling) else {}
+            fields |= {"window": pool.size, "between": pool.size - 1} if isinstance(pool, AveragePooling) else {}
     return {name: str(value) for name, value in fields.items()}

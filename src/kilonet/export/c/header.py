@@ -21,6 +21,8 @@ _PLAIN_BYTES = frozenset(f"{string.ascii_letters}{string.digits} .-_".encode())
 _LARGEST_LOGIT = (1 << 31) - 1
 _AVR_TABLES = 65_000
 """Bytes: the first 64 KB of flash without the interrupt vectors."""
+_VECTORS_RING = 1 << 15
+"""The most bytes in the ring of a depthwise convolution for kilonet_kernels.h with KILONET_MVE."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,12 @@ class TableFacts:
     """Bytes."""
     used: Mapping[str, bool]
     """Whether the network has what a part of the runtime is for, by the name of that."""
-    scratch_of_taps: int
+    pairs_scratch: int
     """Bytes where KILONET_TAPS is 1."""
+    vectors_scratch: int
+    """Bytes where KILONET_MVE is 1."""
+    depthwise_ring: int
+    """Bytes of the largest ring of a depthwise convolution."""
     scratch_in_blocks: int
     """Bytes where vectors execute the network."""
     state: int
@@ -147,7 +153,7 @@ def _declarations(network: IntegerNetwork, tables: TableFacts, *, reads_digits: 
 extern const kilonet_operation kilonet_operations[KILONET_OPERATIONS];
 /* Parts of the runtime that this network has no use for are left out. */
 {_used_macros(tables.used)}
-{_avr_error(tables)}
+{_avr_error(tables)}{_vectors_error(tables)}
 /* All that is kept of an image while it is classified, {tables.state:,} bytes on a microcontroller. Its fields are for
  * the functions below alone. */
 typedef struct {{
@@ -155,7 +161,8 @@ typedef struct {{
     int32_t sums[{tables.sums}];
     uint8_t memory[{tables.memory}];
     uint32_t scratch[KILONET_BLOCK > 1 ? {words(tables.scratch_in_blocks)}
-                     : KILONET_TAPS    ? {words(tables.scratch_of_taps)}
+                     : KILONET_MVE     ? {words(tables.vectors_scratch)}
+                     : KILONET_TAPS    ? {words(tables.pairs_scratch)}
                                        : {words(tables.scratch)}];
 }} kilonet_state;
 #define KILONET_STATE_BYTES sizeof(kilonet_state)
@@ -209,6 +216,16 @@ def _avr_error(tables: TableFacts) -> str:
         return ""
     return f"""#ifdef __AVR__
 #error "the network has {tables.flash:,} bytes of weights and tables, and an AVR reads {_AVR_TABLES:,} at most"
+#endif
+"""
+
+
+def _vectors_error(tables: TableFacts) -> str:
+    """Return what ends a compilation for vectors whose places of 16 bits do not reach all of a ring; else ''."""
+    if tables.depthwise_ring <= _VECTORS_RING:
+        return ""
+    return f"""#if KILONET_MVE
+#error "a depthwise convolution keeps {tables.depthwise_ring:,} bytes, vectors reach {_VECTORS_RING:,}: -DKILONET_PLAIN"
 #endif
 """
 

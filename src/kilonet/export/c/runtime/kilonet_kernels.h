@@ -12,8 +12,12 @@
 
 #ifdef __GNUC__
 #define APART __attribute__((noinline))
-/* Functions in assembler alone, which use parameters without naming them. */
+/* Functions in assembler alone, of whose parameters and registers the compiler knows nothing. */
+#if !defined(__clang__) && __GNUC__ >= 8
+#define ASSEMBLER __attribute__((naked, noipa))
+#else
 #define ASSEMBLER __attribute__((naked, noinline))
+#endif
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #else
@@ -24,22 +28,10 @@
 typedef struct {
     const uint8_t *first;
     const uint8_t *end; /* of the ring */
+    uint32_t width; /* bytes of a row of the window */
     uint32_t size; /* bytes of the ring */
     uint32_t gap;
 } kilonet_window;
-
-#ifndef __AVR__
-/* What sums the products of several channels of a depthwise convolution; assembler knows the order of its fields. */
-typedef struct {
-    const uint8_t *end; /* of the ring, if it began at the first of the channels */
-    uint32_t size; /* bytes of the ring */
-    uint32_t gap;
-    const uint8_t *weights_end;
-    uint32_t inputs;
-    uint32_t row; /* bytes of a row of the window */
-    int32_t sums[12];
-} kilonet_channels;
-#endif
 
 /* floor(value / 2**shift). A compiler may do otherwise by >> with a negative number. */
 #if -1 >> 1 == -1
@@ -61,6 +53,116 @@ static inline int32_t floor_shift(int32_t value, unsigned shift)
 static inline int64_t floor_shift_64(int64_t value, unsigned shift)
 {
     return value < 0 ? -1 - ((-1 - value) >> shift) : value >> shift;
+}
+#endif
+
+/* ---- Copies ---- */
+
+#if KILONET_MVE
+static void copy(uint8_t *to, const uint8_t *from, uint32_t count)
+{
+    __asm__ volatile("wlstp.8 lr, %[count], 2f\n"
+                     "1: vldrb.8 q0, [%[from]], #16\n vstrb.8 q0, [%[to]], #16\n letp lr, 1b\n2:"
+                     : [to] "+&r"(to), [from] "+&r"(from)
+                     : [count] "r"(count)
+                     : "q0", "lr", "memory");
+}
+#elif KILONET_TAPS
+/* Copies bytes; their sum is not taken here. */
+APART static uint32_t copy(uint8_t *to, const uint8_t *from, uint32_t count)
+{
+    for (; count >= 4; count -= 4, to += 4, from += 4)
+        __builtin_memcpy(to, from, 4);
+    for (; count != 0; count--)
+        *to++ = *from++;
+    return 0;
+}
+
+/* Copies bytes, and up to three more. */
+#define COPIES_BEYOND 1
+APART static uint32_t copy_row(uint8_t *to, const uint8_t *from, uint32_t count)
+{
+    int32_t left = (int32_t)count;
+    do {
+        __builtin_memcpy(to, from, 4);
+        to += 4, from += 4, left -= 4;
+    } while (left > 0);
+    return 0;
+}
+#elif KILONET_THUMB1
+/* Copies bytes, and returns their sum. */
+ASSEMBLER static uint32_t copy(uint8_t *to, const uint8_t *from, uint32_t count)
+{
+    __asm__ volatile(".syntax unified\n push {r4, r5, lr}\n movs r3, #0\n subs r2, #4\n blo 2f\n"
+                     "1: ldrb r4, [r1]\n ldrb r5, [r1, #1]\n strb r4, [r0]\n strb r5, [r0, #1]\n adds r3, r3, r4\n"
+                     "adds r3, r3, r5\n ldrb r4, [r1, #2]\n ldrb r5, [r1, #3]\n strb r4, [r0, #2]\n strb r5, [r0, #3]\n"
+                     "adds r3, r3, r4\n adds r3, r3, r5\n adds r0, #4\n adds r1, #4\n subs r2, #4\n bhs 1b\n"
+                     "2: adds r2, #4\n beq 4f\n"
+                     "3: ldrb r4, [r1]\n strb r4, [r0]\n adds r3, r3, r4\n adds r0, #1\n adds r1, #1\n subs r2, #1\n bne 3b\n"
+                     "4: movs r0, r3\n pop {r4, r5, pc}");
+}
+#else
+/* Copies bytes, and returns their sum. */
+APART static uint32_t copy(uint8_t *to, const uint8_t *from, uint32_t count)
+{
+    uint32_t sum = 0;
+    for (; count >= 4; count -= 4, to += 4, from += 4) {
+        const uint8_t a = from[0], b = from[1], c = from[2], d = from[3];
+        to[0] = a, to[1] = b, to[2] = c, to[3] = d;
+        sum += (uint32_t)a + b + c + d;
+    }
+    for (; count != 0; count--) {
+        sum += *from;
+        *to++ = *from++;
+    }
+    return sum;
+}
+#endif
+
+/* Copies the window from the ring row by row, so that its values lie side by side. Returns their sum, or what else a copy of
+ * a row returns. */
+#if KILONET_MVE
+#define COPY_ROW "vldrb.8 q0, [r12], #16\n vaddva.u8 r0, q0\n vstrb.8 q0, [r8], #16\n"
+
+ASSEMBLER static uint32_t gather(const kilonet_window *window, unsigned row, uint8_t *values)
+{
+    __asm__ volatile("push {r4-r9, lr}\n mov r9, r1\n ldmia r0, {r3-r7}\n add r7, r5\n movs r0, #0\n"
+                     "1: subs r1, r4, r3\n mov r12, r3\n mov r8, r2\n cmp r1, r5\n blo 4f\n"
+                     "dlstp.8 lr, r5\n 2: " COPY_ROW "letp lr, 2b\n"
+                     "3: add r2, r5\n add r3, r7\n cmp r3, r4\n it hs\n subhs r3, r6\n subs r9, #1\n bne 1b\n pop {r4-r9, pc}\n"
+                     /* The rest of the row is at the beginning of the ring. */
+                     "4: dlstp.8 lr, r1\n 5: " COPY_ROW "letp lr, 5b\n sub r12, r4, r6\n add r8, r2, r1\n subs r1, r5, r1\n"
+                     "dlstp.8 lr, r1\n 6: " COPY_ROW "letp lr, 6b\n b 3b");
+}
+#else
+#ifndef COPIES_BEYOND
+#define copy_row copy
+#endif
+
+#if KILONET_TAPS
+APART
+#else
+inline
+#endif
+static uint32_t gather(const kilonet_window *window, unsigned row, uint8_t *values)
+{
+    const uint8_t *from = window->first, *const end = window->end;
+    const uint32_t width = window->width, size = window->size, gap = window->gap;
+    uint32_t sum = 0;
+    do {
+        const uint32_t left = (uint32_t)(end - from);
+        if (left < width) {
+            sum += copy_row(values, from, left);
+            sum += copy_row(values + left, end - size, width - left);
+        } else {
+            sum += copy_row(values, from, width);
+        }
+        values += width;
+        from += width + gap;
+        if (from >= end)
+            from -= size;
+    } while (--row != 0);
+    return sum;
 }
 #endif
 
@@ -97,8 +199,7 @@ APART static uint32_t sum_one(const uint8_t *values, const uint8_t *end, const u
     "pop {r3}\n stmia r3!, {r4-r7}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n stmia r3!, {r4-r7}\n"
 #define TAIL "pop {r4-r7}\n mov r8, r4\n mov r9, r5\n mov r10, r6\n mov r11, r7\n pop {r4-r7, pc}\n"
 
-ASSEMBLER static void sum_ten(const uint8_t *values, const uint8_t *end, const uint8_t *weights,
-                                                     int32_t *sums)
+ASSEMBLER static void sum_ten(const uint8_t *values, const uint8_t *end, const uint8_t *weights, int32_t *sums)
 {
     __asm__ volatile(".syntax unified\n" HEAD "mov r12, r4\n mov lr, r4\n push {r1}\n" VALUE("beq 2f")
                      "1: " EIGHT HIGH(8, r12) HIGH(9, lr) "adds r2, #10\n" VALUE("bne 1b")
@@ -106,8 +207,7 @@ ASSEMBLER static void sum_ten(const uint8_t *values, const uint8_t *end, const u
                          "mov r4, r12\n mov r5, lr\n stmia r3!, {r4, r5}\n" TAIL);
 }
 
-ASSEMBLER static void sum_eight(const uint8_t *values, const uint8_t *end,
-                                                       const uint8_t *weights, int32_t *sums)
+ASSEMBLER static void sum_eight(const uint8_t *values, const uint8_t *end, const uint8_t *weights, int32_t *sums)
 {
     __asm__ volatile(".syntax unified\n" HEAD "mov r12, r1\n" VALUE("beq 2f") "1: " EIGHT "adds r2, #8\n" VALUE("bne 1b")
                      "2: cmp r0, r12\n bhi 3f\n adds r2, #8\n" VALUE("bne 1b") "b 2b\n 3:\n" STORE TAIL);
@@ -150,88 +250,37 @@ static unsigned block_of(unsigned left)
     return left < 8 ? left : left >= 10 && left % 8 >= 2 ? 10 : 8;
 }
 
-/* Copies bytes, and returns their sum. */
-#if KILONET_THUMB1
-ASSEMBLER static uint32_t copy(uint8_t *to, const uint8_t *from, uint32_t count)
+/* Sums the products of all outputs for a window. Returns the sum of its values. */
+static uint32_t sum_dense(const kilonet_operation *operation, const kilonet_window *window, const kilonet_work *work)
 {
-    __asm__ volatile(".syntax unified\n push {r4, r5, lr}\n movs r3, #0\n subs r2, #4\n blo 2f\n"
-                     "1: ldrb r4, [r1]\n ldrb r5, [r1, #1]\n strb r4, [r0]\n strb r5, [r0, #1]\n adds r3, r3, r4\n"
-                     "adds r3, r3, r5\n ldrb r4, [r1, #2]\n ldrb r5, [r1, #3]\n strb r4, [r0, #2]\n strb r5, [r0, #3]\n"
-                     "adds r3, r3, r4\n adds r3, r3, r5\n adds r0, #4\n adds r1, #4\n subs r2, #4\n bhs 1b\n"
-                     "2: adds r2, #4\n beq 4f\n"
-                     "3: ldrb r4, [r1]\n strb r4, [r0]\n adds r3, r3, r4\n adds r0, #1\n adds r1, #1\n subs r2, #1\n bne 3b\n"
-                     "4: movs r0, r3\n pop {r4, r5, pc}");
-}
-#else
-APART static uint32_t copy(uint8_t *to, const uint8_t *from, uint32_t count)
-{
-    uint32_t sum = 0;
-    for (; count >= 4; count -= 4, to += 4, from += 4) {
-        const uint8_t a = from[0], b = from[1], c = from[2], d = from[3];
-        to[0] = a, to[1] = b, to[2] = c, to[3] = d;
-        sum += (uint32_t)a + b + c + d;
-    }
-    for (; count != 0; count--) {
-        sum += *from;
-        *to++ = *from++;
-    }
-    return sum;
-}
-#endif
-
-/* Where a window's values are gathered before they are summed. */
-static uint8_t *place_of_values(uint8_t *scratch, uint32_t count)
-{
-    (void)count;
-    return scratch;
-}
-
-/* Sums the products of all outputs for `count` gathered values. Returns the sum of the values. */
-static uint32_t sum_dense(const kilonet_operation *operation, uint8_t *scratch, uint32_t count, uint32_t copied,
-                          int32_t *sums)
-{
-    const uint8_t *weights = operation->weights, *const end = scratch + count;
+    const unsigned side = operation->window;
+    const uint32_t count = side * window->width, sum = gather(window, side, work->scratch);
+    const uint8_t *weights = operation->weights, *const values = work->scratch, *const end = values + count;
+    int32_t *sums = work->sums;
     unsigned left = operation->outputs;
-    scratch[count] = 0;
-    while (left != 0) {
+    work->scratch[count] = 0;
+    do {
         const unsigned block = block_of(left);
         unsigned i;
 #ifndef __AVR__
         if (block == 10)
-            sum_ten(scratch, end, weights, sums);
+            sum_ten(values, end, weights, sums);
         else if (block == 8)
-            sum_eight(scratch, end, weights, sums);
+            sum_eight(values, end, weights, sums);
         else
 #endif
             for (i = 0; i < block; i++)
-                sums[i] = (int32_t)sum_one(scratch, end, weights + i, block);
+                sums[i] = (int32_t)sum_one(values, end, weights + i, block);
         sums += block;
         weights += block * count;
         left -= block;
-    }
-    return copied;
+    } while (left != 0);
+    return sum;
 }
 
 #elif KILONET_MVE
 
-/* Copies bytes; their sum is not taken here. */
-static uint32_t copy(uint8_t *to, const uint8_t *from, uint32_t count)
-{
-    __asm__ volatile("wlstp.8 lr, %[count], 2f\n"
-                     "1: vldrb.8 q0, [%[from]], #16\n vstrb.8 q0, [%[to]], #16\n letp lr, 1b\n2:"
-                     : [to] "+&r"(to), [from] "+&r"(from)
-                     : [count] "r"(count)
-                     : "q0", "lr", "memory");
-    return 0;
-}
-
-static uint8_t *place_of_values(uint8_t *scratch, uint32_t count)
-{
-    (void)count;
-    return scratch;
-}
-
-static uint32_t sum_values(const uint8_t *values, uint32_t count)
+static inline uint32_t sum_values(const uint8_t *values, uint32_t count)
 {
     uint32_t sum = 0;
     __asm__ volatile("dlstp.8 lr, %[count]\n1: vldrb.8 q0, [%[values]], #16\n vaddva.u8 %[sum], q0\n letp lr, 1b"
@@ -241,71 +290,43 @@ static uint32_t sum_values(const uint8_t *values, uint32_t count)
     return sum;
 }
 
-/* Four outputs. */
-static inline void sum_four(const uint8_t *values, const uint8_t *first, const uint8_t *second, const uint8_t *third,
-                            const uint8_t *fourth, uint32_t count, int32_t *sums)
+/* Outputs up to `sums_end` in blocks of four, the last one perhaps of sums that are there already. The weights of outputs
+ * are `step` bytes apart. */
+ASSEMBLER static void sum_fours(const uint8_t *values, uint32_t count, const uint8_t *weights, int32_t *sums,
+                                const int32_t *sums_end, uint32_t step)
 {
-    uint32_t a = 0, b = 0, c = 0, d = 0;
-    __asm__ volatile("dlstp.8 lr, %[count]\n"
-                     "1: vldrb.8 q0, [%[values]], #16\n vldrb.8 q1, [%[first]], #16\n vmladava.u8 %[a], q0, q1\n"
-                     "vldrb.8 q2, [%[second]], #16\n vmladava.u8 %[b], q0, q2\n"
-                     "vldrb.8 q3, [%[third]], #16\n vmladava.u8 %[c], q0, q3\n"
-                     "vldrb.8 q1, [%[fourth]], #16\n vmladava.u8 %[d], q0, q1\n letp lr, 1b"
-                     : [a] "+&Te"(a), [b] "+&Te"(b), [c] "+&Te"(c), [d] "+&Te"(d), [values] "+&r"(values),
-                       [first] "+&r"(first), [second] "+&r"(second), [third] "+&r"(third), [fourth] "+&r"(fourth)
-                     : [count] "r"(count)
-                     : "q0", "q1", "q2", "q3", "lr", "memory");
-    sums[0] = (int32_t)a, sums[1] = (int32_t)b, sums[2] = (int32_t)c, sums[3] = (int32_t)d;
+    __asm__ volatile("push {r4-r11, lr}\n mov r9, r1\n mov r10, r0\n mov r11, r2\n mov r12, r3\n"
+                     "2: ldr r0, [sp, #40]\n mov r1, r10\n mov r3, r11\n add r5, r11, r0\n add r7, r5, r0\n add r8, r7, r0\n"
+                     "add r11, r8, r0\n movs r0, #0\n movs r2, #0\n movs r4, #0\n movs r6, #0\n dlstp.8 lr, r9\n"
+                     "1: vldrb.8 q0, [r1], #16\n vldrb.8 q1, [r3], #16\n vmladava.u8 r0, q0, q1\n"
+                     "vldrb.8 q2, [r5], #16\n vmladava.u8 r2, q0, q2\n vldrb.8 q3, [r7], #16\n vmladava.u8 r4, q0, q3\n"
+                     "vldrb.8 q1, [r8], #16\n vmladava.u8 r6, q0, q1\n letp lr, 1b\n"
+                     "stmia r12!, {r0, r2, r4, r6}\n ldr r0, [sp, #36]\n subs r0, r0, r12\n beq 3f\n subs r0, #16\n bhs 2b\n"
+                     "add r12, r0\n asrs r0, r0, #2\n ldr r1, [sp, #40]\n mla r11, r0, r1, r11\n b 2b\n 3: pop {r4-r11, pc}");
 }
 
-APART static uint32_t sum_dense(const kilonet_operation *operation, uint8_t *scratch, uint32_t count, uint32_t copied,
-                                int32_t *sums)
+/* Sums the products of all outputs for a window. Returns the sum of its values. */
+static uint32_t sum_dense(const kilonet_operation *operation, const kilonet_window *window, const kilonet_work *work)
 {
-    const uint8_t *weights = operation->weights;
-    unsigned left = operation->outputs;
-    for (; left >= 4; left -= 4, weights += 4 * count, sums += 4)
-        sum_four(scratch, weights, weights + count, weights + 2 * count, weights + 3 * count, count, sums);
-    if (left != 0) {
-        int32_t rest[4];
-        unsigned i;
-        sum_four(scratch, weights, left > 1 ? weights + count : weights,
-                 left > 2 ? weights + 2 * count : weights, weights,
-                 count, rest);
-        for (i = 0; i < left; i++)
-            sums[i] = rest[i];
+    const unsigned side = operation->window, outputs = operation->outputs;
+    const uint32_t count = side * window->width;
+    const uint8_t *const values = side > 1 ? work->scratch : window->first, *weights = operation->weights;
+    const uint32_t sum = side > 1 ? gather(window, side, work->scratch) : sum_values(values, count);
+    int32_t *const sums = work->sums;
+    unsigned i;
+    if (!KILONET_HAS_FEW_OUTPUTS || outputs >= 4) {
+        sum_fours(values, count, weights, sums, sums + outputs, count);
+        return sum;
     }
-    return copied + sum_values(scratch, count);
+    for (i = 0; i < outputs; i++) {
+        int32_t same[4];
+        sum_fours(values, count, weights + i * count, same, same + 4, 0);
+        sums[i] = same[0];
+    }
+    return sum;
 }
 
 #else /* DSP */
-
-/* Copies bytes; their sum is not taken here. */
-APART static uint32_t copy(uint8_t *to, const uint8_t *from, uint32_t count)
-{
-    for (; count >= 4; count -= 4, to += 4, from += 4)
-        __builtin_memcpy(to, from, 4);
-    for (; count != 0; count--)
-        *to++ = *from++;
-    return 0;
-}
-
-/* Copies bytes, and up to three more. */
-#define COPIES_BEYOND 1
-APART static uint32_t copy_row(uint8_t *to, const uint8_t *from, uint32_t count)
-{
-    int32_t left = (int32_t)count;
-    do {
-        __builtin_memcpy(to, from, 4);
-        to += 4, from += 4, left -= 4;
-    } while (left > 0);
-    return 0;
-}
-
-/* A window's bytes lie behind the place where they are widened to 16 bits each. */
-static uint8_t *place_of_values(uint8_t *scratch, uint32_t count)
-{
-    return scratch + ((count + 3u) & ~3u);
-}
 
 /* Widens bytes to 16 bits, of four bytes the first and third before the others. Returns their sum. */
 APART static uint32_t widen(uint8_t *to, const uint8_t *from, const uint8_t *end)
@@ -313,7 +334,7 @@ APART static uint32_t widen(uint8_t *to, const uint8_t *from, const uint8_t *end
     uint32_t sum = 0, four, even;
     const uint32_t zero = 0;
     __asm__ volatile("1: ldr %[four], [%[from]], #4\n uxtb16 %[even], %[four]\n usada8 %[sum], %[four], %[zero], %[sum]\n"
-                     "uxtb16 %[four], %[four], ror #8\n cmp %[from], %[end]\n strd %[even], %[four], [%[to]], #8\n"
+                     "uxtb16 %[four], %[four], ror #8\n strd %[even], %[four], [%[to]], #8\n cmp %[to], %[end]\n"
                      "bne 1b"
                      : [to] "+&r"(to), [from] "+&r"(from), [sum] "+&r"(sum), [four] "=&r"(four), [even] "=&r"(even)
                      : [end] "r"(end), [zero] "r"(zero)
@@ -332,14 +353,15 @@ APART static uint32_t widen(uint8_t *to, const uint8_t *from, const uint8_t *end
     "ldrd r3, lr, [r0], #8\n ldmia r2!, {r8-r11}\n" MULTIPLY_NAKED("r8", "r4") MULTIPLY_NAKED("r9", "r5") \
         MULTIPLY_NAKED("r10", "r6") MULTIPLY_NAKED("r11", "r7")
 
-/* Four outputs. An odd number of fours of values begins in the middle. */
-ASSEMBLER static void sum_four(const uint8_t *values, const uint8_t *end, const uint8_t *weights,
-                                                      int32_t *sums)
+/* Blocks of four outputs up to `sums_end`. An odd number of fours of values begins in the middle. */
+ASSEMBLER static const uint8_t *sum_fours(const uint8_t *values, const uint8_t *end, const uint8_t *weights, int32_t *sums,
+                                          const int32_t *sums_end)
 {
-    __asm__ volatile("push {r3-r11, lr}\n movs r4, #0\n movs r5, #0\n movs r6, #0\n movs r7, #0\n"
+    __asm__ volatile("push {r0, r3, r4-r11, lr}\n 4: ldr r0, [sp]\n movs r4, #0\n movs r5, #0\n movs r6, #0\n movs r7, #0\n"
                      "subs r12, r1, r0\n tst r12, #8\n bne 2f\n"
                      "1: " SIXTEEN "2: " SIXTEEN "cmp r0, r1\n bne 1b\n"
-                     "pop {r3}\n stmia r3, {r4-r7}\n pop {r4-r11, pc}");
+                     "ldr r3, [sp, #4]\n stmia r3!, {r4-r7}\n ldr r12, [sp, #44]\n str r3, [sp, #4]\n cmp r3, r12\n bne 4b\n"
+                     "movs r0, r2\n add sp, sp, #8\n pop {r4-r11, pc}");
 }
 
 APART static void sum_two(const uint8_t *values, const uint8_t *end, const uint8_t *weights, int32_t *sums)
@@ -355,31 +377,29 @@ APART static void sum_two(const uint8_t *values, const uint8_t *end, const uint8
     sums[0] = (int32_t)a, sums[1] = (int32_t)b;
 }
 
-static uint32_t sum_dense(const kilonet_operation *operation, uint8_t *scratch, uint32_t count, uint32_t copied,
-                          int32_t *sums)
+/* Sums the products of all outputs for a window. Returns the sum of its values. A window's bytes lie behind the place where
+ * they are widened. What comes behind the last of them has weights of 128, so that it does not matter. */
+static uint32_t sum_dense(const kilonet_operation *operation, const kilonet_window *window, const kilonet_work *work)
 {
-    const uint32_t step = (count + 3u) & ~3u;
-    const uint8_t *weights = operation->weights, *const end = scratch + 2 * step;
-    unsigned left = operation->outputs;
-    uint32_t i;
-    for (i = count; i < step; i++)
-        scratch[step + i] = 0;
-    copied += widen(scratch, scratch + step, end);
-    for (; left >= 4; left -= 4, weights += 4 * step, sums += 4)
-        sum_four(scratch, end, weights, sums);
-    for (; left >= 2; left -= 2, weights += 2 * step, sums += 2)
-        sum_two(scratch, end, weights, sums);
-    if (left != 0) {
-        int32_t pair[2];
-        sum_two(scratch, end, weights, pair);
-        sums[0] = pair[0];
+    const unsigned side = operation->window;
+    const uint32_t step = (side * window->width + 3u) & ~3u;
+    uint8_t *const values = work->scratch;
+    const uint8_t *weights = operation->weights, *const end = values + 2 * step;
+    int32_t *sums = work->sums, *const sums_end = sums + operation->outputs, *const fours = sums_end - operation->outputs % 4u;
+    const uint8_t *from = window->first;
+    uint32_t sum;
+    if (side > 1) {
+        (void)gather(window, side, values + step);
+        from = values + step;
     }
-    return copied;
+    sum = widen(values, from, end);
+    if (fours != sums)
+        weights = sum_fours(values, end, weights, sums, fours);
+    /* An odd number of outputs gives one sum more. */
+    for (sums = fours; sums < sums_end; sums += 2, weights += 2 * step)
+        sum_two(values, end, weights, sums);
+    return sum;
 }
-#endif
-
-#ifndef COPIES_BEYOND
-#define copy_row copy
 #endif
 
 /* ---- Pools ---- */
@@ -412,12 +432,68 @@ static inline void add_values(int32_t *sums, const uint8_t *taken, int32_t count
 #endif
 }
 
-/* ---- Depthwise convolutions, straight from the ring. Weights are bytes, [row][column][output]. ---- */
+/* ---- Depthwise convolutions. Weights are bytes in two's complement. ---- */
 
 static inline const uint8_t *within(const kilonet_window *window, const uint8_t *place)
 {
     return place >= window->end ? place - window->size : place;
 }
+
+#if KILONET_MVE
+
+/* As sum_fours. `places` are those of a channel's values behind `first`; the channels of outputs lie `channel` bytes apart. */
+ASSEMBLER static void sum_channels(const uint8_t *first, const uint16_t *places, const uint8_t *weights, int32_t *sums,
+                                   const int32_t *sums_end, uint32_t taps, uint32_t step, uint32_t channel)
+{
+    __asm__ volatile("push {r4-r11, lr}\n push {r0-r3}\n"
+                     "2: ldr r8, [sp]\n ldr r0, [sp, #64]\n add r9, r8, r0\n add r10, r9, r0\n add r11, r10, r0\n"
+                     "add r0, r11, r0\n str r0, [sp]\n ldr r1, [sp, #8]\n ldr r0, [sp, #60]\n add r3, r1, r0\n add r5, r3, r0\n"
+                     "add r7, r5, r0\n add r0, r7, r0\n str r0, [sp, #8]\n ldr r12, [sp, #4]\n ldr lr, [sp, #56]\n"
+                     "movs r0, #0\n movs r2, #0\n movs r4, #0\n movs r6, #0\n dlstp.16 lr, lr\n"
+                     "1: vldrh.u16 q0, [r12], #16\n vldrb.u16 q1, [r8, q0]\n vldrb.s16 q2, [r1], #8\n vmladava.s16 r0, q1, q2\n"
+                     "vldrb.u16 q1, [r9, q0]\n vldrb.s16 q3, [r3], #8\n vmladava.s16 r2, q1, q3\n"
+                     "vldrb.u16 q1, [r10, q0]\n vldrb.s16 q2, [r5], #8\n vmladava.s16 r4, q1, q2\n"
+                     "vldrb.u16 q1, [r11, q0]\n vldrb.s16 q3, [r7], #8\n vmladava.s16 r6, q1, q3\n letp lr, 1b\n"
+                     "ldr r12, [sp, #12]\n stmia r12!, {r0, r2, r4, r6}\n str r12, [sp, #12]\n ldr r0, [sp, #52]\n"
+                     "subs r0, r0, r12\n beq 3f\n subs r0, #16\n bhs 2b\n add r12, r0\n str r12, [sp, #12]\n asrs r0, r0, #2\n"
+                     "ldr r1, [sp]\n add r1, r0\n str r1, [sp]\n ldr r1, [sp, #60]\n ldr r2, [sp, #8]\n mla r2, r0, r1, r2\n"
+                     "str r2, [sp, #8]\n b 2b\n 3: add sp, #16\n pop {r4-r11, pc}");
+}
+
+/* Writes the places of a channel's values in the ring, from those in a ring that begins with them. */
+static inline void find_places(const uint8_t *from, uint16_t *to, const kilonet_window *window, uint32_t taps)
+{
+    const uint32_t head = window->size - (uint32_t)(window->end - window->first);
+    /* The difference wraps around unless the place is beyond the end. */
+    __asm__ volatile("dlstp.16 lr, %[taps]\n1: vldrh.u16 q0, [%[from]], #16\n vadd.i16 q0, q0, %[head]\n"
+                     "vsub.i16 q1, q0, %[size]\n vmin.u16 q0, q0, q1\n vstrh.16 q0, [%[to]], #16\n letp lr, 1b"
+                     : [from] "+&r"(from), [to] "+&r"(to)
+                     : [taps] "r"(taps), [head] "r"(head), [size] "r"(window->size)
+                     : "q0", "q1", "lr", "memory");
+}
+
+/* Straight from the ring. */
+static void sum_depthwise(const kilonet_operation *operation, const kilonet_window *window, const kilonet_work *work)
+{
+    const unsigned side = operation->window, outputs = operation->outputs;
+    const uint32_t taps = side * side;
+    const uint8_t *const ring = window->end - window->size, *weights = operation->weights + 2 * taps;
+    uint16_t *const places = (uint16_t *)(void *)work->scratch;
+    int32_t *const sums = work->sums;
+    unsigned i;
+    find_places(operation->weights, places, window, taps);
+    if ((!KILONET_HAS_MULTIPLES || operation->multiple == 1) && (!KILONET_HAS_FEW_OUTPUTS || outputs >= 4)) {
+        sum_channels(ring, places, weights, sums, sums + outputs, taps, taps, 1);
+        return;
+    }
+    for (i = 0; i < outputs; i++, weights += taps) {
+        int32_t same[4];
+        sum_channels(ring + i / operation->multiple, places, weights, same, same + 4, taps, 0, 0);
+        sums[i] = same[0];
+    }
+}
+
+#else
 
 /* One output, whose input channel is `channel`. */
 APART static int32_t sum_one_depthwise(const kilonet_operation *operation, const kilonet_window *window, unsigned output,
@@ -438,6 +514,78 @@ APART static int32_t sum_one_depthwise(const kilonet_operation *operation, const
     return sum;
 }
 
+#if KILONET_TAPS
+
+/* Values of a row of a window that lie in a piece; no taps end a list. */
+typedef struct {
+    const uint8_t *values;
+    uint32_t taps; /* five at most */
+} kilonet_piece;
+
+static void find_pieces(kilonet_piece *to, const kilonet_window *window, unsigned side, uint32_t inputs)
+{
+    const uint8_t *from = window->first, *const end = window->end;
+    unsigned rows = side;
+    do {
+        unsigned left = side;
+        do {
+            unsigned taps = left;
+            while (taps > 5 || taps * inputs > (uint32_t)(end - from))
+                taps--;
+            to->values = from;
+            to->taps = taps;
+            to++;
+            left -= taps;
+            from += taps * inputs;
+            if (from == end)
+                from -= window->size;
+        } while (left != 0);
+        from += window->gap;
+        if (from >= end)
+            from -= window->size;
+    } while (--rows != 0);
+    to->taps = 0;
+}
+
+#define TAP(place) \
+    "ldr r8, [r0" place "]\n ldr r12, [r2" place "]\n uxtb16 r11, r8\n sxtb16 lr, r12\n uxtb16 r8, r8, ror #8\n" \
+    "sxtb16 r12, r12, ror #8\n smlabb r4, r11, lr, r4\n smlatt r6, r11, lr, r6\n smlabb r5, r8, r12, r5\n" \
+    "smlatt r7, r8, r12, r7\n"
+
+/* Four channels at once, the last ones perhaps of sums that are there already. Writes four sums at least. */
+ASSEMBLER static void sum_channels(const kilonet_piece *pieces, const uint8_t *weights, int32_t *sums, uint32_t inputs)
+{
+    __asm__ volatile("push {r4-r11, lr}\n push {r0-r2}\n mov r9, r3\n add r10, r3, r3, lsl #1\n movs r8, #0\n push {r8}\n"
+                     "1: ldr r1, [sp, #4]\n ldr r2, [sp, #8]\n add r2, r8\n movs r4, #0\n movs r5, #0\n movs r6, #0\n movs r7, #0\n"
+                     "2: ldmia r1!, {r0, r12}\n ldr r11, [sp]\n mul r3, r12, r9\n add r0, r11\n tbb [pc, r12]\n"
+                     "3: .byte (9f - 3b) / 2, (8f - 3b) / 2, (7f - 3b) / 2, (6f - 3b) / 2, (5f - 3b) / 2, (4f - 3b) / 2\n"
+                     "4: " TAP(", r9, lsl #2") "5: " TAP(", r10") "6: " TAP(", r9, lsl #1") "7: " TAP(", r9") "8: " TAP("")
+                     "add r2, r3\n b 2b\n"
+                     "9: ldr r8, [sp]\n ldr r12, [sp, #12]\n add r12, r12, r8, lsl #2\n stmia r12, {r4-r7}\n adds r8, #4\n"
+                     "subs r12, r9, r8\n bls 10f\n cmp r12, #4\n it lo\n sublo r8, r9, #4\n str r8, [sp]\n b 1b\n"
+                     "10: add sp, #16\n pop {r4-r11, pc}");
+}
+
+static inline void sum_all_channels(const kilonet_operation *operation, const kilonet_window *window, const kilonet_work *work)
+{
+    kilonet_piece *const pieces = (kilonet_piece *)(void *)work->scratch;
+    find_pieces(pieces, window, operation->window, operation->inputs);
+    sum_channels(pieces, operation->weights, work->sums, operation->inputs);
+}
+
+#elif !defined(__AVR__)
+
+/* What sums the products of several channels of a depthwise convolution; assembler knows the order of its fields. */
+typedef struct {
+    const uint8_t *end; /* of the ring, if it began at the first of the channels */
+    uint32_t size; /* bytes of the ring */
+    uint32_t gap;
+    const uint8_t *weights_end;
+    uint32_t inputs;
+    uint32_t row; /* bytes of a row of the window */
+    int32_t *sums;
+} kilonet_channels;
+
 #if KILONET_THUMB1
 #define MOST_CHANNELS 6
 #define PRODUCT(place, sum) \
@@ -445,7 +593,7 @@ APART static int32_t sum_one_depthwise(const kilonet_operation *operation, const
 
 /* `count` channels, six at most: jumps to the first product of as many. Writes six sums. */
 ASSEMBLER static void sum_channels(const uint8_t *pixel, unsigned count, const uint8_t *weights,
-                                                          const kilonet_channels *call)
+                                   const kilonet_channels *call)
 {
     __asm__ volatile(
         ".syntax unified\n push {r3-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r3-r7}\n"
@@ -460,95 +608,10 @@ ASSEMBLER static void sum_channels(const uint8_t *pixel, unsigned count, const u
         "4: ldr r1, [sp]\n ldr r1, [r1, #4]\n subs r0, r0, r1\n b 3b\n"
         "5: ldr r1, [sp]\n ldr r3, [r1, #8]\n adds r0, r0, r3\n cmp r0, lr\n blo 6f\n ldr r3, [r1, #4]\n subs r0, r0, r3\n"
         "6: ldr r3, [r1, #12]\n cmp r2, r3\n bne 1b\n"
-        "adds r1, r1, #24\n stmia r1!, {r4-r7}\n mov r4, r8\n mov r5, r9\n stmia r1!, {r4, r5}\n"
+        "ldr r1, [r1, #24]\n stmia r1!, {r4-r7}\n mov r4, r8\n mov r5, r9\n stmia r1!, {r4, r5}\n"
         "pop {r3-r7}\n mov r8, r4\n mov r9, r5\n mov r10, r6\n mov r11, r7\n pop {r3-r7, pc}");
 }
-#elif KILONET_MVE
-#define MOST_CHANNELS 8
-
-/* Eight channels, in two vectors of 32 bits each. */
-APART static void sum_eight_channels(const uint8_t *pixel, const uint8_t *weights, kilonet_channels *call)
-{
-    const uint8_t *const end = call->end, *const weights_end = call->weights_end, *row_end = weights;
-    const uint32_t inputs = call->inputs;
-    int32x4_t a = vdupq_n_s32(0), b = a;
-    do {
-        row_end += call->row;
-        do {
-            const int8_t *const w = (const int8_t *)weights;
-            a = vaddq_s32(a, vmulq_s32(vreinterpretq_s32_u32(vldrbq_u32(pixel)), vldrbq_s32(w)));
-            b = vaddq_s32(b, vmulq_s32(vreinterpretq_s32_u32(vldrbq_u32(pixel + 4)), vldrbq_s32(w + 4)));
-            weights += inputs;
-            pixel += inputs;
-            if (pixel >= end)
-                pixel -= call->size;
-        } while (weights != row_end);
-        pixel += call->gap;
-        if (pixel >= end)
-            pixel -= call->size;
-    } while (weights != weights_end);
-    vst1q_s32(call->sums, a);
-    vst1q_s32(call->sums + 4, b);
-}
-
-/* Up to four channels. */
-APART static void sum_four_channels(const uint8_t *pixel, unsigned count, const uint8_t *weights, kilonet_channels *call)
-{
-    const mve_pred16_t these = vctp32q(count);
-    const uint8_t *const end = call->end, *const weights_end = call->weights_end, *row_end = weights;
-    const uint32_t inputs = call->inputs;
-    int32x4_t a = vdupq_n_s32(0);
-    do {
-        row_end += call->row;
-        do {
-            const int32x4_t values = vreinterpretq_s32_u32(vldrbq_z_u32(pixel, these));
-            a = vaddq_s32(a, vmulq_s32(values, vldrbq_z_s32((const int8_t *)weights, these)));
-            weights += inputs;
-            pixel += inputs;
-            if (pixel >= end)
-                pixel -= call->size;
-        } while (weights != row_end);
-        pixel += call->gap;
-        if (pixel >= end)
-            pixel -= call->size;
-    } while (weights != weights_end);
-    vst1q_s32(call->sums, a);
-}
-
-static void sum_channels(const uint8_t *pixel, unsigned count, const uint8_t *weights, kilonet_channels *call)
-{
-    if (count == 8)
-        sum_eight_channels(pixel, weights, call);
-    else
-        sum_four_channels(pixel, count, weights, call);
-}
-#elif KILONET_TAPS
-#define MOST_CHANNELS 4
-
-#define PAIRS(x, w, low, high) "smlabb " low ", " x ", " w ", " low "\n smlatt " high ", " x ", " w ", " high "\n"
-
-/* Four channels; fewer count for nothing. */
-ASSEMBLER static void sum_four_channels(const uint8_t *pixel, unsigned count,
-                                                               const uint8_t *weights, kilonet_channels *call)
-{
-    __asm__ volatile(
-        "push {r3-r11, lr}\n movs r4, #0\n movs r5, #0\n movs r6, #0\n movs r7, #0\n"
-        "ldr r8, [r3, #0]\n ldr r9, [r3, #16]\n"
-        "1: ldr r10, [r3, #20]\n add r10, r10, r2\n"
-        "2: ldr r1, [r0]\n ldr r11, [r2]\n add r0, r0, r9\n add r2, r2, r9\n uxtb16 r12, r1\n sxtb16 lr, r11\n"
-        "uxtb16 r1, r1, ror #8\n sxtb16 r11, r11, ror #8\n" PAIRS("r12", "lr", "r4", "r6") PAIRS("r1", "r11", "r5", "r7")
-        "cmp r0, r8\n bhs 4f\n 3: cmp r2, r10\n bne 2b\n"
-        "ldr r1, [r3, #8]\n add r0, r0, r1\n cmp r0, r8\n bhs 6f\n"
-        "5: ldr r1, [r3, #12]\n cmp r2, r1\n bne 1b\n adds r3, r3, #24\n stmia r3, {r4-r7}\n pop {r3-r11, pc}\n"
-        "4: ldr r1, [r3, #4]\n subs r0, r0, r1\n b 3b\n"
-        "6: ldr r1, [r3, #4]\n subs r0, r0, r1\n b 5b");
-}
-
-APART static void sum_channels(const uint8_t *pixel, unsigned count, const uint8_t *weights, kilonet_channels *call)
-{
-    sum_four_channels(pixel, count, weights, call);
-}
-#elif !defined(__AVR__)
+#else
 #define MOST_CHANNELS 4
 
 /* Four channels, or one. */
@@ -606,20 +669,18 @@ static void sum_channels(const uint8_t *pixel, unsigned count, const uint8_t *we
 }
 #endif
 
-#ifndef __AVR__
 /* How many channels are summed at once, if `left` are left. */
 static inline unsigned channels_of(unsigned left)
 {
-#if KILONET_TAPS
-    return left >= MOST_CHANNELS ? MOST_CHANNELS : left > 4 ? 4 : left;
-#elif MOST_CHANNELS == 4
+#if MOST_CHANNELS == 4
     return left >= 4 ? 4 : 1;
 #else
     return left <= MOST_CHANNELS ? left : left < 2 * MOST_CHANNELS ? (left + 1) / 2 : MOST_CHANNELS;
 #endif
 }
 
-static void sum_all_channels(const kilonet_operation *operation, const kilonet_window *window, int32_t *sums)
+static inline void sum_all_channels(const kilonet_operation *operation, const kilonet_window *window,
+                                    const kilonet_work *work)
 {
     const uint32_t inputs = operation->inputs, side = operation->window;
     kilonet_channels call;
@@ -628,26 +689,26 @@ static void sum_all_channels(const kilonet_operation *operation, const kilonet_w
     call.gap = window->gap;
     call.inputs = inputs;
     call.row = side * inputs;
+    call.sums = work->sums;
     while (channel < inputs) {
         const unsigned count = channels_of(inputs - channel);
-        unsigned i;
         call.end = window->end + channel;
         call.weights_end = operation->weights + channel + side * side * inputs;
         sum_channels(window->first + channel, count, operation->weights + channel, &call);
-        for (i = 0; i < count; i++)
-            *sums++ = call.sums[i];
+        call.sums += count;
         channel += count;
     }
 }
 #endif
 
-static void sum_depthwise(const kilonet_operation *operation, const kilonet_window *window, int32_t *sums)
+static void sum_depthwise(const kilonet_operation *operation, const kilonet_window *window, const kilonet_work *work)
 {
+    int32_t *const sums = work->sums;
     const unsigned outputs = operation->outputs, multiple = operation->multiple;
     unsigned output, channel = 0, repeated = 0;
 #ifndef __AVR__
     if (multiple == 1 || !KILONET_HAS_MULTIPLES) {
-        sum_all_channels(operation, window, sums);
+        sum_all_channels(operation, window, work);
         return;
     }
 #endif
@@ -659,20 +720,54 @@ static void sum_depthwise(const kilonet_operation *operation, const kilonet_wind
         }
     }
 }
+#endif
 
 /* ---- Requantisation ---- */
 
-/* floor(value * multiplier / 2**16) */
-static inline int32_t upper_product(int32_t value, int16_t multiplier)
+/* Of a hidden operation of which kilonet export has proved that 32 bits are enough: shifts are from 17 to 31. `more` is added
+ * to each sum. requantise_narrow has no offset, so that a half is to be added; results below 0 become 0, as with a ReLU. */
+#if KILONET_MVE
+/* Four outputs at once. */
+static inline void requantise_narrow(const kilonet_operation *operation, const int32_t *sums, uint32_t more, uint8_t *pixel)
 {
-#if KILONET_TAPS && !KILONET_MVE
-    int32_t product;
-    __asm__("smulwb %0, %1, %2" : "=r"(product) : "r"(value), "r"(multiplier));
-    return product;
-#else
-    return floor_shift(value, 16) * multiplier + floor_shift((int32_t)((uint32_t)value & 0xFFFFu) * multiplier, 16);
-#endif
+    uint32x4_t place = vidupq_n_u32((uint32_t)operation->requantisation - 32, 8);
+    __asm__ volatile("dlstp.32 lr, %[outputs]\n"
+                     "1: vldrw.u32 q0, [%[sums]], #16\n vldrw.u32 q1, [%q[place], #32]!\n vldrw.u32 q2, [%q[place], #4]\n"
+                     "vadd.i32 q0, q0, q1\n vadd.i32 q0, q0, %[more]\n vrmulh.s32 q0, q0, q2\n"
+                     "vqmovunb.s32 q0, q0\n vqmovnb.u16 q0, q0\n vstrb.32 q0, [%[pixel]], #4\n letp lr, 1b"
+                     : [sums] "+&r"(sums), [pixel] "+&l"(pixel), [place] "+&w"(place)
+                     : [outputs] "r"(operation->outputs), [more] "r"(more)
+                     : "q0", "q1", "q2", "lr", "memory");
 }
+
+APART static void requantise_offset(const kilonet_operation *operation, const int32_t *sums, uint32_t more,
+                                    const uint8_t *skipped, uint8_t *pixel)
+{
+    const int32_t *offset = (const int32_t *)operation->offset, *skip = operation->skip ? operation->skip : offset;
+    const int32x4_t least = vdupq_n_s32(operation->relu != 0 ? 0 : INT32_MIN);
+    uint32x4_t place = vidupq_n_u32((uint32_t)operation->requantisation - 32, 8);
+    const uint32_t has_skip = operation->skip != 0;
+    if (!has_skip)
+        skipped = (const uint8_t *)offset;
+    /* Upper parts of the products sum in q1, the lower 16 bits in q0. */
+    __asm__ volatile("dlstp.32 lr, %[outputs]\n"
+                     "1: vldrw.u32 q0, [%[sums]], #16\n vldrw.u32 q1, [%q[place], #32]!\n vldrw.u32 q2, [%q[place], #4]\n"
+                     "vadd.i32 q0, q0, q1\n vadd.i32 q0, q0, %[more]\n vmax.s32 q0, q0, %q[least]\n"
+                     "vshl.i32 q3, q2, #16\n vmulh.s32 q1, q0, q3\n vmovlb.s16 q3, q2\n vmul.i32 q0, q0, q3\n"
+                     "vmovlb.u16 q0, q0\n vldrw.u32 q3, [%[offset]], #16\n vshr.s32 q4, q3, #16\n vadd.i32 q1, q1, q4\n"
+                     "vmovlb.u16 q3, q3\n vadd.i32 q0, q0, q3\n vldrb.u32 q3, [%[skipped]], #4\n"
+                     "vmul.i32 q3, q3, %[has_skip]\n vldrw.u32 q4, [%[skip]], #16\n vshr.s32 q5, q4, #16\n"
+                     "vmul.i32 q5, q5, q3\n vadd.i32 q1, q1, q5\n vmovlb.u16 q4, q4\n vmul.i32 q4, q4, q3\n"
+                     "vadd.i32 q0, q0, q4\n vshr.u32 q0, q0, #16\n vadd.i32 q1, q1, q0\n vshr.u32 q2, q2, #16\n"
+                     "vneg.s32 q2, q2\n vadd.i32 q2, q2, %[half]\n vshl.s32 q1, q1, q2\n"
+                     "vqmovunb.s32 q1, q1\n vqmovnb.u16 q1, q1\n vstrb.32 q1, [%[pixel]], #4\n letp lr, 1b"
+                     : [sums] "+&r"(sums), [pixel] "+&l"(pixel), [offset] "+&r"(offset), [skip] "+&r"(skip),
+                       [skipped] "+&l"(skipped), [place] "+&w"(place)
+                     : [outputs] "r"(operation->outputs), [more] "r"(more), [has_skip] "r"(has_skip), [half] "r"(16),
+                       [least] "w"(least)
+                     : "q0", "q1", "q2", "q3", "q4", "q5", "lr", "memory");
+}
+#else
 
 static inline uint8_t clamped(int32_t value)
 {
@@ -688,99 +783,46 @@ static inline uint8_t clamped(int32_t value)
 #endif
 }
 
-/* One output; as requantise_narrow. */
-static inline uint8_t requantised(int32_t sum, const kilonet_requantisation *how)
-{
-    const int32_t upper = upper_product(sum, how->multiplier);
-    return clamped(floor_shift(floor_shift(upper, how->shift - 17u) + 1, 1));
-}
-
-#ifndef __AVR__
-/* The same with an offset, and with a residual sum if `skip` is given. */
-#if KILONET_THUMB1
-APART
-#else
-inline
-#endif
-static uint8_t requantised_offset(int32_t sum, const kilonet_requantisation *how, const int64_t *place,
-                                         const int32_t *skip, const uint8_t *skipped)
-{
-    const int64_t offset = *place;
-#if KILONET_THUMB1
-    /* These processors have no product of 64 bits. */
-    uint32_t lower = ((uint32_t)sum * (uint32_t)(int32_t)how->multiplier & 0xFFFFu) + ((uint32_t)offset & 0xFFFFu);
-    int32_t upper = upper_product(sum, how->multiplier) + (int32_t)floor_shift_64(offset, 16);
-    if (skip) {
-        const int32_t factor = *skip;
-        lower += ((uint32_t)factor & 0xFFFFu) * *skipped;
-        upper += floor_shift(factor, 16) * *skipped;
-    }
-    return clamped(floor_shift(upper + (int32_t)(lower >> 16), how->shift - 16u));
-#else
-    int64_t value = (int64_t)sum * how->multiplier + offset;
-    if (skip)
-        value += (int64_t)*skip * *skipped;
-    return clamped((int32_t)((uint32_t)((uint64_t)value >> 32) << (32u - how->shift) | (uint32_t)value >> how->shift));
-#endif
-}
-
-/* The rest of a hidden operation of which kilonet export has proved that 32 bits are enough: shifts are from 17 to 31,
- * so that the lowest 16 bits do not matter where only a half is to be added. `more` is added to each sum. */
-APART static void requantise_offset(const kilonet_operation *operation, const int32_t *sums, uint32_t more,
-                                    const uint8_t *skipped, uint8_t *pixel)
-{
-    const kilonet_requantisation *place = operation->requantisation, *const end = place + operation->outputs;
-    const int64_t *offset = operation->offset;
-    const int32_t *skip = operation->skip;
-    const int32_t least = operation->relu != 0 ? 0 : INT32_MIN;
-    do {
-        int32_t sum = (int32_t)((uint32_t)*sums++ + (uint32_t)place->bias + more);
-        if (sum < least)
-            sum = least;
-        *pixel++ = requantised_offset(sum, place, offset++, skip, skipped);
-        if (skip)
-            skip++, skipped++;
-    } while (++place != end);
-}
-#endif
-
-#if KILONET_MVE
-/* Without an offset. Results below 0 become 0, as with a ReLU. Four outputs at once; the upper half of a product of 32 bits is that of 16 bits shifted upwards. */
-APART static void requantise_narrow(const kilonet_operation *operation, const int32_t *sums, uint32_t more, uint8_t *pixel)
-{
-    const int32_t *how = (const int32_t *)operation->requantisation;
-    const uint32x4_t places = vmulq_n_u32(vidupq_n_u32(0, 1), sizeof *operation->requantisation);
-    int left = operation->outputs;
-    do {
-        const mve_pred16_t these = vctp32q((uint32_t)left);
-        const int32x4_t scale = vldrwq_gather_offset_z_s32(how + 1, places, these);
-        const int32x4_t shift = vsubq_s32(vdupq_n_s32(16), vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(scale), 16)));
-        int32x4_t sum = vaddq_s32(vldrwq_z_s32(sums, these), vldrwq_gather_offset_z_s32(how, places, these));
-        sum = vaddq_n_s32(sum, (int32_t)more);
-        sum = vrshlq_s32(vmulhq_s32(sum, vshlq_n_s32(scale, 16)), shift);
-        sum = vminq_s32(vmaxq_s32(sum, vdupq_n_s32(0)), vdupq_n_s32(255));
-        vstrbq_p_s32((int8_t *)pixel, sum, these);
-        how += 8, sums += 4, pixel += 4, left -= 4;
-    } while (left > 0);
-}
-#elif KILONET_TAPS
-/* Without an offset. Results below 0 become 0, as with a ReLU. */
-APART static void requantise_narrow(const kilonet_operation *operation, const int32_t *sums, uint32_t more, uint8_t *pixel)
+#if KILONET_TAPS
+static inline void requantise_narrow(const kilonet_operation *operation, const int32_t *sums, uint32_t more, uint8_t *pixel)
 {
     const kilonet_requantisation *how = operation->requantisation;
     int32_t sum, bias;
     uint32_t scale;
     __asm__ volatile("1: ldr %[sum], [%[sums]], #4\n ldrd %[bias], %[scale], [%[how]], #8\n add %[sum], %[sum], %[more]\n"
-                     "add %[sum], %[sum], %[bias]\n smulwb %[sum], %[sum], %[scale]\n lsr %[scale], %[scale], #16\n"
-                     "sub %[scale], %[scale], #17\n asr %[sum], %[sum], %[scale]\n add %[sum], %[sum], #1\n"
-                     "usat %[sum], #8, %[sum], asr #1\n strb %[sum], [%[pixel]], #1\n cmp %[how], %[end]\n bne 1b"
+                     "add %[sum], %[sum], %[bias]\n smmulr %[sum], %[sum], %[scale]\n usat %[sum], #8, %[sum]\n"
+                     "cmp %[how], %[end]\n strb %[sum], [%[pixel]], #1\n bne 1b"
                      : [how] "+&r"(how), [sums] "+&r"(sums), [pixel] "+&r"(pixel), [sum] "=&r"(sum), [bias] "=&r"(bias),
                        [scale] "=&r"(scale)
                      : [end] "r"(how + operation->outputs), [more] "r"(more)
                      : "cc", "memory");
 }
 #else
-/* Without an offset. Results below 0 become 0, as with a ReLU. */
+/* floor(value * multiplier / 2**16) */
+static inline int32_t upper_product(int32_t value, int16_t multiplier)
+{
+    return floor_shift(value, 16) * multiplier + floor_shift((int32_t)((uint32_t)value & 0xFFFFu) * multiplier, 16);
+}
+
+#if KILONET_THUMB1
+ASSEMBLER static void requantise_up_to(const kilonet_requantisation *how, const int32_t *sums, uint32_t more, uint8_t *pixel,
+                                       const kilonet_requantisation *end)
+{
+    __asm__ volatile(".syntax unified\n push {r4-r7, lr}\n ldr r4, [sp, #20]\n mov r12, r4\n"
+                     "1: ldmia r0!, {r6, r7}\n ldmia r1!, {r4}\n adds r6, r6, r2\n adds r6, r6, r4\n sxth r4, r7\n uxth r5, r6\n"
+                     "muls r5, r4, r5\n asrs r6, r6, #16\n muls r6, r4, r6\n asrs r5, r5, #16\n adds r6, r6, r5\n"
+                     "lsrs r7, r7, #16\n subs r7, #17\n asrs r6, r7\n adds r6, #1\n asrs r6, r6, #1\n"
+                     /* Most need not be clamped. */
+                     "uxtb r5, r6\n cmp r5, r6\n bne 3f\n 2: strb r5, [r3]\n adds r3, #1\n cmp r0, r12\n bne 1b\n"
+                     "pop {r4-r7, pc}\n 3: mvns r5, r6\n asrs r5, r5, #31\n b 2b");
+}
+
+static inline void requantise_narrow(const kilonet_operation *operation, const int32_t *sums, uint32_t more, uint8_t *pixel)
+{
+    const kilonet_requantisation *how = operation->requantisation;
+    requantise_up_to(how, sums, more, pixel, how + operation->outputs);
+}
+#else
 APART static void requantise_narrow(const kilonet_operation *operation, const int32_t *sums, uint32_t more, uint8_t *pixel)
 {
     const kilonet_requantisation *place = operation->requantisation, *const end = place + operation->outputs;
@@ -788,11 +830,48 @@ APART static void requantise_narrow(const kilonet_operation *operation, const in
         kilonet_requantisation copied;
         const kilonet_requantisation *how =
             (const kilonet_requantisation *)KILONET_IN_RAM(&copied, place, sizeof copied);
-        const int32_t sum = (int32_t)((uint32_t)*sums++ + (uint32_t)how->bias + more);
-        *pixel++ = requantised(sum, how);
+        const int32_t upper = upper_product((int32_t)((uint32_t)*sums++ + (uint32_t)how->bias + more), how->multiplier);
+        *pixel++ = clamped(floor_shift(floor_shift(upper, how->shift - 17u) + 1, 1));
     } while (++place != end);
 }
+#endif
+#endif
 
+#ifndef __AVR__
+APART static void requantise_offset(const kilonet_operation *operation, const int32_t *sums, uint32_t more,
+                                    const uint8_t *skipped, uint8_t *pixel)
+{
+    const kilonet_requantisation *how = operation->requantisation, *const end = how + operation->outputs;
+    const int32_t *offset = (const int32_t *)operation->offset, *skip = operation->skip;
+    const int32_t least = operation->relu != 0 ? 0 : INT32_MIN;
+    const uint8_t zero = 0;
+    unsigned step = 1;
+    if (!skip)
+        skip = offset, skipped = &zero, step = 0;
+    do {
+        int32_t sum = (int32_t)((uint32_t)*sums++ + (uint32_t)how->bias + more);
+        if (sum < least)
+            sum = least;
+#if KILONET_THUMB1
+        {
+            /* These processors have no product of 64 bits. */
+            const uint32_t value = *skipped, low = (uint32_t)sum * (uint32_t)(int32_t)how->multiplier & 0xFFFFu;
+            const uint32_t lower = low + ((uint32_t)*offset & 0xFFFFu) + ((uint32_t)*skip & 0xFFFFu) * value;
+            const int32_t upper = upper_product(sum, how->multiplier) + floor_shift(*offset, 16) +
+                                  floor_shift(*skip, 16) * (int32_t)value;
+            *pixel++ = clamped(floor_shift(upper + (int32_t)(lower >> 16), how->shift - 16u));
+        }
+#else
+        {
+            const int64_t value = (int64_t)sum * how->multiplier + *offset + (int64_t)*skip * *skipped;
+            *pixel++ =
+                clamped((int32_t)((uint32_t)((uint64_t)value >> 32) << (32u - how->shift) | (uint32_t)value >> how->shift));
+        }
+#endif
+        skip++, offset++, skipped += step;
+    } while (++how != end);
+}
+#endif
 #endif
 
 #ifdef __GNUC__

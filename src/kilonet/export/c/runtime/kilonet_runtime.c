@@ -16,7 +16,7 @@
 #define WIDE_OFFSETS KILONET_HAS_WIDE_OFFSETS
 #endif
 
-/* Requantises the sums of all channels to the next operation's pixel or, in the last operation, to logits. */
+/* Requantises the sums of all channels to the next operation's pixel or, in the last operation, which has none, to logits. */
 static void requantise(const kilonet_operation *operation, const int32_t *sums, uint32_t more, const uint8_t *skipped,
                        uint8_t *pixel, int32_t *logits)
 {
@@ -41,102 +41,84 @@ static void requantise(const kilonet_operation *operation, const int32_t *sums, 
         if (WIDE_OFFSETS && operation->skip)
             value += (int64_t)KILONET_READ(int32_t, &operation->skip[i]) * skipped[i];
         if (WIDE_OFFSETS && operation->offset)
-            value += KILONET_READ(int64_t, &operation->offset[i]);
+            value += operation->narrow != 0 ? KILONET_READ(int32_t, (const int32_t *)operation->offset + i)
+                                            : KILONET_READ(int64_t, (const int64_t *)operation->offset + i);
         else
             value += ((int64_t)1 << how->shift) >> 1;
         value = floor_shift_64(value, how->shift);
-        if (!WIDE || logits)
+        if (!WIDE || !pixel)
             logits[i] = (int32_t)value;
         else
             pixel[i] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
     }
 }
 
-/* Copies the window from the ring row by row, so that its values lie side by side. Returns what copy returns. */
-static inline uint32_t gather(const kilonet_operation *operation, const kilonet_window *window, uint8_t *values)
+/* Computes a pixel from the window that begins at the ring's `head` or, if it is of one pixel, from that. */
+APART static void convolve(const kilonet_operation *operation, uint32_t head, const kilonet_work *work,
+                           const uint8_t *taken, uint8_t *pixel, int32_t *logits)
 {
-    const uint32_t width = (uint32_t)operation->window * operation->inputs, size = window->size, gap = window->gap;
-    const uint8_t *from = window->first, *const end = window->end;
-    uint32_t sum = 0;
-    unsigned row = operation->window;
-    do {
-        const uint32_t left = (uint32_t)(end - from);
-        if (left < width) {
-            from = end - size;
-            sum += copy_row(values, end - left, left);
-            sum += copy_row(values + left, from, width - left);
-            from += width - left + gap;
-        } else {
-            sum += copy_row(values, from, width);
-            from += width + gap;
-        }
-        if (from >= end)
-            from -= size;
-        values += width;
-    } while (--row != 0);
-    return sum;
+    const unsigned side = operation->window;
+    const uint32_t width = side * operation->inputs;
+    uint32_t more = 0;
+    kilonet_window window = {taken, taken + width, width, width, 0};
+    if (side > 1) {
+        const uint8_t *const memory = work->memory + operation->memory;
+        window.size = operation->memory_size;
+        window.first = memory + head;
+        window.end = memory + window.size;
+        window.gap = operation->row_size - width;
+    }
+    if (KILONET_HAS_DEPTHWISE && operation->multiple != 0) {
+        sum_depthwise(operation, &window, work);
+    } else {
+        more = 0u - 128u * sum_dense(operation, &window, work);
+    }
+    if (KILONET_HAS_OFFSETS && operation->skip)
+        taken = within(&window, window.first + side / 2 * (operation->row_size + operation->inputs));
+    requantise(operation, work->sums, more, taken, pixel, logits);
 }
 
-/* Computes a pixel from a window of a ring. */
-APART static void convolve(const kilonet_operation *operation, const kilonet_window *window, const kilonet_work *work,
-                           uint8_t *pixel, int32_t *logits)
+APART static void end_row(const kilonet_operation *operation, kilonet_position *position)
 {
-    const uint32_t count = (uint32_t)operation->window * operation->window * operation->inputs;
-    const uint32_t middle = operation->window / 2u;
-    uint32_t more = 0;
-    if (KILONET_HAS_DEPTHWISE && operation->multiple != 0) {
-        sum_depthwise(operation, window, work->sums);
-    } else {
-        more = gather(operation, window, place_of_values(work->scratch, count));
-        more = 0u - 128u * sum_dense(operation, work->scratch, count, more, work->sums);
-    }
-    requantise(operation, work->sums, more, within(window, window->first + middle * (operation->row_size + operation->inputs)),
-               pixel, logits);
+    position->columns_left = (uint16_t)(operation->columns + 2u * operation->padding);
+    position->columns_to_end = (uint8_t)(operation->window - 1);
+    position->rows_to_end = position->rows_to_end != 0 ? (uint8_t)(position->rows_to_end - 1) : operation->between;
+    position->row++;
 }
 
 /* Moves to the next place of the input map. Returns whether a window has ended at this one. */
-static int advance(const kilonet_operation *operation, kilonet_position *position)
+static inline int advance(const kilonet_operation *operation, kilonet_position *position)
 {
-    const int is_end = position->rows_to_end == 0 && position->columns_to_end == 0;
-    const uint8_t last = (uint8_t)(operation->window - 1);
-    const uint8_t between = operation->kind == KILONET_CONVOLUTION ? operation->between : last;
-    position->columns_to_end = position->columns_to_end ? (uint8_t)(position->columns_to_end - 1) : between;
-    if (++position->column == operation->columns + 2u * operation->padding) {
-        position->column = 0;
-        position->columns_to_end = last;
-        position->row++;
-        position->rows_to_end = position->rows_to_end ? (uint8_t)(position->rows_to_end - 1) : between;
-    }
-    return is_end;
+    const unsigned rows = position->rows_to_end, columns = position->columns_to_end;
+    position->columns_to_end = (uint8_t)(columns != 0 ? columns - 1 : operation->between);
+    if (--position->columns_left == 0)
+        end_row(operation, position);
+    return (rows | columns) == 0;
 }
 
-static int is_padding(const kilonet_operation *operation, const kilonet_position *position)
+static inline int is_padding(const kilonet_operation *operation, const kilonet_position *position)
 {
     const uint32_t padding = operation->padding;
-    /* Before the first row or column, the difference wraps around. */
-    return position->row - padding >= operation->rows || position->column - padding >= operation->columns;
+    /* Before the first row and behind the last column, the difference wraps around. */
+    return position->row - padding >= operation->rows || position->columns_left - padding - 1u >= operation->columns;
 }
 
 static int take_into_convolution(const kilonet_operation *operation, kilonet_position *position,
                                  const kilonet_work *work, const uint8_t *taken, uint8_t *pixel, int32_t *logits)
 {
-    const int is_complete = advance(operation, position);
-    const uint32_t row = (uint32_t)operation->window * operation->inputs;
-    kilonet_window window = {taken, taken + row, row, 0};
+    uint32_t head = position->head;
     if (operation->window > 1) {
-        uint8_t *memory = work->memory + operation->memory;
-        (void)copy(memory + position->head, taken, operation->inputs);
-        position->head += operation->inputs;
-        if (position->head == operation->memory_size)
-            position->head = 0;
-        window.first = memory + position->head;
-        window.end = memory + operation->memory_size;
-        window.size = operation->memory_size;
-        window.gap = operation->row_size - row;
+        const uint32_t inputs = operation->inputs;
+        (void)copy(work->memory + operation->memory + head, taken, inputs);
+        head += inputs;
+        if (head == operation->memory_size)
+            head = 0;
+        position->head = head;
     }
-    if (is_complete)
-        convolve(operation, &window, work, pixel, logits);
-    return is_complete;
+    if (!advance(operation, position))
+        return 0;
+    convolve(operation, head, work, taken, pixel, logits);
+    return 1;
 }
 
 /* `head` counts the channels of the windows before this one in the row. Windows beyond the last whole one are dropped. */
@@ -147,16 +129,15 @@ static int take_into_pool(const kilonet_operation *operation, kilonet_position *
     const uint32_t head = position->head;
     uint8_t *largest = work->memory + operation->memory + head;
     int32_t *sums = work->sums + operation->sums + head;
-    const uint8_t last = (uint8_t)(operation->window - 1);
-    const int is_whole = operation->window == 0;
-    const int is_inside = is_whole || position->column + (uint32_t)position->columns_to_end < operation->columns;
-    const int is_first = is_whole ? position->row == 0 && position->column == 0
-                                  : position->rows_to_end == last && position->columns_to_end == last;
-    const int ends_columns = !is_whole && position->columns_to_end == 0;
+    const int is_whole = operation->window == 0, ends_columns = position->columns_to_end == 0;
+    const int is_inside = is_whole || position->columns_left > position->columns_to_end;
+    const int is_first = is_whole ? position->row == 0 && position->columns_left == operation->columns
+                                  : position->rows_to_end == operation->between &&
+                                        position->columns_to_end == operation->between;
     int is_complete = advance(operation, position);
     if (is_whole)
         is_complete = position->row == operation->rows;
-    else if (position->column == 0)
+    else if (position->columns_left == operation->columns)
         position->head = 0;
     else if (ends_columns)
         position->head += operation->inputs;
@@ -178,8 +159,8 @@ static int take_into_pool(const kilonet_operation *operation, kilonet_position *
 }
 
 /* Gives an operation a pixel of its input or padding. Returns whether it has written a pixel of its output. */
-static int take(const kilonet_operation *operation, kilonet_position *position, const kilonet_work *work,
-                const uint8_t *taken, uint8_t *pixel, int32_t *logits)
+static inline int take(const kilonet_operation *operation, kilonet_position *position, const kilonet_work *work,
+                       const uint8_t *taken, uint8_t *pixel, int32_t *logits)
 {
     if (operation->kind == KILONET_CONVOLUTION)
         return take_into_convolution(operation, position, work, taken, pixel, logits);
@@ -191,7 +172,9 @@ void kilonet_start(const kilonet_operation *operations, unsigned count, const ki
     kilonet_position *position = work->positions;
     for (; count--; operations++, position++) {
         position->head = 0;
-        position->row = position->column = 0;
+        position->row = 0;
+        position->columns_left =
+            (uint16_t)(KILONET_READ(uint16_t, &operations->columns) + 2u * KILONET_READ(uint8_t, &operations->padding));
         position->rows_to_end = position->columns_to_end = (uint8_t)(KILONET_READ(uint8_t, &operations->window) - 1);
         position->waiting = position->finished = 0;
     }
@@ -203,43 +186,55 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
     const kilonet_operation *place = operations;
     const kilonet_operation *const last = operations + count - 1;
     kilonet_position *position = work->positions;
+    uint8_t *const memory = work->memory;
     const uint8_t *next = pixels->first;
     uint32_t left = pixels->count;
+    int has_pixel = 0; /* whether the next pixel of the operation's input is there */
     if (position->finished)
         return 1;
     for (;;) {
         kilonet_operation copied;
         const kilonet_operation *operation =
             (const kilonet_operation *)KILONET_IN_RAM(&copied, place, sizeof copied);
-        uint8_t *own = work->memory + operation->pixel;
+        uint8_t *own = memory + operation->pixel, *pixel = 0;
         const uint8_t *taken = own;
-        const int is_last = place == last;
-        if (KILONET_HAS_PADDING && is_padding(operation, position)) {
-            taken = (const uint8_t *)KILONET_IN_RAM(work->scratch, operation->pad, operation->inputs);
-        } else if (position->waiting) {
+        if (KILONET_HAS_PADDING && operation->padding != 0) {
+            has_pixel |= position->waiting;
             position->waiting = 0;
-        } else if (place != operations) {
-            place--;
-            position--;
-            continue;
-        } else if (left == 0) {
-            return 0;
-        } else {
-            uint16_t channel;
-            for (channel = 0; channel < operation->inputs; channel++)
-                own[channel] = next[channel * pixels->plane];
-            next += pixels->step;
-            left--;
+            if (is_padding(operation, position)) {
+                position->waiting = (uint8_t)has_pixel;
+                has_pixel = 1;
+                taken = (const uint8_t *)KILONET_IN_RAM(work->scratch, operation->pad, operation->inputs);
+            }
         }
-        if (take(operation, position, work, taken,
-                 is_last ? 0 : work->memory + KILONET_READ(uint32_t, &place[1].pixel), is_last ? logits : 0)) {
-            if (is_last) {
+        if (!has_pixel) {
+            uint32_t plane = 0, channel = operation->inputs;
+            if (KILONET_HAS_PADDING && place != operations) {
+                place--;
+                position--;
+                continue;
+            }
+            if (left-- == 0)
+                return 0;
+            do {
+                *own++ = next[plane];
+                plane += pixels->plane;
+            } while (--channel != 0);
+            next += pixels->step;
+        }
+        if (place != last)
+            pixel = memory + KILONET_READ(uint32_t, &place[1].pixel);
+        has_pixel = take(operation, position, work, taken, pixel, logits);
+        if (has_pixel) {
+            place++;
+            position++;
+            if (!pixel) {
                 work->positions->finished = 1;
                 return 1;
             }
-            place++;
-            position++;
-            position->waiting = 1;
+        } else if (!KILONET_HAS_PADDING) {
+            place = operations;
+            position = work->positions;
         }
     }
 }

@@ -72,31 +72,35 @@ enum { KILONET_CONVOLUTION, KILONET_MAX_POOL, KILONET_AVERAGE_POOL };
 typedef struct {
     uint32_t head; /* index of the next byte of the operation's memory */
     uint16_t row;
-    uint16_t column;
+    uint16_t columns_left; /* of the row, this one included */
     uint8_t rows_to_end; /* how many rows after this one end a window */
     uint8_t columns_to_end;
-    uint8_t waiting; /* whether `pixel` holds one that is not used yet */
+    uint8_t waiting; /* whether `pixel` holds one that comes behind padding */
     uint8_t finished; /* of the first operation: whether the logits are written */
 } kilonet_position;
 
 /* The parts of a kilonet_state, which model.h declares: all that one classification keeps in RAM. */
 typedef struct {
     kilonet_position *positions; /* [operation] */
-    int32_t *sums; /* the outputs of the widest convolution, which all share; then those of each average pool */
+    int32_t *sums; /* the outputs of the widest convolution, which all share, and some more; then those of each average
+                      pool */
     uint8_t *memory;
-    uint8_t *scratch; /* the largest window of a dense convolution, of 16-bit numbers if KILONET_TAPS is 1; with weights
-                       in blocks of 16 two maps of the largest size, each with padding and KILONET_BEYOND bytes */
+    uint8_t *scratch; /* the largest window of a dense convolution, of 16-bit numbers if KILONET_TAPS alone is 1, or the
+                       places of a depthwise one's; with weights in blocks of 16 two maps of the largest size, each with
+                       padding and KILONET_BEYOND bytes */
 } kilonet_work;
 
-/* How the sum of an output becomes a byte or a logit. */
+/* How the sum of an output becomes a byte or a logit. If KILONET_TAPS is 1, and the operation is narrow and has no offset,
+ * `multiplier` and `shift` are the lower and the upper half of multiplier * 2^(32 - shift). */
 typedef struct {
     int32_t bias;
     int16_t multiplier;
     uint16_t shift;
 } kilonet_requantisation;
 
-/* Weights of a depthwise convolution are [row][column][output], in two's complement. Those of any other have 128 added, so
- * that they are bytes without a sign. With taps [row][column][input] they are
+/* Weights of a depthwise convolution are [row][column][output], in two's complement. If KILONET_MVE is 1, they are
+ * [output][row][column], behind numbers of 16 bits, [row][column]: where values are in a ring that begins with the window.
+ * Those of any other convolution have 128 added, so that they are bytes without a sign. With taps [row][column][input] they are
  *   [output / n][tap][n], where outputs lie side by side in blocks of n = 10, 8 or as many as are left; or
  *   [output][tap] if KILONET_MVE is 1; or, if KILONET_TAPS alone is,
  *   [output / n][tap / 4][n][4], where blocks are of n = 4 and then 2 outputs, and 128 fills the last of both.
@@ -105,7 +109,7 @@ typedef struct {
 typedef struct {
     const uint8_t *weights; /* see below */
     const kilonet_requantisation *requantisation; /* [output] */
-    const int64_t *offset; /* [output]; null if each is half of two to its shift */
+    const void *offset; /* int32_t if narrow, else int64_t: [output]; null if each is half of two to its shift */
     const int32_t *skip; /* [output]; null without a residual sum */
     const uint8_t *pad; /* [input]; null without padding */
     uint32_t pixel; /* [input]: all channels of the next pixel of the input map; an index in the work's memory */
@@ -122,7 +126,7 @@ typedef struct {
     uint8_t window; /* side of the kernel or of the pool; 0 of an average pool of the whole map */
     uint8_t padding;
     uint8_t relu;
-    uint8_t between; /* a convolution's stride - 1 */
+    uint8_t between; /* columns, and rows, from a window's end to that of the next, less 1 */
     uint8_t narrow; /* whether 32 bits are enough to requantise */
 } kilonet_operation;
 

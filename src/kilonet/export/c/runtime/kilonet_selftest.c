@@ -22,8 +22,10 @@ static uint32_t weights_of(const kilonet_operation *operation)
     const uint32_t blocks = (outputs + KILONET_BLOCK - 1) / KILONET_BLOCK;
     return blocks * KILONET_BLOCK * window * ((window * inputs + 3) / 4 * 4);
 #else
-    const uint32_t taps = window * window * (operation->multiple != 0 ? 1 : inputs);
-    if (KILONET_TAPS && !KILONET_MVE && operation->multiple == 0)
+    const uint32_t is_dense = operation->multiple == 0, taps = window * window * (is_dense ? inputs : 1);
+    if (KILONET_MVE)
+        return outputs * taps + (is_dense ? 0 : 2 * taps);
+    if (KILONET_TAPS && is_dense)
         return (outputs + outputs % 2) * ((taps + 3) / 4 * 4);
     return outputs * taps;
 #endif
@@ -47,7 +49,10 @@ static uint32_t add_tables(uint32_t crc, const kilonet_operation *place)
         crc = add_number(crc, how->shift, 2);
     }
     for (i = 0; operation->offset && i < outputs; i++)
-        crc = add_number(crc, (uint64_t)KILONET_READ(int64_t, &operation->offset[i]), 8);
+        if (operation->narrow != 0)
+            crc = add_number(crc, (uint32_t)KILONET_READ(int32_t, (const int32_t *)operation->offset + i), 4);
+        else
+            crc = add_number(crc, (uint64_t)KILONET_READ(int64_t, (const int64_t *)operation->offset + i), 8);
     for (i = 0; operation->skip && i < outputs; i++)
         crc = add_number(crc, (uint32_t)KILONET_READ(int32_t, &operation->skip[i]), 4);
     for (i = 0; operation->pad && i < inputs; i++)

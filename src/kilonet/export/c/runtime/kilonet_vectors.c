@@ -47,8 +47,11 @@ static __m512i load_half(const kilonet_operation *operation, uint32_t first, int
     block->multiplier[half] = _mm512_srai_epi64(_mm512_slli_epi64(how, 16), 48);
     block->shift[half] = shift;
     block->offset[half] = rounding;
-    if (operation->offset)
-        block->offset[half] = _mm512_maskz_loadu_epi64(mask, operation->offset + at);
+    if (operation->offset && operation->narrow != 0)
+        block->offset[half] =
+            _mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(mask, (const int32_t *)operation->offset + at));
+    else if (operation->offset)
+        block->offset[half] = _mm512_maskz_loadu_epi64(mask, (const int64_t *)operation->offset + at);
     if (operation->skip)
         block->skip[half] = _mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(mask, operation->skip + at));
     return how;
@@ -275,8 +278,8 @@ static int fill(const kilonet_operation *operation, kilonet_position *position, 
     const uint8_t *first = pixels->first;
     uint32_t left = pixels->count;
     while (left != 0 && position->row < operation->rows) {
-        const uint32_t here = columns - position->column < left ? columns - position->column : left;
-        uint8_t *to = map->inside + position->row * map->row_size + position->column * inputs;
+        const uint32_t here = position->columns_left < left ? position->columns_left : left;
+        uint8_t *to = map->inside + position->row * map->row_size + (columns - position->columns_left) * inputs;
         uint32_t channel, column;
         if (inputs == 1 && pixels->step == 1)
             __builtin_memcpy(to, first, here);
@@ -286,9 +289,9 @@ static int fill(const kilonet_operation *operation, kilonet_position *position, 
                     to[column * inputs + channel] = first[column * pixels->step + channel * pixels->plane];
         first += here * pixels->step;
         left -= here;
-        position->column = (uint16_t)(position->column + here);
-        if (position->column == columns) {
-            position->column = 0;
+        position->columns_left = (uint16_t)(position->columns_left - here);
+        if (position->columns_left == 0) {
+            position->columns_left = operation->columns;
             position->row++;
         }
     }
@@ -309,7 +312,8 @@ static void execute(const kilonet_operation *operation, const kilonet_map *from,
 void kilonet_start(const kilonet_operation *operations, unsigned count, const kilonet_work *work)
 {
     (void)count;
-    work->positions->row = work->positions->column = 0;
+    work->positions->row = 0;
+    work->positions->columns_left = operations->columns;
     work->positions->finished = 0;
     new_map_at(operations, work->scratch);
 }
