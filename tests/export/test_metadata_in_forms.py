@@ -61,7 +61,7 @@ def export(model: Model, data: DataSet, folder: Path, *forms: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised)
         for form in forms:
-            export_model(form, model, data, folder, "named")  # type: ignore[arg-type]
+            export_model(form, model, data, folder, "named")
     return folder
 
 
