@@ -5,23 +5,16 @@
 
 #include <stdio.h>
 
-#ifdef KILONET_CLASS_NAMES
 static const char *const names[KILONET_CLASSES] = KILONET_CLASS_NAMES;
-#endif
-
 static kilonet_state state;
 
-/* Prints the name of a class or, where the classes have none, its number; control characters as question marks. */
+/* Control characters become question marks, so that no name moves a terminal's cursor or breaks the line. */
 static void print_class(unsigned label)
 {
-#ifdef KILONET_CLASS_NAMES
     const unsigned char *name = (const unsigned char *)names[label];
     unsigned before = 0;
     for (; *name != 0; before = *name++)
         putchar(*name < 0x20 || *name == 0x7f || (before == 0xc2 && *name < 0xa0) ? '?' : *name);
-#else
-    printf("%u", label);
-#endif
 }
 
 static int classify(void)

@@ -5,18 +5,14 @@
 
 #include "image.h"
 
-#ifdef KILONET_CLASS_NAMES
 static const char names[KILONET_CLASSES][KILONET_NAME_BYTES] KILONET_FLASH = KILONET_CLASS_NAMES;
-#endif
-
 static kilonet_state state;
 static kilonet_answer answer;
 static bool passed;
 
-/* Prints the name of a class or, where the classes have none, its number; control characters as question marks. */
+/* Control characters become question marks, so that no name moves a terminal's cursor or breaks the line. */
 static void print_class(uint16_t label)
 {
-#ifdef KILONET_CLASS_NAMES
     uint8_t before = 0;
     for (uint16_t i = 0; i < KILONET_NAME_BYTES; i++) {
         const uint8_t letter = (uint8_t)KILONET_READ(char, &names[label][i]);
@@ -25,9 +21,6 @@ static void print_class(uint16_t label)
         Serial.write(letter < 0x20 || letter == 0x7f || (before == 0xc2 && letter < 0xa0) ? (uint8_t)'?' : letter);
         before = letter;
     }
-#else
-    Serial.print(label);
-#endif
 }
 
 void setup()
