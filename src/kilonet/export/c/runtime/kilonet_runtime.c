@@ -43,7 +43,7 @@ static void requantise(const kilonet_operation *operation, const int32_t *sums, 
         if (WIDE_OFFSETS && operation->offset)
             value += KILONET_READ(int64_t, &operation->offset[i]);
         else
-            value += ((int64_t)1 << how->shift) >> 1;
+            value += (int64_t)(((uint64_t)1 << how->shift) >> 1);
         value = floor_shift_64(value, how->shift);
         if (!WIDE || logits)
             logits[i] = (int32_t)value;
