@@ -26,10 +26,7 @@ macro(zephyr_library_compile_options)
 endmacro()
 
 macro(zephyr_include_directories)
-    foreach(folder ${ARGN})
-        get_filename_component(absolute "${folder}" ABSOLUTE)
-        target_include_directories(zephyr_interface INTERFACE "${absolute}")
-    endforeach()
+    target_include_directories(zephyr_interface INTERFACE ${ARGN})
 endmacro()
 
 macro(zephyr_compile_definitions)
