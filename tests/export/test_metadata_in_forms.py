@@ -196,7 +196,6 @@ def test_the_header_is_c_and_cpp(exported: Path, tmp_path: Path) -> None:
             "g++",
             "-std=c++20",
             *STRICT,
-            "-Wno-missing-field-initializers",
             target,
             "-o",
             "renamed",

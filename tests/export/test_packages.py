@@ -32,7 +32,6 @@ from kilonet.export.manifest import read_manifest
 from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.models.calibration import UNFITTED
 from kilonet.models.metadata import Metadata
-from kilonet.models.model import load_model
 from kilonet.network.section import ModelSection
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
@@ -83,12 +82,15 @@ def write(
     calibration = metadata.calibration or UNFITTED
     floats = (logits[None] * 2.0**-network.fraction_bits).astype("float32")
     confidence = calibration.probabilities(floats).max()
-    none = bool((calibration.strange(floats) & metadata.reads_digits(network.input_shape, 10))[0])
+    none = bool((calibration.strange(floats) & metadata.reads_digits(network.input_shape, network.classes))[0])
     doubt = ", none of the classes" if none else ", not sure" if calibration.uncertain(floats)[0] else ""
-    # Of a control character of two bytes in UTF-8 the first one is left.
-    name = re.sub(r"[\x00-\x1f\x7f]", "?", metadata.name_of(int(logits.argmax())))
-    name = re.sub(r"[\x80-\x9f]", "\ufffd?", name)
+    name = printable(metadata.name_of(int(logits.argmax())))
     return f"self-test: passed\nclass: {name}, confidence: {100 * confidence:.1f} %{doubt}\n"
+
+
+def printable(name: str) -> str:
+    """Return a class name as the examples print it: of a control character of two bytes in UTF-8 the first is left."""
+    return re.sub(r"[\x80-\x9f]", "\ufffd?", re.sub(r"[\x00-\x1f\x7f]", "?", name))
 
 
 def printed(program: Path, target: str) -> str:
@@ -213,10 +215,12 @@ def simulated_lines(program: Path, chip: str, lines: int) -> str:
     return found
 
 
-@pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4"])
 @pytest.mark.parametrize(
-    ("package", "sketch"),
-    [("arduino", "examples/classify/classify.ino"), ("platformio", "examples/classify/src/main.cpp")],
+    ("package", "sketch", "target"),
+    [
+        ("arduino", "examples/classify/classify.ino", "cortex-m0"),
+        ("platformio", "examples/classify/src/main.cpp", "cortex-m4"),
+    ],
 )
 def test_the_sketch_runs_on_a_cortex(package: str, sketch: str, target: str, tmp_path: Path) -> None:
     """Compiled as their cores for these boards do: C++ without exceptions and run-time types."""
@@ -328,8 +332,7 @@ MODULE_KEYS = {"name", "build", "samples"}
 """Of those of Zephyr's scripts/zephyr_module.py."""
 
 
-@pytest.mark.parametrize("target", ["cortex-m0", "cortex-m33"])
-def test_zephyr_takes_the_module_and_its_sample_runs(target: str, tmp_path: Path) -> None:
+def test_zephyr_takes_the_module_and_its_sample_runs(tmp_path: Path) -> None:
     needs("cmake", "arm-none-eabi-g++", "qemu-system-arm")
     expected = write("zephyr", tmp_path / "any")
     module = yaml.safe_load((tmp_path / "any/zephyr/module.yml").read_text())
@@ -339,10 +342,10 @@ def test_zephyr_takes_the_module_and_its_sample_runs(target: str, tmp_path: Path
     assert set(options_of(tmp_path / "any/zephyr/Kconfig")) == {"METER_MODEL", "METER_OPTIMIZE", "METER_PLAIN"}
     sample = yaml.safe_load((tmp_path / "any/samples/classify/sample.yaml").read_text())
     environment = {"ZEPHYR_BASE": str(SDK / "zephyr")}
-    words = ("-S", "any/samples/classify", "-B", "built", toolchain(target, tmp_path))
+    words = ("-S", "any/samples/classify", "-B", "built", toolchain("cortex-m33", tmp_path))
     cmake(*words, "-DCONFIG_METER_PLAIN=y", "-DCONFIG_METER_OPTIMIZE=y", folder=tmp_path, environment=environment)
     cmake("--build", "built", folder=tmp_path, environment=environment)
-    answer = printed(tmp_path / "built/app", target)
+    answer = printed(tmp_path / "built/app", "cortex-m33")
     assert answer == expected
     wanted = sample["tests"]["sample.meter_model.classify"]["harness_config"]["regex"]
     assert [bool(re.search(line, answer)) for line in wanted] == [True, True]
@@ -376,15 +379,17 @@ def test_what_others_wrote_reaches_only_the_header_and_there_escaped(package: st
         yaml.safe_load(file.read_text())
 
 
-@pytest.mark.parametrize("turn", range(10))
-def test_the_example_prints_any_name_on_its_line(turn: int, tmp_path: Path) -> None:
-    names = NAMED.names or ()
-    expected = write("cmake", tmp_path, metadata=Metadata(names=(*names[turn:], *names[:turn]), digits=False))
-    files = ("examples/classify/classify.c", *(f"src/meter_{name}.c" for name in ("model", "runtime", "vectors")))
-    more = ("src/meter_answer.c", "src/meter_selftest.c")
-    run("gcc", *STRICT, "-DMETER_PLAIN", "-I", "src", "-o", "example", *files, *more, folder=tmp_path)
-    done = subprocess.run([tmp_path / "example"], capture_output=True, check=True, timeout=60)
-    assert done.stdout.decode(errors="replace") == expected
+def test_the_example_prints_any_name_on_one_line(tmp_path: Path) -> None:
+    write("cmake", tmp_path, metadata=NAMED)
+    (tmp_path / "names.c").write_text(
+        '#define main example\n#include "examples/classify/classify.c"\n#undef main\n'
+        "int main(void)\n{\n    unsigned i;\n    for (i = 0; i < METER_CLASSES; i++)\n"
+        "        print_class(i), putchar(10);\n    return 0;\n}\n"
+    )
+    files = ("names.c", *(f"src/meter_{name}.c" for name in ("model", "runtime", "vectors", "answer", "selftest")))
+    run("gcc", *STRICT, "-DMETER_PLAIN", "-I", "src", "-o", "names", *files, folder=tmp_path)
+    done = subprocess.run([tmp_path / "names"], capture_output=True, check=True, timeout=60)
+    assert done.stdout.decode(errors="replace").split("\n") == [*map(printable, NAMED.names or ()), ""]
 
 
 # The folder.
@@ -402,8 +407,16 @@ def _quantised_once(quantised: QuantisationResult, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("package", ["arduino", "cmake"])
 def test_a_package_is_exported_and_verified_as_the_flat_form_is(
-    package: str, finished: Run, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    package: str,
+    finished: Run,
+    small_folder: Path,
+    *,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    needs("arm-none-eabi-g++", "qemu-system-arm")
+    monkeypatch.setattr("kilonet.export.verify.TARGETS", (QEMU["cortex-m4"],))
     assert finished.folder is not None
     out = tmp_path / "out"
     words = ("export", finished.folder, "--to", package, "--prefix", "meter", "--data", small_folder, "--out", out)
@@ -420,8 +433,9 @@ def test_a_package_is_exported_and_verified_as_the_flat_form_is(
     assert again.status == 0
     assert again.out.splitlines()[-1].startswith("Then: ")
     assert "kilonet_" not in again.out
-    answer = command(capsys, "verify", out, "--data", small_folder)
+    answer = command(capsys, "verify", out, "--data", small_folder, "--targets")
     assert answer.status == 0, answer
+    assert answer.out.splitlines()[-1].split()[:3] == ["cortex-m4", "200", "0"]
     example.write_text("")
     (out / "src/more.c").write_text("")
     (out / "src/meter_model.c").unlink()
@@ -456,9 +470,8 @@ def test_a_manifest_of_no_package_is_refused(finished: Run, small: DataSet, tmp_
         refusal(error, "model.json", "package")
 
 
-def test_the_packages_of_mcu_state_its_licence(
-    quantised_mcu: QuantisationResult, small: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_mcu)
-    export_model("platformio", load_model("mcu"), small, tmp_path, "mcu")
-    assert json.loads((tmp_path / "library.json").read_text())["license"] == "MIT"
+def test_only_packaged_models_have_a_licence(finished: Run, small: DataSet, tmp_path: Path) -> None:
+    for source in ("mcu", "tiny"):
+        export_model("platformio", finished.model, small, tmp_path / source, source)
+    assert json.loads((tmp_path / "mcu" / "library.json").read_text())["license"] == "MIT"
+    assert "license" not in json.loads((tmp_path / "tiny" / "library.json").read_text())
