@@ -4,6 +4,7 @@ Real tools: CMake, Arduino's builder with its core for AVRs, the readers of mani
 kconfiglib. ESP-IDF's and Zephyr's CMake, and Arduino's core for a Cortex-M, are small ones of `sdk`; compilers real.
 """
 
+import importlib
 import json
 import os
 import re
@@ -60,6 +61,11 @@ def needs(*programs: str) -> None:
     if missing and "CI" not in os.environ:
         pytest.skip(f"needs {' '.join(missing)}")
     assert not missing, f"CI must have {missing}"
+
+
+def library(name: str) -> Any:
+    """Return a library that only these tests need, or skip the test where it is not installed."""
+    return importlib.import_module(name) if "CI" in os.environ else pytest.importorskip(name)
 
 
 def write(
@@ -256,8 +262,8 @@ def test_the_sketch_says_that_the_self_test_failed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("package", ["platformio", "arduino"])
 def test_platformio_reads_the_manifest(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of Arduino's libraries, too, which it takes as they are."""
-    parser = pytest.importorskip("platformio.package.manifest.parser")
-    schema = pytest.importorskip("platformio.package.manifest.schema").ManifestSchema
+    parser = library("platformio.package.manifest.parser")
+    schema = library("platformio.package.manifest.schema").ManifestSchema
     # It loads the list from the network.
     monkeypatch.setattr(schema, "load_spdx_licenses", lambda *_: {"licenses": [{"licenseId": "MIT"}]}, raising=True)
     write(package, tmp_path)
@@ -269,9 +275,7 @@ def test_platformio_reads_the_manifest(package: str, tmp_path: Path, monkeypatch
     assert (table["license"], table["headers"]) == ("MIT", ["meter_model.h"])
     (example,) = table["examples"]
     assert all((tmp_path / example["base"] / file).is_file() for file in example["files"])
-    config = pytest.importorskip("platformio.project.config").ProjectConfig(
-        str(tmp_path / example["base"] / "platformio.ini")
-    )
+    config = library("platformio.project.config").ProjectConfig(str(tmp_path / example["base"] / "platformio.ini"))
     config.validate(silent=False)
     assert config.envs() == ["uno", "mega", "nucleo", "esp32c3"]
     (symlink,) = config.get("env:uno", "lib_deps")
@@ -294,7 +298,7 @@ def toolchain(target: str, folder: Path) -> str:
 
 def options_of(kconfig: Path) -> dict[str, str]:
     """Return the options of a Kconfig file with their defaults, having checked that its reader has no complaint."""
-    reader = pytest.importorskip("kconfiglib")
+    reader = library("kconfiglib")
     read = reader.Kconfig(str(kconfig), warn_to_stderr=False)
     assert read.warnings == []
     return {symbol.name: symbol.str_value for symbol in read.unique_defined_syms}
@@ -320,7 +324,7 @@ def test_esp_idf_takes_the_component_and_its_example_runs(tmp_path: Path) -> Non
 
 
 def test_esp_idf_reads_the_manifest(tmp_path: Path) -> None:
-    manager = pytest.importorskip("idf_component_tools.manager").ManifestManager
+    manager = library("idf_component_tools.manager").ManifestManager
     write("esp-idf", tmp_path)
     manifest = manager(str(tmp_path), "meter_model").load()
     assert (str(manifest.version), manifest.license) == ("1.0.0", "MIT")
