@@ -450,6 +450,11 @@ def test_a_package_is_exported_and_verified_as_the_flat_form_is(
     assert [line.split(":")[0] for line in answer.out.splitlines()[:-1]] == named
 
 
+def test_the_command_line_knows_every_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for package in PACKAGES:
+        command(capsys, "export", "no-such-model", "--to", package, "--out", tmp_path / "out").refused("no-such-model")
+
+
 def test_a_folder_holds_one_form_of_the_c(finished: Run, small: DataSet, tmp_path: Path) -> None:
     export_model("zephyr", finished.model, small, tmp_path, "tiny")
     for form in ("c", "arduino"):

@@ -33,10 +33,8 @@ _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .+()-]*")
 
 @dataclass(frozen=True)
 class Package:
-    """A form of package."""
+    """What a package has beside the C files, and how it is used."""
 
-    name: str
-    """The ecosystem's."""
     files: Mapping[str, str]
     """The name of the template in `package_files` by the path in the folder; `image.h` is written from the network."""
     use: str
@@ -45,7 +43,6 @@ class Package:
 
 PACKAGES: Mapping[str, Package] = {
     "arduino": Package(
-        "Arduino",
         {
             "library.properties": "arduino/library.properties",
             "examples/classify/classify.ino": "example.ino",
@@ -54,7 +51,6 @@ PACKAGES: Mapping[str, Package] = {
         "move the folder into Arduino's folder 'libraries', then open File > Examples > kilonet_model > classify",
     ),
     "platformio": Package(
-        "PlatformIO",
         {
             "library.json": "platformio/library.json",
             "examples/classify/platformio.ini": "platformio/platformio.ini",
@@ -64,7 +60,6 @@ PACKAGES: Mapping[str, Package] = {
         "move the folder into the project's 'lib', or run pio in its examples/classify",
     ),
     "esp-idf": Package(
-        "ESP-IDF",
         {
             "CMakeLists.txt": "esp-idf/CMakeLists.txt",
             "Kconfig": "esp-idf/Kconfig",
@@ -78,7 +73,6 @@ PACKAGES: Mapping[str, Package] = {
         "move the folder into the project's 'components', or run idf.py in its examples/classify",
     ),
     "zephyr": Package(
-        "Zephyr",
         {
             "zephyr/module.yml": "zephyr/module.yml",
             "zephyr/CMakeLists.txt": "zephyr/CMakeLists.txt",
@@ -92,7 +86,6 @@ PACKAGES: Mapping[str, Package] = {
         "append the folder to EXTRA_ZEPHYR_MODULES and set CONFIG_KILONET_MODEL=y, or build its samples/classify",
     ),
     "cmake": Package(
-        "CMake",
         {
             "CMakeLists.txt": "cmake/CMakeLists.txt",
             "examples/classify/CMakeLists.txt": "cmake/example_CMakeLists.txt",
