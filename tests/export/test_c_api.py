@@ -434,7 +434,7 @@ def test_a_folder_with_a_prefix_is_verified_and_keeps_it(
     monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised)
     folder = tmp_path / "meter"
     for form, prefix in (("c", "meter"), ("html", None), ("c", "meter")):
-        written = export_model(form, finished.model, small, folder, "tiny", prefix=prefix)  # type: ignore[arg-type]
+        written = export_model(form, finished.model, small, folder, "tiny", prefix=prefix)
         assert read_manifest(folder).prefix == "meter"
     accuracy = written.figures["test_integer_accuracy"]
     assert isinstance(accuracy, float)

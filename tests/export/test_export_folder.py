@@ -40,7 +40,7 @@ def _quantised_once(quantised: QuantisationResult, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def export(finished: Run, small: DataSet) -> Export:
-    return lambda form, folder: export_model(form, finished.model, small, folder, "tiny")  # type: ignore[arg-type]
+    return lambda form, folder: export_model(form, finished.model, small, folder, "tiny")
 
 
 def names(folder: Path) -> set[str]:

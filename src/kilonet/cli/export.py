@@ -12,9 +12,10 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL)
     parser.add_argument(
         "--to",
-        choices=("c", "html", "onnx"),
+        choices=("c", "arduino", "platformio", "esp-idf", "zephyr", "cmake", "html", "onnx"),
         required=True,
-        help="'c': C99 without floats, for a microcontroller; 'html': one page to draw digits on or give pictures to; "
+        help="'c': C99 without floats, for a microcontroller; 'arduino', 'platformio', 'esp-idf', 'zephyr', 'cmake': "
+        "the same as a library of theirs with an example; 'html': one page to draw digits on or give pictures to; "
         "'onnx': a float and an int8 ONNX file",
     )
     parser.add_argument(

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +14,8 @@ from kilonet.evaluation.scoring import accuracy_of, evaluate
 from kilonet.export.c import codegen
 from kilonet.export.c.footprint import footprint_of
 from kilonet.export.c.header import CFacts
-from kilonet.export.c.prefix import DEFAULT_PREFIX, check_prefix
+from kilonet.export.c.packages import PACKAGES
+from kilonet.export.c.prefix import DEFAULT_PREFIX, check_prefix, with_prefix
 from kilonet.export.folder import ExportFolder, open_folder
 from kilonet.export.forms import FORMS
 from kilonet.export.html.page import PAGE_FILE, check_takes_pictures
@@ -41,6 +41,8 @@ class ExportResult:
     """The same figures as lines of text."""
     is_page: bool = False
     """Whether a browser opens the form."""
+    use: str = ""
+    """What a project does with a package."""
 
     def as_json(self) -> dict[str, object]:
         """Return the folder, the files and the figures by name."""
@@ -50,11 +52,12 @@ class ExportResult:
         """Return the summary, the names of the files and the next command."""
         look = f"open {self.folder / PAGE_FILE}, or " if self.is_page else ""
         written = f"Wrote {', '.join(self.files)} to {self.folder}"
-        return "\n".join([*self.summary, written, f"Next: {look}kilonet verify {self.folder}"])
+        use = [f"Then: {self.use}"] if self.use else []
+        return "\n".join([*self.summary, written, f"Next: {look}kilonet verify {self.folder}", *use])
 
 
 def export_model(
-    form: Literal["c", "html", "onnx"],
+    form: str,
     model: Model,
     data: DataSet,
     folder: Path,
@@ -67,7 +70,7 @@ def export_model(
     """Write a model in one form.
 
     Args:
-        form: which form.
+        form: "c", "html", "onnx", or a name of `PACKAGES`.
         model: the trained network.
         data: the data set that it was trained on.
         folder: where to; made if it is missing.
@@ -81,14 +84,21 @@ def export_model(
         KilonetError: a limit or a prefix is given for another form than C, or an error of `export_c`, `export_onnx` or
             `export_html`.
     """
-    if form == "c":
+    if form == "c" or form in PACKAGES:
         licence = PACKAGED_LICENCE if source in packaged_models() else None
         named = DEFAULT_PREFIX if prefix is None else prefix
-        return export_c(model, data, folder, max_flash, max_ram, prefix=named, licence=licence)
+        package = None if form == "c" else form
+        return export_c(model, data, folder, max_flash, max_ram, prefix=named, licence=licence, package=package)
+    if form not in ("html", "onnx"):
+        raise KilonetError(f"'{form}' is no form; choose one of c, {', '.join(PACKAGES)}, html, onnx")
     if prefix is not None:
-        raise KilonetError("--prefix is what the names of the C form begin with: give it with --to c")
+        raise KilonetError(
+            "--prefix is what the names of the C form begin with: give it with --to c or a package of it"
+        )
     if max_flash is not None or max_ram is not None:
-        raise KilonetError("--max-flash and --max-ram are limits of microcontrollers: give them with --to c")
+        raise KilonetError(
+            "--max-flash and --max-ram are limits of microcontrollers: give them with --to c or a package of it"
+        )
     if form == "onnx":
         return export_onnx(model, data, folder)
     return export_html(model, data, folder, model_name(source))
@@ -109,6 +119,7 @@ def export_c(
     *,
     prefix: str = DEFAULT_PREFIX,
     licence: str | None = None,
+    package: str | None = None,
 ) -> ExportResult:
     """Write the C form of a model.
 
@@ -121,36 +132,47 @@ def export_c(
         max_ram: the most bytes of RAM.
         prefix: what the names of functions, macros and files begin with.
         licence: the model's licence, which the header states.
+        package: the package to write it as, a name of `PACKAGES`; None for its files alone.
 
     Raises:
         CheckFailed: a limit is exceeded; nothing is written.
         KilonetError: no usable prefix, images of another size, or a folder that cannot be written, or that holds
-            another model or the C form with another prefix.
+            another model or the C form with another prefix or as another package.
     """
     check_prefix(prefix)
     with open_folder(folder, model) as target:
-        _check_held_prefix(target, prefix)
+        _check_held_form(target, prefix, package)
         quantised = quantise(model, data.train)
         sources = codegen.sources(quantised.network, model.section, model.metadata, CFacts(prefix))
         footprint = footprint_of(quantised.network, sources, prefix)
         footprint.check(max_flash, max_ram)
         accuracy = _integer_accuracy(quantised.network, data.test)
         manifest = dataclasses.replace(
-            _new_manifest(model, data, quantised.network, {"c": accuracy}), prefix=prefix, licence=licence
+            _new_manifest(model, data, quantised.network, {"c": accuracy}),
+            prefix=prefix,
+            licence=licence,
+            package=package,
         )
         files = _publish(target, manifest, {"c": footprint.as_json()}, model)
     figures = {**_holdout_figures(quantised), "test_integer_accuracy": accuracy, **footprint.as_json()}
-    return ExportResult(folder, files, figures, (_integers_line(quantised), str(footprint)))
+    use = "" if package is None else with_prefix(PACKAGES[package].use, prefix)
+    return ExportResult(folder, files, figures, (_integers_line(quantised), str(footprint)), use=use)
 
 
-def _check_held_prefix(target: ExportFolder, prefix: str) -> None:
+def _check_held_form(target: ExportFolder, prefix: str, package: str | None) -> None:
     """Check that no files of the C form would be left over beside the new ones.
 
     Raises:
-        KilonetError: the folder has the C form with another prefix.
+        KilonetError: the folder has the C form with another prefix or as another package.
     """
     held = target.held
-    if held is not None and "c" in held.forms and (held.prefix or DEFAULT_PREFIX) != prefix:
+    if held is None or "c" not in held.forms:
+        return
+    if held.package != package:
+        raise KilonetError(
+            f"{target.path} holds the C form as --to {held.package or 'c'} writes it; choose another folder or empty it"
+        )
+    if (held.prefix or DEFAULT_PREFIX) != prefix:
         raise KilonetError(
             f"{target.path} holds the C form with the prefix '{held.prefix or DEFAULT_PREFIX}'; give --prefix with it, "
             "choose another folder or empty it"
@@ -300,6 +322,7 @@ def _with_held_forms(
         name=manifest.name or held.name,
         prefix=manifest.prefix or held.prefix,
         licence=manifest.licence if manifest.prefix else held.licence,
+        package=manifest.package if manifest.prefix else held.package,
     )
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -66,13 +66,15 @@ class ExportFolder:
         try:
             self._staged.mkdir()
             for name, content in files.items():
+                (self._staged / name).parent.mkdir(parents=True, exist_ok=True)
                 _write_through(self._staged / name, content)
             if self.path.is_dir():
                 for name in sorted(files, key=lambda name: name != MANIFEST_FILE):
+                    (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                     (self._staged / name).replace(self.path / name)
-                flush_folder(self.path)
+                _flush_folders(self.path, files)
             else:
-                flush_folder(self._staged)
+                _flush_folders(self._staged, files)
                 self._staged.rename(self.path)
                 flush_folder(self.path.parent)
         except OSError as error:
@@ -163,6 +165,12 @@ def _is_own(file: Path, model: Model) -> bool:
         mark = with_prefix(mark.decode(), prefix).encode()
     with file.open("rb") as stream:
         return mark in stream.read(_HEAD)
+
+
+def _flush_folders(path: Path, names: Iterable[str]) -> None:
+    """Flush the folders of files to the disk, the deepest first."""
+    for folder in sorted({parent for name in names for parent in Path(name).parents}, reverse=True):
+        flush_folder(path / folder)
 
 
 def _write_through(path: Path, content: bytes) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kilonet.export.c.bindings import CompiledC
 from kilonet.export.c.codegen import sources
 from kilonet.export.c.header import CFacts
+from kilonet.export.c.packages import PackageFacts, packaged, source_path
 from kilonet.export.c.prefix import C_FILES, DEFAULT_PREFIX
 from kilonet.export.html.browser import PageRunner
 from kilonet.export.html.page import PAGE_FILE, PageFacts, page_html
@@ -78,6 +79,11 @@ def trained_model(folder: Path, manifest: Manifest) -> Model:
 def _write_c(manifest: Manifest, _: Callable[[], Model]) -> dict[str, bytes]:
     facts = CFacts(_prefix(manifest), manifest.model_sha256, manifest.accuracies.get("c"), manifest.licence)
     texts = sources(manifest.network, manifest.section, manifest.metadata, facts)
+    if manifest.package is not None:
+        stored = PackageFacts(
+            facts.prefix, manifest.licence, image=manifest.pixels[0], label=int(manifest.logits[0].argmax())
+        )
+        texts = packaged(manifest.package, texts, manifest.network, stored)
     return {name: text.encode() for name, text in texts.items()}
 
 
@@ -104,7 +110,12 @@ def _write_int8(manifest: Manifest, trained: Callable[[], Model]) -> dict[str, b
 
 
 def _open_c(folder: Path, manifest: Manifest) -> FormRunner:
-    return CompiledC(folder, manifest.section.input_shape, manifest.section.classes, _prefix(manifest))
+    return CompiledC(
+        folder / source_path("", manifest.package),
+        manifest.section.input_shape,
+        manifest.section.classes,
+        _prefix(manifest),
+    )
 
 
 def _prefix(manifest: Manifest) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from kilonet.data.preprocessing import PreprocessingFacts, preprocessing_facts
+from kilonet.export.c.packages import PACKAGES
 from kilonet.export.c.prefix import check_prefix
 from kilonet.export.integer import (
     SPECIFICATION,
@@ -35,7 +36,7 @@ from kilonet.network.operations import AveragePooling, Convolution, GlobalAverag
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded
-from kilonet.utils.schema import Fraction, Schema, first_complaint
+from kilonet.utils.schema import Fraction, Schema, first_complaint, shortened
 
 MANIFEST_FILE = "model.json"
 _MAXIMUM_BYTES = 64 << 20
@@ -102,6 +103,7 @@ class _ManifestSchema(Schema, strict=False):
     accuracies: dict[str, Fraction] = Field(default_factory=dict)
     prefix: Annotated[str, Field(max_length=100)] | None = None
     licence: Annotated[str, Field(max_length=100)] | None = None
+    package: str | None = None
     fraction_bits: Annotated[int, Field(ge=0, le=16)]
     operations: tuple[_OperationSchema, ...]
     vectors: tuple[_VectorSchema, ...]
@@ -138,6 +140,8 @@ class Manifest:
     """What the names of the C form begin with; None without a C form, or with one of a version without a choice."""
     licence: str | None = None
     """The model's licence, which the C form states; None if it is not known."""
+    package: str | None = None
+    """The package that the C form is, of `PACKAGES`; None if its files lie in the folder itself."""
     kilonet: str = ""
     """The version of Kilonet that wrote the folder; empty for versions that did not say so."""
 
@@ -172,6 +176,8 @@ def manifest_content(manifest: Manifest) -> bytes:
     # Not for a folder without the C form, so that those of earlier versions are as this one writes them.
     if manifest.prefix is not None:
         table |= {"prefix": manifest.prefix, "licence": manifest.licence}
+    if manifest.package is not None:
+        table["package"] = manifest.package
     return (json.dumps(table) + "\n").encode()
 
 
@@ -236,6 +242,8 @@ def _manifest_of(table: _ManifestSchema) -> Manifest:
     check_metadata(table.metadata, shape, table.model.classes)
     if table.prefix is not None:
         check_prefix(table.prefix)
+    if table.package is not None and (table.package not in PACKAGES or table.prefix is None or not table.vectors):
+        raise KilonetError(f"its package {shortened(table.package)} is unknown, or lacks a prefix or test vectors")
     operations: list[IntegerOperation] = []
     for entry in table.operations:
         operation = _operation(entry, shape)
@@ -264,6 +272,7 @@ def _manifest_of(table: _ManifestSchema) -> Manifest:
         name=table.name,
         prefix=table.prefix,
         licence=table.licence,
+        package=table.package,
         kilonet=table.kilonet,
     )
 

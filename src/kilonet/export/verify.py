@@ -9,9 +9,9 @@ import functools
 import math
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 import kilonet
 from kilonet.data.datasets import Images
 from kilonet.evaluation.scoring import accuracy_of
-from kilonet.export.c.prefix import C_FILES, DEFAULT_PREFIX, file_name
+from kilonet.export.c.packages import source_path
+from kilonet.export.c.prefix import DEFAULT_PREFIX
 from kilonet.export.c.targets import HEADS as TARGET_HEADS
 from kilonet.export.c.targets import TARGETS, TargetResult, run_target
 from kilonet.export.forms import FORMS, Allowance, FormRunner, trained_model
@@ -165,11 +166,12 @@ def verify(folder: Path, images: Images, *, run_foreign_code: bool = False, targ
     with tempfile.TemporaryDirectory(prefix="kilonet-") as copy:
         # What is run is what was compared, and nothing else lies beside it.
         for name, content in own.items():
+            (Path(copy) / name).parent.mkdir(parents=True, exist_ok=True)
             (Path(copy) / name).write_bytes(content)
         place = folder if foreign else Path(copy)
         forms = _open_forms(place, manifest, not_run)
         rows = tuple(_rows(trained, manifest, forms, images))
-        found = tuple(_run_targets(place, manifest, images)) if targets else ()
+        found = tuple(_run_targets(place, own, manifest, images)) if targets else ()
     return Verification(len(images), len(manifest.pixels), rows, not_run, foreign, found, _other_version(manifest))
 
 
@@ -183,12 +185,13 @@ def _check_targets(folder: Path, manifest: Manifest) -> None:
         )
 
 
-def _run_targets(place: Path, manifest: Manifest, images: Images) -> Iterator[TargetResult]:
+def _run_targets(place: Path, names: Iterable[str], manifest: Manifest, images: Images) -> Iterator[TargetResult]:
     prefix = manifest.prefix or DEFAULT_PREFIX
+    folder = Path(source_path("", manifest.package))
     sources = {
-        name: read_bounded(place / name, _LARGEST_SOURCE, "a C file")
-        for name in (file_name(file, prefix) for file in C_FILES)
-        if name.endswith((".c", ".h"))
+        Path(name).name: read_bounded(place / name, _LARGEST_SOURCE, "a C file")
+        for name in names
+        if Path(name).parent == folder and name.endswith((".c", ".h"))
     }
     for target in TARGETS:
         yield run_target(target, manifest.network, sources, images.pixels.numpy(), prefix)
@@ -199,13 +202,13 @@ def foreign_files(folder: Path, own: Mapping[str, bytes], uncompared: Collection
 
     Args:
         folder: the folder.
-        own: the content of the files that an export writes, by name.
+        own: the content of the files that an export writes, by their paths in the folder.
         uncompared: names of files that may be there with any content.
 
     Raises:
         KilonetError: a file cannot be read.
     """
-    there = {file.name for file in folder.iterdir()}
+    there = set(_paths(folder, {str(parent) for name in own for parent in PurePosixPath(name).parents}))
     found: dict[str, str] = {}
     for name in sorted((there | set(own)) - set(uncompared)):
         if name not in there:
@@ -215,6 +218,16 @@ def foreign_files(folder: Path, own: Mapping[str, bytes], uncompared: Collection
         elif not _holds(folder / name, own[name]):
             found[name] = "differs from what kilonet export writes"
     return found
+
+
+def _paths(folder: Path, folders: Collection[str], above: str = "") -> Iterator[str]:
+    """Yield the paths of all that is in a folder, and of what is in its `folders`, relative to it."""
+    for entry in folder.iterdir():
+        path = f"{above}{entry.name}"
+        if path in folders and entry.is_dir() and not entry.is_symlink():
+            yield from _paths(entry, folders, f"{path}/")
+        else:
+            yield path
 
 
 def _holds(file: Path, content: bytes) -> bool:

@@ -54,8 +54,9 @@ _NARROW_PRODUCT = 1 << 46
 _NARROW_OFFSET = 1 << 31
 _OPERATION_BYTES = 56
 """Size of a kilonet_operation where pointers take four bytes."""
+_POINTERS = ("weights", "requantisation", "offset", "skip", "pad")
 _FIELDS = (
-    *("weights", "requantisation", "offset", "skip", "pad", "pixel", "memory", "sums", "memory_size", "row_size"),
+    *(*_POINTERS, "pixel", "memory", "sums", "memory_size", "row_size"),
     *("inputs", "outputs", "rows", "columns", "multiple", "kind", "window", "padding", "relu", "between", "narrow"),
 )
 """The fields of a kilonet_operation in order, in which C++ wants them initialised."""
@@ -303,7 +304,7 @@ def _side_by_side(left: int) -> int:
 
 def _tables_file(network: IntegerNetwork) -> str:
     parts = [
-        '/* Written by kilonet export. */\n#include "model.h"\n',
+        '/* Written by kilonet export. */\n#include "model.h"\n\n#include <stddef.h>\n',
         *(_definition(table, number) for number, table in _numbered_tables(network)),
         "const kilonet_operation kilonet_operations[KILONET_OPERATIONS] KILONET_FLASH = {",
         *_operation_initialisers(network),
@@ -383,7 +384,9 @@ def _operation_initialisers(network: IntegerNetwork) -> Iterator[str]:
         fields |= _numeric_fields(operation, shape)
         if operation is not last and requantises_in_32_bits(operation, shape):
             fields["narrow"] = "1"
-        yield "    {" + ", ".join(f".{name} = {fields[name]}" for name in _FIELDS if name in fields) + "},"
+        # g++ would complain of a field that is left out.
+        zeros = dict.fromkeys(_FIELDS, "0") | dict.fromkeys(_POINTERS, "NULL")
+        yield "    {" + ", ".join(f".{name} = {value}" for name, value in (zeros | fields).items()) + "},"
         place += memory.pixel + memory.window
         sums += memory.sums
 

@@ -2,7 +2,7 @@
 
 import math
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -122,7 +122,8 @@ extern "C" {{
 #endif
 """,
     )
-    return with_prefix(before, facts.prefix) + _names_macro(metadata, facts.prefix) + with_prefix(after, facts.prefix)
+    names = _names_macro([metadata.name_of(label) for label in range(network.classes)], facts.prefix)
+    return with_prefix(before, facts.prefix) + names + with_prefix(after, facts.prefix)
 
 
 def _model_macros(facts: CFacts) -> str:
@@ -338,18 +339,17 @@ def _braces(values: Iterable[float]) -> str:
     return f"{{{', '.join(map(repr, values))}}}"
 
 
-def _names_macro(metadata: Metadata, prefix: str) -> str:
-    """Return the macro of the classes' names, which takes no memory unless it is used; '' if they have none."""
-    if metadata.names is None:
-        return ""
-    names = ", \\\n     ".join(map(_c_string, metadata.names))
+def _names_macro(names: Sequence[str], prefix: str) -> str:
+    """Return the macro of the classes' names, which takes no memory unless it is used."""
+    strings = ", \\\n     ".join(map(_c_string, names))
     head = f"""
-/* The names of the classes in UTF-8: static const char *const names[KILONET_CLASSES] = KILONET_CLASS_NAMES;
+/* The names of the classes in UTF-8; those without names have their numbers from 0.
+ * static const char *const names[KILONET_CLASSES] = KILONET_CLASS_NAMES;
  * in the flash of an AVR: static const char names[KILONET_CLASSES][KILONET_NAME_BYTES] KILONET_FLASH = ... */
-#define KILONET_NAME_BYTES {max(len(name.encode()) for name in metadata.names) + 1}
+#define KILONET_NAME_BYTES {max(len(name.encode()) for name in names) + 1}
 #define KILONET_CLASS_NAMES \\
     """
-    return f"{with_prefix(head, prefix)}{{{names}}}\n"
+    return f"{with_prefix(head, prefix)}{{{strings}}}\n"
 
 
 def _calibration_macros(metadata: Metadata) -> str:

@@ -6,7 +6,7 @@
 
 static uint32_t high_product(uint32_t one, uint32_t other)
 {
-    return (uint32_t)((uint64_t)one * other >> 32);
+    return (uint32_t)(((uint64_t)one * other) >> 32);
 }
 
 /* 2 to the power of minus exponent, which has 24 fraction bits, too. The fraction's power is a polynomial of the fifth
@@ -15,15 +15,17 @@ static uint32_t power(uint64_t exponent)
 {
     static const uint32_t coefficients[5] KILONET_FLASH = {2048772, 19817793, 118791696, 515797037, 1488516314};
     const uint32_t whole = (uint32_t)(exponent >> 24);
-    const uint32_t fraction = (uint32_t)(exponent << 8 & 0xFFFFFFFFu);
+    const uint32_t fraction = (uint32_t)((exponent << 8) & 0xFFFFFFFFu);
     uint32_t value = KILONET_READ(uint32_t, &coefficients[0]);
     uint8_t i;
-    if (exponent >= (uint64_t)25 << 24)
+    if (exponent >= ((uint64_t)25 << 24)) {
         return 0;
-    for (i = 1; i < 5; i++)
+    }
+    for (i = 1; i < 5u; i++) {
         value = KILONET_READ(uint32_t, &coefficients[i]) - high_product(fraction, value);
+    }
     value = 0x80000000u - high_product(fraction, value);
-    return (value + ((uint32_t)64 << whole)) >> (7 + whole);
+    return (value + ((uint32_t)64 << whole)) >> (7u + whole);
 }
 
 /* The sum of exp((logit - from) / temperature) for logits that are not above `from`. A factor and a shift turn a
@@ -32,8 +34,10 @@ static uint64_t sum_of_powers(const int32_t *logits, int32_t from, uint32_t fact
 {
     uint64_t sum = 0;
     uint16_t i;
-    for (i = 0; i < KILONET_CLASSES; i++)
-        sum += power((uint64_t)((uint32_t)from - (uint32_t)logits[i]) * factor >> shift);
+    for (i = 0; i < KILONET_CLASSES; i++) {
+        const uint32_t lower = (uint32_t)from - (uint32_t)logits[i];
+        sum += power(((uint64_t)lower * factor) >> shift);
+    }
     return sum;
 }
 
@@ -43,22 +47,26 @@ kilonet_answer kilonet_top(const int32_t logits[KILONET_CLASSES])
     uint64_t sum, rest = ONE;
     uint8_t bit, strange = 0;
     uint16_t i;
-    for (i = 1; i < KILONET_CLASSES; i++)
-        if (logits[i] > logits[answer.label])
+    for (i = 1; i < KILONET_CLASSES; i++) {
+        if (logits[i] > logits[answer.label]) {
             answer.label = i;
+        }
+    }
     sum = sum_of_powers(logits, logits[answer.label], KILONET_CONFIDENCE_FACTOR, KILONET_CONFIDENCE_SHIFT);
     /* One by the sum, bit by bit: a division of 64 bits would take more flash than all of this. */
-    for (bit = 0; bit < 16; bit++) {
+    for (bit = 0; bit < 16u; bit++) {
         rest <<= 1;
         answer.confidence = (uint16_t)(answer.confidence << 1);
         if (rest >= sum) {
             rest -= sum;
-            answer.confidence |= 1;
+            answer.confidence |= 1u;
         }
     }
 #ifdef KILONET_LEAST_ENERGY
-    strange = logits[answer.label] < KILONET_LEAST_ENERGY &&
-              sum_of_powers(logits, KILONET_LEAST_ENERGY, KILONET_ENERGY_FACTOR, KILONET_ENERGY_SHIFT) < ONE;
+    if (logits[answer.label] < KILONET_LEAST_ENERGY &&
+        sum_of_powers(logits, KILONET_LEAST_ENERGY, KILONET_ENERGY_FACTOR, KILONET_ENERGY_SHIFT) < ONE) {
+        strange = 1;
+    }
 #endif
     answer.uncertain = strange || answer.confidence < KILONET_SURE_CONFIDENCE;
     answer.none = KILONET_REJECTS ? answer.uncertain : strange && KILONET_READS_DIGITS;

@@ -20,15 +20,15 @@ static uint32_t smaller(uint32_t one, uint32_t other)
 /* How many of `most` pixels have to length as count has to of, rounded, and at least one. */
 static uint32_t part(uint32_t most, uint32_t length, uint32_t count, uint32_t of)
 {
-    return smaller(most, larger(1, (2 * length * count + of) / (2 * of)));
+    return smaller(most, larger(1u, (2u * length * count + of) / (2u * of)));
 }
 
 static uint32_t weight(uint32_t output, uint32_t place, uint32_t count, uint32_t shown)
 {
-    uint32_t reach = 2 * larger(count, shown);
-    uint32_t here = (2 * place + 1) * count, centre = (2 * output + 1) * shown;
+    uint32_t reach = 2u * larger(count, shown);
+    uint32_t here = (2u * place + 1u) * count, centre = (2u * output + 1u) * shown;
     uint32_t distance = here > centre ? here - centre : centre - here;
-    return distance < reach ? reach - distance : 0;
+    return distance < reach ? reach - distance : 0u;
 }
 
 /* Reads the levels of a pixel: one of grey, or three. */
@@ -37,39 +37,41 @@ static void read_levels(const uint8_t *row, uint32_t place, int format, uint32_t
     if (format == KILONET_GREY8) {
         levels[0] = row[place];
     } else if (format == KILONET_RGB888) {
-        levels[0] = row[3 * place];
-        levels[1] = row[3 * place + 1];
-        levels[2] = row[3 * place + 2];
+        levels[0] = row[3u * place];
+        levels[1] = row[3u * place + 1u];
+        levels[2] = row[3u * place + 2u];
     } else {
-        uint32_t low = row[2 * place + (format == KILONET_RGB565_BIG)];
-        uint32_t bits = low | (uint32_t)row[2 * place + (format == KILONET_RGB565_LITTLE)] << 8;
-        uint32_t red = bits >> 11, green = bits >> 5 & 63, blue = bits & 31;
-        levels[0] = red << 3 | red >> 2;
-        levels[1] = green << 2 | green >> 4;
-        levels[2] = blue << 3 | blue >> 2;
+        const uint32_t low = row[2u * place + (uint32_t)(format == KILONET_RGB565_BIG)];
+        const uint32_t bits = low | ((uint32_t)row[2u * place + (uint32_t)(format == KILONET_RGB565_LITTLE)] << 8);
+        const uint32_t red = bits >> 11, green = (bits >> 5) & 63u, blue = bits & 31u;
+        levels[0] = (red << 3) | (red >> 2);
+        levels[1] = (green << 2) | (green >> 4);
+        levels[2] = (blue << 3) | (blue >> 2);
     }
 }
 
 /* Scales a row of the frame and adds it, times each of two weights, to the two rows of sums. */
 static void add_row(kilonet_resizer *resizer, const uint8_t *row, const uint32_t weights[2])
 {
-    uint32_t colours = resizer->format == KILONET_GREY8 ? 1 : 3;
-    uint32_t reach = 2 * larger(resizer->columns, resizer->wide), step = 2 * resizer->columns;
+    uint32_t colours = resizer->format == KILONET_GREY8 ? 1u : 3u;
+    uint32_t reach = 2u * larger(resizer->columns, resizer->wide), step = 2u * resizer->columns;
     uint32_t first = 0, begin = resizer->columns, centre = resizer->wide, column, colour;
-    for (column = 0; column < resizer->columns; column++, centre += 2 * resizer->wide) {
+    for (column = 0; column < resizer->columns; column++, centre += 2u * resizer->wide) {
         uint32_t levels[3] = {0, 0, 0}, sums[3] = {0, 0, 0}, total = 0, place, here;
-        for (; begin + reach <= centre; begin += step)
+        for (; begin + reach <= centre; begin += step) {
             first++;
+        }
         /* The weights as in weight(), without its products. */
         for (place = first, here = begin; place < resizer->wide && here < centre + reach; place++, here += step) {
             uint32_t share = reach - (here > centre ? here - centre : centre - here);
             read_levels(row, resizer->left + place, resizer->format, levels);
-            for (colour = 0; colour < colours; colour++)
+            for (colour = 0; colour < colours; colour++) {
                 sums[colour] += share * levels[colour];
+            }
             total += share;
         }
         for (colour = 0; colour < colours; colour++) {
-            uint32_t level = (sums[colour] + total / 2) / total;
+            uint32_t level = (sums[colour] + total / 2u) / total;
             resizer->sums[0][colours * column + colour] += weights[0] * level;
             resizer->sums[1][colours * column + colour] += weights[1] * level;
         }
@@ -79,7 +81,7 @@ static void add_row(kilonet_resizer *resizer, const uint8_t *row, const uint32_t
 /* Writes the next row of the pixels: the two rows of sums, each times its weight, by the total. */
 static void write_row(kilonet_resizer *resizer, const uint32_t weights[2], uint32_t total)
 {
-    uint32_t colours = resizer->format == KILONET_GREY8 ? 1 : 3;
+    uint32_t colours = resizer->format == KILONET_GREY8 ? 1u : 3u;
     uint32_t line = (resizer->first_row + resizer->done) * KILONET_COLUMNS + resizer->first_column;
     uint32_t column, colour;
     for (column = 0; column < resizer->columns; column++) {
@@ -88,16 +90,19 @@ static void write_row(kilonet_resizer *resizer, const uint32_t weights[2], uint3
         for (colour = 0; colour < colours; colour++) {
             uint32_t place = colours * column + colour;
             uint32_t sum = weights[0] * resizer->sums[0][place] + weights[1] * resizer->sums[1][place];
-            levels[colour] = (sum + total / 2) / total;
+            levels[colour] = (sum + total / 2u) / total;
         }
-        if (colours == 1)
-            levels[1] = levels[2] = levels[0];
+        if (colours == 1u) {
+            levels[1] = levels[0];
+            levels[2] = levels[0];
+        }
 #if KILONET_CHANNELS == 1
         /* 19595 + 38470 + 7471 are 65536. */
-        pixel[0] = (uint8_t)((levels[0] * 19595 + levels[1] * 38470 + levels[2] * 7471 + 32768) >> 16);
+        pixel[0] = (uint8_t)((levels[0] * 19595u + levels[1] * 38470u + levels[2] * 7471u + 32768u) >> 16);
 #else
-        for (colour = 0; colour < 3; colour++)
+        for (colour = 0; colour < 3u; colour++) {
             pixel[colour * KILONET_ROWS * KILONET_COLUMNS] = (uint8_t)levels[colour];
+        }
 #endif
     }
     resizer->done++;
@@ -106,8 +111,9 @@ static void write_row(kilonet_resizer *resizer, const uint32_t weights[2], uint3
 static void clear(kilonet_resizer *resizer, uint32_t which)
 {
     uint32_t place;
-    for (place = 0; place < 3 * KILONET_COLUMNS; place++)
+    for (place = 0; place < 3u * KILONET_COLUMNS; place++) {
         resizer->sums[which][place] = 0;
+    }
     resizer->totals[which] = 0;
 }
 
@@ -115,17 +121,17 @@ static void clear(kilonet_resizer *resizer, uint32_t which)
 static void shrink(kilonet_resizer *resizer, const uint8_t *row, uint32_t place)
 {
     uint32_t weights[2], which, output = resizer->done;
-    for (which = 0; which < 2; which++, output++) {
-        uint32_t share = output < resizer->rows ? weight(output, place, resizer->rows, resizer->high) : 0;
-        weights[output & 1] = share;
-        resizer->totals[output & 1] += share;
+    for (which = 0; which < 2u; which++, output++) {
+        uint32_t share = output < resizer->rows ? weight(output, place, resizer->rows, resizer->high) : 0u;
+        weights[output & 1u] = share;
+        resizer->totals[output & 1u] += share;
     }
     add_row(resizer, row, weights);
     while (resizer->done < resizer->rows &&
-           (place + 1 == resizer->high || weight(resizer->done, place + 1, resizer->rows, resizer->high) == 0)) {
-        uint32_t ended = resizer->done & 1;
+           (place + 1u == resizer->high || weight(resizer->done, place + 1u, resizer->rows, resizer->high) == 0u)) {
+        uint32_t ended = resizer->done & 1u;
         weights[ended] = 1;
-        weights[1 - ended] = 0;
+        weights[1u - ended] = 0;
         write_row(resizer, weights, resizer->totals[ended]);
         clear(resizer, ended);
     }
@@ -134,15 +140,15 @@ static void shrink(kilonet_resizer *resizer, const uint8_t *row, uint32_t place)
 /* Of a frame that has fewer: a row of the pixels is made of at most two rows of the frame, which are kept. */
 static void enlarge(kilonet_resizer *resizer, const uint8_t *row, uint32_t place)
 {
-    uint32_t weights[2], here = place & 1;
+    uint32_t weights[2], here = place & 1u;
     clear(resizer, here);
     weights[here] = 1;
-    weights[1 - here] = 0;
+    weights[1u - here] = 0;
     add_row(resizer, row, weights);
     while (resizer->done < resizer->rows &&
-           (place + 1 == resizer->high || weight(resizer->done, place + 1, resizer->rows, resizer->high) == 0)) {
+           (place + 1u == resizer->high || weight(resizer->done, place + 1u, resizer->rows, resizer->high) == 0u)) {
         weights[here] = weight(resizer->done, place, resizer->rows, resizer->high);
-        weights[1 - here] = place == 0 ? 0 : weight(resizer->done, place - 1, resizer->rows, resizer->high);
+        weights[1u - here] = place == 0u ? 0u : weight(resizer->done, place - 1u, resizer->rows, resizer->high);
         write_row(resizer, weights, weights[0] + weights[1]);
     }
 }
@@ -151,10 +157,12 @@ int kilonet_resize_begin(kilonet_resizer *resizer, uint32_t width, uint32_t heig
 {
     static const uint8_t padding[KILONET_CHANNELS] KILONET_FLASH = KILONET_PADDING;
     uint32_t place;
-    if (width == 0 || height == 0 || width > KILONET_RESIZE_SIDE || height > KILONET_RESIZE_SIDE)
+    if (width == 0u || height == 0u || width > KILONET_RESIZE_SIDE || height > KILONET_RESIZE_SIDE) {
         return 0;
-    if (format < KILONET_GREY8 || format > KILONET_RGB565_BIG)
+    }
+    if (format < KILONET_GREY8 || format > KILONET_RGB565_BIG) {
         return 0;
+    }
     resizer->format = format;
     resizer->pixels = pixels;
     resizer->wide = width;
@@ -168,36 +176,43 @@ int kilonet_resize_begin(kilonet_resizer *resizer, uint32_t width, uint32_t heig
         resizer->columns = part(KILONET_COLUMNS, KILONET_ROWS, width, height);
         resizer->rows = part(KILONET_ROWS, KILONET_COLUMNS, height, width);
     }
-    resizer->left = (width - resizer->wide) / 2;
-    resizer->top = (height - resizer->high) / 2;
-    resizer->first_column = (KILONET_COLUMNS - resizer->columns) / 2;
-    resizer->first_row = (KILONET_ROWS - resizer->rows) / 2;
-    resizer->next = resizer->done = 0;
+    resizer->left = (width - resizer->wide) / 2u;
+    resizer->top = (height - resizer->high) / 2u;
+    resizer->first_column = (KILONET_COLUMNS - resizer->columns) / 2u;
+    resizer->first_row = (KILONET_ROWS - resizer->rows) / 2u;
+    resizer->next = 0;
+    resizer->done = 0;
     clear(resizer, 0);
     clear(resizer, 1);
-    for (place = 0; place < KILONET_PIXELS; place++)
+    for (place = 0; place < KILONET_PIXELS; place++) {
         pixels[place] = KILONET_READ(uint8_t, &padding[place / (KILONET_PIXELS / KILONET_CHANNELS)]);
+    }
     return 1;
 }
 
 void kilonet_resize_row(kilonet_resizer *resizer, const uint8_t *row)
 {
-    uint32_t place = resizer->next++;
-    if (place < resizer->top || place - resizer->top >= resizer->high)
+    const uint32_t place = resizer->next;
+    resizer->next++;
+    if (place < resizer->top || place - resizer->top >= resizer->high) {
         return;
-    if (resizer->high < resizer->rows)
+    }
+    if (resizer->high < resizer->rows) {
         enlarge(resizer, row, place - resizer->top);
-    else
+    } else {
         shrink(resizer, row, place - resizer->top);
+    }
 }
 
 int kilonet_resize(kilonet_resizer *resizer, const uint8_t *frame, uint32_t width, uint32_t height, uint32_t stride,
                    int format, uint8_t *pixels)
 {
-    if (!kilonet_resize_begin(resizer, width, height, format, pixels))
+    if (kilonet_resize_begin(resizer, width, height, format, pixels) == 0) {
         return 0;
-    for (; resizer->next < height; frame += stride)
+    }
+    for (; resizer->next < height; frame += stride) {
         kilonet_resize_row(resizer, frame);
+    }
     return 1;
 }
 

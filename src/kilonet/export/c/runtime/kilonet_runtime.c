@@ -44,7 +44,7 @@ static void requantise(const kilonet_operation *operation, const int32_t *sums, 
             value += operation->narrow != 0 ? KILONET_READ(int32_t, (const int32_t *)operation->offset + i)
                                             : KILONET_READ(int64_t, (const int64_t *)operation->offset + i);
         else
-            value += ((int64_t)1 << how->shift) >> 1;
+            value += (int64_t)(((uint64_t)1 << how->shift) >> 1);
         value = floor_shift_64(value, how->shift);
         if (!WIDE || !pixel)
             logits[i] = (int32_t)value;

@@ -6,10 +6,11 @@
 static uint32_t add_number(uint32_t crc, uint64_t number, uint8_t bytes)
 {
     uint8_t bit;
-    for (; bytes != 0; bytes--, number >>= 8) {
+    for (; bytes != 0u; bytes--, number >>= 8) {
         crc ^= (uint32_t)(number & 255u);
-        for (bit = 0; bit < 8; bit++)
-            crc = (crc & 1u) != 0 ? crc >> 1 ^ 0xEDB88320u : crc >> 1;
+        for (bit = 0; bit < 8u; bit++) {
+            crc = (crc & 1u) != 0u ? (crc >> 1) ^ 0xEDB88320u : crc >> 1;
+        }
     }
     return crc;
 }
@@ -36,10 +37,11 @@ static uint32_t add_tables(uint32_t crc, const kilonet_operation *place)
     kilonet_operation copied;
     const kilonet_operation *operation = (const kilonet_operation *)KILONET_IN_RAM(&copied, place, sizeof copied);
     const uint16_t inputs = operation->inputs, outputs = operation->outputs;
-    const uint32_t weights = operation->weights ? weights_of(operation) : 0;
+    const uint32_t weights = operation->weights ? weights_of(operation) : 0u;
     uint32_t i;
-    for (i = 0; i < weights; i++)
+    for (i = 0; i < weights; i++) {
         crc = add_number(crc, KILONET_READ(uint8_t, &operation->weights[i]), 1);
+    }
     for (i = 0; operation->requantisation && i < outputs; i++) {
         kilonet_requantisation numbers;
         const kilonet_requantisation *how =
@@ -55,8 +57,9 @@ static uint32_t add_tables(uint32_t crc, const kilonet_operation *place)
             crc = add_number(crc, (uint64_t)KILONET_READ(int64_t, (const int64_t *)operation->offset + i), 8);
     for (i = 0; operation->skip && i < outputs; i++)
         crc = add_number(crc, (uint32_t)KILONET_READ(int32_t, &operation->skip[i]), 4);
-    for (i = 0; operation->pad && i < inputs; i++)
+    for (i = 0; operation->pad && i < inputs; i++) {
         crc = add_number(crc, KILONET_READ(uint8_t, &operation->pad[i]), 1);
+    }
     return crc;
 }
 
@@ -68,14 +71,17 @@ int kilonet_selftest(kilonet_state *state, void (*after_row)(void))
     uint16_t i;
 #ifdef __AVR__
     /* Beyond the reach of pointers, where a linker puts them without a word, there is no list whose tables end. */
-    if (pgm_get_far_address(kilonet_operations) >> 16 != 0)
+    if (pgm_get_far_address(kilonet_operations) >> 16 != 0) {
         return 0;
+    }
 #endif
-    for (i = 0; i < KILONET_OPERATIONS; i++)
-        crc = add_tables(crc, kilonet_operations + i);
-    if ((crc ^ 0xFFFFFFFFu) != KILONET_SELFTEST_CRC)
+    for (i = 0; i < KILONET_OPERATIONS; i++) {
+        crc = add_tables(crc, &kilonet_operations[i]);
+    }
+    if ((crc ^ 0xFFFFFFFFu) != KILONET_SELFTEST_CRC) {
         return 0;
-    for (image = 0; image < 2; image++) {
+    }
+    for (image = 0; image < 2u; image++) {
         int32_t logits[KILONET_CLASSES];
         uint32_t row, place;
         kilonet_begin(state);
@@ -84,15 +90,18 @@ int kilonet_selftest(kilonet_state *state, void (*after_row)(void))
             for (place = 0; place < KILONET_ROW_BYTES; place++) {
                 random = random * 1664525u + 1013904223u;
                 /* The second image is darker. */
-                levels[place] = (uint8_t)(random >> (image == 0 ? 24 : 26));
+                levels[place] = (uint8_t)(random >> (image == 0u ? 24u : 26u));
             }
             (void)kilonet_row(state, levels, logits);
-            if (after_row)
+            if (after_row) {
                 after_row();
+            }
         }
-        for (i = 0; i < KILONET_CLASSES; i++)
-            if (logits[i] != KILONET_READ(int32_t, &expected[image][i]))
+        for (i = 0; i < KILONET_CLASSES; i++) {
+            if (logits[i] != KILONET_READ(int32_t, &expected[image][i])) {
                 return 0;
+            }
+        }
     }
     return 1;
 }

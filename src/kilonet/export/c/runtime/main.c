@@ -36,11 +36,10 @@ static const char *read_picture(FILE *file, long width, long height, int colours
 }
 #endif
 
-/* Prints the name of a class or, where the classes have none, its number. Control characters, also those of two bytes in
- * UTF-8, become question marks, so that no name moves the cursor or breaks the line. */
+/* Prints the name of a class. Control characters, also those of two bytes in UTF-8, become question marks, so that no name
+ * moves the cursor or breaks the line. */
 static void print_class(int class_)
 {
-#ifdef KILONET_CLASS_NAMES
     static const char *const names[KILONET_CLASSES] = KILONET_CLASS_NAMES;
     const unsigned char *name = (const unsigned char *)names[class_];
     for (; *name != 0; name++)
@@ -48,9 +47,6 @@ static void print_class(int class_)
             putchar('?'), name++;
         else
             putchar(*name < 0x20 || *name == 0x7f ? '?' : *name);
-#else
-    printf("%d", class_);
-#endif
 }
 
 /* Reads a number of the header and one whitespace character after it. Comments run from # to the end of the line. */
