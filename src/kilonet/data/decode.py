@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kilonet.data import heic
-from kilonet.data.containers import FORMATS, Container, open_container, png_chunks
+from kilonet.data.containers import FORMATS, Container, is_avif, open_container, png_chunks
 from kilonet.utils.errors import KilonetError, UnreadError
 from kilonet.utils.extras import NotInstalled
 
@@ -142,6 +142,8 @@ def decode(
 def _decoded(content: bytes, name: str, limits: DecodeLimits, side: int | None) -> Picture:
     # Without a side every pixel is kept.
     container = open_container(content)
+    if container is None and is_avif(content):
+        raise KilonetError(f"{name}: an AVIF image, a kind that is not read; save it as JPEG or PNG")
     if container is None:
         raise KilonetError(f"{name}: not a {READABLE} image")
     if container.size is not None:
