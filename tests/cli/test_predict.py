@@ -274,3 +274,68 @@ def test_a_model_that_computes_nan_is_refused(
     for form in ("c", "html"):
         out = ("--out", tmp_path / form, "--data", small_folder)
         command(capsys, "export", model, "--to", form, *out).refused("NaN or infinity")
+
+
+@pytest.fixture
+def sheet(mnist: DataSet, tmp_path: Path) -> Path:
+    """Two rows of three digits, 60 pixels high, at known places of a sheet larger than a page is read at."""
+    pixels = np.full((1400, 4000), 235, np.uint8)
+    for number, image in enumerate(mnist.test.pixels[:6, 0].numpy()):
+        top, left = 300 + 500 * (number // 3), 500 + 800 * (number % 3)
+        large = np.asarray(Image.fromarray(image).resize((280, 280)))
+        pixels[top : top + 280, left : left + 280] -= (large * 0.8).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "sheet.png")
+    return tmp_path / "sheet.png"
+
+
+def test_all_digits_of_a_page_are_read(
+    mnist: DataSet, sheet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = command(capsys, "predict", "best", sheet, "--all", "--show", tmp_path / "seen.png")
+    assert answer.status == 0
+    assert answer.out == f"{sheet}: 6 digits in 2 rows, 1 uncertain (?)\n1: 7  2  1\n2: 0? 4  1\n"
+    assert size(tmp_path / "seen.png") == (2048, 717)
+    with Image.open(tmp_path / "seen.png") as seen:
+        assert len({colour for _, colour in seen.convert("RGB").getcolors(1 << 16) or []} & {(0, 80, 208)}) == 1
+    found = json.loads(command(capsys, "predict", "best", sheet, "--all", "--json").out)["predictions"]
+    assert [one["class"] for one in found] == mnist.test.labels[:6].tolist()
+    assert [(one["place"], one["row"]) for one in found] == [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 1)]
+    for number, one in enumerate(found):
+        box = one["box"]
+        # MNIST's frame leaves 4 of 28 pixels around a digit that is centred by its mass.
+        assert abs((box["left"] + box["right"]) / 2 - (640 + 800 * (number % 3))) < 40
+        assert abs((box["top"] + box["bottom"]) / 2 - (440 + 500 * (number // 3))) < 40
+        assert 180 < box["bottom"] - box["top"] < 260
+    command(capsys, "predict", "best", sheet, "--all", "--csv", tmp_path / "page.csv")
+    with (tmp_path / "page.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["row"] for row in rows] == ["0"] * 3 + ["1"] * 3
+    assert [int(row["left"]) for row in rows] == [one["box"]["left"] for one in found]
+
+
+def test_a_page_without_digits_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("L", (300, 200), 230).save(tmp_path / "empty.png")
+    answer = command(capsys, "predict", "best", tmp_path / "empty.png", "--all")
+    assert (answer.status, answer.out) == (0, f"{tmp_path / 'empty.png'}: no digit (no digits on the page)\n")
+
+
+def test_what_all_cannot_do_is_refused(sheet: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show = ("--show", sheet.parent / "seen.png")
+    for words, reason in (
+        ((sheet, "--all", "--line"), "not allowed with"),
+        ((sheet, sheet, "--all", *show), "boxes of one page"),
+        ((sheet.parent, "--all", *show), "boxes of one page"),
+    ):
+        answer = command(capsys, "predict", "best", *words)
+        assert answer.status == 2
+        assert reason in answer.err
+
+
+def test_a_box_is_in_pixels_of_the_file(sheet: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    crop = sheet.parent / "crop.png"
+    with Image.open(sheet) as image:
+        image.crop((100, 0, 1300, 1400)).resize((1800, 2100)).crop((0, 0, 1800, 1000)).save(crop)
+    (found,) = json.loads(command(capsys, "predict", "best", crop, "--json").out)["predictions"]
+    box = found["box"]
+    assert abs((box["left"] + box["right"]) / 2 - 1.5 * 540) < 40
+    assert "row" not in found

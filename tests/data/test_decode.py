@@ -190,6 +190,7 @@ def test_transparent_pixels_of_a_large_picture_become_paper() -> None:
         (b"", "not a PNG, JPEG, BMP, GIF, WebP or TIFF"),
         (b"%PDF-1.4", "not a PNG, JPEG, BMP, GIF, WebP or TIFF"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a PNG, JPEG, BMP, GIF, WebP or TIFF"),
+        (b"\0\0\0\x1cftypavif" + bytes(20), "an AVIF image, a kind that is not read; save it as JPEG or PNG"),
         (png(28, 28, b"not deflate data"), "damaged"),
         (png(0, 0, b""), ""),
         (png(2**31 - 1, 2**31 - 1, zlib.compress(bytes(100))), "scale it down"),

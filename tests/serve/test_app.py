@@ -22,6 +22,7 @@ import pytest
 import torch
 from httpx2 import Response
 from hypothesis import strategies
+from PIL import Image
 from python_multipart.multipart import FormParser
 from starlette.testclient import TestClient
 from torch import Tensor
@@ -40,7 +41,7 @@ from kilonet.models.prediction import predict_files
 from kilonet.network.memory import image_bytes
 from kilonet.network.module import initial_network
 from kilonet.network.section import ModelSection
-from kilonet.serve.answering import Answering, _Job
+from kilonet.serve.answering import Answering, Answers, _Job
 from kilonet.serve.app import application
 from kilonet.serve.bodies import Body, from_pixels
 from kilonet.serve.classifiers import thread_safe
@@ -108,6 +109,31 @@ def test_answers_are_those_of_predict(client: TestClient, mnist: DataSet, tmp_pa
         np.testing.assert_allclose(answer["probabilities"], row["probabilities"], atol=1e-5)
         np.testing.assert_array_equal(answer["seen"], one.predictions[0].pixels)
     assert {row["no_digit"] is None for row in said.as_json()["predictions"]} == {True, False}
+
+
+def test_a_page_is_answered_digit_by_digit_as_by_predict(
+    client: TestClient, mnist: DataSet, seven: bytes, tmp_path: Path
+) -> None:
+    # Larger than a picture of one digit is looked at.
+    pixels = np.full((300, 1500), 235, np.uint8)
+    for number, image in enumerate(mnist.test.pixels[:3, 0].numpy()):
+        pixels[100:156, 200 + 400 * number :][:, :56] -= np.asarray(Image.fromarray(image).resize((56, 56))) // 5 * 4
+    content = png(pixels)
+    (tmp_path / "page.png").write_bytes(content)
+    said = predict_files(load_model("best"), [tmp_path / "page.png"], page=True).as_json()["predictions"]
+    assert [row["class"] for row in said] == [7, 2, 1]
+    encoded = {"image": base64.b64encode(content).decode()}
+    for response in (
+        client.post("/predict/page", content=content),
+        client.post("/predict/page", files={"f": content}),
+        client.post("/predict/page", json=encoded),
+    ):
+        assert response.status_code == 200, response.text
+        answers = response.json()["answers"]
+        keys = ("class", "uncertain", "box", "row")
+        assert [[answer[key] for key in keys] for answer in answers] == [[row[key] for key in keys] for row in said]
+    refused(client.post("/predict/page", json={"pixels": mnist.test.pixels[0, 0].tolist()}), 422, "pixels", "image")
+    assert "row" not in client.post("/predict", content=seven).json()
 
 
 def test_pixels_are_answered_as_the_file_that_holds_them(client: TestClient, mnist: DataSet) -> None:
@@ -194,7 +220,7 @@ def test_a_request_that_fails_leaves_the_others_of_its_batch_their_answers(seven
 
     answering = Answering(load_model("best"), LIMITS, Metrics("0123456789"))
     bodies = (Body(lambda: [ImageFile(seven)], is_quick=True), Body(fail, is_quick=True))
-    answer, fault = answering._answer([_Job(body, is_batch=False, deadline=math.inf) for body in bodies])
+    answer, fault = answering._answer([_Job(body, Answers.ONE, math.inf) for body in bodies])
     assert isinstance(answer, bytes)
     assert json.loads(answer)["class"] == 7
     assert str(fault) == "a fault"
@@ -578,7 +604,7 @@ def test_a_late_batch_is_given_up_between_two_images(mnist: DataSet) -> None:
     answering = Answering(thread_safe(load_model("best")), limits, Metrics("0123456789"))
     images = [from_pixels(image) for image in mnist.test.pixels[:2, 0].tolist()]
     with pytest.raises(Refusal, match="no answer within"):
-        in_loop(answering.json(Body(lambda: images, is_quick=True), is_batch=True))
+        in_loop(answering.json(Body(lambda: images, is_quick=True), Answers.BATCH))
 
 
 def test_limits_are_positive() -> None:

@@ -104,7 +104,7 @@ def test_files_that_keep_all_decoders_busy_delay_no_quick_request(mnist: DataSet
     def ask(file: ImageFile, *, is_quick: bool) -> tuple[float, bytes | Refusal]:
         began = time.monotonic()
         try:
-            found: bytes | Refusal = in_loop(answering.json(Body(lambda: [file], is_quick), is_batch=False))
+            found: bytes | Refusal = in_loop(answering.json(Body(lambda: [file], is_quick)))
         except Refusal as refused:
             found = refused
         return time.monotonic() - began, found

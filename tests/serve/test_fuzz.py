@@ -87,6 +87,7 @@ PATHS = st.one_of(
         (
             "/predict",
             "/predict/batch",
+            "/predict/page",
             "/",
             "/health",
             "/metrics",

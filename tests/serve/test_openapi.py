@@ -23,7 +23,7 @@ def described() -> Any:
     return schemathesis.openapi.from_asgi("/openapi.json", service_of("best"))
 
 
-_PREDICTING = [("POST", "/predict"), ("POST", "/predict/batch")]
+_PREDICTING = [("POST", "/predict"), ("POST", "/predict/batch"), ("POST", "/predict/page")]
 _INFORMING = [("GET", "/model"), ("GET", "/health"), ("GET", "/metrics")]
 
 

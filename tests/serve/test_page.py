@@ -135,6 +135,41 @@ def test_a_photo_is_read_and_shown_until_it_is_replaced(clean: Page, mnist: Data
     shows(clean, 7)
 
 
+def outlined(page: Page) -> tuple[float, float, float, float]:
+    """Return the edges of what is in the accent colour on the paper, as shares of it: left, top, right, bottom."""
+    colours, side = page.evaluate(
+        """() => {
+          const width = document.getElementById("paper").width;
+          const copy = new OffscreenCanvas(width, width).getContext("2d", { willReadFrequently: true });
+          copy.drawImage(document.getElementById("paper"), 0, 0);
+          return [Array.from(copy.getImageData(0, 0, width, width).data), width];
+        }"""
+    )
+    pixels = np.array(colours, np.int32).reshape(side, side, 4)[:, :, :3]
+    rows, columns = np.nonzero(np.abs(pixels - [194, 64, 26]).max(2) < 8)
+    if not len(rows):
+        return (0, 0, 0, 0)
+    return columns.min() / side, rows.min() / side, (columns.max() + 1) / side, (rows.max() + 1) / side
+
+
+def test_the_box_that_was_found_is_shown_on_the_photo(clean: Page, mnist: DataSet, tmp_path: Path) -> None:
+    large = Image.fromarray(255 - np.asarray(Image.fromarray(mnist.test.pixels[0, 0].numpy()).resize((560, 560))))
+    sheet = Image.new("L", (3000, 2000), 255)
+    # Strokes of 80 pixels in a picture three times as large as the service looks at.
+    sheet.paste(large, (2000, 400))
+    sheet.save(tmp_path / "seven.png")
+    clean.locator("#photo").set_input_files(tmp_path / "seven.png")
+    shows(clean, 7)
+    ink = np.asarray(sheet) < 128
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    # The photo is as wide as the paper and lies in its middle.
+    wanted = (columns[0] / 3000, (500 + rows[0]) / 3000, (columns[-1] + 1) / 3000, (500 + rows[-1] + 1) / 3000)
+    assert outlined(clean) == pytest.approx(wanted, abs=0.03)
+    clean.locator("#clear").click()
+    shows(clean, None)
+    assert outlined(clean) == (0, 0, 0, 0)
+
+
 def test_a_photo_can_be_dropped_on_the_page(clean: Page, mnist: DataSet, tmp_path: Path) -> None:
     content = photo_of(mnist.test.pixels[1, 0].numpy(), tmp_path / "two.jpg").read_bytes()
     clean.evaluate(
@@ -189,7 +224,7 @@ def test_the_policy_blocks_everything_that_the_service_did_not_send(service: Pro
 def test_the_api_page_asks_no_other_host(chromium: Browser, service: Process) -> None:
     with watched(chromium, f"{service.url}/docs", service.url, **DESKTOP) as page:
         expect(page.locator(".opblock-summary-path").first).to_have_text("/predict")
-        assert page.locator(".opblock").count() == 5
+        assert page.locator(".opblock").count() == 6
 
 
 def test_the_page_shows_the_network_s_name_and_figures(page: Page) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kilonet.cli.flags import MODEL_OR_EXPORT, Parser, add_json_flag
+from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -25,22 +26,35 @@ def add_flags(parser: Parser) -> None:
         metavar="FILE",
         help="images, or one folder of images; a folder's unreadable files are skipped, and the exit status is then 1",
     )
-    parser.add_argument("--line", action="store_true", help="read several separate digits in a row")
-    parser.add_argument("--show", type=Path, metavar="FILE", help="write the images that the network saw to a PNG file")
+    several = parser.add_mutually_exclusive_group()
+    several.add_argument("--line", action="store_true", help="read several digits in a row")
+    several.add_argument(
+        "--all", action="store_true", help="read all digits of a page or form, row by row, with their boxes"
+    )
+    parser.add_argument(
+        "--show",
+        type=Path,
+        metavar="FILE",
+        help="write the images that the network saw to a PNG file; with --all the page, with boxes drawn into it",
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the predictions to a CSV file")
     add_json_flag(parser)
 
 
 def run(flags: argparse.Namespace) -> int:
     from kilonet.export.loading import load
+    from kilonet.models.page_picture import page_as_png
     from kilonet.models.prediction import predict_files
     from kilonet.utils.files import write_atomically
 
-    predicted = predict_files(load(flags.model), flags.files, line=flags.line)
+    if flags.all and flags.show is not None and (len(flags.files) > 1 or flags.files[0].is_dir()):
+        raise KilonetError("--show draws the boxes of one page; give one file with --all")
+    predicted = predict_files(load(flags.model), flags.files, line=flags.line, page=flags.all)
     if flags.csv is not None:
         write_atomically(flags.csv, predicted.as_csv().encode())
     if flags.show is not None and predicted.files:
-        write_atomically(flags.show, predicted.inputs_as_png())
+        shown = page_as_png(predicted.files[0]) if flags.all else predicted.inputs_as_png()
+        write_atomically(flags.show, shown)
     text = f"Answers: {flags.csv}" if flags.csv is not None else str(predicted)
     print(json.dumps(predicted.as_json()) if flags.json else printable_lines(text))
     _report_skipped(predicted)

@@ -96,6 +96,11 @@ def open_container(content: bytes) -> Container | None:  # noqa: PLR0911 - one f
     return None
 
 
+def is_avif(content: bytes) -> bool:
+    """Return whether a file says that it is an AVIF image, which is not read."""
+    return content[4:8] == b"ftyp" and content[8:12] in (b"avif", b"avis")
+
+
 def is_image(head: bytes) -> bool:
     """Return whether a file with these first bytes is of a format that is read; `LONGEST_MAGIC` of them tell."""
     starts = (_PNG_SIGNATURE, _JPEG_START + b"\xff", *_GIF_SIGNATURES, *_TIFF_SIGNATURES)

@@ -9,7 +9,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kilonet.data import heic
-from kilonet.data.containers import FORMATS, Container, open_container, png_chunks
+from kilonet.data.containers import FORMATS, Container, is_avif, open_container, png_chunks
 from kilonet.utils.errors import KilonetError, UnreadError
 from kilonet.utils.extras import NotInstalled
 
@@ -90,6 +90,8 @@ class Picture:
     grey: NDArray[np.uint8] | None
     """uint8 (rows, columns): the pixels of an upright 8-bit grey file that was not scaled; None for others, and for
     those decoded `evenly`."""
+    scale: float = 1.0
+    """How many pixels of the upright file one of its pixels is wide."""
 
 
 def decode(
@@ -98,6 +100,7 @@ def decode(
     limits: DecodeLimits = DecodeLimits(),
     *,
     evenly: bool = False,
+    side: int = WORKING_SIDE,
 ) -> Picture:
     """Decode an image file.
 
@@ -106,8 +109,9 @@ def decode(
         name: the name of the file in messages.
         limits: the limits of the file.
         evenly: keep every pixel, for `Preprocessing.apply`. Only a picture too large for `limits.memory`, one of tens
-            of millions of pixels, is scaled down, by a whole number. Otherwise a side is at most `WORKING_SIDE`, as
-            the finder of digits was measured with.
+            of millions of pixels, is scaled down, by a whole number.
+        side: the longest side of a picture that is not decoded `evenly`; a longer one is scaled down. The finder of one
+            digit was measured with `WORKING_SIDE`.
 
     Raises:
         KilonetError: the file is of no format in `FORMATS`, over a limit, truncated or damaged.
@@ -118,7 +122,7 @@ def decode(
         with warnings.catch_warnings():
             # Pillow warns of large pictures and of damaged metadata, which our own limits and errors cover.
             warnings.simplefilter("ignore")
-            return _decoded(content, name, limits, evenly=evenly)
+            return _decoded(content, name, limits, None if evenly else side)
     except NotInstalled as error:
         raise KilonetError(f"{name}: {error}") from None
     except KilonetError:
@@ -135,8 +139,11 @@ def decode(
         raise KilonetError(f"{name}: damaged: {error or type(error).__name__}") from None
 
 
-def _decoded(content: bytes, name: str, limits: DecodeLimits, *, evenly: bool) -> Picture:
+def _decoded(content: bytes, name: str, limits: DecodeLimits, side: int | None) -> Picture:
+    # Without a side every pixel is kept.
     container = open_container(content)
+    if container is None and is_avif(content):
+        raise KilonetError(f"{name}: an AVIF image, a kind that is not read; save it as JPEG or PNG")
     if container is None:
         raise KilonetError(f"{name}: not a {READABLE} image")
     if container.size is not None:
@@ -146,10 +153,11 @@ def _decoded(content: bytes, name: str, limits: DecodeLimits, *, evenly: bool) -
     with Image.open(io.BytesIO(container.content), formats=[container.form]) as image:
         _check_passes(image.size, container, name, limits)
         size = image.size
-        reduced = _reduction(image, container, name, limits, evenly=evenly)
+        reduced = _reduction(image, container, name, limits, side)
         if container.form == "PNG":
             _check_png(container.content, size)
-        return _picture(image, container.orientation, reduced, evenly=evenly)
+        picture = _picture(image, container.orientation, reduced, side)
+        return replace(picture, scale=max(size) / max(picture.values.shape[:2]))
 
 
 def _check_passes(size: tuple[int, int], container: Container, name: str, limits: DecodeLimits) -> None:
@@ -162,7 +170,7 @@ def _check_passes(size: tuple[int, int], container: Container, name: str, limits
 
 
 def _reduction(
-    image: Image.Image, container: Container, name: str, limits: DecodeLimits, *, evenly: bool
+    image: Image.Image, container: Container, name: str, limits: DecodeLimits, side: int | None
 ) -> Callable[[Image.Image], Image.Image]:
     """Return what scales an opened image down once it is decoded; a JPEG file is decoded to fewer pixels.
 
@@ -176,7 +184,7 @@ def _reduction(
     each += _FORM_PIXEL_BYTES.get(container.form, 0)
     coefficients = whole * len(image.getbands()) * _COEFFICIENT_BYTES if container.is_progressive else 0
     factor = 1
-    if evenly:
+    if side is None:
         shrunk = container.form == "JPEG"
         for factor in _FACTORS:
             kept = whole // factor**2
@@ -187,14 +195,14 @@ def _reduction(
             image.draft(None, (max(1, width // factor), max(1, height // factor)))
         factor = 1 if image.width < width else factor
     else:
-        if max(image.size) > WORKING_SIDE:
-            image.draft(None, (WORKING_SIDE, WORKING_SIDE))
+        if max(image.size) > side:
+            image.draft(None, (side, side))
         needed = image.width * image.height * each + coefficients
     if needed > limits.memory:
         raise KilonetError(
             f"{name}: decoding it takes {needed >> 20:,} MiB, over {limits.memory >> 20:,}; scale it down first"
         )
-    return partial(_evenly_reduced, factor=factor) if evenly else _reduced
+    return partial(_evenly_reduced, factor=factor) if side is None else partial(_reduced, side=side)
 
 
 def _check_png(content: bytes, size: tuple[int, int]) -> None:
@@ -225,10 +233,11 @@ def _scanline_bytes(size: tuple[int, int], bits: int, one: tuple[int, int, int, 
 
 
 def _picture(
-    image: Image.Image, orientation: int, reduced: Callable[[Image.Image], Image.Image], *, evenly: bool
+    image: Image.Image, orientation: int, reduced: Callable[[Image.Image], Image.Image], side: int | None
 ) -> Picture:
     """Return the picture of an opened image, which is decoded here."""
-    plain = image.mode == "L" and "transparency" not in image.info and max(image.size) <= WORKING_SIDE and not evenly
+    evenly = side is None
+    plain = image.mode == "L" and "transparency" not in image.info and side is not None and max(image.size) <= side
     deep = image.mode.startswith("I")
     opaque = image if plain else _opaque(image, reduced, evenly=evenly)
     upright = opaque.transpose(_TURNS[orientation]) if orientation in _TURNS else opaque
@@ -316,8 +325,8 @@ def _as_mode(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _reduced(image: Image.Image) -> Image.Image:
-    scale = WORKING_SIDE / max(image.size)
+def _reduced(image: Image.Image, side: int) -> Image.Image:
+    scale = side / max(image.size)
     if scale >= 1:
         return image
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

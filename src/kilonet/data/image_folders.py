@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from kilonet.data.containers import LONGEST_MAGIC, is_image
-from kilonet.data.decode import READABLE, DecodeLimits, Picture, decode
+from kilonet.data.decode import READABLE, WORKING_SIDE, DecodeLimits, Picture, decode
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import open_regular, read_bounded
 
@@ -82,13 +82,14 @@ def read_picture(
     limits: DecodeLimits = DecodeLimits(),  # noqa: B008
     *,
     evenly: bool = False,
+    side: int = WORKING_SIDE,
 ) -> Picture:
-    """Read and decode an image file; `evenly` as for `decode`.
+    """Read and decode an image file; `evenly` and `side` as for `decode`.
 
     Raises:
         KilonetError: it cannot be read or decoded; see `kilonet.data.decode`.
     """
-    return decode(read_content(path, limits), str(path), limits, evenly=evenly)
+    return decode(read_content(path, limits), str(path), limits, evenly=evenly, side=side)
 
 
 def list_files(folder: Path, *, deep: bool = True) -> FolderFiles:

@@ -4,7 +4,8 @@ import csv
 import io
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from kilonet.data.decode import READABLE, Picture
+from kilonet.data.decode import READABLE, WORKING_SIDE, Picture
+from kilonet.data.digits.marks import Box
+from kilonet.data.digits.page import PAGE_SIDE, prepare_page
 from kilonet.data.digits.prepare import PreparedImage, prepare_digit, prepare_row
 from kilonet.data.image_folders import FolderFiles, list_files, name_files, read_picture, why_not_read
 from kilonet.data.preprocessing import Preprocessing
@@ -35,6 +38,7 @@ MAY_BE_DIGIT = 0.3
 _BATCH = 256
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _CSV_COLUMNS = ("file", "place", "class", "name", "probability", "uncertain", "no_digit", "none_of_these")
+_CSV_EDGES = ("left", "top", "right", "bottom")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class Prediction:
     """The network's input, uint8 (rows, columns) or (channels, rows, columns)."""
     digits: bool = True
     """Whether the classes are digits, so that none of them is "no digit"."""
+    box: Box | None = None
+    """Where the digit was found, in pixels of the upright file; None for an image that was not searched."""
+    row: int | None = None
+    """The row of a page that it stands in, from 0."""
 
     @property
     def probability(self) -> float:
@@ -76,6 +84,8 @@ class Prediction:
             "uncertain": self.uncertain,
             "no_digit": self.objection if self.digits else None,
             "none_of_these": self.objection,
+            "box": None if self.box is None else self.box.as_json(),
+            **({} if self.row is None else {"row": self.row}),
         }
 
     def __str__(self) -> str:
@@ -84,14 +94,20 @@ class Prediction:
         return f"{self.name} ({100 * self.probability:.2f}%{', uncertain' if self.uncertain else ''})"
 
 
-def prepare_images(picture: Picture, model: Classifier, *, line: bool = False) -> list[PreparedImage]:
-    """Return the network's inputs for a picture: one image, or with `line` one for each digit of a row.
+def prepare_images(
+    picture: Picture, model: Classifier, *, line: bool = False, page: bool = False
+) -> list[PreparedImage]:
+    """Return the network's inputs for a picture: one image, or one for each digit of a row or of a page.
 
     Args:
         picture: the picture.
         model: the model that will see it; if it reads digits, they are found and laid out as MNIST's are. For any other
             model the picture was decoded `evenly`.
         line: whether to read several digits in a row; only for a model that reads digits.
+        page: whether to read all digits in it, wherever they are; likewise.
+
+    Returns:
+        the images, with boxes in pixels of the upright file.
 
     Raises:
         KilonetError: the model takes neither 1 nor 3 channels.
@@ -99,7 +115,8 @@ def prepare_images(picture: Picture, model: Classifier, *, line: bool = False) -
     if not model.reads_digits:
         pixels = Preprocessing.of(model.section).apply(picture.values)
         return [PreparedImage(pixels[0] if len(pixels) == 1 else pixels)]
-    return prepare_row(picture) if line else [prepare_digit(picture)]
+    images = prepare_page(picture) if page else prepare_row(picture) if line else [prepare_digit(picture)]
+    return [replace(image, box=image.box and image.box.scaled(picture.scale)) for image in images]
 
 
 def predictions_of(
@@ -156,21 +173,37 @@ def _prediction(
         objection=objection,
         pixels=image.pixels,
         digits=digits,
+        box=image.box,
+        row=image.row,
     )
 
 
 @dataclass(frozen=True)
 class PredictedFile:
-    """The predictions for one file: one, or one for each digit of a row. `str()` gives a line."""
+    """The predictions for one file: one, or one for each digit of a row or page. `str()` gives a line, or one a row."""
 
     file: Path
     predictions: tuple[Prediction, ...]
 
     def __str__(self) -> str:
+        if self.predictions[0].row is not None:
+            return self._page()
         if len(self.predictions) == 1:
             return f"{printable(self.file)}: {printable(self.predictions[0])}"
         text = "".join(prediction.name or "?" for prediction in self.predictions)
         return f"{printable(self.file)}: {printable(text)} ({', '.join(map(_confidence, self.predictions))})"
+
+    def _page(self) -> str:
+        rows = [list(row) for _, row in groupby(self.predictions, lambda one: one.row)]
+        uncertain = sum(one.uncertain for one in self.predictions)
+        doubt = f", {uncertain} uncertain (?)" if uncertain else ""
+        head = f"{printable(self.file)}: {len(self.predictions)} digits in {len(rows)} rows{doubt}"
+        width = len(str(len(rows)))
+        lines = [
+            f"{number:{width}}: " + " ".join(f"{one.name or '-'}{'?' if one.uncertain else ' '}" for one in row)
+            for number, row in enumerate(rows, 1)
+        ]
+        return "\n".join([head, *(line.rstrip() for line in lines)])
 
 
 def _confidence(prediction: Prediction) -> str:
@@ -188,6 +221,8 @@ class PredictedFiles:
     """A folder's files that could not be read or are of no kind that is read, each with the reason."""
     metadata: Metadata
     """The model's."""
+    are_pages: bool = False
+    """Whether all digits of each file were read."""
 
     def as_json(self) -> dict[str, Any]:
         """Return everything but the pixels as plain values."""
@@ -205,15 +240,19 @@ class PredictedFiles:
     def as_csv(self) -> str:
         """Return a table with a row a prediction and a column for each class's probability.
 
+        Tables of pages also have the row, from 0, and the edges of the box in pixels of the file.
+
         A text that a spreadsheet would take for a formula begins with an apostrophe; hidden characters are escaped.
         """
         stream = io.StringIO()
         table = csv.writer(stream, lineterminator="\n")
         classes = max((len(one.predictions[0].probabilities) for one in self.files), default=0)
-        table.writerow([*_CSV_COLUMNS, *(printable(f"p{self.metadata.name_of(label)}") for label in range(classes))])
+        columns = (*_CSV_COLUMNS, "row", *_CSV_EDGES) if self.are_pages else _CSV_COLUMNS
+        table.writerow([*columns, *(printable(f"p{self.metadata.name_of(label)}") for label in range(classes))])
         for row in self.as_json()["predictions"]:
             probabilities = [f"{probability:.6f}" for probability in row["probabilities"]]
-            table.writerow([*(_cell(row[key]) for key in _CSV_COLUMNS), *probabilities])
+            cells = {**row, **(row["box"] or {})}
+            table.writerow([*(_cell(cells.get(key)) for key in columns), *probabilities])
         return stream.getvalue()
 
     def inputs_as_png(self) -> bytes:
@@ -245,20 +284,23 @@ def _cell(value: object) -> object:
     return f"'{printable(value)}" if value.startswith(_FORMULA_STARTS) else printable(value)
 
 
-def predict_files(model: Classifier, paths: Sequence[Path], *, line: bool = False) -> PredictedFiles:
+def predict_files(
+    model: Classifier, paths: Sequence[Path], *, line: bool = False, page: bool = False
+) -> PredictedFiles:
     """Classify image files, with a progress bar for a folder if stderr is a terminal.
 
     Args:
         model: the model.
         paths: image files, or one folder; a folder's files that cannot be read are skipped and listed.
         line: whether each image has several digits in a row.
+        page: whether to read all digits of each image, wherever they are.
 
     Raises:
-        KilonetError: a folder without images, a named file that cannot be read, or `line` for a model that reads no
-            digits.
+        KilonetError: a folder without images, a named file that cannot be read, or `line` or `page` for a model that
+            reads no digits.
     """
-    if line and not model.reads_digits:
-        raise KilonetError("the model reads no digits, so --line has nothing to split")
+    if (line or page) and not model.reads_digits:
+        raise KilonetError(f"the model reads no digits, so {'--line' if line else '--all'} has nothing to find")
     folder = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
     listed = list_files(folder) if folder else FolderFiles(list(paths), [])
     files = listed.images
@@ -270,11 +312,11 @@ def predict_files(model: Classifier, paths: Sequence[Path], *, line: bool = Fals
     with tqdm(total=len(files), unit="file", file=sys.stderr, disable=None if folder else True) as bar:
         for start in range(0, len(files), _BATCH):
             batch = files[start : start + _BATCH]
-            images, unreadable = _read_images(batch, model, line=line, skip=folder is not None)
+            images, unreadable = _read_images(batch, model, line=line, page=page, skip=folder is not None)
             predicted += _predict_images(images, model)
             skipped += unreadable
             bar.update(len(batch))
-    return PredictedFiles(tuple(predicted), tuple(skipped), model.metadata)
+    return PredictedFiles(tuple(predicted), tuple(skipped), model.metadata, page)
 
 
 def _no_images(folder: Path, others: Sequence[Path]) -> str:
@@ -283,14 +325,15 @@ def _no_images(folder: Path, others: Sequence[Path]) -> str:
 
 
 def _read_images(
-    files: Sequence[Path], model: Classifier, *, line: bool, skip: bool
+    files: Sequence[Path], model: Classifier, *, line: bool, page: bool, skip: bool
 ) -> tuple[list[tuple[Path, list[PreparedImage]]], list[tuple[Path, str]]]:
     """Return the network's inputs for each file, and the files that cannot be read, each with the reason."""
     images: list[tuple[Path, list[PreparedImage]]] = []
     unreadable: list[tuple[Path, str]] = []
     for file in files:
         try:
-            images.append((file, prepare_images(read_picture(file, evenly=not model.reads_digits), model, line=line)))
+            picture = read_picture(file, evenly=not model.reads_digits, side=PAGE_SIDE if page else WORKING_SIDE)
+            images.append((file, prepare_images(picture, model, line=line, page=page)))
         except KilonetError as error:
             if not skip:
                 raise

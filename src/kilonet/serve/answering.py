@@ -1,7 +1,8 @@
 """From the images of a request to the JSON of its response, in threads; the answers are those of `kilonet predict`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 from http import HTTPStatus
 from queue import LifoQueue
 from threading import Lock
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from kilonet.data.decode import Picture, decode
+from kilonet.data.digits.page import PAGE_SIDE
 from kilonet.data.digits.prepare import PreparedImage
 from kilonet.models.model import Classifier
 from kilonet.models.prediction import Prediction, predictions_of, prepare_images
@@ -31,12 +33,20 @@ with needed_from("serve"):
 _MAX_BATCH = 16
 
 
+class Answers(Enum):
+    """What a request is answered with."""
+
+    ONE = "the answer to its one image"
+    BATCH = "an answer to each of its images"
+    PAGE = "an answer to each digit of its one image"
+
+
 @dataclass(frozen=True)
 class _Job:
     """The images of one request."""
 
     body: Body
-    is_batch: bool
+    answers: Answers
     deadline: float
 
 
@@ -67,18 +77,18 @@ class Answering:
         for _ in range(decoders):
             self._decoders.put(Decoder(limits.decoding, evenly=not classifier.reads_digits))
 
-    async def json(self, body: Body, *, is_batch: bool) -> bytes:
-        """Return the JSON of the answer to one image, or of the answers to a batch.
+    async def json(self, body: Body, answers: Answers = Answers.ONE) -> bytes:
+        """Return the JSON of the answer to one image, or of the answers to a batch or a page.
 
         Args:
             body: the images of the request.
-            is_batch: whether to return a list of answers.
+            answers: what to answer.
 
         Raises:
             Refusal: an image cannot be read, or the answer takes too long.
         """
         threads = self._quick if body.is_quick else self._long
-        return await threads.run(_Job(body, is_batch, monotonic() + self.limits.seconds))
+        return await threads.run(_Job(body, answers, monotonic() + self.limits.seconds))
 
     def _answer(self, jobs: Sequence[_Job]) -> list[bytes | Exception]:
         prepared = [self._prepare(job) for job in jobs]
@@ -89,7 +99,7 @@ class Answering:
                 answers.append(images)
                 continue
             own, logits = logits[: len(images)], logits[len(images) :]
-            answers.append(self._predict(own, images, is_batch=job.is_batch))
+            answers.append(self._predict(own, images, is_list=job.answers is not Answers.ONE))
         return answers
 
     def _prepare(self, job: _Job) -> list[PreparedImage] | Exception:
@@ -101,7 +111,7 @@ class Answering:
                 # The request was refused at its deadline, but a thread cannot be stopped from outside.
                 if picture is None or monotonic() > job.deadline:
                     return timed_out(self.limits.seconds)
-                prepared += prepare_images(picture, self.classifier)
+                prepared += prepare_images(picture, self.classifier, page=job.answers is Answers.PAGE)
         except KilonetError as error:
             return unreadable(str(error))
         except Exception as fault:  # noqa: BLE001 - the fault of this job alone, whose request raises it
@@ -111,6 +121,8 @@ class Answering:
     def _decode(self, file: ImageFile, job: _Job) -> Picture | None:
         try:
             evenly = not self.classifier.reads_digits
+            if job.answers is Answers.PAGE:
+                file = replace(file, side=PAGE_SIDE)
             if job.body.is_quick:
                 return decode(file.content, file.name, self.limits.decoding, evenly=evenly)
             if not file.is_large(evenly=evenly):
@@ -140,7 +152,7 @@ class Answering:
         return logits
 
     def _predict(
-        self, logits: NDArray[np.float32], images: Sequence[PreparedImage], *, is_batch: bool
+        self, logits: NDArray[np.float32], images: Sequence[PreparedImage], *, is_list: bool
     ) -> bytes | Refusal:
         metadata, reads_digits = self.classifier.metadata, self.classifier.reads_digits
         try:
@@ -149,9 +161,9 @@ class Answering:
             return Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
         for prediction in predictions:
             self._metrics.prediction(prediction.name)
-        return _json(predictions, is_batch=is_batch)
+        return _json(predictions, is_list=is_list)
 
 
-def _json(predictions: Sequence[Prediction], *, is_batch: bool) -> bytes:
+def _json(predictions: Sequence[Prediction], *, is_list: bool) -> bytes:
     plain = [one.as_json() | {"seen": np.ascontiguousarray(one.pixels)} for one in predictions]
-    return orjson.dumps({"answers": plain} if is_batch else plain[0], option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps({"answers": plain} if is_list else plain[0], option=orjson.OPT_SERIALIZE_NUMPY)

@@ -8,7 +8,7 @@ from typing import Any
 from kilonet.models.model import Classifier
 from kilonet.serve import pages
 from kilonet.serve.access import ANYBODY, Access
-from kilonet.serve.answering import Answering
+from kilonet.serve.answering import Answering, Answers
 from kilonet.serve.bodies import IMAGES, JSON, BodyReader
 from kilonet.serve.forms import FORM
 from kilonet.serve.gate import HEALTH, Gate
@@ -90,7 +90,22 @@ def _add_predictions(app: FastAPI, answering: Answering) -> None:
     async def predict(request: Request) -> Response:
         """Classify one image: an image file as it is, in a form or as a data URL in JSON; or grey levels."""
         body = reader.image(request.headers.get("content-type", ""), await request.body())
-        return Response(await answering.json(body, is_batch=False), media_type=JSON)
+        return Response(await answering.json(body), media_type=JSON)
+
+    if answering.classifier.reads_digits:
+
+        @app.post(
+            "/predict/page",
+            **_documented(
+                BatchResponse,
+                _ANY_ROUTE + _WITH_BODY,
+                _body({**dict.fromkeys(IMAGES, _BINARY), **_form(1)}, reader.file.model_json_schema()),
+            ),
+        )
+        async def predict_page(request: Request) -> Response:
+            """Read all digits of a page or form, row by row: an image file as it is, in a form or in JSON."""
+            body = reader.file_body(request.headers.get("content-type", ""), await request.body())
+            return Response(await answering.json(body, answers=Answers.PAGE), media_type=JSON)
 
     @app.post(
         "/predict/batch", **_documented(BatchResponse, _ANY_ROUTE + _WITH_BODY, _body(_form(limits.images), several))
@@ -98,7 +113,7 @@ def _add_predictions(app: FastAPI, answering: Answering) -> None:
     async def predict_batch(request: Request) -> Response:
         """Classify several images: files in a form, or grey levels as JSON. All of them are answered or none is."""
         body = reader.images(request.headers.get("content-type", ""), await request.body())
-        return Response(await answering.json(body, is_batch=True), media_type=JSON)
+        return Response(await answering.json(body, answers=Answers.BATCH), media_type=JSON)
 
 
 def _add_information(app: FastAPI, facts: ModelFacts, metrics: Metrics) -> None:

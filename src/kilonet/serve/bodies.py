@@ -6,7 +6,7 @@ Clients often send no content type, or a wrong one, so that the content decides 
 import base64
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from math import prod
@@ -76,6 +76,17 @@ class BodyReader:
             return Body(partial(self._json_image, content), is_quick)
         file = ImageFile(content)
         return Body(lambda: [file], file.is_quick)
+
+    def file_body(self, content_type: str, content: bytes) -> Body:
+        """Return the one file of a body, for an answer that takes a while.
+
+        Raises:
+            Refusal: the content type is none of those that are taken.
+        """
+        if _kind(content_type, content) != JSON:
+            return replace(self.image(content_type, content), is_quick=False)
+        known = '{"image": "data:image/png;base64,..."}'
+        return Body(lambda: [_from_text(_validate(self.file, _parse(content, 1, 1, known)).image)], is_quick=False)
 
     def images(self, content_type: str, content: bytes) -> Body:
         """Return the images of a body.

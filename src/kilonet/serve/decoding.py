@@ -14,7 +14,7 @@ from multiprocessing.context import SpawnProcess
 from time import monotonic
 
 from kilonet.data.containers import open_container
-from kilonet.data.decode import DecodeLimits, Picture, decode
+from kilonet.data.decode import WORKING_SIDE, DecodeLimits, Picture, decode
 from kilonet.serve.refusal import Refusal, decoder_ended, unreadable
 from kilonet.utils.errors import KilonetError
 
@@ -31,6 +31,8 @@ class ImageFile:
     content: bytes
     name: str = "the image"
     """The file's name in messages."""
+    side: int = WORKING_SIDE
+    """The longest side to decode it to, as for `kilonet.data.decode.decode`."""
 
     @property
     def is_quick(self) -> bool:
@@ -143,7 +145,7 @@ def _decode_files(connection: Connection, limits: DecodeLimits, evenly: bool) ->
         while True:
             file = connection.recv()
             try:
-                found: Picture | str = decode(file.content, file.name, limits, evenly=evenly)
+                found: Picture | str = decode(file.content, file.name, limits, evenly=evenly, side=file.side)
             except KilonetError as error:
                 found = str(error)
             connection.send(found)

@@ -17,6 +17,15 @@ _GivenLevel = Annotated[float, Field(ge=0, le=255, multiple_of=1, strict=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+class BoxResponse(BaseModel):
+    """A rectangle of whole pixels of the upright image, without its last column and row."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
 class PredictionResponse(BaseModel):
     """The answer to one image, as `kilonet predict --json` gives it, with the pixels that the network saw."""
 
@@ -30,6 +39,10 @@ class PredictionResponse(BaseModel):
     )
     no_digit: str | None = Field(description="Why there is no digit; null if there is one, or for other classes.")
     none_of_these: str | None = Field(description="Why it is none of the classes, digits or others; null if it is one.")
+    box: BoxResponse | None = Field(
+        description="Where the digit was found; null for an image that is laid out like MNIST's, or of other classes."
+    )
+    row: int | None = Field(None, description="The row of a page that it stands in, from 0; there for pages alone.")
     seen: list[list[Level]] | list[list[list[Level]]] = Field(
         description="What the network saw: rows of grey levels, for digits light ink on black; or channels, red, green "
         "and blue, of such rows."
@@ -37,7 +50,7 @@ class PredictionResponse(BaseModel):
 
 
 class BatchResponse(BaseModel):
-    """The answers to several images, in their order."""
+    """The answers to several images, in their order, or to all digits of a page, row by row."""
 
     answers: list[PredictionResponse]
 

@@ -28,6 +28,8 @@ LAYERS = (
     "pointwise 11",
 )
 DIGITS = 10
+_BATCH = 256
+"""Images that are computed at once; the marks of a page are thousands."""
 
 
 def digit_probabilities(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -38,7 +40,7 @@ def digit_probabilities(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     if not len(images):
         return np.empty((0, DIGITS), np.float32)
     with torch.inference_mode():
-        logits = _network()(torch.from_numpy(images)[:, None])
+        logits = torch.cat([_network()(batch[:, None]) for batch in torch.from_numpy(images).split(_BATCH)])
         return np.asarray(logits.softmax(1)[:, :DIGITS].numpy(), np.float32)
 
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
+import scipy.sparse.csgraph
 from numpy.typing import NDArray
 
 from kilonet.data.digits.foreground import MINIMUM_CONTRAST, Floats, ink_direction, otsu
+from kilonet.data.digits.layout import stroke_width
 
 Bools = NDArray[np.bool_]
 
@@ -40,11 +42,15 @@ _LEAST_COARSE = 9
 """The same where the picture was halved: what is smaller is found before."""
 _MOST = 24
 """The most marks of one polarity and threshold that are looked at, by area."""
+_MOST_ON_PAGE = 1500
+"""The same for a page of digits."""
 _GAP = 0.12
 """Pieces closer than this share of their height may belong to one digit."""
 _SAME = 0.7
 """Boxes that share this part of their union are one mark, found twice."""
 
+_BAR = 0.35
+"""A mark that is no wider than this share of its height is a bar."""
 _FILLED = 0.9
 """The least share of rows and of columns that a digit takes which fills its picture."""
 _ALONG = 0.6
@@ -70,6 +76,16 @@ class Box:
         """The number of columns."""
         return self.right - self.left
 
+    @property
+    def x(self) -> float:
+        """The column of the middle."""
+        return (self.left + self.right) / 2
+
+    @property
+    def y(self) -> float:
+        """The row of the middle."""
+        return (self.top + self.bottom) / 2
+
     def share(self, other: "Box") -> float:
         """Return the part of the union of two boxes that both cover."""
         common = self.overlap(other)
@@ -91,9 +107,13 @@ class Box:
         """Return whether it covers another box."""
         return self.overlap(other) == other.height * other.width
 
-    def scaled(self, factor: int) -> "Box":
+    def scaled(self, factor: float) -> "Box":
         """Return the box on a grid that is finer by a factor."""
-        return Box(self.top * factor, self.bottom * factor, self.left * factor, self.right * factor)
+        return Box(*(round(edge * factor) for edge in (self.top, self.bottom, self.left, self.right)))
+
+    def as_json(self) -> dict[str, int]:
+        """Return the edges as plain values."""
+        return {"left": self.left, "top": self.top, "right": self.right, "bottom": self.bottom}
 
 
 @dataclass(frozen=True)
@@ -114,6 +134,16 @@ class Mark:
     """The number of connected pieces."""
     factor: int
     """How many pixels of the picture one pixel of the ink is wide."""
+
+    @property
+    def is_bar(self) -> bool:
+        """Whether it is a mere upright stroke."""
+        return self.box.width <= _BAR * self.box.height
+
+    @property
+    def stroke_width(self) -> float:
+        """The mean width of the strokes, in pixels of the picture."""
+        return stroke_width(self.ink) * self.factor
 
     def ink_within(self, box: Box) -> float:
         """Return the pixels of ink, of the picture, that lie in a box."""
@@ -156,14 +186,41 @@ def find_marks(picture: Floats) -> list[Mark]:
 
     Marks much wider than high and those that touch two edges of the picture are left out: rules, borders, bars.
     """
-    levels = _levels(picture)
+    levels = _levels(picture, FINEST)
+    return [*_filling(levels[0]), *_marks_in(levels, _MOST)]
+
+
+def find_page_marks(picture: Floats) -> list[Mark]:
+    """Return what may be one of many digits: hundreds of marks, in all the picture's pixels, of any width."""
+    return _marks_in(_levels(picture, max(picture.shape[:2])), _MOST_ON_PAGE, any_width=True)
+
+
+def _marks_in(levels: list[_Level], most: int, *, any_width: bool = False) -> list[Mark]:
     found: list[_Found] = []
-    for number, level in enumerate(levels):
-        for is_dark in (True, False):
-            for one in _marks_of(level, number, is_dark=is_dark):
-                if not any(_is_same(one, other, levels) for other in found):
+    for is_dark in (True, False):
+        boxes = np.empty((0, 4), np.int32)
+        for number, level in enumerate(levels):
+            for one in _marks_of(level, number, is_dark=is_dark, most=most, any_width=any_width):
+                box = one.box.scaled(level.factor)
+                if not (_shares(box, boxes) > _SAME).any():
+                    boxes = np.vstack([boxes, np.array([box.top, box.bottom, box.left, box.right], np.int32)])
                     found.append(one)
-    return [*_filling(levels[0]), *(_mark(one, levels[one.level]) for one in found)]
+    return [_mark(one, levels[one.level]) for one in sorted(found, key=lambda one: (one.level, not one.is_dark))]
+
+
+def _shares(box: Box, boxes: NDArray[np.int32]) -> Floats:
+    """Return the part of the union of a box with each of others, int32 (N, 4), that both cover: float32 (N,)."""
+    common = overlaps(box, boxes)
+    areas = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
+    return np.asarray(common / (areas + box.height * box.width - common), np.float32)
+
+
+def overlaps(box: Box, boxes: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the pixels that a box shares with each of others, int32 (N, 4): top, bottom, left, right; int32 (N,)."""
+    top, bottom, left, right = boxes.T
+    rows = np.minimum(bottom, box.bottom) - np.maximum(top, box.top)
+    columns = np.minimum(right, box.right) - np.maximum(left, box.left)
+    return np.asarray(np.maximum(rows, 0) * np.maximum(columns, 0), np.int32)
 
 
 def _filling(level: _Level) -> list[Mark]:
@@ -195,8 +252,8 @@ def _filling(level: _Level) -> list[Mark]:
     return found
 
 
-def _levels(picture: Floats) -> list[_Level]:
-    step, factor = (-(-max(picture.shape[:2]) // most) for most in (_SAMPLED, FINEST))
+def _levels(picture: Floats, finest: int) -> list[_Level]:
+    step, factor = (-(-max(picture.shape[:2]) // most) for most in (_SAMPLED, finest))
     levels = [_Level(reduced(picture @ ink_direction(picture[::step, ::step]), factor), factor)]
     while min(levels[-1].grey.shape) >= 2 * _COARSEST:
         levels.append(_Level(reduced(levels[-1].grey, 2), 2 * levels[-1].factor))
@@ -225,7 +282,7 @@ def _without_strokes(grey: Floats) -> Floats:
     return filled[_SQUARE - 1 : 1 - _SQUARE, _SQUARE - 1 : 1 - _SQUARE]
 
 
-def _marks_of(level: _Level, number: int, *, is_dark: bool) -> Iterator[_Found]:
+def _marks_of(level: _Level, number: int, *, is_dark: bool, most: int, any_width: bool) -> Iterator[_Found]:
     grey = level.grey if is_dark else -level.grey
     paper = _without_strokes(grey)
     contrast = paper - grey
@@ -235,20 +292,27 @@ def _marks_of(level: _Level, number: int, *, is_dark: bool) -> Iterator[_Found]:
         return
     shortest = _LEAST_COARSE if number else _LEAST
     for threshold in sorted({max(share * strongest, least) for share in _SHARES}, reverse=True):
-        labels, _ = scipy.ndimage.label(contrast > threshold, np.ones((3, 3)))
-        pieces = [(place, _box(where)) for place, where in enumerate(scipy.ndimage.find_objects(labels), 1)]
-        pieces = sorted(pieces, key=lambda piece: -piece[1].height * piece[1].width)[:_MOST]
+        labels, pieces = _pieces(contrast > threshold, most)
         for group in _groups(pieces):
             box = _around([piece[1] for piece in group])
             if max(box.height, box.width) < shortest:
                 continue
             touched = (box.top == 0, box.bottom == grey.shape[0], box.left == 0, box.right == grey.shape[1])
             edges = "".join(side for side, touches in zip("tblr", touched, strict=True) if touches)
-            if box.width > WIDEST * box.height or len(edges) > 1:
+            if (box.width > WIDEST * box.height or len(edges) > 1) and not (any_width and len(group) == 1):
                 continue
             part, numbers = labels[box.top : box.bottom, box.left : box.right], [piece[0] for piece in group]
             mask = part == numbers[0] if len(numbers) == 1 else np.isin(part, numbers)
             yield _Found(number, is_dark, box, mask, paper if is_dark else -paper, edges, len(group))
+
+
+def _pieces(inked: Bools, most: int) -> tuple[NDArray[np.int32], list[tuple[int, Box]]]:
+    """Return the connected pieces as labels, and the number and the box of the largest of them, by area."""
+    labels, _ = scipy.ndimage.label(inked, np.ones((3, 3)))
+    places = scipy.ndimage.find_objects(labels)
+    areas = np.array([(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in places])
+    largest = np.argsort(-areas, kind="stable")[:most].tolist()
+    return labels, [(number + 1, _box(places[number])) for number in largest]
 
 
 def _box(where: tuple[slice, ...]) -> Box:
@@ -268,28 +332,24 @@ def _groups(pieces: list[tuple[int, Box]]) -> Iterator[list[tuple[int, Box]]]:
     """Yield every piece alone, and with those that are near."""
     for piece in pieces:
         yield [piece]
-    left = list(pieces)
-    while left:
-        group = [left.pop(0)]
-        grown = True
-        while grown:
-            near = [piece for piece in left if any(_are_near(piece[1], other[1]) for other in group)]
-            grown = bool(near)
-            group += near
-            left = [piece for piece in left if piece not in near]
-        if len(group) > 1:
-            yield group
+    if len(pieces) < 2:
+        return
+    count, group = scipy.sparse.csgraph.connected_components(_are_near([box for _, box in pieces]), directed=False)
+    members: list[list[tuple[int, Box]]] = [[] for _ in range(count)]
+    for piece, number in zip(pieces, group.tolist(), strict=True):
+        members[number].append(piece)
+    yield from (near for near in members if len(near) > 1)
 
 
-def _are_near(one: Box, other: Box) -> bool:
-    return (
-        one.gap(other) < max(2, _GAP * max(one.height, other.height)) and not one.holds(other) and not other.holds(one)
-    )
-
-
-def _is_same(one: _Found, other: _Found, levels: list[_Level]) -> bool:
-    first, second = one.box.scaled(levels[one.level].factor), other.box.scaled(levels[other.level].factor)
-    return one.is_dark == other.is_dark and first.share(second) > _SAME
+def _are_near(boxes: list[Box]) -> Bools:
+    """Return which boxes may belong to one digit, bool (N, N): those that are close, but none that holds another."""
+    top, bottom, left, right = np.array([(box.top, box.bottom, box.left, box.right) for box in boxes], np.int32).T
+    above, below = np.maximum.outer(top, top), np.minimum.outer(bottom, bottom)
+    before, behind = np.maximum.outer(left, left), np.minimum.outer(right, right)
+    height, area = bottom - top, (bottom - top) * (right - left)
+    close = np.maximum(above - below, before - behind) < np.maximum(2, _GAP * np.maximum.outer(height, height))
+    common = np.maximum(below - above, 0) * np.maximum(behind - before, 0)
+    return np.asarray(close & (common != area) & (common != area[:, None]))
 
 
 def _mark(found: _Found, level: _Level) -> Mark:

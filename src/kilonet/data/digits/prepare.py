@@ -28,8 +28,6 @@ WIDE_GAP = 0.3
 """The greatest gap between the components of one digit, as a share of its height."""
 LIKELY, LIKELY_ENOUGH, SURE = 0.1, 0.7, 0.95
 """Probabilities, by the check, that a mark is a digit: the least one, and two steps by which marks are preferred."""
-BAR = 0.35
-"""A mark that is narrower than this share of its height is a bar."""
 LEAST_LIKELY = 0.0002
 """The least probability of the only mark of a picture."""
 ALIKE = 0.55
@@ -47,6 +45,8 @@ BLOB = "a blob, not strokes"
 FLAT = "much wider than high"
 SEVERAL = "several separate marks; show one digit, or read a row with kilonet predict --line"
 TEXTURE = f"more than {MOST_PIECES} separate pieces"
+NO_DIGITS = "no digits on the page"
+MANY = "more than 1,000 digits; cut the page into parts"
 UNLIKE = "marks, but none like a digit"
 
 
@@ -63,18 +63,23 @@ class PreparedImage:
     likely: NDArray[np.float32] | None = None
     """The probability of each digit by the check, float32 (10,); None for an image that was not searched for."""
     box: Box | None = None
-    """Where it was found in the picture, which may have been scaled down when it was decoded."""
+    """Where it was found in the picture, which may have been scaled down when it was decoded; None if nowhere."""
+    row: int | None = None
+    """The row of a page that it stands in, from 0."""
 
 
 _NO_COMPONENTS = Components((), None)
-_EMPTY = PreparedImage(np.zeros((SIDE, SIDE), np.uint8), NOTHING)
+EMPTY = PreparedImage(np.zeros((SIDE, SIDE), np.uint8), NOTHING)
 
 
 @dataclass(frozen=True, eq=False)
-class _Candidate:
+class Candidate:
+    """A mark that may be a digit."""
+
     mark: Mark
     image: PreparedImage
     score: float
+    """The probability, by the check, that it is one."""
 
 
 def prepare_digit(picture: Picture) -> PreparedImage:
@@ -85,7 +90,7 @@ def prepare_digit(picture: Picture) -> PreparedImage:
     digits = find_digits(values)
     if len(digits) > 1:
         # Pieces of one digit may look like digits themselves.
-        whole = _checked(_only_mark(values))
+        whole = checked(_only_mark(values))
         if whole and whole[0].score >= LEAST_LIKELY:
             return whole[0].image
         return PreparedImage(digits[0].image.pixels, SEVERAL, box=digits[0].mark.box)
@@ -94,18 +99,16 @@ def prepare_digit(picture: Picture) -> PreparedImage:
     return _no_digit(values)
 
 
-def find_digits(values: NDArray[np.float32]) -> list[_Candidate]:
+def find_digits(values: NDArray[np.float32]) -> list[Candidate]:
     """Return the digits of a picture, float32 (rows, columns, channels), the largest first, with those like it."""
     found = find_marks(values)
-    marks = [mark for mark in found if _may_be_digit(mark)]
+    marks = [mark for mark in found if may_be_digit(mark)]
     marks = sorted(marks, key=lambda mark: -mark.contrast * max(mark.box.height, mark.box.width))[:MOST_CHECKED]
-    likely = [one for one in _checked(marks) if one.score >= LIKELY]
-    likely = [
-        one for one in likely if one.score >= LIKELY_ENOUGH or not any(_is_part(one.mark, mark) for mark in found)
-    ]
+    likely = [one for one in checked(marks) if one.score >= LIKELY]
+    likely = [one for one in likely if one.score >= LIKELY_ENOUGH or not any(is_part(one.mark, mark) for mark in found)]
     if not any(one.score >= SURE for one in likely):
-        likely += [one for one in _checked(_only_mark(values)) if one.score >= LEAST_LIKELY]
-    kept: list[_Candidate] = []
+        likely += [one for one in checked(_only_mark(values)) if one.score >= LEAST_LIKELY]
+    kept: list[Candidate] = []
     for one in sorted(likely, key=_rank):
         rivals = [other for other in kept if _conflict(one.mark, other.mark)]
         if any(not _is_frame_of(other.mark, one.mark) for other in rivals):
@@ -114,7 +117,7 @@ def find_digits(values: NDArray[np.float32]) -> list[_Candidate]:
     kept = sorted(kept, key=lambda one: (one.score < SURE, -one.mark.contrast * one.mark.box.height))
     digits = [one for one in kept if one is kept[0] or _is_like(one, kept[0])]
     if len(digits) == 1 and _is_bar_among(digits[0].mark, found):
-        return [_doubted(digits[0])]
+        return [doubted(digits[0])]
     return digits
 
 
@@ -136,7 +139,7 @@ def _only_mark(values: NDArray[np.float32]) -> list[Mark]:
     return [Mark(whole.ink, box.scaled(factor), 255.0, True, "", whole.pieces, factor)]
 
 
-def _rank(one: _Candidate) -> tuple[int, int]:
+def _rank(one: Candidate) -> tuple[int, int]:
     """Order what may be a digit: the surer, then the larger first."""
     doubts = int(one.score < SURE) + int(one.score < LIKELY_ENOUGH)
     return doubts, -one.mark.box.height * one.mark.box.width
@@ -144,9 +147,7 @@ def _rank(one: _Candidate) -> tuple[int, int]:
 
 def _is_bar_among(one: Mark, found: Sequence[Mark]) -> bool:
     """Return whether a mark is a mere bar beside others of its size: rather a part of something than a 1."""
-    if one.box.width > BAR * one.box.height:
-        return False
-    return any(
+    return one.is_bar and any(
         other.box.overlap(one.box) == 0
         and max(other.box.height, other.box.width) >= ALIKE * one.box.height
         and other.contrast >= 0.3 * one.contrast
@@ -154,23 +155,23 @@ def _is_bar_among(one: Mark, found: Sequence[Mark]) -> bool:
     )
 
 
-def _doubted(one: _Candidate) -> _Candidate:
+def doubted(one: Candidate) -> Candidate:
     """Return what may be a digit with half its probability, so that its prediction is uncertain."""
     likely = None if one.image.likely is None else one.image.likely / np.float32(2)
     return replace(one, image=replace(one.image, likely=likely))
 
 
-def _checked(marks: Sequence[Mark]) -> list[_Candidate]:
+def checked(marks: Sequence[Mark]) -> list[Candidate]:
     if not marks:
         return []
     pixels = np.stack([lay_out(mark.ink) for mark in marks])
     return [
-        _Candidate(mark, PreparedImage(image, likely=shares, box=mark.box), float(shares.sum()))
+        Candidate(mark, PreparedImage(image, likely=shares, box=mark.box), float(shares.sum()))
         for mark, image, shares in zip(marks, pixels, digit_probabilities(pixels), strict=True)
     ]
 
 
-def _may_be_digit(mark: Mark) -> bool:
+def may_be_digit(mark: Mark) -> bool:
     longer = max(mark.ink.shape)
     return max(mark.box.height, mark.box.width) >= SMALLEST and stroke_width(mark.ink) * BOX / longer <= THICKEST_READ
 
@@ -181,7 +182,7 @@ def _conflict(one: Mark, other: Mark) -> bool:
     return one.box.overlap(other.box) > 0.3 * smaller
 
 
-def _is_part(one: Mark, whole: Mark) -> bool:
+def is_part(one: Mark, whole: Mark) -> bool:
     """Return whether a mark is a small part of the ink of another."""
     return (
         one.is_dark == whole.is_dark
@@ -201,7 +202,7 @@ def _is_frame_of(outer: Mark, inner: Mark) -> bool:
     )
 
 
-def _is_like(one: _Candidate, first: _Candidate) -> bool:
+def _is_like(one: Candidate, first: Candidate) -> bool:
     """Return whether something is a further digit beside the first, not a speck or the paper between strokes."""
     return (
         one.score >= (SURE if first.score >= SURE else 0.9 * first.score)
@@ -216,7 +217,7 @@ def _no_digit(values: NDArray[np.float32]) -> PreparedImage:
     ink = find_foreground(values)
     components = _NO_COMPONENTS if ink is None else find_components(ink)
     if components.whole is None:
-        return _EMPTY
+        return EMPTY
     if _is_texture(components):
         return PreparedImage(lay_out(components.whole.ink), TEXTURE)
     if _are_several(components.separate, components.whole):
@@ -239,7 +240,7 @@ def prepare_row(picture: Picture) -> list[PreparedImage]:
         # The picture has surroundings.
         found = sorted(find_digits(values), key=lambda one: one.mark.box.left)
         digits = [one.image for one in found] or digits
-    return digits or [_EMPTY]
+    return digits or [EMPTY]
 
 
 def _split_component(component: Component) -> list[PreparedImage]:

@@ -6,9 +6,10 @@ async function answerTo(file) {
   if (!file) return null;
   try {
     const response = await fetch("predict", { method: "POST", body: file });
-    const { error: problem, class: label, probabilities: shares, uncertain, no_digit: reason, seen } = await response.json();
+    const { error: problem, class: label, probabilities: shares, no_digit: reason, seen, ...rest } = await response.json();
     if (!response.ok) return { problem };
-    return { shares, uncertain, objection: label === null ? (reason ?? "none of these") : null, pixels: seen.flat(2) };
+    const objection = label === null ? (reason ?? "none of these") : null;
+    return { shares, uncertain: rest.uncertain, objection, pixels: seen.flat(2), box: rest.box };
   } catch {
     return { problem: "The service does not answer" };
   }

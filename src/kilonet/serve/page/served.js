@@ -3,9 +3,11 @@
 
 const MARGIN = 40; // pixels of white around the ink in the image that is sent
 const PAUSE = 60; // milliseconds between a response and the next request while a stroke is drawn
+const OUTLINE = 2; // the width of the box around the digit that was found
 const PREVIEW = 1024; // the longest side, in pixels, of a photo on the page
 
 function makeReader(drawing, settle) {
+  const paper = document.getElementById("paper").getContext("2d");
   const raster = newRaster(RASTER);
   const sheet = newRaster(RASTER + 2 * MARGIN);
   let [waiting, asking] = [null, false];
@@ -19,10 +21,24 @@ function makeReader(drawing, settle) {
     while (waiting) {
       const answered = waiting;
       waiting = null;
-      answered(await answerTo(await fileOf(drawn)));
+      const { photo } = drawn;
+      const found = await answerTo(await fileOf(drawn));
+      answered(found);
+      if (photo && photo === drawn.photo && found?.box) outline(photo, found.box);
       await new Promise((rested) => setTimeout(rested, PAUSE));
     }
     asking = false;
+  }
+
+  /** Draw the box of the digit that was found, in pixels of the file, over the photo on the paper. */
+  function outline({ image, scale }, { left, top, right, bottom }) {
+    const { canvas } = paper;
+    const shown = canvas.width / Math.max(image.width, image.height);
+    const [x, y] = [(canvas.width - image.width * shown) / 2, (canvas.height - image.height * shown) / 2];
+    paper.strokeStyle = getComputedStyle(document.body).getPropertyValue("--accent");
+    paper.lineWidth = OUTLINE * devicePixelRatio;
+    const times = shown * scale;
+    paper.strokeRect(x + left * times, y + top * times, (right - left) * times, (bottom - top) * times);
   }
 
   /** Return the photo's file, or the strokes in black on white, rasterised like on the exported page. */
@@ -38,21 +54,22 @@ function makeReader(drawing, settle) {
 
   async function place(file) {
     if (!file) return;
-    drawing.place({ file, image: await previewOf(file) });
+    drawing.place({ file, ...(await previewOf(file)) });
     settle();
   }
 
-  /** Return a canvas with the upright photo, empty if the browser cannot decode it: the service will say why. */
+  /** Return a canvas with the upright photo, and how many of its pixels one of the file's is wide. The canvas is empty if
+      the browser cannot decode the file: the service will say why. */
   async function previewOf(file) {
     const canvas = Object.assign(document.createElement("canvas"), { width: 1, height: 1 });
     const bitmap = await createImageBitmap(file).catch(() => null);
-    if (!bitmap) return canvas;
+    if (!bitmap) return { image: canvas, scale: 1 };
     const scale = Math.min(1, PREVIEW / Math.max(bitmap.width, bitmap.height));
     canvas.width = Math.max(1, Math.round(bitmap.width * scale));
     canvas.height = Math.max(1, Math.round(bitmap.height * scale));
     canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     bitmap.close();
-    return canvas;
+    return { image: canvas, scale };
   }
 
   const [choose, photo] = [document.getElementById("choose"), document.getElementById("photo")];
