@@ -5,6 +5,7 @@ counts under emulators by `python benchmarks/chip.py --fit`.
 """
 
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any, assert_never
 
 import numpy as np
@@ -27,7 +28,7 @@ KINDS = ("dense MACs", "depthwise MACs", "windows gathered", "values pooled", "v
 
 @dataclass(frozen=True)
 class Chip:
-    """What the parts of `KINDS` take on a processor, in instructions, and its code, in bytes."""
+    """What the parts of `KINDS` take on a processor, in instructions or cycles, and its code, in bytes."""
 
     factors: tuple[float, ...]
     code: int
@@ -36,6 +37,8 @@ class Chip:
     """More for depthwise convolutions."""
     sums_pairs: bool = False
     """Whether KILONET_TAPS of kilonet_runtime.h is 1, which takes more RAM."""
+    is_avr: bool = False
+    """Whether factors are in cycles, images come row by row, and the code is a whole program with the self-test."""
 
 
 CHIPS = {
@@ -43,6 +46,7 @@ CHIPS = {
     "cortex-m4": Chip((1.28, 6.33, 360.97, 5.64, 12.28, 161.71), 1938, 488, sums_pairs=True),
     "cortex-m55": Chip((0.15, 5.07, 261.58, 10.54, 6.18, 134.5), 1782, 568, sums_pairs=True),
     "rv32imac": Chip((2.2, 7.63, 477.38, 34.37, 14.89, 139.72), 2146, 648),
+    "avr": Chip((30.86, 96.48, 2730.38, 353.82, 392.81, 817.17), 8300, 520, is_avr=True),
 }
 """By name of the target, built with -Os; the Cortex-M4 stands for the M33 too."""
 
@@ -52,18 +56,22 @@ class ChipCost:
     """An estimate for a network on a microcontroller. `str()` gives the lines that `kilonet summary` prints."""
 
     target: str
-    instructions: int
-    """An image."""
+    instructions: int | None
+    """An image; None on an AVR."""
+    cycles: int | None
+    """The same in cycles, on an AVR."""
     megahertz: float
     flash: int
     """Bytes."""
     ram: int
-    """Bytes for state, pixels and logits, without the stack; exact."""
+    """Bytes for state, logits and the pixels of an image or, on an AVR, of a row; without the stack.
+
+    Exact, but that an AVR aligns nothing and needs up to 3 bytes less."""
 
     @property
     def milliseconds(self) -> float:
         """The time of an image if an instruction takes one cycle."""
-        return self.instructions / self.megahertz / 1000
+        return (self.instructions or self.cycles or 0) / self.megahertz / 1000
 
     def as_json(self) -> dict[str, Any]:
         """Return all figures by name."""
@@ -71,11 +79,18 @@ class ChipCost:
 
     def __str__(self) -> str:
         """Return the estimate in two lines."""
+        time = f"an image, {self.milliseconds:,.0f} ms at {self.megahertz:g} MHz"
+        taken = (
+            f"{self.instructions / 1e6:,.2f} million instructions {time} with one a cycle"
+            if self.instructions is not None
+            else f"{(self.cycles or 0) / 1e6:,.2f} million cycles {time}"
+        )
+        pixels = "pixels" if self.cycles is None else "a row of pixels"
+        article = "an" if self.target == "avr" else "a"
         return (
-            f"On a {self.target}, estimated: {self.instructions / 1e6:,.2f} million instructions an image, "
-            f"{self.milliseconds:,.0f} ms at {self.megahertz:g} MHz with one a cycle\n"
-            f"Flash: about {self.flash:,} bytes with code; RAM: {self.ram:,} bytes, pixels and logits included, stack "
-            "not"
+            f"On {article} {self.target}, estimated: {taken}\n"
+            f"Flash: about {self.flash:,} bytes with code; RAM: {self.ram:,} bytes, {pixels} and logits included, "
+            "stack not"
         )
 
 
@@ -87,9 +102,11 @@ def chip_cost(model: ModelSection, target: str, megahertz: float) -> ChipCost:
     kept = [memory_of(operation, shape) for operation, shape in operations]
     more = taps_scratch_bytes(kept) - scratch_bytes(kept) if chip.sums_pairs else 0
     ram = c_ram_bytes(operations, model.input_shape, model.classes) + more
-    return ChipCost(
-        target, round(float(work @ np.array(chip.factors))), megahertz, _flash(model, operations, chip), ram
-    )
+    if chip.is_avr:
+        ram -= prod(model.input_shape) - prod(model.input_shape[::2])
+    count = round(float(work @ np.array(chip.factors)))
+    instructions, cycles = (None, count) if chip.is_avr else (count, None)
+    return ChipCost(target, instructions, cycles, megahertz, _flash(model, operations, chip), ram)
 
 
 def work_of(operation: Computed, shape: Shape) -> NDArray[np.float64]:
