@@ -126,7 +126,7 @@ def first(images: Images, count: int) -> Images:
 @pytest.mark.usefixtures("short_finetuning")
 def test_finetuning_repairs_bad_biases_and_repeats_to_the_bit(small: DataSet) -> None:
     """Scales that were chosen badly: every bias of two convolutions is off by a seventh of its channel's range."""
-    model, images = load_model("mcu"), first(small.train, 640)
+    model, images = load_model("baseline"), first(small.train, 640)
     steps = list(quantisation.choose_scales(model, images))
     for number in (1, 2):
         step = steps[number]
