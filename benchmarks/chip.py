@@ -36,6 +36,17 @@ from kilonet.utils.text_tables import aligned
 LAYERS = (
     ("conv 8", "maxpool 2", "conv 14", "conv 14", "conv 14", "conv 16", "gap", "pointwise 10"),
     ("conv 8 stride 2", "conv 12 stride 2", "conv 16 same", "gap", "pointwise 10"),
+    ("conv 8 5x5 stride 2", "conv 12", "conv 16", "conv 16", "gap", "pointwise 10"),
+    ("conv 12 7x7 stride 3", "conv 16", "conv 20", "gap", "pointwise 10"),
+    (
+        "conv 6 stride 2",
+        "pointwise 12",
+        "conv 12 depthwise",
+        "pointwise 16",
+        "conv 16 5x5 depthwise",
+        "gap",
+        "pointwise 10",
+    ),
     (
         "conv 16 5x5 stride 2",
         "conv 16 depthwise",
@@ -119,17 +130,20 @@ def fit(data: DataSet) -> int:
     works = [sum(work_of(*placed) for placed in computed_operations(section)) for _, section, _ in found]
     for name in CHIPS:
         target = next(target for target in TARGETS if target.name == name)
-        counts, flash = [], []
-        for _, section, network in found:
+        rows = []
+        for (label, section, network), work in zip(found, works, strict=True):
             texts = {file: text.encode() for file, text in sources(network, section).items()}
             shown = run_target(target, network, texts, data.test.pixels[:10].numpy())
-            counts.append(shown.instructions)
-            flash.append(shown.flash)
-        scaled = np.array(works) / np.array(counts)[:, None]
+            if shown.not_run:
+                print(f"{name}, {label}: not run: {shown.not_run}")
+            else:
+                rows.append((label, section, work, shown.instructions or shown.cycles, shown.flash))
+        labels, sections, scaled, counts, sizes = zip(*rows, strict=True)
+        scaled = np.array(scaled) / np.array(counts)[:, None]
         factors, _ = nnls(scaled, np.ones(len(counts)))
         errors = scaled @ factors - 1
         print(f"{name}: {tuple(round(float(factor), 2) for factor in factors)}")
-        for (label, section, _), count, error, size in zip(found, counts, errors, flash, strict=True):
+        for label, section, count, error, size in zip(labels, sections, counts, errors, sizes, strict=True):
             estimate = chip_cost(section, name, 48).flash
             print(f"  {label:10} {count:12,} {100 * error:+6.1f} %   flash {size:,}, estimated {estimate:,}")
     return 0

@@ -1,4 +1,4 @@
-"""How long classifying an image takes, one at a time and in batches, by one thread, through all that runs `mcu`.
+"""How long classifying an image takes, one at a time and in batches, by one thread, through all that runs `baseline`.
 
     pip install '.[onnx]'
     python benchmarks/inference.py [--rounds 7] [--images 1000] > docs/results/inference.md
@@ -28,7 +28,7 @@ from kilonet.export.c.bindings import CompiledC
 from kilonet.export.exporter import export_c, export_onnx
 from kilonet.export.manifest import read_manifest
 from kilonet.models.model import Model, load_model
-from kilonet.recipe import load_recipe
+from kilonet.recipe import Recipe
 from kilonet.utils.environment import processor_name
 
 ALLOWED = 1e-3
@@ -42,7 +42,7 @@ def open_contenders(model: Model, folder: Path, images: Images) -> dict[str, Cla
     """Return what classifies uint8 (N, 1, 28, 28) to logits (N, 10), by name, each with one thread.
 
     Args:
-        model: the packaged model `mcu`.
+        model: a trained model.
         folder: its C and ONNX forms.
         images: any, which the native engine must be given.
     """
@@ -70,7 +70,7 @@ def _onnx(path: Path) -> Classify:
 
 
 def _native(model: Model, images: Images) -> Classify:
-    recipe = resolve_run(load_recipe("mcu").replace(engine="native", threads=1))
+    recipe = resolve_run(Recipe(model=model.section).replace(engine="native", threads=1))
     engine = make_engine(recipe, images, model.network)
     return lambda pixels: engine.logits(torch.from_numpy(pixels)).numpy()
 
@@ -112,7 +112,7 @@ def measure(
 def table(times: dict[str, tuple[list[float], list[float]]], batch: int) -> str:
     """Return a markdown table, a row a contender."""
     lines = [
-        f"| `mcu`, one thread | us an image, one at a time (min to max) | in batches of {batch} (min to max) |",
+        f"| `baseline`, one thread | us an image, one at a time (min to max) | in batches of {batch} (min to max) |",
         "|---|---:|---:|",
     ]
     for name, columns in times.items():
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=100)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    model, data = load_model("mcu"), load_data("mnist")
+    model, data = load_model("baseline"), load_data("mnist")
     pixels = data.test.pixels[: options.images].numpy()
     with tempfile.TemporaryDirectory(prefix="kilonet-") as name:
         export_c(model, data, Path(name))

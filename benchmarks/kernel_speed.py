@@ -2,7 +2,7 @@
 
     python benchmarks/kernel_speed.py [--batch 128] [--threads 2]
 
-The kernels of the recipe `mcu` are compiled into a program of their own (kernel_speed.cpp) with the flags that the
+The kernels of the recipe `fast` are compiled into a program of their own (kernel_speed.cpp) with the flags that the
 engine uses. Operations are two a multiply-accumulate of the network; what a pass computes beyond them, such as the
 input's gradient over the border of zeros, counts for nothing.
 """
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="images, a multiple of 16")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
-    model = load_recipe("mcu").model
+    model = load_recipe("fast").model
     print(f"{processor_name()}, {options.threads} threads, batch {options.batch}\n")
     print("| precision | convolution | pass | microseconds | GFLOP/s | of float32 peak |")
     print("|---|---:|---|---:|---:|---:|")

@@ -3,7 +3,7 @@
     pip install '.[peers]'
     python benchmarks/peers.py [--steps 100] [--rounds 3]
 
-Every library trains the 7,662-parameter network of `mcu` on the packaged images with SGD and Nesterov momentum at
+Every library trains the 7,662-parameter network of `fast` on the packaged images with SGD and Nesterov momentum at
 batch 128, compiled as its own documentation advises, in float32 (kilonet's torch engine: bfloat16 where the processor
 has it); the others without augmentation, kilonet with it. Each round runs each library in a process of its own; a
 step's time is the mean over the steps after the warm-up, an epoch is 468.75 steps. tinygrad needs clang.
@@ -63,7 +63,7 @@ def time_kilonet(engine: str, steps: int) -> float:
     from kilonet.network.module import initial_network
     from kilonet.recipe import load_recipe
 
-    recipe = resolve_run(load_recipe("mcu").replace(engine=engine))
+    recipe = resolve_run(load_recipe("fast").replace(engine=engine))
     train = load_data("mnist").train
     trained = make_engine(recipe, train, initial_network(recipe.model, 0))
     transforms = draw_transforms(recipe.augment, steps * BATCH, torch.Generator())

@@ -3,7 +3,7 @@
     python benchmarks/scaling.py [--rounds 3]
 
 Each figure is the median over the rounds of a whole epoch's training part, augmentation included, measured with the
-rest of the table in one process, round after round. The plain case is `mcu`: 60,000 images, batch 128, channels as
+rest of the table in one process, round after round. The plain case is `fast`: 60,000 images, batch 128, channels as
 they are, two threads; each block changes one thing.
 """
 
@@ -45,8 +45,8 @@ BLOCKS = {
 
 
 def recipe_of(case: Case) -> Recipe:
-    """Return `mcu` for the native engine with its hidden channels widened and the case's batch and threads."""
-    recipe = load_recipe("mcu")
+    """Return `fast` for the native engine with its hidden channels widened and the case's batch and threads."""
+    recipe = load_recipe("fast")
     *hidden, last = recipe.model.layers
     layers = [" ".join([kind, *_widened(words, case.widening)]) for kind, *words in map(str.split, hidden)]
     changes = {"layers": [*layers, last], "max_parameters": 10**6, "batch_size": case.batch, "threads": case.threads}

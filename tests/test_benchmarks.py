@@ -119,7 +119,7 @@ def test_the_homework_style_script_trains_the_homework_s_network(
 
 def test_training_takes_so_many_operations() -> None:
     """Forward, input and weight gradients are two operations a MAC each, but for the first input's gradient."""
-    model = load_recipe("mcu").model
+    model = load_recipe("fast").model
     assert train_speed.training_flops(model) == 2 * (3 * 1_498_880 - 60_840) == 8_871_600
 
 

@@ -33,11 +33,11 @@ def test_mnist_comes_with_its_authors_and_its_licence() -> None:
 
 
 def test_recipes_are_packaged() -> None:
-    assert {"best", "mcu", "baseline"} <= set(packaged_recipes())
+    assert {"best", "mcu", "uno", "baseline"} <= set(packaged_recipes())
 
 
 def test_trained_models_are_packaged() -> None:
-    assert {"best", "mcu", "baseline"} <= set(packaged_models())
+    assert {"best", "mcu", "uno", "baseline"} <= set(packaged_models())
     for name in packaged_models():
         # 7,662 weights, the batch-norm statistics and the header.
         assert len((files("kilonet.models") / "weights" / f"{name}.safetensors").read_bytes()) < 40_000

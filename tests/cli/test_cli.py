@@ -15,6 +15,7 @@ from PIL import Image
 from helpers import GOLDEN, KILONET, Answer, command, process, python, tiny_recipe
 from kilonet.cli import recipes
 from kilonet.cli.main import COMMANDS
+from kilonet.models.model import packaged_models
 from kilonet.recipe import packaged_recipes
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import TrainingDiverged
@@ -256,7 +257,7 @@ def test_summary_and_recipes_print_one_json_object(capsys: pytest.CaptureFixture
 def test_recipes_lists_each_with_its_claim(capsys: pytest.CaptureFixture[str]) -> None:
     lines = command(capsys, "recipes").out.splitlines()
     assert [line.split()[0] for line in lines] == packaged_recipes()
-    assert all("7,662 parameters" in line for line in lines if line.split()[0] in ("best", "mcu", "baseline"))
+    assert all("7,662 parameters" in line for line in lines if line.split()[0] in ("best", "baseline"))
 
 
 @pytest.mark.parametrize("arguments", ["summary best", "recipes", "--help", "train --help", "no-such"])
@@ -278,7 +279,7 @@ def test_a_pipe_that_was_closed_before_is_no_error_of_ours(arguments: tuple[str,
     assert running.returncode == 0
 
 
-@pytest.mark.parametrize("name", ["best", "mcu", "baseline"])
+@pytest.mark.parametrize("name", packaged_models())
 def test_the_packaged_models_work_by_name(
     name: str, digit: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,7 @@ from kilonet.export.c import codegen
 from kilonet.export.c.header import CFacts
 from kilonet.export.c.prefix import with_prefix
 from kilonet.export.integer import IntegerNetwork, integer_logits
-from kilonet.export.quantisation import QuantisationResult
+from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.models.model import Model, load_model
 from kilonet.network.section import ModelSection
 from strategies import images_for, model_of, models
@@ -144,14 +144,15 @@ def sizes(folder: Path, chip: str, entry: str) -> str:
     return f"| {text + data:,} | {data + bss - 4:,} |"
 
 
-def test_the_docs_state_what_an_avr_needs(quantised_mcu: QuantisationResult, tmp_path: Path) -> None:
+def test_the_docs_state_what_an_avr_needs(quantised_mcu: QuantisationResult, small: DataSet, tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "CHIP.md").read_text(encoding="utf-8")
-    model = load_model("mcu")
-    for name, text in codegen.sources(quantised_mcu.network, model.section, model.metadata).items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    found = [sizes(tmp_path, MEGA, entry) for entry in CALLS]
-    write_section(TINY, tmp_path)
-    found.append(sizes(tmp_path, UNO, "row"))
+    found = []
+    for name, chip, entries in (("mcu", MEGA, CALLS), ("uno", UNO, ("row", "selftest"))):
+        model = load_model(name)
+        network = quantised_mcu.network if name == "mcu" else quantise(model, small.train).network
+        for file, text in codegen.sources(network, model.section, model.metadata).items():
+            (tmp_path / file).write_text(text, encoding="utf-8")
+        found += [sizes(tmp_path, chip, entry) for entry in entries]
     assert [line for line in found if line not in page] == []
 
 

@@ -19,7 +19,7 @@ from kilonet.export.exporter import export_c, export_html, export_onnx
 from kilonet.export.forms import FORMS
 from kilonet.export.integer import IntegerConvolution, integer_logits
 from kilonet.export.manifest import operation_as_json, read_manifest
-from kilonet.export.quantisation import QuantisationResult
+from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.export.verify import _differing_logits, _Logits, verify
 from kilonet.models.model import load_model
 from kilonet.utils.errors import CheckFailed, KilonetError
@@ -27,19 +27,24 @@ from strategies import model_of
 
 
 @pytest.fixture(scope="module")
-def exported(small: DataSet, quantised_mcu: QuantisationResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`mcu` with scales from the small images. Tests must not change its files."""
-    folder = tmp_path_factory.mktemp("export") / "mcu"
+def quantised_baseline(small: DataSet) -> QuantisationResult:
+    return quantise(load_model("baseline"), small.train)
+
+
+@pytest.fixture(scope="module")
+def exported(small: DataSet, quantised_baseline: QuantisationResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`baseline` with scales from the small images. Tests must not change its files."""
+    folder = tmp_path_factory.mktemp("export") / "baseline"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_mcu)
-        export_c(load_model("mcu"), small, folder)
+        patch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_baseline)
+        export_c(load_model("baseline"), small, folder)
     return folder
 
 
 @pytest.fixture
-def _quantised_once(quantised_mcu: QuantisationResult, monkeypatch: pytest.MonkeyPatch) -> None:
+def _quantised_once(quantised_baseline: QuantisationResult, monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the choice of scales, which takes seconds and is not under test."""
-    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_mcu)
+    monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised_baseline)
 
 
 @pytest.fixture
@@ -59,17 +64,17 @@ def test_the_folder_holds_what_a_project_needs(exported: Path) -> None:
 
 def test_the_description_brings_the_network_back(exported: Path, small: DataSet) -> None:
     export = read_manifest(exported)
-    assert export.section == load_model("mcu").section
-    assert export.model_sha256 == load_model("mcu").sha256
+    assert export.section == load_model("baseline").section
+    assert export.model_sha256 == load_model("baseline").sha256
     assert len(export.pixels) == 12
     assert np.array_equal(integer_logits(export.network, export.pixels), export.logits)
-    wanted = load_model("mcu").logits(small.test.pixels).numpy()
+    wanted = load_model("baseline").logits(small.test.pixels).numpy()
     found = integer_logits(export.network, small.test.pixels.numpy()) / 2.0**export.network.fraction_bits
     assert np.abs(found - wanted).mean() < 0.1
 
 
 def test_an_export_repeats_to_the_byte(exported: Path, small: DataSet, tmp_path: Path) -> None:
-    export_c(load_model("mcu"), small, tmp_path / "again")
+    export_c(load_model("baseline"), small, tmp_path / "again")
     for file in exported.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes(), file.name
 
@@ -125,7 +130,7 @@ def test_an_exported_folder_is_a_model(exported: Path, small: DataSet) -> None:
 def test_limits_are_held_and_nothing_is_written(
     small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("export", "mcu", "--to", "c", "--data", small_folder)
+    words = ("export", "baseline", "--to", "c", "--data", small_folder)
     answer = command(capsys, *words, "--out", tmp_path / "a", "--max-ram", "2800")
     assert (answer.status, answer.out) == (1, "")
     assert answer.err.startswith("kilonet: error: the network takes 2,8")
@@ -144,29 +149,29 @@ def test_flash_is_not_promised_without_a_cross_compiler(
     small: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kilonet.export.c.footprint.CROSS_COMPILER", "no-such-compiler")
-    exported = export_c(load_model("mcu"), small, tmp_path)
+    exported = export_c(load_model("baseline"), small, tmp_path)
     assert exported.figures["code"] is None
     assert "no-such-compiler" in str(exported)
     with pytest.raises(CheckFailed) as error:
-        export_c(load_model("mcu"), small, tmp_path, max_flash=20_000)
+        export_c(load_model("baseline"), small, tmp_path, max_flash=20_000)
     refusal(error, "no-such-compiler")
 
 
 def test_malformed_input_is_refused_in_one_line(
     copied: Path, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    export = ("export", "mcu", "--to", "c", "--data", small_folder)
+    export = ("export", "baseline", "--to", "c", "--data", small_folder)
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
     command(capsys, "export", "nothing", "--to", "c", "--out", tmp_path / "x").refused("no model 'nothing'")
-    command(capsys, "export", "mcu", "--to", "pdf", "--out", tmp_path / "x").refused("pdf")
-    command(capsys, "export", "mcu", "--to", "c").refused("--out")
+    command(capsys, "export", "baseline", "--to", "pdf", "--out", tmp_path / "x").refused("pdf")
+    command(capsys, "export", "baseline", "--to", "c").refused("--out")
     command(capsys, *export, "--out", tmp_path / "file").refused(tmp_path / "file")
     command(capsys, *export, "--out", tmp_path / "full").refused("model.json")
-    command(capsys, "export", "baseline", *export[2:], "--out", copied).refused("another model")
+    command(capsys, "export", "mcu", *export[2:], "--out", copied).refused("another model")
     command(capsys, *export, "--out", tmp_path / "x", "--max-ram", "some").refused("some")
-    command(capsys, "export", "mcu", "--to", "c", "--out", tmp_path / "x", "--data", "nowhere").refused("nowhere")
+    command(capsys, "export", "baseline", "--to", "c", "--out", tmp_path / "x", "--data", "nowhere").refused("nowhere")
     command(capsys, "verify", tmp_path / "nowhere").refused("nowhere")
     command(capsys, "verify", tmp_path / "full").refused("model.json")
     assert (tmp_path / "full" / "thesis.txt").read_text() == "years of work"

@@ -21,10 +21,12 @@ def add_flags(parser: Parser) -> None:
     )
     parser.add_argument(
         "--target",
-        choices=("cortex-m0", "cortex-m4", "cortex-m55", "rv32imac"),
-        help="also estimate what the C form takes on a microcontroller: instructions, time, flash and RAM",
+        choices=("cortex-m0", "cortex-m4", "cortex-m55", "rv32imac", "avr"),
+        help="also estimate what the C form takes on a microcontroller: instructions or cycles, time, flash and RAM",
     )
-    parser.add_argument("--megahertz", type=float, metavar="N", help="the clock for that time (default: 48)")
+    parser.add_argument(
+        "--megahertz", type=float, metavar="N", help="the clock for that time (default: 48, of an AVR 16)"
+    )
     parser.add_argument("--data", help=f"also check that the network takes these images: {DATA}")
     add_json_flag(parser)
 
@@ -57,7 +59,7 @@ def _clock(flags: argparse.Namespace) -> float:
         KilonetError: there is no target, or no clock is as slow or as fast.
     """
     if flags.megahertz is None:
-        return 48.0
+        return 16.0 if flags.target == "avr" else 48.0
     if flags.target is None:
         raise KilonetError("--megahertz is the clock of a --target; name one")
     if not 0.001 <= flags.megahertz <= 100_000:

@@ -159,8 +159,8 @@ def _scale_convolution(
 
 def _mean_square(values: Tensor) -> Tensor:
     """Return the mean square of each channel of values (N, channels, rows, columns), float64 (channels,)."""
-    squares = torch.linalg.vector_norm(values, dim=(0, 2, 3), dtype=torch.float64).square()
-    return squares / (values.numel() // values.shape[1])
+    norms: Tensor = torch.linalg.vector_norm(values, dim=(0, 2, 3), dtype=torch.float64)
+    return norms.square() / (values.numel() // values.shape[1])
 
 
 def _weight_unit(weights: Tensor, bias: Tensor, power: Tensor, operation: Convolution) -> Tensor:

@@ -6,6 +6,7 @@ counts under emulators by `python benchmarks/chip.py --fit`.
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any, assert_never
 
 import numpy as np
@@ -30,7 +31,7 @@ KINDS = ("dense MACs", "depthwise MACs", "windows gathered", "values pooled", "v
 
 @dataclass(frozen=True)
 class Chip:
-    """What the parts of `KINDS` take on a processor, in instructions, and its code, in bytes."""
+    """What the parts of `KINDS` take on a processor, in instructions or cycles, and its code, in bytes."""
 
     factors: tuple[float, ...]
     code: int
@@ -39,6 +40,8 @@ class Chip:
     """More for depthwise convolutions."""
     scratch: Callable[[Sequence[OperationMemory]], int] = scratch_bytes
     """Its scratch memory."""
+    is_avr: bool = False
+    """Whether factors are in cycles, images come row by row, and the code is a whole program with the self-test."""
 
 
 CHIPS = {
@@ -46,6 +49,7 @@ CHIPS = {
     "cortex-m4": Chip((1.3, 5.25, 311.79, 15.57, 0.03, 131.74), 1854, 756, pairs_scratch_bytes),
     "cortex-m55": Chip((0.19, 1.74, 96.54, 10.16, 3.03, 108.58), 1570, 864, vectors_scratch_bytes),
     "rv32imac": Chip((2.21, 7.46, 444.85, 41.67, 11.88, 105.5), 2146, 676),
+    "avr": Chip((30.86, 96.48, 2730.38, 353.82, 392.81, 817.17), 8300, 520, is_avr=True),
 }
 """By name of the target, built with -Os; the Cortex-M4 stands for the M33 too."""
 
@@ -55,18 +59,22 @@ class ChipCost:
     """An estimate for a network on a microcontroller. `str()` gives the lines that `kilonet summary` prints."""
 
     target: str
-    instructions: int
-    """An image."""
+    instructions: int | None
+    """An image; None on an AVR."""
+    cycles: int | None
+    """The same in cycles, on an AVR."""
     megahertz: float
     flash: int
     """Bytes."""
     ram: int
-    """Bytes for state, pixels and logits, without the stack; exact."""
+    """Bytes for state, logits and the pixels of an image or, on an AVR, of a row; without the stack.
+
+    Exact, but that an AVR aligns nothing and needs up to 3 bytes less."""
 
     @property
     def milliseconds(self) -> float:
         """The time of an image if an instruction takes one cycle."""
-        return self.instructions / self.megahertz / 1000
+        return (self.instructions or self.cycles or 0) / self.megahertz / 1000
 
     def as_json(self) -> dict[str, Any]:
         """Return all figures by name."""
@@ -74,11 +82,18 @@ class ChipCost:
 
     def __str__(self) -> str:
         """Return the estimate in two lines."""
+        time = f"an image, {self.milliseconds:,.0f} ms at {self.megahertz:g} MHz"
+        taken = (
+            f"{self.instructions / 1e6:,.2f} million instructions {time} with one a cycle"
+            if self.instructions is not None
+            else f"{(self.cycles or 0) / 1e6:,.2f} million cycles {time}"
+        )
+        pixels = "pixels" if self.cycles is None else "a row of pixels"
+        article = "an" if self.target == "avr" else "a"
         return (
-            f"On a {self.target}, estimated: {self.instructions / 1e6:,.2f} million instructions an image, "
-            f"{self.milliseconds:,.0f} ms at {self.megahertz:g} MHz with one a cycle\n"
-            f"Flash: about {self.flash:,} bytes with code; RAM: {self.ram:,} bytes, pixels and logits included, stack "
-            "not"
+            f"On {article} {self.target}, estimated: {taken}\n"
+            f"Flash: about {self.flash:,} bytes with code; RAM: {self.ram:,} bytes, {pixels} and logits included, "
+            "stack not"
         )
 
 
@@ -90,9 +105,11 @@ def chip_cost(model: ModelSection, target: str, megahertz: float) -> ChipCost:
     kept = [memory_of(operation, shape) for operation, shape in operations]
     more = chip.scratch(kept) - scratch_bytes(kept)
     ram = c_ram_bytes(operations, model.input_shape, model.classes) + more
-    return ChipCost(
-        target, round(float(work @ np.array(chip.factors))), megahertz, _flash(model, operations, chip), ram
-    )
+    if chip.is_avr:
+        ram -= prod(model.input_shape) - prod(model.input_shape[::2])
+    count = round(float(work @ np.array(chip.factors)))
+    instructions, cycles = (None, count) if chip.is_avr else (count, None)
+    return ChipCost(target, instructions, cycles, megahertz, _flash(model, operations, chip), ram)
 
 
 def work_of(operation: Computed, shape: Shape) -> NDArray[np.float64]:

@@ -26,8 +26,9 @@ from kilonet.utils.errors import KilonetError
 IMAGES = 200
 """The most images that a target classifies."""
 _IMAGE_BYTES = 256 << 10
-_AVR_IMAGES, _AVR_IMAGE_BYTES = 2, 16 << 10
-_AVR_RAM, _AVR_STACK = 8192, 512
+_AVR_IMAGES, _AVR_CYCLES, _AVR_IMAGE_BYTES = 100, 1_250_000_000, 16 << 10
+"""The most images that an AVR classifies, and about how many cycles for all of them together: 20 seconds."""
+_AVR_STACK = 512
 _TIMEOUT_SECONDS = 600
 _LOOP_INSTRUCTIONS = 1_000_000
 LEVEL = "-Os"
@@ -73,9 +74,22 @@ TARGETS = (
         0x80000000,
         0x80200000,
     ),
-    Target("avr", "avr-", ("-mmcu=atmega2560",), ("simavr", "-m", "atmega2560", "-f", "16000000")),
+    Target("avr", "avr-", (), ("simavr", "-f", "16000000")),
 )
-"""All targets. `avr` is an ATmega2560, which gets two images row by row."""
+"""All targets. `avr` is the first of `AVR_CHIPS` that has room; it gets images row by row."""
+
+
+@dataclass(frozen=True)
+class AvrChip:
+    """An AVR with its memories, in bytes."""
+
+    name: str
+    flash: int
+    ram: int
+
+
+AVR_CHIPS = (AvrChip("atmega328p", 32 << 10, 2 << 10), AvrChip("atmega2560", 256 << 10, 8 << 10))
+"""The AVRs of the Arduino Uno and Mega, by size."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,8 @@ class TargetResult:
     """What a target has shown, or why it has shown nothing."""
 
     target: str
+    chip: str = ""
+    """The AVR, by its name; '' on other targets."""
     not_run: str = ""
     """Why it could not be built or run here; '' if it was."""
     images: int = 0
@@ -108,7 +124,7 @@ class TargetResult:
         count = f"{self.cycles:,} cycles" if self.cycles is not None else f"{self.instructions:,}"
         sizes = (f"{size:,}" for size in (self.flash, self.ram, self.stack))
         return (
-            self.target,
+            self.chip or self.target,
             str(self.images),
             f"{self.differing_logits:,}",
             count,
@@ -144,13 +160,9 @@ def run_target(
         KilonetError: a compiler or emulator fails.
     """
     if target.missing:
-        return TargetResult(target.name, f"no {target.missing} here")
+        return TargetResult(target.name, not_run=f"no {target.missing} here")
     is_avr = target.tools == "avr-"
-    needed = memory_bytes(network) - prod(network.input_shape)
-    if is_avr and needed + _AVR_STACK > _AVR_RAM:
-        return TargetResult(target.name, f"it needs {needed:,} bytes of RAM and the stack, of {_AVR_RAM:,}")
-    most, most_bytes = (_AVR_IMAGES, _AVR_IMAGE_BYTES) if is_avr else (IMAGES, _IMAGE_BYTES)
-    taken = pixels[: max(1, min(most, most_bytes // prod(network.input_shape)))]
+    taken = pixels[: _AVR_IMAGES if is_avr else max(1, min(IMAGES, _IMAGE_BYTES // prod(network.input_shape)))]
     with tempfile.TemporaryDirectory(prefix="kilonet-") as name:
         folder = Path(name)
         for file, content in sources.items():
@@ -158,7 +170,6 @@ def run_target(
         for file in ("start.c", "avr.c", "link.ld"):
             text = (files("kilonet.export.c") / "emulated" / file).read_text(encoding="utf-8")
             (folder / file).write_text(with_prefix(text, prefix), encoding="utf-8")
-        _write_images(folder / "images.h", taken, prefix)
         run = _run_avr if is_avr else _run_qemu
         return run(replace(target, flags=(*target.flags, level)), folder, prefix, network, taken)
 
@@ -178,6 +189,7 @@ static const uint8_t images[IMAGES][KILONET_PIXELS] PLACE = {{
 
 
 def _run_qemu(target: Target, folder: Path, prefix: str, network: IntegerNetwork, pixels: Pixels) -> TargetResult:
+    _write_images(folder / "images.h", pixels, prefix)
     compiler = [f"{target.tools}gcc", *target.flags, *_FLAGS]
     library = [file_name(file, prefix) for file in LIBRARY_FILES]
     for file in ("start.c", *library):
@@ -206,30 +218,87 @@ def _run_qemu(target: Target, folder: Path, prefix: str, network: IntegerNetwork
 
 
 def _run_avr(target: Target, folder: Path, prefix: str, network: IntegerNetwork, pixels: Pixels) -> TargetResult:
-    library = [file_name(file, prefix) for file in (*LIBRARY_FILES, "kilonet_answer.c", "kilonet_selftest.c")]
-    flags = (*target.flags, "-std=c99", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
-    try:
-        run_compiler(["avr-gcc", *flags, "-o", "image.elf", "avr.c", *library], folder)
-    except KilonetError as error:
-        # The network may be too large for it.
-        return TargetResult(target.name, str(error))
-    text, data, bss = map(int, run_compiler(["avr-size", "image.elf"], folder).splitlines()[1].split()[:3])
-    lines = _emulate([*target.emulator, "image.elf"], folder, target.name)
-    # It shows the end of a line as a dot.
-    printed = [line.removesuffix(".") for line in lines if re.fullmatch(r"-?\d[-\d ]*\.", line)]
-    if not printed:
-        raise KilonetError(f"{target.name}: the emulator printed no logits")
-    _, _, stack, cycles = _numbers(printed.pop(), target.name)
-    found = np.array([_numbers(line, target.name) for line in printed])
-    return TargetResult(
-        target.name,
-        images=len(pixels),
-        differing_logits=_differing(found, network, pixels),
-        cycles=cycles,
-        flash=text + data - pixels.size,
-        ram=data + bss + prod(network.input_shape[::2]),
-        stack=stack - prod(network.input_shape[::2]),
-    )
+    """Run on the smallest AVR that has room, in several runs, because few images fit its flash."""
+    needed = memory_bytes(network) - prod(network.input_shape)
+    refusal = ""
+    for chip in AVR_CHIPS:
+        if needed + _AVR_STACK > chip.ram:
+            refusal = f"it needs {needed:,} bytes of RAM and the stack, of {chip.ram:,}"
+            continue
+        program = _AvrProgram(replace(target, flags=(*target.flags, f"-mmcu={chip.name}")), chip, folder, prefix)
+        try:
+            size, _ = program.build(pixels[:1])
+        except KilonetError as error:
+            # The network may be too large for its flash.
+            refusal = str(error)
+            continue
+        return program.run_all(network, pixels, min(_AVR_IMAGE_BYTES, chip.flash - size) // prod(network.input_shape))
+    return TargetResult(target.name, not_run=refusal)
+
+
+@dataclass(frozen=True)
+class _AvrProgram:
+    """A program for an AVR that classifies the images linked into it."""
+
+    target: Target
+    chip: AvrChip
+    folder: Path
+    prefix: str
+
+    def build(self, pixels: Pixels) -> tuple[int, int]:
+        """Build it, and return its flash without the images and the RAM of its variables.
+
+        Raises:
+            KilonetError: it is too large for the chip.
+        """
+        _write_images(self.folder / "images.h", pixels, self.prefix)
+        parts = (*LIBRARY_FILES, "kilonet_answer.c", "kilonet_selftest.c")
+        library = [file_name(file, self.prefix) for file in parts]
+        flags = (*self.target.flags, "-std=c99", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
+        run_compiler(["avr-gcc", *flags, "-o", "image.elf", "avr.c", *library], self.folder)
+        sizes = run_compiler(["avr-size", "image.elf"], self.folder).splitlines()[1].split()
+        text, data, bss = map(int, sizes[:3])
+        return text + data - pixels.size, data + bss
+
+    def run_all(self, network: IntegerNetwork, pixels: Pixels, most: int) -> TargetResult:
+        """Run it for as many images as `_AVR_CYCLES` allow, `most` of them at once."""
+        first = self.run(network, pixels[:1])
+        count = min(len(pixels), max(2, _AVR_CYCLES // max(first.cycles or 0, 1)))
+        step = max(1, most)
+        runs = [first, *(self.run(network, pixels[at : min(count, at + step)]) for at in range(1, count, step))]
+        return replace(
+            first,
+            images=count,
+            differing_logits=sum(run.differing_logits for run in runs),
+            cycles=round(sum((run.cycles or 0) * run.images for run in runs) / count),
+            stack=max(run.stack for run in runs),
+        )
+
+    def run(self, network: IntegerNetwork, pixels: Pixels) -> TargetResult:
+        """Build it for some images, and run it.
+
+        Raises:
+            KilonetError: the emulator fails.
+        """
+        name, row = self.target.name, prod(network.input_shape[::2])
+        flash, variables = self.build(pixels)
+        lines = _emulate([*self.target.emulator, "-m", self.chip.name, "image.elf"], self.folder, name)
+        # It shows the end of a line as a dot.
+        printed = [line.removesuffix(".") for line in lines if re.fullmatch(r"-?\d[-\d ]*\.", line)]
+        if not printed:
+            raise KilonetError(f"{name}: the emulator printed no logits")
+        _, _, stack, cycles = _numbers(printed.pop(), name)
+        found = np.array([_numbers(line, name) for line in printed])
+        return TargetResult(
+            name,
+            self.chip.name,
+            images=len(pixels),
+            differing_logits=_differing(found, network, pixels),
+            cycles=cycles,
+            flash=flash,
+            ram=variables + row,
+            stack=stack - row,
+        )
 
 
 def _emulate(command: list[str], folder: Path, name: str) -> list[str]:
