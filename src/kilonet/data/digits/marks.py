@@ -200,11 +200,15 @@ def _marks_in(levels: list[_Level], most: int, *, any_width: bool = False) -> li
     for is_dark in (True, False):
         boxes = np.empty((0, 4), np.int32)
         for number, level in enumerate(levels):
-            for one in _marks_of(level, number, is_dark=is_dark, most=most, any_width=any_width):
-                box = one.box.scaled(level.factor)
-                if not (_shares(box, boxes) > _SAME).any():
-                    boxes = np.vstack([boxes, np.array([box.top, box.bottom, box.left, box.right], np.int32)])
-                    found.append(one)
+            for box, labels, numbers, paper in _pieces_of(level, number, is_dark, most, any_width):
+                whole = box.scaled(level.factor)
+                if (_shares(whole, boxes) > _SAME).any():
+                    continue
+                boxes = np.vstack([boxes, np.array([whole.top, whole.bottom, whole.left, whole.right], np.int32)])
+                # Only now, as a page has thousands of groups, some as large as itself, and nearly all were found before.
+                part = labels[box.top : box.bottom, box.left : box.right]
+                mask = part == numbers[0] if len(numbers) == 1 else np.isin(part, numbers)
+                found.append(_Found(number, is_dark, box, mask, paper, _edges(box, level.grey), len(numbers)))
     return [_mark(one, levels[one.level]) for one in sorted(found, key=lambda one: (one.level, not one.is_dark))]
 
 
@@ -282,10 +286,13 @@ def _without_strokes(grey: Floats) -> Floats:
     return filled[_SQUARE - 1 : 1 - _SQUARE, _SQUARE - 1 : 1 - _SQUARE]
 
 
-def _marks_of(level: _Level, number: int, *, is_dark: bool, most: int, any_width: bool) -> Iterator[_Found]:
+def _pieces_of(
+    level: _Level, number: int, is_dark: bool, most: int, any_width: bool
+) -> Iterator[tuple[Box, NDArray[np.int32], list[int], Floats]]:
+    """Yield what may be a mark: its box, the labels of the level's pieces, the numbers of its own, and the paper."""
     grey = level.grey if is_dark else -level.grey
-    paper = _without_strokes(grey)
-    contrast = paper - grey
+    filled = _without_strokes(grey)
+    contrast, paper = filled - grey, filled if is_dark else -filled
     least = max(MINIMUM_CONTRAST, _NOISE * float(np.median(contrast[::2, ::2])))
     strongest = float(contrast.max())
     if strongest <= least:
@@ -297,13 +304,15 @@ def _marks_of(level: _Level, number: int, *, is_dark: bool, most: int, any_width
             box = _around([piece[1] for piece in group])
             if max(box.height, box.width) < shortest:
                 continue
-            touched = (box.top == 0, box.bottom == grey.shape[0], box.left == 0, box.right == grey.shape[1])
-            edges = "".join(side for side, touches in zip("tblr", touched, strict=True) if touches)
-            if (box.width > WIDEST * box.height or len(edges) > 1) and not (any_width and len(group) == 1):
-                continue
-            part, numbers = labels[box.top : box.bottom, box.left : box.right], [piece[0] for piece in group]
-            mask = part == numbers[0] if len(numbers) == 1 else np.isin(part, numbers)
-            yield _Found(number, is_dark, box, mask, paper if is_dark else -paper, edges, len(group))
+            wide = box.width > WIDEST * box.height or len(_edges(box, grey)) > 1
+            if not wide or (any_width and len(group) == 1):
+                yield box, labels, [piece[0] for piece in group], paper
+
+
+def _edges(box: Box, grey: Floats) -> str:
+    """Return the edges of a level that a box touches, of `tblr`."""
+    touched = (box.top == 0, box.bottom == grey.shape[0], box.left == 0, box.right == grey.shape[1])
+    return "".join(side for side, touches in zip("tblr", touched, strict=True) if touches)
 
 
 def _pieces(inked: Bools, most: int) -> tuple[NDArray[np.int32], list[tuple[int, Box]]]:
