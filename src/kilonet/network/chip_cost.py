@@ -45,11 +45,11 @@ class Chip:
 
 
 CHIPS = {
-    "cortex-m0": Chip((2.34, 9.72, 525.1, 52.33, 4.51, 154.64), 1930, 608),
-    "cortex-m4": Chip((1.3, 5.25, 311.79, 15.57, 0.03, 131.74), 1854, 756, pairs_scratch_bytes),
-    "cortex-m55": Chip((0.19, 1.74, 96.54, 10.16, 3.03, 108.58), 1570, 864, vectors_scratch_bytes),
-    "rv32imac": Chip((2.21, 7.46, 444.85, 41.67, 11.88, 105.5), 2146, 676),
-    "avr": Chip((30.86, 96.48, 2730.38, 353.82, 392.81, 817.17), 8300, 520, is_avr=True),
+    "cortex-m0": Chip((2.65, 10.03, 573.2, 44.7, 2.65, 117.1), 1930, 608),
+    "cortex-m4": Chip((1.41, 5.37, 290.07, 18.14, 0.06, 107.02), 1854, 756, pairs_scratch_bytes),
+    "cortex-m55": Chip((0.2, 1.81, 111.66, 12.9, 2.72, 89.57), 1570, 864, vectors_scratch_bytes),
+    "rv32imac": Chip((2.46, 7.72, 484.81, 35.36, 10.24, 77.4), 2146, 676),
+    "avr": Chip((30.08, 93.61, 2005.42, 444.55, 391.31, 612.14), 8300, 520, is_avr=True),
 }
 """By name of the target, built with -Os; the Cortex-M4 stands for the M33 too."""
 

@@ -205,7 +205,7 @@ def _marks_in(levels: list[_Level], most: int, *, any_width: bool = False) -> li
                 if (_shares(whole, boxes) > _SAME).any():
                     continue
                 boxes = np.vstack([boxes, np.array([whole.top, whole.bottom, whole.left, whole.right], np.int32)])
-                # Only now, as a page has thousands of groups, some as large as itself, and nearly all were found before.
+                # Only now, as a page has thousands of groups, some as large as itself, and nearly all are old.
                 part = labels[box.top : box.bottom, box.left : box.right]
                 mask = part == numbers[0] if len(numbers) == 1 else np.isin(part, numbers)
                 found.append(_Found(number, is_dark, box, mask, paper, _edges(box, level.grey), len(numbers)))
