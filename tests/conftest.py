@@ -144,6 +144,12 @@ def finished(small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
     return fit(tiny_recipe(small_folder), out=tmp_path_factory.mktemp("runs") / "finished")
 
 
+@pytest.fixture(scope="session")
+def quantised(finished: Run, small: DataSet) -> QuantisationResult:
+    """The integers of the finished run."""
+    return quantise(finished.model, small.train)
+
+
 # Chromium starts a process beforehand for pages of its own, and one for the next page: of no use here.
 NO_PROCESSES_IN_RESERVE = "--disable-features=PreloadTopChromeWebUI,SpareRendererForSitePerProcess"
 

@@ -22,7 +22,7 @@ from kilonet.export.c.prefix import C_FILES, check_prefix, clashes, file_name, o
 from kilonet.export.exporter import export_model
 from kilonet.export.integer import IntegerNetwork, integer_logits
 from kilonet.export.manifest import read_manifest
-from kilonet.export.quantisation import QuantisationResult, quantise
+from kilonet.export.quantisation import QuantisationResult
 from kilonet.models.calibration import Calibration, energies
 from kilonet.models.metadata import NO_METADATA, Metadata
 from kilonet.models.model import load_model
@@ -413,11 +413,6 @@ def test_no_two_prefixes_give_the_same_name(tmp_path: Path) -> None:
         expected = (name, "kilonet" if name == "Makefile" else prefix)
         assert original_name(file_name(name, prefix)) == expected
     assert with_prefix("kilonet_a KILONET_B model.c main.o", "kilonet") == "kilonet_a KILONET_B model.c main.o"
-
-
-@pytest.fixture(scope="module")
-def quantised(finished: Run, small: DataSet) -> QuantisationResult:
-    return quantise(finished.model, small.train)
 
 
 @pytest.mark.usefixtures("pages_in_node")

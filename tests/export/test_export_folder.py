@@ -28,11 +28,6 @@ Export = Callable[[str, Path], object]
 """Exports the tiny run in a form to a folder."""
 
 
-@pytest.fixture(scope="module")
-def quantised(finished: Run, small: DataSet) -> QuantisationResult:
-    return quantise(finished.model, small.train)
-
-
 @pytest.fixture(autouse=True)
 def _quantised_once(quantised: QuantisationResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised)

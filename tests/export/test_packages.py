@@ -30,7 +30,7 @@ from kilonet.export.c.targets import TARGETS
 from kilonet.export.exporter import export_model
 from kilonet.export.integer import integer_logits
 from kilonet.export.manifest import read_manifest
-from kilonet.export.quantisation import QuantisationResult, quantise
+from kilonet.export.quantisation import QuantisationResult
 from kilonet.models.calibration import UNFITTED
 from kilonet.models.metadata import Metadata
 from kilonet.network.section import ModelSection
@@ -397,11 +397,6 @@ def test_the_example_prints_any_name_on_one_line(tmp_path: Path) -> None:
 
 
 # The folder.
-
-
-@pytest.fixture(scope="module")
-def quantised(finished: Run, small: DataSet) -> QuantisationResult:
-    return quantise(finished.model, small.train)
 
 
 @pytest.fixture(autouse=True)
