@@ -167,7 +167,7 @@ def run_target(
         folder = Path(name)
         for file, content in sources.items():
             (folder / file).write_bytes(content)
-        for file in ("start.c", "avr.c", "link.ld"):
+        for file in ("start.c", "semihosting.h", "avr.c", "link.ld"):
             text = (files("kilonet.export.c") / "emulated" / file).read_text(encoding="utf-8")
             (folder / file).write_text(with_prefix(text, prefix), encoding="utf-8")
         run = _run_avr if is_avr else _run_qemu

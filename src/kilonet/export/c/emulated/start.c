@@ -5,26 +5,13 @@
 #include "model.h"
 
 #include "images.h"
+#include "semihosting.h"
 
-extern uint32_t bss_begin[], bss_end[], stack_top[], data_begin[], data_end[], data_source[];
-void reset_handler(void);
+extern uint32_t bss_begin[], bss_end[], data_begin[], data_end[], data_source[];
 #define PAINT 0xA5A5A5A5u
 #define LOOPS 500000u
 
 #ifdef __riscv
-static long semihost(long operation, const void *argument)
-{
-    register long a0 __asm__("a0") = operation;
-    register const void *a1 __asm__("a1") = argument;
-    __asm__ volatile(".option push\n.option norvc\nslli x0, x0, 0x1f\nebreak\nsrai x0, x0, 7\n.option pop"
-                     : "+r"(a0)
-                     : "r"(a1)
-                     : "memory");
-    return a0;
-}
-
-__asm__(".section .vectors,\"ax\"\n.globl _start\n_start:\nla sp, stack_top\nj reset_handler\n.text\n");
-
 static void start_clock(void)
 {
 }
@@ -41,16 +28,6 @@ static uint32_t ticks_since(uint32_t start)
     return clock_ticks() - start;
 }
 #else
-__attribute__((section(".vectors"), used)) static const void *const vectors[2] = {stack_top, reset_handler};
-
-static long semihost(int operation, const void *argument)
-{
-    register int r0 __asm__("r0") = operation;
-    register const void *r1 __asm__("r1") = argument;
-    __asm__ volatile("bkpt 0xAB" : "+r"(r0) : "r"(r1) : "memory");
-    return r0;
-}
-
 /* The system timer counts down 24 bits of a clock that stands in a fixed ratio to instructions. */
 #define TIMER ((volatile uint32_t *)0xE000E010u)
 
