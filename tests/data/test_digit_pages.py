@@ -10,8 +10,8 @@ from digit_pages import DigitPage, Digits, form, page_of_rows, sudoku
 from kilonet.data.datasets import DataSet
 from kilonet.data.decode import decode
 from kilonet.data.digits import page
-from kilonet.data.digits.page import PAGE_SIDE, prepare_page
-from kilonet.data.digits.prepare import MANY, NO_DIGITS, PreparedImage
+from kilonet.data.digits.page import PAGE_SIDE, TOO_MANY, prepare_page
+from kilonet.data.digits.prepare import NO_DIGITS, PreparedImage
 from kilonet.models.model import load_model
 from surroundings import as_file
 
@@ -72,4 +72,4 @@ def test_an_empty_grid_has_no_digits() -> None:
 def test_more_digits_than_are_read_are_refused(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "MOST_DIGITS", 9)
     drawn = page_of_rows(digits, np.random.default_rng([61, 8]), rows=2, each=5)
-    assert [image.objection for image in prepared(drawn.picture)] == [MANY]
+    assert [image.objection for image in prepared(drawn.picture)] == [TOO_MANY]

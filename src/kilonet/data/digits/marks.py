@@ -86,22 +86,11 @@ class Box:
         """The row of the middle."""
         return (self.top + self.bottom) / 2
 
-    def share(self, other: "Box") -> float:
-        """Return the part of the union of two boxes that both cover."""
-        common = self.overlap(other)
-        return common / (self.height * self.width + other.height * other.width - common)
-
     def overlap(self, other: "Box") -> int:
         """Return the number of pixels that both cover."""
         rows = min(self.bottom, other.bottom) - max(self.top, other.top)
         columns = min(self.right, other.right) - max(self.left, other.left)
         return max(0, rows) * max(0, columns)
-
-    def gap(self, other: "Box") -> int:
-        """Return the pixels between two boxes along the axis on which they are farther apart; 0 if they overlap."""
-        rows = max(self.top, other.top) - min(self.bottom, other.bottom)
-        columns = max(self.left, other.left) - min(self.right, other.right)
-        return max(0, rows, columns)
 
     def holds(self, other: "Box") -> bool:
         """Return whether it covers another box."""

@@ -15,7 +15,6 @@ from kilonet.data.digits.marks import WIDEST, Box, Mark, find_page_marks, overla
 from kilonet.data.digits.prepare import (
     EMPTY,
     LIKELY_ENOUGH,
-    MANY,
     NO_DIGITS,
     SURE,
     Candidate,
@@ -29,6 +28,7 @@ from kilonet.data.digits.prepare import (
 PAGE_SIDE = 2048
 """The longest side of a page, pixels; a longer one is scaled down when it is decoded."""
 MOST_DIGITS = 1000
+TOO_MANY = f"more than {MOST_DIGITS:,} digits; cut the page into parts"
 LEAST_ON_PAGE = 0.05
 """The least probability, by the check, of a digit on a page where nearly all marks are sure digits."""
 LEAST_BAR = 0.3
@@ -58,7 +58,7 @@ def prepare_page(picture: Picture) -> list[PreparedImage]:
     """Find the digits of a picture, row by row; one image with an objection if there are none."""
     digits = [replace(one.image, row=row) for row, found in enumerate(_rows(_find_digits(picture))) for one in found]
     if len(digits) > MOST_DIGITS:
-        return [replace(EMPTY, objection=MANY)]
+        return [replace(EMPTY, objection=TOO_MANY)]
     return digits or [replace(EMPTY, objection=NO_DIGITS)]
 
 

@@ -46,7 +46,6 @@ FLAT = "much wider than high"
 SEVERAL = "several separate marks; show one digit, or read a row with kilonet predict --line"
 TEXTURE = f"more than {MOST_PIECES} separate pieces"
 NO_DIGITS = "no digits on the page"
-MANY = "more than 1,000 digits; cut the page into parts"
 UNLIKE = "marks, but none like a digit"
 
 
