@@ -332,7 +332,11 @@ def _seeded_dropout(recipe: Recipe, step: int, device: str) -> Iterator[None]:
         return
     with torch.random.fork_rng(devices=_generators(device)):
         # torch's generator uses only the low 32 bits of a seed, so seed and step are hashed into 32 bits.
-        torch.manual_seed(int(np.random.SeedSequence([recipe.run.seed, step]).generate_state(1)[0]))
+        seed = int(np.random.SeedSequence([recipe.run.seed, step]).generate_state(1)[0])
+        # Only what is used: `torch.manual_seed` formats the whole call stack for each kind of accelerator.
+        torch.default_generator.manual_seed(seed)
+        if device == "cuda":
+            torch.cuda.manual_seed(seed)
         yield
 
 

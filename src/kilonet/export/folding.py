@@ -6,7 +6,7 @@ and adds b to its bias, which is exact if it has no padding and no residual sum.
 a max-pool if no a is negative. In all other cases the step that computes r applies a and b itself.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from kilonet.models.model import Model
 from kilonet.network.graph import PlacedLayer
+from kilonet.network.module import max_pool
 from kilonet.network.operations import (
     AveragePooling,
     Averaging,
@@ -182,8 +183,10 @@ def convolve(step: FoldedConvolution, weights: Tensor, bias: Tensor, pad: Tensor
     """Convolve values (N, in, rows, columns), padded with `pad` (in,), with the groups and padding of the step."""
     operation = step.operation
     if operation.padding:
-        margin = [operation.padding] * 4
-        values = functional.pad(values - pad.view(1, -1, 1, 1), margin) + pad.view(1, -1, 1, 1)
+        margin, (count, channels, rows, columns) = operation.padding, values.shape
+        padded = pad.view(1, -1, 1, 1).repeat(count, 1, rows + 2 * margin, columns + 2 * margin)
+        padded[:, :, margin : margin + rows, margin : margin + columns] = values
+        values = padded
     return functional.conv2d(values, weights, bias, operation.stride, groups=operation.groups)
 
 
@@ -193,22 +196,21 @@ def convolution_sums(step: FoldedConvolution, values: Tensor) -> Tensor:
     return convolve(step, step.weights.to(dtype), step.bias.to(dtype), step.pad.to(dtype), values)
 
 
-def execute_steps(steps: Sequence[FoldedStep], pixels: Tensor) -> Iterator[Tensor]:
-    """Execute the steps on real values (N, channels, rows, columns) and yield the result of each."""
-    values = pixels
-    for step in steps:
-        values = _execute_step(step, values)
-        yield values
+def execute_step(step: FoldedStep, values: Tensor, sums: Tensor | None = None) -> Tensor:
+    """Execute a step on real values (N, channels, rows, columns).
 
-
-def _execute_step(step: FoldedStep, values: Tensor) -> Tensor:
+    Args:
+        step: the step.
+        values: its input.
+        sums: the `convolution_sums` of a convolution, if they are known.
+    """
     match step:
         case MaxPooling(size):
-            return functional.max_pool2d(values, size)
+            return max_pool(values, size)
         case FoldedAveragePooling(operation, scale, shift):
             return _apply_affine(_means(operation, values), scale, shift)
         case FoldedConvolution():
-            return _finish(step, convolution_sums(step, values), values)
+            return _finish(step, convolution_sums(step, values) if sums is None else sums, values)
 
 
 def _means(operation: Averaging, values: Tensor) -> Tensor:
@@ -222,9 +224,12 @@ def _finish(step: FoldedConvolution, summed: Tensor, values: Tensor) -> Tensor:
     if step.relu:
         summed = summed.relu()
     result = _apply_affine(summed, step.scale, step.shift)
-    return result if step.skip is None else result + _apply_affine(values, step.skip, torch.zeros_like(step.skip))
+    return result if step.skip is None else result.add_(_scaled(values, step.skip))
 
 
 def _apply_affine(values: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    spread = (1, -1, 1, 1)
-    return values * scale.to(values.dtype).view(spread) + shift.to(values.dtype).view(spread)
+    return _scaled(values, scale).add_(shift.to(values.dtype).view(1, -1, 1, 1))
+
+
+def _scaled(values: Tensor, scale: Tensor) -> Tensor:
+    return values * scale.to(values.dtype).view(1, -1, 1, 1)

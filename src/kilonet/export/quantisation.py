@@ -28,6 +28,7 @@ from kilonet.export.unrounded_steps import (
     UnroundedRequantisation,
     UnroundedStep,
     execute_step,
+    round_straight_through,
     rounded_convolution_sums,
     to_integer_network,
 )
@@ -116,31 +117,38 @@ def choose_scales(model: Model, images: Images) -> tuple[UnroundedStep, ...]:
     folded = folding.fold(model)
     with torch.inference_mode():
         for number, step in enumerate(folded):
-            result = next(folding.execute_steps([step], real))
+            # Each convolution is computed once on the real values and once on the whole ones.
+            sums = folding.convolution_sums(step, real) if isinstance(step, FoldedConvolution) else None
+            real = folding.execute_step(step, real, sums)
             rest = folded[number + 1 :]
-            after = encoding if isinstance(step, MaxPooling) else _choose_encoding(result, rest)
-            unrounded = _scale_step(step, encoding, after, real, whole)
-            whole, real, encoding = execute_step(unrounded, whole, is_last=not rest), result, after
+            after = encoding if isinstance(step, MaxPooling) else _choose_encoding(real, rest)
+            unrounded, whole_sums = _scale_step(step, encoding, after, sums, whole)
+            whole, encoding = execute_step(unrounded, whole, is_last=not rest, sums=whole_sums), after
             steps.append(unrounded)
     return tuple(steps)
 
 
-def _scale_step(step: FoldedStep, before: Encoding, after: Encoding, real: Tensor, whole: Tensor) -> UnroundedStep:
+def _scale_step(
+    step: FoldedStep, before: Encoding, after: Encoding, sums: Tensor | None, whole: Tensor
+) -> tuple[UnroundedStep, Tensor | None]:
+    """Return the step in integer units and, of a convolution, its sums on `whole`; `sums` are those on real values."""
     match step:
         case MaxPooling():
-            return step
+            return step, None
         case FoldedConvolution():
-            return _scale_convolution(step, before, after, real, whole)
+            if sums is None:
+                raise TypeError("a convolution is scaled by its sums")
+            return _scale_convolution(step, before, after, sums, whole)
         case FoldedAveragePooling(operation, scale, shift):
             channels, rows, columns = whole.shape[1:]
             multiplier = scale * before.scale / after.scale / averaged_places(operation, (channels, rows, columns))
             offset = (shift - scale * before.scale * before.zero) / after.scale + after.zero
-            return UnroundedAveragePooling(operation, UnroundedRequantisation(multiplier, offset))
+            return UnroundedAveragePooling(operation, UnroundedRequantisation(multiplier, offset)), None
 
 
 def _scale_convolution(
-    step: FoldedConvolution, before: Encoding, after: Encoding, real: Tensor, whole: Tensor
-) -> UnroundedConvolution:
+    step: FoldedConvolution, before: Encoding, after: Encoding, sums: Tensor, whole: Tensor
+) -> tuple[UnroundedConvolution, Tensor]:
     scaled = step.weights * folding.per_weight(before.scale, step.operation)
     bias = step.bias - (step.weights * folding.per_weight(before.scale * before.zero, step.operation)).sum((1, 2, 3))
     unit = _weight_unit(scaled, bias, _mean_square(whole), step.operation)
@@ -148,13 +156,20 @@ def _scale_convolution(
     offset = step.shift / after.scale + after.zero - (0 if skip is None else skip * before.zero)
     pad = (before.zero + step.pad / before.scale).round().clamp(0, _PIXEL)
     weights = scaled / unit.view(-1, 1, 1, 1)
-    sums = rounded_convolution_sums(UnroundedConvolution(step, weights, bias / unit, pad, _NO_OUTPUT), whole)
-    bias += (folding.convolution_sums(step, real) - sums * unit.float().view(1, -1, 1, 1)).double().mean((0, 2, 3))
+    products = rounded_convolution_sums(
+        UnroundedConvolution(step, weights, torch.zeros_like(bias), pad, _NO_OUTPUT), whole
+    )
+    difference = sums - _with_bias(products, bias / unit) * unit.float().view(1, -1, 1, 1)
+    bias += difference.mean((0, 2, 3), dtype=torch.float64)
     if not step.relu and skip is None:
         # Without ReLU and residual sum the offset can go into the bias, which is finer than a step of the uint8.
         bias, offset = bias + offset * after.scale, torch.zeros_like(offset)
     output = UnroundedRequantisation(step.scale * unit / after.scale, offset, skip)
-    return UnroundedConvolution(step, weights, bias / unit, pad, output)
+    return UnroundedConvolution(step, weights, bias / unit, pad, output), _with_bias(products, bias / unit)
+
+
+def _with_bias(products: Tensor, bias: Tensor) -> Tensor:
+    return products + round_straight_through(bias).to(products.dtype).view(1, -1, 1, 1)
 
 
 def _mean_square(values: Tensor) -> Tensor:

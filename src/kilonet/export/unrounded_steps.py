@@ -27,6 +27,7 @@ from kilonet.export.integer import (
     Requantisation,
     rounding_half,
 )
+from kilonet.network.module import max_pool
 from kilonet.network.operations import AveragePooling, Averaging, MaxPooling, Shape, averaged_places
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
@@ -47,8 +48,8 @@ class UnroundedRequantisation:
 
     def apply(self, sums: Tensor, values: Tensor) -> Tensor:
         """Return the result before rounding and clamping: (N, channels, rows, columns)."""
-        result = sums * _spread(self.multiplier, sums) + _spread(self.offset, sums)
-        return result if self.skip is None else result + values * _spread(self.skip, sums)
+        result = (sums * _spread(self.multiplier, sums)).add_(_spread(self.offset, sums))
+        return result if self.skip is None else result.add_(values * _spread(self.skip, sums))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,22 +83,23 @@ def round_straight_through(values: Tensor) -> Tensor:
     Source of this straight-through estimator: Y. Bengio, N. Leonard, A. Courville, "Estimating or propagating gradients
     through stochastic neurons", 2013.
     """
-    whole: Tensor = values + (torch.floor(values + 0.5) - values).detach()
-    return whole
+    whole = (values.detach() + 0.5).floor_()
+    return values + (whole - values.detach()) if values.requires_grad else whole
 
 
-def execute_step(step: UnroundedStep, values: Tensor, *, is_last: bool) -> Tensor:
+def execute_step(step: UnroundedStep, values: Tensor, *, is_last: bool, sums: Tensor | None = None) -> Tensor:
     """Execute a step on whole numbers held as floats, like the integer operation but with real multipliers.
 
-    Takes and returns (N, channels, rows, columns). The last step's results, the logits, are not rounded.
+    Takes and returns (N, channels, rows, columns). The last step's results, the logits, are not rounded. `sums` are the
+    `rounded_convolution_sums` of a convolution, if they are known.
     """
     match step:
         case MaxPooling(size):
-            return functional.max_pool2d(values, size)
+            return max_pool(values, size)
         case UnroundedAveragePooling(operation, output):
             result = output.apply(_window_sums(operation, values), values)
         case UnroundedConvolution():
-            sums = rounded_convolution_sums(step, values)
+            sums = rounded_convolution_sums(step, values) if sums is None else sums
             result = step.output.apply(sums.relu() if step.folded.relu else sums, values)
     return result if is_last else round_straight_through(result.clamp(0, _PIXEL))
 
