@@ -28,6 +28,8 @@ def _run(words: list[str], folder: Path, environment: dict[str, str], output: Pa
         os.dup2(os.open(output / name, os.O_WRONLY | os.O_CREAT), number)
     # Ctrl-C ends it also where whoever started the tests ignores it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # As in tests/conftest.py.
+    setattr(os, "fsync", lambda _: None)  # noqa: B010
     before()
     if words[0] == "-c":
         sys.argv = ["-c", *words[2:]]

@@ -13,7 +13,7 @@ from kilonet.training.run_folder import METRICS_FILE, read_result
 from kilonet.training.train import fit
 from preloaded import Started
 
-EPOCHS = 80
+EPOCHS = 40
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False, "include_log_monitor": False}
 
 

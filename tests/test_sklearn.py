@@ -8,10 +8,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.base import clone
-from sklearn.datasets import load_digits
-from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.utils.estimator_checks import check_estimator
 
 from helpers import hide, refusal, tiny_recipe
 from kilonet.recipe import parse_recipe
@@ -27,12 +23,16 @@ SKIPPED = {"check_array_api_input"}
 @pytest.fixture(scope="module")
 def digits() -> tuple[NDArray[np.float64], NDArray[np.str_]]:
     """600 digits of 8x8 pixels, float64 (N, 64) from 0 to 16, labelled by words."""
+    from sklearn.datasets import load_digits
+
     images, labels = load_digits(return_X_y=True)
     names = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
     return images[:600], names[labels[:600]]
 
 
 def test_it_keeps_the_contract_of_estimators() -> None:
+    from sklearn.utils.estimator_checks import check_estimator
+
     results = check_estimator(KilonetClassifier(width=2, **FAST), on_fail=None, on_skip=None)
     assert len(results) > 50
     failed = [result["check_name"] for result in results if result["status"] != "passed"]
@@ -56,6 +56,8 @@ def test_it_learns_from_pixels_of_any_range_and_keeps_the_labels(
 
 
 def test_the_same_random_state_gives_the_same_weights(digits: tuple[NDArray[np.float64], NDArray[np.str_]]) -> None:
+    from sklearn.base import clone
+
     images, labels = digits[0][:80], digits[1][:80]
     first, again, other = (
         clone(KilonetClassifier(**{**FAST, "random_state": seed})).fit(images, labels) for seed in (1, 1, 2)
@@ -64,6 +66,8 @@ def test_the_same_random_state_gives_the_same_weights(digits: tuple[NDArray[np.f
 
 
 def test_it_is_searched_and_cross_validated(digits: tuple[NDArray[np.float64], NDArray[np.str_]]) -> None:
+    from sklearn.model_selection import GridSearchCV, cross_val_score
+
     images, labels = digits[0][:200], digits[1][:200]
     scores = cross_val_score(KilonetClassifier(**FAST), images, labels, cv=2)
     assert scores.shape == (2,)
@@ -73,6 +77,8 @@ def test_it_is_searched_and_cross_validated(digits: tuple[NDArray[np.float64], N
 
 
 def test_colour_arrays_and_files_are_the_same_images(tmp_path: Path) -> None:
+    from sklearn.model_selection import cross_val_score
+
     random = np.random.default_rng(0)
     images = random.integers(0, 100, (40, 12, 10, 3), np.uint8)
     labels = random.integers(0, 2, 40)

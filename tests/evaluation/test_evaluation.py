@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
 from torch import Tensor
 
 from helpers import model_section, refusal, some_pixels
@@ -155,6 +154,8 @@ def test_balanced_accuracy_counts_classes_alike() -> None:
 )
 def test_balanced_accuracy_macro_f1_and_recall_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     """Also with classes that have no images, no predictions or neither."""
+    from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score
+
     labels, predictions = (list(part) for part in zip(*pairs, strict=True))
     counts = class_counts(torch.eye(7)[predictions], torch.tensor(labels))
     with warnings.catch_warnings():

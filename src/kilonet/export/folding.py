@@ -183,7 +183,7 @@ def convolve(step: FoldedConvolution, weights: Tensor, bias: Tensor, pad: Tensor
     """Convolve values (N, in, rows, columns), padded with `pad` (in,), with the groups and padding of the step."""
     operation = step.operation
     if operation.padding:
-        margin, (count, channels, rows, columns) = operation.padding, values.shape
+        margin, (count, _, rows, columns) = operation.padding, values.shape
         padded = pad.view(1, -1, 1, 1).repeat(count, 1, rows + 2 * margin, columns + 2 * margin)
         padded[:, :, margin : margin + rows, margin : margin + columns] = values
         values = padded

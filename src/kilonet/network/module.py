@@ -115,8 +115,12 @@ def pointwise_product(weight: Tensor, values: Tensor) -> Tensor:
 class _MaxPooling(nn.MaxPool2d):
     """The module of `max_pool`."""
 
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._size = size
+
     def forward(self, values: Tensor) -> Tensor:
-        return max_pool(values, self.kernel_size)
+        return max_pool(values, self._size)
 
 
 def max_pool(values: Tensor, size: int) -> Tensor:
