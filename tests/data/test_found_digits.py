@@ -11,7 +11,7 @@ from kilonet.data.digits.prepare import prepare_digit
 from kilonet.models.model import load_model
 from kilonet.models.prediction import predictions_of
 
-COUNT = 600
+COUNT = 300
 
 
 def test_the_pictures_vary_as_they_should() -> None:
