@@ -49,4 +49,6 @@ def be_quiet() -> None:
 
 def forget() -> None:
     """Begin anew: everything may be said again."""
+    global _quiet  # noqa: PLW0603
     _told.clear()
+    _quiet = False
