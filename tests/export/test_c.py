@@ -18,6 +18,7 @@ from kilonet.data.datasets import DataSet, Images
 from kilonet.export.c import codegen
 from kilonet.export.c.bindings import CompiledC
 from kilonet.export.c.footprint import footprint_of
+from kilonet.export.c.header import GENERIC, CFacts
 from kilonet.export.integer import IntegerNetwork, integer_logits
 from kilonet.export.quantisation import choose_scales
 from kilonet.export.unrounded_steps import to_integer_network
@@ -90,9 +91,9 @@ def sanitized_runtime(network: IntegerNetwork, folder: Path, target: str) -> Pat
     return folder / "runtime.o"
 
 
-def sources(network: IntegerNetwork) -> dict[str, str]:
+def sources(network: IntegerNetwork, family: str = GENERIC) -> dict[str, str]:
     # The section tells the header how to scale pictures, and no more.
-    return codegen.sources(network, model_section("gap", input=network.input_shape))
+    return codegen.sources(network, model_section("gap", input=network.input_shape), facts=CFacts(family=family))
 
 
 def write(network: IntegerNetwork, folder: Path) -> Path:

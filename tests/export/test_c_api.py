@@ -428,9 +428,11 @@ def test_a_folder_with_a_prefix_is_verified_and_keeps_it(
 ) -> None:
     monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised)
     folder = tmp_path / "meter"
-    for form, prefix in (("c", "meter"), ("html", None), ("c", "meter")):
-        written = export_model(form, finished.model, small, folder, "tiny", prefix=prefix)
-        assert read_manifest(folder).prefix == "meter"
+    for form, prefix, family in (("c", "meter", "avr"), ("html", None, None), ("c", "meter", "cortex-m4")):
+        written = export_model(form, finished.model, small, folder, "tiny", prefix=prefix, family=family)
+        manifest = read_manifest(folder)
+        assert (manifest.prefix, manifest.family) == ("meter", family or "avr")
+    assert "Exported for cortex-m4" in (folder / "meter_model.h").read_text()
     accuracy = written.figures["test_integer_accuracy"]
     assert isinstance(accuracy, float)
     assert f"#define METER_ACCURACY {round(10_000 * accuracy)}" in (folder / "meter_model.h").read_text()
@@ -444,6 +446,17 @@ def test_a_folder_with_a_prefix_is_verified_and_keeps_it(
     with pytest.raises(KilonetError) as error:
         export_model("html", finished.model, small, folder, "tiny", prefix="meter")
     refusal(error, "--to c")
+    with pytest.raises(KilonetError) as error:
+        export_model("html", finished.model, small, folder, "tiny", family="avr")
+    refusal(error, "--target", "--to c")
+    with pytest.raises(KilonetError) as error:
+        export_model("c", finished.model, small, folder, "tiny", prefix="meter", family="cortex-m7")
+    refusal(error, "cortex-m7", "cortex-m4")
+    text = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(text.replace('"cortex-m4"', '"cortex-m7"'))
+    with pytest.raises(KilonetError) as error:
+        read_manifest(folder)
+    refusal(error, "family", "cortex-m7")
     (folder / "model.json").unlink()
     (folder / "index.html").unlink()
     export_model("c", finished.model, small, folder, "tiny", prefix="meter")

@@ -14,6 +14,7 @@ from test_c import images_of, integers, needs_cross_compiler, run, sources, stri
 from helpers import command, refusal
 from kilonet.data.datasets import DataSet
 from kilonet.export.c import codegen, targets
+from kilonet.export.c.header import FAMILIES
 from kilonet.export.c.targets import TARGETS, Target, TargetResult, run_target
 from kilonet.export.exporter import export_model
 from kilonet.export.integer import (
@@ -60,10 +61,10 @@ def lively(section: ModelSection, seed: int) -> IntegerNetwork:
     return network
 
 
-def found_on(target: Target, network: IntegerNetwork) -> TargetResult:
+def found_on(target: Target, network: IntegerNetwork, written: dict[str, str] | None = None) -> TargetResult:
     if target.missing and "CI" not in os.environ:
         pytest.skip(f"no {target.missing} here")
-    texts = {name: text.encode() for name, text in sources(network).items()}
+    texts = {name: text.encode() for name, text in (written or sources(network)).items()}
     found = run_target(target, network, texts, images_of(network))
     assert (found.not_run, found.differing_logits) == ("", 0)
     assert found.images == 40
@@ -83,6 +84,42 @@ def test_any_number_of_outputs_gives_the_reference_s_logits(target: Target) -> N
     shown = {convolution.operation.channels_out % 10 for convolution in convolutions}
     assert {0, 1, 2, 3, 5, 7, 8, 9} <= shown
     found_on(target, network)
+
+
+@pytest.mark.parametrize(
+    ("family", "target"),
+    [
+        *(("cortex-m0", "cortex-m0"), ("cortex-m4", "cortex-m4"), ("cortex-m55", "cortex-m55"), ("rv32", "rv32imac")),
+        # Other processors than it is for; the last of them has the instructions of the third, too.
+        *(("avr", "cortex-m4"), ("cortex-m55", "cortex-m4"), ("cortex-m0", "cortex-m55"), ("cortex-m4", "cortex-m55")),
+    ],
+)
+def test_what_is_exported_for_a_processor_is_as_fast_there_and_right_on_others(family: str, target: str) -> None:
+    layers = ("conv 6", "conv 6 same depthwise residual", "pointwise 9", "gap", "pointwise 5")
+    network = lively(ModelSection(input=(1, 9, 9), layers=layers), 4)
+    own, generic = sources(network, family), sources(network)
+    assert len(own["model.c"]) < 0.7 * len(generic["model.c"])
+    found, fastest = (found_on(KERNELS[target], network, texts) for texts in (own, generic))
+    assert found.instructions is not None
+    assert fastest.instructions is not None
+    if target.startswith(family):
+        # The same instructions; where the tables begin may move some of them.
+        assert found.instructions == pytest.approx(fastest.instructions, rel=0.01)
+        assert found.flash == pytest.approx(fastest.flash, rel=0.01)
+    else:
+        assert found.instructions > fastest.instructions
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_exported_for_a_processor_passes_its_self_test_here(family: str, tmp_path: Path) -> None:
+    network = lively(ModelSection(input=(1, 9, 9), layers=("conv 6", "gap", "pointwise 5")), 4)
+    for name, text in sources(network, family).items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    program = "static kilonet_state state;\nint main(void)\n{\n    return !kilonet_selftest(&state, 0);\n}\n"
+    (tmp_path / "test.c").write_text(f'#include "model.h"\n{program}')
+    files = (*codegen.LIBRARY_FILES, "kilonet_selftest.c", "test.c")
+    run("cc", "-std=c99", "-march=native", "-Werror", "-Wall", *files, "-o", "test", folder=tmp_path)
+    run("./test", folder=tmp_path)
 
 
 @each_kernel

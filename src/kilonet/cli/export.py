@@ -39,6 +39,12 @@ def add_flags(parser: Parser) -> None:
         metavar="NAME",
         help="what all names of the C begin with, so that several networks fit into one program (default: kilonet)",
     )
+    parser.add_argument(
+        "--target",
+        choices=("generic", "cortex-m0", "cortex-m4", "cortex-m55", "rv32", "avr"),
+        help="for which processor the C has its weights in order: it runs on any, but fast only there (default: "
+        "generic, which is for all of them, chosen when it is compiled; its files are larger, the flash is not)",
+    )
     add_json_flag(parser)
 
 
@@ -65,6 +71,7 @@ def run(flags: argparse.Namespace) -> int:
         max_flash=flags.max_flash,
         max_ram=flags.max_ram,
         prefix=flags.prefix,
+        family=flags.target,
     )
     print(json.dumps(exported.as_json()) if flags.json else printable_lines(exported))
     return 0

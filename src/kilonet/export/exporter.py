@@ -13,7 +13,7 @@ from kilonet.data.datasets import DataSet, Images
 from kilonet.evaluation.scoring import accuracy_of, evaluate
 from kilonet.export.c import codegen
 from kilonet.export.c.footprint import footprint_of
-from kilonet.export.c.header import CFacts
+from kilonet.export.c.header import FAMILIES, GENERIC, CFacts
 from kilonet.export.c.packages import PACKAGES
 from kilonet.export.c.prefix import DEFAULT_PREFIX, check_prefix, with_prefix
 from kilonet.export.folder import ExportFolder, open_folder
@@ -66,6 +66,7 @@ def export_model(
     max_flash: int | None = None,
     max_ram: int | None = None,
     prefix: str | None = None,
+    family: str | None = None,
 ) -> ExportResult:
     """Write a model in one form.
 
@@ -78,23 +79,28 @@ def export_model(
         max_flash: limit of the C form's flash in bytes.
         max_ram: limit of the C form's RAM in bytes.
         prefix: what the names of the C form begin with.
+        family: the processors that the C form is for, a name of `FAMILIES`; None for all.
 
     Raises:
         CheckFailed: a limit is exceeded; nothing is written.
-        KilonetError: a limit or a prefix is given for another form than C, or an error of `export_c`, `export_onnx` or
-            `export_html`.
+        KilonetError: a limit, a prefix or a family is given for another form than C, or an error of `export_c`,
+            `export_onnx` or `export_html`.
     """
     if form == "c" or form in PACKAGES:
         licence = PACKAGED_LICENCE if source in packaged_models() else None
         named = DEFAULT_PREFIX if prefix is None else prefix
         package = None if form == "c" else form
-        return export_c(model, data, folder, max_flash, max_ram, prefix=named, licence=licence, package=package)
+        return export_c(
+            model, data, folder, max_flash, max_ram, prefix=named, licence=licence, package=package, family=family
+        )
     if form not in ("html", "onnx"):
         raise KilonetError(f"'{form}' is no form; choose one of c, {', '.join(PACKAGES)}, html, onnx")
     if prefix is not None:
         raise KilonetError(
             "--prefix is what the names of the C form begin with: give it with --to c or a package of it"
         )
+    if family is not None:
+        raise KilonetError("--target is the processor of the C form: give it with --to c or a package of it")
     if max_flash is not None or max_ram is not None:
         raise KilonetError(
             "--max-flash and --max-ram are limits of microcontrollers: give them with --to c or a package of it"
@@ -120,6 +126,7 @@ def export_c(
     prefix: str = DEFAULT_PREFIX,
     licence: str | None = None,
     package: str | None = None,
+    family: str | None = None,
 ) -> ExportResult:
     """Write the C form of a model.
 
@@ -133,17 +140,21 @@ def export_c(
         prefix: what the names of functions, macros and files begin with.
         licence: the model's licence, which the header states.
         package: the package to write it as, a name of `PACKAGES`; None for its files alone.
+        family: the processors that it is for, a name of `FAMILIES`; None for all.
 
     Raises:
         CheckFailed: a limit is exceeded; nothing is written.
-        KilonetError: no usable prefix, images of another size, or a folder that cannot be written, or that holds
-            another model or the C form with another prefix or as another package.
+        KilonetError: no usable prefix or family, images of another size, or a folder that cannot be written, or that
+            holds another model or the C form with another prefix or as another package.
     """
     check_prefix(prefix)
+    if family is not None and family not in FAMILIES:
+        raise KilonetError(f"'{family}' is no family of processors; choose one of {', '.join(FAMILIES)}")
+    facts = CFacts(prefix, family=family or GENERIC)
     with open_folder(folder, model) as target:
         _check_held_form(target, prefix, package)
         quantised = quantise(model, data.train)
-        sources = codegen.sources(quantised.network, model.section, model.metadata, CFacts(prefix))
+        sources = codegen.sources(quantised.network, model.section, model.metadata, facts)
         footprint = footprint_of(quantised.network, sources, prefix)
         footprint.check(max_flash, max_ram)
         accuracy = _integer_accuracy(quantised.network, data.test)
@@ -152,6 +163,7 @@ def export_c(
             prefix=prefix,
             licence=licence,
             package=package,
+            family=None if family == GENERIC else family,
         )
         files = _publish(target, manifest, {"c": footprint.as_json()}, model)
     figures = {**_holdout_figures(quantised), "test_integer_accuracy": accuracy, **footprint.as_json()}
@@ -323,6 +335,7 @@ def _with_held_forms(
         prefix=manifest.prefix or held.prefix,
         licence=manifest.licence if manifest.prefix else held.licence,
         package=manifest.package if manifest.prefix else held.package,
+        family=manifest.family if manifest.prefix else held.family,
     )
 
 

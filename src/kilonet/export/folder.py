@@ -33,7 +33,7 @@ _MARKS = {
     "kilonet_runtime.h": b"docs/INTEGER.md of Kilonet",
     "kilonet_runtime.c": b"/* Each pixel of the image goes through as many operations as possible",
     "kilonet_kernels.h": b"#ifndef KILONET_KERNELS_H",
-    "kilonet_vectors.c": b'#include "kilonet_runtime.h"',
+    "kilonet_vectors.c": b"/* Executes the network with vector instructions",
     "kilonet_answer.c": b"/* Turns logits into the answer of kilonet_top",
     "kilonet_selftest.c": b"/* Tests the network where it runs",
     "kilonet_resize.h": b"/* Scales a camera's frame to the pixels of the network",

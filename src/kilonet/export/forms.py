@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kilonet.export.c.bindings import CompiledC
 from kilonet.export.c.codegen import sources
-from kilonet.export.c.header import CFacts
+from kilonet.export.c.header import GENERIC, CFacts
 from kilonet.export.c.packages import PackageFacts, packaged, source_path
 from kilonet.export.c.prefix import C_FILES, DEFAULT_PREFIX
 from kilonet.export.html.browser import PageRunner
@@ -77,7 +77,13 @@ def trained_model(folder: Path, manifest: Manifest) -> Model:
 
 
 def _write_c(manifest: Manifest, _: Callable[[], Model]) -> dict[str, bytes]:
-    facts = CFacts(_prefix(manifest), manifest.model_sha256, manifest.accuracies.get("c"), manifest.licence)
+    facts = CFacts(
+        _prefix(manifest),
+        manifest.model_sha256,
+        manifest.accuracies.get("c"),
+        manifest.licence,
+        manifest.family or GENERIC,
+    )
     texts = sources(manifest.network, manifest.section, manifest.metadata, facts)
     if manifest.package is not None:
         stored = PackageFacts(

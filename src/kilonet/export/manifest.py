@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from kilonet.data.preprocessing import PreprocessingFacts, preprocessing_facts
+from kilonet.export.c.header import FAMILIES
 from kilonet.export.c.packages import PACKAGES
 from kilonet.export.c.prefix import check_prefix
 from kilonet.export.integer import (
@@ -104,6 +105,7 @@ class _ManifestSchema(Schema, strict=False):
     prefix: Annotated[str, Field(max_length=100)] | None = None
     licence: Annotated[str, Field(max_length=100)] | None = None
     package: str | None = None
+    family: str | None = None
     fraction_bits: Annotated[int, Field(ge=0, le=16)]
     operations: tuple[_OperationSchema, ...]
     vectors: tuple[_VectorSchema, ...]
@@ -142,6 +144,8 @@ class Manifest:
     """The model's licence, which the C form states; None if it is not known."""
     package: str | None = None
     """The package that the C form is, of `PACKAGES`; None if its files lie in the folder itself."""
+    family: str | None = None
+    """The processors that the C form is for, a name of `FAMILIES`; None if it is for all."""
     kilonet: str = ""
     """The version of Kilonet that wrote the folder; empty for versions that did not say so."""
 
@@ -178,6 +182,8 @@ def manifest_content(manifest: Manifest) -> bytes:
         table |= {"prefix": manifest.prefix, "licence": manifest.licence}
     if manifest.package is not None:
         table["package"] = manifest.package
+    if manifest.family is not None:
+        table["family"] = manifest.family
     return (json.dumps(table) + "\n").encode()
 
 
@@ -244,6 +250,8 @@ def _manifest_of(table: _ManifestSchema) -> Manifest:
         check_prefix(table.prefix)
     if table.package is not None and (table.package not in PACKAGES or table.prefix is None or not table.vectors):
         raise KilonetError(f"its package {shortened(table.package)} is unknown, or lacks a prefix or test vectors")
+    if table.family is not None and (table.family not in FAMILIES or table.prefix is None):
+        raise KilonetError(f"its family of processors {shortened(table.family)} is unknown, or lacks a prefix")
     operations: list[IntegerOperation] = []
     for entry in table.operations:
         operation = _operation(entry, shape)
@@ -273,6 +281,7 @@ def _manifest_of(table: _ManifestSchema) -> Manifest:
         prefix=table.prefix,
         licence=table.licence,
         package=table.package,
+        family=table.family,
         kilonet=table.kilonet,
     )
 

@@ -6,7 +6,7 @@ read. The bytes that the tables take on a microcontroller are counted here exact
 """
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -14,7 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kilonet.export.c.header import NO_FACTS, CFacts, TableFacts, header, int32_literal
+from kilonet.export.c.header import (
+    BY_OUTPUT,
+    FAMILIES,
+    IN_BLOCKS,
+    IN_FOURS,
+    NO_FACTS,
+    CFacts,
+    TableFacts,
+    alternatives,
+    header,
+    int32_literal,
+)
 from kilonet.export.c.prefix import RUNTIME_FILES, file_name, runtime_texts, with_prefix
 from kilonet.export.integer import (
     IntegerAveragePooling,
@@ -45,9 +56,6 @@ _BEYOND = 4
 """KILONET_BEYOND of kilonet_runtime.h."""
 _ADDED = 128
 """What weights have added, so that they are bytes without a sign."""
-IN_BLOCKS, BY_OUTPUT, IN_FOURS = f"KILONET_BLOCK == {_BLOCK}", "KILONET_MVE", "KILONET_TAPS"
-ORDERS = (IN_BLOCKS, BY_OUTPUT, IN_FOURS, "")
-"""The conditions of the preprocessor for each order of the weights, in which they are asked; '' is for all else."""
 _REQUANTISATION = "kilonet_requantisation"
 _NARROW_SHIFTS = range(17, 32)
 _NARROW_PRODUCT = 1 << 46
@@ -128,15 +136,16 @@ def sources(
         network: the integer network.
         section: the network that it was made from; the header states its preprocessing.
         metadata: the model's metadata, which the header states.
-        facts: what else the header states, and the prefix of all names.
+        facts: what else the header states, the prefix of all names, and the processors that it is for.
     """
-    texts = dict(zip(RUNTIME_FILES, runtime_texts(), strict=True)) | {"model.c": _tables_file(network)}
+    orders = FAMILIES[facts.family]
+    texts = dict(zip(RUNTIME_FILES, runtime_texts(), strict=True)) | {"model.c": _tables_file(network, orders)}
     written = {file_name(name, facts.prefix): with_prefix(text, facts.prefix) for name, text in texts.items()}
-    text = header(network, section, metadata, facts, _table_facts(network))
+    text = header(network, section, metadata, facts, _table_facts(network, orders))
     return {**written, file_name("model.h", facts.prefix): text}
 
 
-def _table_facts(network: IntegerNetwork) -> TableFacts:
+def _table_facts(network: IntegerNetwork, orders: Sequence[str]) -> TableFacts:
     kept = [memory_of(operation, shape) for operation, shape in _operations(network)]
     return TableFacts(
         operations=len(kept),
@@ -150,7 +159,7 @@ def _table_facts(network: IntegerNetwork) -> TableFacts:
         scratch_in_blocks=2 * (max(memory.map for memory in kept) + _BEYOND),
         state=memory_bytes(network) - prod(network.input_shape) - 4 * network.classes,
         flash=weight_bytes(network) + table_bytes(network),
-        crcs={condition: _tables_crc(network, condition) for condition in ORDERS},
+        crcs={condition: _tables_crc(network, condition) for condition in orders},
     )
 
 
@@ -302,10 +311,10 @@ def _side_by_side(left: int) -> int:
     return 10 if left >= 10 and left % 8 >= 2 else 8
 
 
-def _tables_file(network: IntegerNetwork) -> str:
+def _tables_file(network: IntegerNetwork, orders: Sequence[str]) -> str:
     parts = [
         '/* Written by kilonet export. */\n#include "model.h"\n\n#include <stddef.h>\n',
-        *(_definition(table, number) for number, table in _numbered_tables(network)),
+        *(_definition(table, number, orders) for number, table in _numbered_tables(network)),
         "const kilonet_operation kilonet_operations[KILONET_OPERATIONS] KILONET_FLASH = {",
         *_operation_initialisers(network),
         "};\n",
@@ -320,23 +329,19 @@ def _numbered_tables(network: IntegerNetwork) -> Iterator[tuple[int, _CTable]]:
             yield number, table
 
 
-def _definition(table: _CTable, number: int) -> str:
-    plain = _array(table, number)
-    if not table.orders:
-        return plain
-    asked = [condition for condition in ORDERS if condition in table.orders]
-    if BY_OUTPUT in asked and table.orders[BY_OUTPUT] is table.orders.get(IN_FOURS):
+def _definition(table: _CTable, number: int, orders: Sequence[str]) -> str:
+    asked = [condition for condition in orders if condition in table.orders]
+    if {BY_OUTPUT, IN_FOURS} <= set(asked) and table.orders[BY_OUTPUT] is table.orders[IN_FOURS]:
         # The latter holds wherever the former does.
         asked.remove(BY_OUTPUT)
     others = [(condition, _array(table, number, condition)) for condition in asked]
-    chain = "".join(f"#{'el' * (place > 0)}if {condition}\n{text}" for place, (condition, text) in enumerate(others))
-    return f"{chain}#else\n{plain}#endif\n"
+    return alternatives(others, _array(table, number)) + "\n"
 
 
 def _array(table: _CTable, number: int, condition: str = "") -> str:
     literals = table.literals(condition)
     start = f"static const {table.c_type} {table.name}_{number}[{len(literals)}] KILONET_FLASH"
-    return f"{start} = {{\n{_wrapped_lines(literals)}\n}};\n"
+    return f"{start} = {{\n{_wrapped_lines(literals)}\n}};"
 
 
 def _in_blocks(operation: IntegerConvolution) -> NDArray[np.int8]:

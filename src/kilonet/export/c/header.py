@@ -25,6 +25,21 @@ _VECTORS_RING = 1 << 15
 """The most bytes in the ring of a depthwise convolution for kilonet_kernels.h with KILONET_MVE."""
 
 
+IN_BLOCKS, BY_OUTPUT, IN_FOURS = "KILONET_BLOCK == 16", "KILONET_MVE", "KILONET_TAPS"
+_SWITCHES = {IN_BLOCKS: "KILONET_NO_BLOCKS", BY_OUTPUT: "KILONET_NO_MVE", IN_FOURS: "KILONET_NO_TAPS"}
+GENERIC = "generic"
+FAMILIES: Mapping[str, tuple[str, ...]] = {
+    GENERIC: (IN_BLOCKS, BY_OUTPUT, IN_FOURS, ""),
+    "cortex-m0": ("",),
+    "cortex-m4": (IN_FOURS, ""),
+    "cortex-m55": (BY_OUTPUT, ""),
+    "rv32": ("",),
+    "avr": ("",),
+}
+"""The orders of the weights that the C form has for a family of processors, as conditions of the preprocessor, in which
+they are asked; '' is for all else, and for the plain C that runs anywhere."""
+
+
 @dataclass(frozen=True)
 class CFacts:
     """What the header says of a model beside its network and metadata."""
@@ -37,6 +52,8 @@ class CFacts:
     """Fraction of the test images that the integers classify rightly; None if it is not known."""
     licence: str | None = None
     """The model's licence; None if it is not known."""
+    family: str = GENERIC
+    """The processors for whose instructions the weights are ordered, a name of `FAMILIES`."""
 
 
 NO_FACTS = CFacts()
@@ -94,7 +111,7 @@ def header(
 #ifndef KILONET_MODEL_H
 #define KILONET_MODEL_H
 
-#include "kilonet_runtime.h"
+{_family_macros(facts.family)}#include "kilonet_runtime.h"
 
 #ifdef __cplusplus
 extern "C" {{
@@ -124,6 +141,15 @@ extern "C" {{
     )
     names = _names_macro([metadata.name_of(label) for label in range(network.classes)], facts.prefix)
     return with_prefix(before, facts.prefix) + names + with_prefix(after, facts.prefix)
+
+
+def _family_macros(family: str) -> str:
+    """Return macros of which instructions are not to be used, as the weights are not in the order that they read."""
+    left_out = [switch for order, switch in _SWITCHES.items() if order not in FAMILIES[family]]
+    if not left_out:
+        return ""
+    macros = "".join(f"#define {switch}\n" for switch in left_out)
+    return f"/* Exported for {family}; on other processors this is plain C, which is slower there. */\n{macros}\n"
 
 
 def _model_macros(facts: CFacts) -> str:
@@ -289,11 +315,16 @@ def _selftest_macros(network: IntegerNetwork, tables: TableFacts) -> str:
 
 
 def _crc_macros(crcs: Mapping[str, int]) -> str:
-    lines: list[str] = []
-    for condition, crc in crcs.items():
-        word = "#else" if not condition else f"#elif {condition}" if lines else f"#if {condition}"
-        lines += [word, f"#define KILONET_SELFTEST_CRC {crc:#010x}u"]
-    return "\n".join([*lines, "#endif"])
+    *others, (_, plain) = ((condition, f"#define KILONET_SELFTEST_CRC {crc:#010x}u") for condition, crc in crcs.items())
+    return alternatives(others, plain)
+
+
+def alternatives(others: Sequence[tuple[str, str]], plain: str) -> str:
+    """Return the text behind the first condition of the preprocessor that holds, else `plain`."""
+    if not others:
+        return plain
+    chain = "".join(f"#{'el' * (place > 0)}if {condition}\n{text}\n" for place, (condition, text) in enumerate(others))
+    return f"{chain}#else\n{plain}\n#endif"
 
 
 def selftest_images(shape: Shape) -> Pixels:

@@ -9,21 +9,22 @@
  * KILONET_BLOCK is 16 on a processor with vector instructions that sum four products of bytes for 16 outputs at once:
  * kilonet_vectors.c executes the network there, elsewhere kilonet_runtime.c does, with the sums of kilonet_kernels.h.
  * KILONET_TAPS is 1 where one instruction multiplies several values with the weights of one output: pairs of 16 bits, or
- * 16 bytes where KILONET_MVE is 1. KILONET_THUMB1 is 1 on the smallest Cortex-M. KILONET_PLAIN asks for C alone. */
+ * 16 bytes where KILONET_MVE is 1. KILONET_THUMB1 is 1 on the smallest Cortex-M. KILONET_PLAIN asks for C alone.
+ * kilonet export --target leaves orders out: KILONET_NO_BLOCKS, KILONET_NO_MVE and KILONET_NO_TAPS say which. */
 #define KILONET_BLOCK 1
 #define KILONET_TAPS 0
 #define KILONET_MVE 0
 #define KILONET_THUMB1 0
 #if defined(KILONET_PLAIN) || !defined(__GNUC__) || defined(__ARM_BIG_ENDIAN)
-#elif defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#elif defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__) && !defined(KILONET_NO_BLOCKS)
 #undef KILONET_BLOCK
 #define KILONET_BLOCK 16
-#elif defined(__ARM_FEATURE_MVE)
+#elif defined(__ARM_FEATURE_MVE) && !defined(KILONET_NO_MVE)
 #undef KILONET_TAPS
 #undef KILONET_MVE
 #define KILONET_TAPS 1
 #define KILONET_MVE 1
-#elif defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+#elif defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && !defined(KILONET_NO_TAPS)
 #undef KILONET_TAPS
 #define KILONET_TAPS 1
 #elif defined(__thumb__) && !defined(__thumb2__) && defined(__ARM_ARCH) && __ARM_ARCH_PROFILE == 'M'

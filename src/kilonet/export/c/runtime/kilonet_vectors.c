@@ -1,7 +1,7 @@
 /* Executes the network with vector instructions that sum four products of bytes for 16 outputs at once. Processors with
  * these have enough memory to execute the operations one by one on whole maps. A map's pixels lie side by side, padding
  * included, so a kernel's row is one run of bytes. It is read in fours; weights beyond its end are zero. */
-#include "kilonet_runtime.h"
+#include "model.h"
 
 #if KILONET_BLOCK > 1
 #include <immintrin.h>
