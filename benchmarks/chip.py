@@ -1,25 +1,30 @@
 """Counts what an image takes on microcontrollers, under emulators: instructions, flash, RAM and stack.
 
     python benchmarks/chip.py [--models mcu best] [--levels=-Os,-O2] [--targets cortex-m0 cortex-m4]
+    python benchmarks/chip.py --cmsis-nn CMSIS-NN --bitnetmcu BitNetMCU
     python benchmarks/chip.py --fit
 
-The latter prints the factors of kilonet.network.chip_cost, fitted to the packaged models and to networks of other
-layers with random weights, and how far the estimates are off. Counts are the same on every machine. Each target needs
-its compiler and its emulator (docs/CHIP.md).
+The second prints other libraries besides, from a checkout of each (github.com/ARM-software/CMSIS-NN and
+github.com/cpldcpu/BitNetMCU). The last prints the factors of kilonet.network.chip_cost, fitted to the packaged models
+and to networks of other layers with random weights, and how far the estimates are off. Counts are the same on every
+machine. Each target needs its compiler and its emulator (docs/CHIP.md).
 """
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.optimize import nnls
 
+from chip_peers import HEADS as PEER_HEADS
+from chip_peers import PeerResult, bitnetmcu, cmsis_nn
 from kilonet.data.datasets import DataSet, Images, load_data
 from kilonet.export.c.codegen import sources
-from kilonet.export.c.targets import HEADS, TARGETS, run_target
+from kilonet.export.c.targets import HEADS, TARGETS, Target, run_target
 from kilonet.export.exporter import export_model
 from kilonet.export.integer import IntegerNetwork
 from kilonet.export.manifest import read_manifest
@@ -77,13 +82,15 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=["mcu", "best"])
     parser.add_argument("--levels", default="-Os,-O2", help="levels of optimisation")
     parser.add_argument("--targets", nargs="+", choices=[target.name for target in TARGETS])
+    parser.add_argument("--cmsis-nn", type=Path, metavar="FOLDER", help="the sources of CMSIS-NN")
+    parser.add_argument("--bitnetmcu", type=Path, metavar="FOLDER", help="the sources of BitNetMCU")
     parser.add_argument("--fit", action="store_true")
     flags = parser.parse_args()
     data = load_data("mnist")
     if flags.fit:
         return fit(data)
     wanted = [target for target in TARGETS if not flags.targets or target.name in flags.targets]
-    passed = True
+    levels, passed = flags.levels.split(","), True
     for name in flags.models:
         model = load_model(name)
         with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +99,7 @@ def main() -> int:
         texts = {file: text.encode() for file, text in sources(network, model.section, model.metadata).items()}
         rows, notes = [("", *HEADS)], []
         for target in wanted:
-            for level in flags.levels.split(","):
+            for level in levels:
                 found = run_target(target, network, texts, data.test.pixels.numpy(), level=level)
                 passed = passed and found.passed
                 if found.not_run:
@@ -100,7 +107,25 @@ def main() -> int:
                 else:
                     rows.append((level, *found.cells()))
         print("\n".join([f"{name}:", *aligned(rows, (0, 1)), *notes, ""]))
+        if flags.cmsis_nn:
+            print(f"The layers of {name} by CMSIS-NN:")
+            print_peers(wanted, levels, partial(cmsis_nn, flags.cmsis_nn, network, data.test))
+    if flags.bitnetmcu:
+        print("BitNetMCU:")
+        print_peers(wanted, levels, partial(bitnetmcu, flags.bitnetmcu, data.test))
     return 0 if passed else 1
+
+
+def print_peers(
+    targets: Iterable[Target], levels: Sequence[str], results: Callable[[Target, str], Iterable[PeerResult]]
+) -> None:
+    """Print what other libraries take on each Cortex-M that has a compiler and an emulator here."""
+    rows: list[tuple[str, ...]] = [("target", "", *PEER_HEADS)]
+    for target in targets:
+        if target.tools == "arm-none-eabi-" and not target.missing:
+            for level in levels:
+                rows += [(target.name, level, *result.cells()) for result in results(target, level)]
+    print("\n".join([*aligned(rows, (0, 1, 2)), ""]))
 
 
 def networks(data: DataSet) -> Iterator[tuple[str, ModelSection, IntegerNetwork]]:

@@ -20,6 +20,7 @@ from helpers import TINY_LAYERS, model_section, tiny_recipe
 from kilonet.data.augment import apply_transforms
 from kilonet.data.datasets import DataSet, Images
 from kilonet.data.listing import FASHION
+from kilonet.export.c.targets import TARGETS
 from kilonet.export.exporter import export_c, export_onnx
 from kilonet.export.quantisation import QuantisationResult
 from kilonet.models.model import load_model
@@ -30,6 +31,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import augmentation_speed  # noqa: E402
+import chip_peers  # noqa: E402
 import class_balance  # noqa: E402
 import docs  # noqa: E402
 import homework_style  # noqa: E402
@@ -325,3 +327,47 @@ def test_every_random_change_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: len(taken) for name, taken in seconds["torch"].items()} == {"none": 2, "flip": 2}
     seconds = {"torch": {"none": [1.0, 2.0, 4.0], "flip": [2.0, 3.0, 4.0]}}
     assert "| `flip` (true) | 1.50 (1.00 to 2.00) |" in augmentation_speed.table(seconds)
+
+
+CMSIS_NN = """#include <stdint.h>
+typedef struct { void *buf; int32_t size; } cmsis_nn_context;
+typedef struct { int32_t n, h, w, c; } cmsis_nn_dims;
+typedef struct { int32_t w, h; } cmsis_nn_tile;
+typedef struct { int32_t min, max; } cmsis_nn_activation;
+typedef struct { int32_t input_offset, output_offset; cmsis_nn_tile stride, padding, dilation;
+cmsis_nn_activation activation; } cmsis_nn_conv_params;
+typedef struct { int32_t input_offset, output_offset, ch_mult; cmsis_nn_tile stride, padding, dilation;
+cmsis_nn_activation activation; } cmsis_nn_dw_conv_params;
+typedef struct { cmsis_nn_tile stride, padding; cmsis_nn_activation activation; } cmsis_nn_pool_params;
+typedef struct { int32_t *multiplier, *shift; } cmsis_nn_per_channel_quant_params;
+#define arm_convolve_wrapper_s8_get_buffer_size(...) 96
+#define arm_depthwise_conv_wrapper_s8_get_buffer_size(...) 40
+#define arm_avgpool_s8_get_buffer_size(...) 20
+#define arm_convolve_wrapper_s8(...) (void)how
+#define arm_depthwise_conv_wrapper_s8(...) (void)how
+#define arm_avgpool_s8(...) (void)how
+#define arm_max_pool_s8(...) (void)how
+#define arm_elementwise_add_s8(...) (void)to
+"""
+"""The interface of CMSIS-NN that the benchmark uses."""
+
+
+def test_another_library_is_built_from_its_sources_and_counted(
+    tmp_path: Path, quantised_mcu: QuantisationResult
+) -> None:
+    target = next(target for target in TARGETS if target.name == "cortex-m4")
+    images = Images(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(SystemExit, match="not the sources of CMSIS-NN"):
+        list(chip_peers.cmsis_nn(tmp_path, quantised_mcu.network, images, target, "-Os"))
+    with pytest.raises(SystemExit, match="not the sources of BitNetMCU"):
+        list(chip_peers.bitnetmcu(tmp_path, images, target, "-Os"))
+    if target.missing:
+        pytest.skip(f"no {target.missing} here")
+    (tmp_path / "Include").mkdir()
+    (tmp_path / "Include" / "arm_nnfunctions.h").write_text(CMSIS_NN, encoding="utf-8")
+    (tmp_path / "Source" / "ConvolutionFunctions").mkdir(parents=True)
+    (tmp_path / "Source" / "ConvolutionFunctions" / "none.c").touch()
+    (counted,) = chip_peers.cmsis_nn(tmp_path, quantised_mcu.network, images, target, "-Os")
+    largest = 11 * 11 * 8 + 9 * 9 * 14
+    assert 0 <= counted.ram - (largest + 96 + 784 + 40) <= 32
+    assert counted.instructions > 784

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from math import prod
@@ -167,14 +167,20 @@ def run_target(
         folder = Path(name)
         for file, content in sources.items():
             (folder / file).write_bytes(content)
-        for file in ("start.c", "semihosting.h", "avr.c", "link.ld"):
-            text = (files("kilonet.export.c") / "emulated" / file).read_text(encoding="utf-8")
-            (folder / file).write_text(with_prefix(text, prefix), encoding="utf-8")
+        write_start(folder, prefix)
         run = _run_avr if is_avr else _run_qemu
         return run(replace(target, flags=(*target.flags, level)), folder, prefix, network, taken)
 
 
-def _write_images(path: Path, pixels: Pixels, prefix: str) -> None:
+def write_start(folder: Path, prefix: str = DEFAULT_PREFIX) -> None:
+    """Write what starts a program under an emulator, for `count`."""
+    for file in ("start.c", "semihosting.h", "avr.c", "link.ld"):
+        text = (files("kilonet.export.c") / "emulated" / file).read_text(encoding="utf-8")
+        (folder / file).write_text(with_prefix(text, prefix), encoding="utf-8")
+
+
+def write_images(path: Path, pixels: Pixels, prefix: str = DEFAULT_PREFIX) -> None:
+    """Write the images that a program under an emulator classifies: uint8 (N, channels, rows, columns)."""
     rows = ",\n".join("{" + ",".join(map(str, image.flatten())) + "}" for image in pixels)
     text = f"""#define IMAGES {len(pixels)}
 #ifdef __AVR__
@@ -189,15 +195,62 @@ static const uint8_t images[IMAGES][KILONET_PIXELS] PLACE = {{
 
 
 def _run_qemu(target: Target, folder: Path, prefix: str, network: IntegerNetwork, pixels: Pixels) -> TargetResult:
-    _write_images(folder / "images.h", pixels, prefix)
+    write_images(folder / "images.h", pixels, prefix)
+    counted = count(target, folder, [file_name(file, prefix) for file in LIBRARY_FILES])
+    return TargetResult(
+        target.name,
+        images=len(pixels),
+        differing_logits=_differing(counted.logits, network, pixels),
+        instructions=counted.instructions,
+        flash=counted.flash,
+        ram=counted.variables + prod(network.input_shape) + 4 * network.classes,
+        stack=counted.stack,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """What a program under qemu printed of its images, and what it took."""
+
+    logits: NDArray[Any]
+    """int64 (N, classes)."""
+    instructions: int
+    """An image, in the mean."""
+    flash: int
+    """Bytes of code and tables, without what starts the program."""
+    variables: int
+    """Bytes."""
+    stack: int
+    """Bytes, the caller's included."""
+
+
+def count(
+    target: Target,
+    folder: Path,
+    files: Sequence[str],
+    flags: Sequence[str] = (),
+    libraries: Sequence[str] = ("-lgcc",),
+) -> Counted:
+    """Build a program that classifies images, and run it under qemu.
+
+    Args:
+        target: the target, no AVR.
+        folder: where start.c and link.ld are, model.h, which declares kilonet_classify, images.h and the files.
+        files: the files to compile beside start.c.
+        flags: the compiler's, for these files alone.
+        libraries: what to link besides.
+
+    Raises:
+        KilonetError: a compiler or the emulator fails.
+    """
     compiler = [f"{target.tools}gcc", *target.flags, *_FLAGS]
-    library = [file_name(file, prefix) for file in LIBRARY_FILES]
-    for file in ("start.c", *library):
-        run_compiler([*compiler, "-c", file], folder)
+    run_compiler([*compiler, "-c", "start.c"], folder)
+    for file in files:
+        run_compiler([*compiler, *flags, "-c", file], folder)
     linking = ("-nostdlib", "-static", "-Wl,--gc-sections", "-T", "link.ld")
     origins = (f"-Wl,--defsym=flash_origin={target.flash}", f"-Wl,--defsym=ram_origin={target.ram}")
-    objects = [str(Path(file).with_suffix(".o")) for file in ("start.c", *library)]
-    run_compiler([*compiler, *linking, *origins, "-o", "image.elf", *objects, "-lgcc"], folder)
+    objects = [Path(file).with_suffix(".o").name for file in ("start.c", *files)]
+    run_compiler([*compiler, *linking, *origins, "-o", "image.elf", *objects, *libraries], folder)
     sizes = dict(
         re.findall(r"^\.(\w+)\s+(\d+)", run_compiler([f"{target.tools}size", "-A", "image.elf"], folder), re.MULTILINE)
     )
@@ -206,15 +259,8 @@ def _run_qemu(target: Target, folder: Path, prefix: str, network: IntegerNetwork
     *lines, stack, ticks = _emulate([*target.emulator, *clock, "-kernel", "image.elf"], folder, target.name)
     high, low, loop = _numbers(ticks, target.name)
     found = np.array([_numbers(line, target.name) for line in lines])
-    return TargetResult(
-        target.name,
-        images=len(pixels),
-        differing_logits=_differing(found, network, pixels),
-        instructions=round(((high << 30) + low) * _LOOP_INSTRUCTIONS / max(loop, 1) / len(pixels)),
-        flash=text + data,
-        ram=data + bss + prod(network.input_shape) + 4 * network.classes,
-        stack=int(stack),
-    )
+    instructions = round(((high << 30) + low) * _LOOP_INSTRUCTIONS / max(loop, 1) / max(len(found), 1))
+    return Counted(found, instructions, text + data, data + bss, int(stack))
 
 
 def _run_avr(target: Target, folder: Path, prefix: str, network: IntegerNetwork, pixels: Pixels) -> TargetResult:
@@ -251,7 +297,7 @@ class _AvrProgram:
         Raises:
             KilonetError: it is too large for the chip.
         """
-        _write_images(self.folder / "images.h", pixels, self.prefix)
+        write_images(self.folder / "images.h", pixels, self.prefix)
         parts = (*LIBRARY_FILES, "kilonet_answer.c", "kilonet_selftest.c")
         library = [file_name(file, self.prefix) for file in parts]
         flags = (*self.target.flags, "-std=c99", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
