@@ -343,7 +343,8 @@ typedef struct { int32_t *multiplier, *shift; } cmsis_nn_per_channel_quant_param
 #define arm_convolve_wrapper_s8_get_buffer_size(...) 96
 #define arm_depthwise_conv_wrapper_s8_get_buffer_size(...) 40
 #define arm_avgpool_s8_get_buffer_size(...) 20
-#define arm_convolve_wrapper_s8(...) (void)how
+#define arm_convolve_wrapper_s8(memory, how, scale, in, from, window, weights, each, bias, out, to) \\
+    (void)(how), ((volatile int8_t *)(memory)->buf)[1] = (weights)[1], ((volatile int8_t *)(to))[1] = (from)[1]
 #define arm_depthwise_conv_wrapper_s8(...) (void)how
 #define arm_avgpool_s8(...) (void)how
 #define arm_max_pool_s8(...) (void)how
