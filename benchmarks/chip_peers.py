@@ -147,7 +147,7 @@ def cmsis_nn(folder: Path, network: IntegerNetwork, images: Images, target: Targ
     Raises:
         KilonetError: the compiler or the emulator fails.
     """
-    kinds = ("Convolution", "Pooling", "BasicMath", "NNSupport")
+    kinds = ("Convolution", "Pooling", "BasicMath", "NNSupport", "Transpose")
     found = [path for kind in kinds for path in sorted((folder / "Source" / f"{kind}Functions").glob("*.c"))]
     files = [str(path.resolve()) for path in found if not path.stem.endswith(("_f16", "_f32"))]
     if not files:
