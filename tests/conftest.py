@@ -21,7 +21,7 @@ from filelock import FileLock
 from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
 from kilonet.cli import main
 from kilonet.data.datasets import DataSet, load_data
-from kilonet.export.html.browser import browser_path, run_in_node
+from kilonet.export.html.browser import CHROMIUM_FLAGS, browser_path, run_in_node
 from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.models.model import load_model
 from kilonet.training.run_folder import Run
@@ -150,10 +150,6 @@ def quantised(finished: Run, small: DataSet) -> QuantisationResult:
     return quantise(finished.model, small.train)
 
 
-# Chromium starts a process beforehand for pages of its own, and one for the next page: of no use here.
-NO_PROCESSES_IN_RESERVE = "--disable-features=PreloadTopChromeWebUI,SpareRendererForSitePerProcess"
-
-
 @pytest.fixture(scope="session")
 def chromium() -> Iterator["Browser"]:
     """One headless browser for all tests; see browser.py."""
@@ -166,7 +162,7 @@ def chromium() -> Iterator["Browser"]:
     assert path, "CI must have Chromium"
     with (
         sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=path, args=[NO_PROCESSES_IN_RESERVE]) as browser,
+        playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS) as browser,
     ):
         yield browser
 
