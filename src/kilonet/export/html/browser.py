@@ -22,14 +22,15 @@ from kilonet.utils.errors import CannotRunHere, KilonetError
 from kilonet.utils.files import read_bounded
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# With every window Chromium starts two pages for the suggestions below its address line, which take three times as long
-# as a page of ours, and others in reserve. Of two such flags only the last counts, so those features stand here too that
-# Playwright switches off because they make requests.
-CHROMIUM_FLAGS = (
-    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup,PreloadTopChromeWebUI,SpareRendererForSitePerProcess,"
-    "AimEnabled,HttpsUpgrades,MediaRouter,NetworkTimeServiceQuerying,OptimizationHints,PreconnectToSearch",
+# With every window Chromium starts two pages for the suggestions below its address line, which take three times as
+# long as a page of ours, and others in reserve. Of two such flags only the last counts, so those features stand here
+# too that Playwright switches off because they make requests.
+_NEEDLESS = (
+    "WebUIOmniboxPopup,WebUIOmniboxAimPopup,PreloadTopChromeWebUI,SpareRendererForSitePerProcess,"
+    "AimEnabled,HttpsUpgrades,MediaRouter,NetworkTimeServiceQuerying,OptimizationHints,PreconnectToSearch"
 )
-"""Flags of Chromium that spare what it does besides the page; a version that does not know a feature ignores it."""
+CHROMIUM_FLAGS = (f"--disable-features={_NEEDLESS}",)
+"""Flags that spare Chromium what it does besides the page; a version that does not know a feature ignores it."""
 
 _MAXIMUM_BYTES = 16 << 20
 _LONGEST_RUN = 600
