@@ -67,7 +67,10 @@ def watched(browser: Browser, address: str, *allowed: str, **options: Any) -> It
         options: options of Playwright's `new_context`, such as `DESKTOP` or `PHONE`.
     """
     watch = Watch((address, *allowed))
+    media = {name: options.pop(name, None) for name in ("color_scheme", "reduced_motion")}
     with _lent_page(browser, options) as page, watch.over(page):
+        # The same page can show them all.
+        page.emulate_media(**{name: value or "null" for name, value in media.items()})
         page.goto(address)
         yield page
         page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")

@@ -104,15 +104,15 @@ def mnist() -> DataSet:
 
 @pytest.fixture(scope="session")
 def exported_best(shared_folder: Path, mnist: DataSet) -> Path:
-    """The page of `best`, exported on a tenth of the training images; read-only, shared by all processes."""
+    """The page of `best`, exported on a hundredth of the training images; read-only, shared by all processes."""
     folder = shared_folder / "exported-best"
     with FileLock(shared_folder / "exported-best.lock"):
         if not folder.is_dir():
             train, test = (
                 (part.pixels[:count, 0].numpy(), part.labels[:count].to(torch.uint8).numpy())
-                for part, count in ((mnist.train, 6_000), (mnist.test, 1_000))
+                for part, count in ((mnist.train, 600), (mnist.test, 1_000))
             )
-            data = write_idx_folder(shared_folder / "mnist-6000", train, test)
+            data = write_idx_folder(shared_folder / "mnist-600", train, test)
             assert main(["export", "best", "--to", "html", "--out", str(folder), "--data", str(data)]) == 0
     return folder
 

@@ -259,7 +259,8 @@ def test_memory_stays_flat_over_thousands_of_requests(service: Process, mnist: D
                     connection.sendall(b"".join(requests) + head("/health", method="GET"))
                     answer = b""
                     while not answer.endswith(b'{"status":"ok"}'):
-                        assert (piece := connection.recv(1 << 20)), answer[-500:]
+                        piece = connection.recv(1 << 20)
+                        assert piece, answer[-500:]
                         answer += piece
                     answered += len(re.findall(rb"HTTP/1\.1 (?:200|422) ", answer)) - 1
         return answered
