@@ -449,4 +449,5 @@ def test_a_report_of_a_thousand_classes_stays_readable() -> None:
     assert by_class.picture.count("<text") < 120
     assert "The 100 classes of the lowest accuracy" in by_class.caption
     assert len(by_class.table.rows) == classes
+    assert "var(--second)" in matrix.picture, "cells hold mistakes"
     assert len(matrix.picture) + len(by_class.picture) < 1_500_000
