@@ -5,7 +5,9 @@ browser is open, an asyncio loop runs in the main thread; a test that needs its 
 thread.
 """
 
+import base64
 import contextlib
+import io
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +15,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request
 
 DESKTOP = {"viewport": {"width": 1180, "height": 800}}
@@ -63,7 +67,10 @@ def watched(browser: Browser, address: str, *allowed: str, **options: Any) -> It
         options: options of Playwright's `new_context`, such as `DESKTOP` or `PHONE`.
     """
     watch = Watch((address, *allowed))
+    media = {name: options.pop(name, None) for name in ("color_scheme", "reduced_motion")}
     with _lent_page(browser, options) as page, watch.over(page):
+        # The same page can show them all.
+        page.emulate_media(**{name: value or "null" for name, value in media.items()})
         page.goto(address)
         yield page
         page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
@@ -148,6 +155,12 @@ def dense(stroke: list[Point], steps: int = 3) -> list[Point]:
     at = np.linspace(0, len(stroke) - 1, (len(stroke) - 1) * steps + 1)
     xs, ys = (np.interp(at, range(len(stroke)), axis) for axis in zip(*stroke, strict=True))
     return list(zip(xs.tolist(), ys.tolist(), strict=True))
+
+
+def pixels_of(data_url: str) -> NDArray[np.uint8]:
+    """Return the pixels of what a canvas's `toDataURL` gave, uint8 (rows, columns, 4): as numbers they take seconds."""
+    content = base64.b64decode(data_url.removeprefix("data:image/png;base64,"))
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGBA"))
 
 
 def placed_on(page: Page, canvas: str, stroke: list[Point]) -> list[Point]:

@@ -21,7 +21,7 @@ from filelock import FileLock
 from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
 from kilonet.cli import main
 from kilonet.data.datasets import DataSet, load_data
-from kilonet.export.html.browser import browser_path, run_in_node
+from kilonet.export.html.browser import CHROMIUM_FLAGS, browser_path, run_in_node
 from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.models.model import load_model
 from kilonet.training.run_folder import Run
@@ -112,15 +112,15 @@ def mnist() -> DataSet:
 
 @pytest.fixture(scope="session")
 def exported_best(shared_folder: Path, mnist: DataSet) -> Path:
-    """The page of `best`, exported on a tenth of the training images; read-only, shared by all processes."""
+    """The page of `best`, exported on a hundredth of the training images; read-only, shared by all processes."""
     folder = shared_folder / "exported-best"
     with FileLock(shared_folder / "exported-best.lock"):
         if not folder.is_dir():
             train, test = (
                 (part.pixels[:count, 0].numpy(), part.labels[:count].to(torch.uint8).numpy())
-                for part, count in ((mnist.train, 6_000), (mnist.test, 1_000))
+                for part, count in ((mnist.train, 600), (mnist.test, 1_000))
             )
-            data = write_idx_folder(shared_folder / "mnist-6000", train, test)
+            data = write_idx_folder(shared_folder / "mnist-600", train, test)
             assert main(["export", "best", "--to", "html", "--out", str(folder), "--data", str(data)]) == 0
     return folder
 
@@ -158,10 +158,6 @@ def quantised(finished: Run, small: DataSet) -> QuantisationResult:
     return quantise(finished.model, small.train)
 
 
-# Chromium starts a process beforehand for pages of its own, and one for the next page: of no use here.
-NO_PROCESSES_IN_RESERVE = "--disable-features=PreloadTopChromeWebUI,SpareRendererForSitePerProcess"
-
-
 @pytest.fixture(scope="session")
 def chromium() -> Iterator["Browser"]:
     """One headless browser for all tests; see browser.py."""
@@ -174,7 +170,7 @@ def chromium() -> Iterator["Browser"]:
     assert path, "CI must have Chromium"
     with (
         sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=path, args=[NO_PROCESSES_IN_RESERVE]) as browser,
+        playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS) as browser,
     ):
         yield browser
 

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 import kilonet
-from helpers import command, refusal
+from helpers import command, refusal, write_idx_folder
 from kilonet.data.datasets import DataSet
 from kilonet.export.exporter import export_model
 from kilonet.export.html import browser
 from kilonet.export.onnx.session import OnnxSession
-from kilonet.export.quantisation import quantise
+from kilonet.export.quantisation import QuantisationResult
 from kilonet.export.verify import verify
 from kilonet.models.model import Model
 from kilonet.serve.classifiers import thread_safe
@@ -29,15 +29,23 @@ Plant = Callable[[Path, Path], str]
 
 
 @pytest.fixture(scope="module")
-def exported(finished: Run, small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(
+    finished: Run, quantised: QuantisationResult, small: DataSet, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The tiny run in every form. Tests must not change its files."""
     folder = tmp_path_factory.mktemp("export") / "tiny"
-    quantised = quantise(finished.model, small.train)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised)
         for form in ("c", "html", "onnx"):
             export_model(form, finished.model, small, folder, "tiny")
     return folder
+
+
+@pytest.fixture(scope="module")
+def few_folder(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fifty images: what runs is under test here, and that it is right at all."""
+    fifty = small.test.pixels[:50, 0].numpy(), small.test.labels[:50].numpy().astype(np.uint8)
+    return write_idx_folder(tmp_path_factory.mktemp("few"), fifty, fifty)
 
 
 @pytest.fixture
@@ -143,13 +151,13 @@ def test_planted_code_never_runs(
     *,
     seven: Path,
     small: DataSet,
-    small_folder: Path,
+    few_folder: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     plant(copied, ran)
     (copied / "model.safetensors").unlink()  # else the trained model is loaded
     assert command(capsys, "predict", copied, seven).status == 0
-    assert command(capsys, "evaluate", copied, "--data", small_folder).status == 0
+    assert command(capsys, "evaluate", copied, "--data", few_folder).status == 0
     # What `kilonet serve` computes with.
     assert thread_safe(kilonet.load(copied)).logits(small.test.pixels[:2]).shape == (2, 10)
     assert not ran.exists()
@@ -158,27 +166,27 @@ def test_planted_code_never_runs(
 @pytest.mark.usefixtures("_pages_run_in_node")
 @pytest.mark.parametrize("plant", PLANTS)
 def test_verify_names_the_changed_file_and_runs_nothing(
-    plant: Plant, copied: Path, ran: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]
+    plant: Plant, copied: Path, ran: Path, few_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = plant(copied, ran)
-    answer = command(capsys, "verify", copied, "--data", small_folder)
+    answer = command(capsys, "verify", copied, "--data", few_folder)
     assert (answer.status, answer.err) == (1, "")
     named, said = answer.out.splitlines()
     assert named.startswith(f"{name}: ")
     assert "--run-foreign-code" in said
     assert not ran.exists()
-    found = json.loads(command(capsys, "verify", copied, "--data", small_folder, "--json").out)
+    found = json.loads(command(capsys, "verify", copied, "--data", few_folder, "--json").out)
     assert (list(found["foreign"]), found["rows"], found["passed"]) == ([name], [], False)
 
 
 @pytest.mark.usefixtures("_pages_run_in_node")
 @pytest.mark.parametrize("plant", [in_the_tables, in_the_runtime, in_a_header, in_the_page])
 def test_foreign_code_runs_if_the_user_says_so(
-    plant: Plant, copied: Path, ran: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]
+    plant: Plant, copied: Path, ran: Path, few_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """So the plants of the tests above do run where they are not held back."""
     name = plant(copied, ran)
-    answer = command(capsys, "verify", copied, "--data", small_folder, "--run-foreign-code")
+    answer = command(capsys, "verify", copied, "--data", few_folder, "--run-foreign-code")
     assert answer.status == 0, "its logits are right all the same"
     assert answer.out.splitlines()[-1].startswith(f"{name}: ")
     assert ran.exists()
@@ -193,14 +201,14 @@ def test_a_graph_that_refers_to_another_file_is_not_run_even_then(copied: Path, 
 
 
 def test_missing_and_further_files_are_named(
-    copied: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]
+    copied: Path, few_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (copied / "main.c").unlink()
     (copied / "notes.txt").write_text("mine")
     (copied / "below").mkdir()
     (copied / "kilonet_runtime.h").unlink()
     os.mkfifo(copied / "kilonet_runtime.h")  # a pipe, which would be read for ever
-    answer = command(capsys, "verify", copied, "--data", small_folder)
+    answer = command(capsys, "verify", copied, "--data", few_folder)
     assert answer.status == 1
     assert answer.out.splitlines()[:-1] == [
         "below: not written by kilonet export",
@@ -211,11 +219,11 @@ def test_missing_and_further_files_are_named(
 
 
 def test_a_manifest_that_is_not_as_written_is_named(
-    copied: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]
+    copied: Path, few_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = json.loads((copied / "model.json").read_text())
     (copied / "model.json").write_text(json.dumps({**table, "kilonet": "0.0.1"}, indent=1))
-    answer = command(capsys, "verify", copied, "--data", small_folder)
+    answer = command(capsys, "verify", copied, "--data", few_folder)
     assert answer.status == 1
     assert answer.out.splitlines()[0].startswith("model.json: differs")
     assert answer.out.splitlines()[1].startswith("Kilonet 0.0.1 wrote this folder")
@@ -290,10 +298,10 @@ def test_thousands_of_mutated_graphs_run_or_are_refused_in_one_line(
 
 
 def test_tables_that_the_generated_c_cannot_hold_are_refused(
-    copied: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]
+    copied: Path, few_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The C is written from `model.json`: a number that overflows its field would reach beyond its memory."""
     table = json.loads((copied / "model.json").read_text())
     table["operations"][0]["kernel"] = 256 + 3
     (copied / "model.json").write_text(json.dumps(table))
-    command(capsys, "verify", copied, "--data", small_folder).refused("model.json", "kernel = 259")
+    command(capsys, "verify", copied, "--data", few_folder).refused("model.json", "kernel = 259")

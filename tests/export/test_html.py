@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from browser import DESKTOP, PHONE, draw, intruded, touch, watched
 from drawing_page import DIGITS, NOTHING, Pixels, said, seen, shows
-from helpers import Answer, command, refusal
+from helpers import Answer, command, refusal, write_idx_folder
 from integer_networks import integer_networks, random_pixels
 from kilonet.data.datasets import DataSet
 from kilonet.export.exporter import model_name
@@ -85,14 +85,16 @@ def base64_of(pixels: Pixels) -> str:
 @hypothesis.given(integer_networks())
 def test_any_network_gives_the_logits_of_the_specification(interpreter: Page, network: IntegerNetwork) -> None:
     pixels = random_pixels(network, 6)
+    # As text: Playwright takes long for many numbers.
     found = interpreter.evaluate(
-        """([network, images]) => {
+        """(text) => {
+          const [network, images] = JSON.parse(text);
           const logits = integerNetwork(network);
-          return images.map((image) => Array.from(logits(Uint8Array.from(image))));
+          return JSON.stringify(images.map((image) => Array.from(logits(Uint8Array.from(image)))));
         }""",
-        [json.loads(json.dumps(network_as_json(network))), pixels.reshape(len(pixels), -1).tolist()],
+        json.dumps([network_as_json(network), pixels.reshape(len(pixels), -1).tolist()]),
     )
-    np.testing.assert_array_equal(found, integer_logits(network, pixels))
+    np.testing.assert_array_equal(json.loads(found), integer_logits(network, pixels))
 
 
 def test_other_pixels_than_the_networks_are_refused(page: Page) -> None:
@@ -103,7 +105,7 @@ def test_other_pixels_than_the_networks_are_refused(page: Page) -> None:
 
 
 def test_the_page_gives_the_logits_of_the_specification(page: Page, best: IntegerNetwork, mnist: DataSet) -> None:
-    pixels = mnist.test.pixels[:200].numpy()
+    pixels = mnist.test.pixels[:50].numpy()
     found = [row for batch in encode_batches(pixels) for row in page.evaluate(running.CHROMIUM_SCRIPT, batch)]
     assert np.count_nonzero(np.array(found) != integer_logits(best, pixels)) == 0
 
@@ -113,8 +115,8 @@ def test_verify_runs_the_pages_own_javascript(
     place: str, file: Path, best: IntegerNetwork, mnist: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _only(place, monkeypatch)
-    monkeypatch.setattr(running, "_IMAGES", 50)
-    pixels = mnist.test.pixels[:101].numpy()
+    monkeypatch.setattr(running, "_IMAGES", 10)
+    pixels = mnist.test.pixels[:21].numpy()
     np.testing.assert_array_equal(PageRunner(file).logits(pixels), integer_logits(best, pixels))
 
 
@@ -128,7 +130,7 @@ def test_a_page_that_computes_otherwise_is_found_out(
     changed.write_text(
         re.sub(r'"bias":\[(-?\d+)', lambda match: f'"bias":[{int(match[1]) + 1}', text), encoding="utf-8"
     )
-    pixels = mnist.test.pixels[:100].numpy()
+    pixels = mnist.test.pixels[:10].numpy()
     assert (PageRunner(changed).logits(pixels) != integer_logits(read_manifest(folder).network, pixels)).any()
 
 
@@ -152,9 +154,10 @@ def test_a_damaged_page_is_refused_in_one_line(
 
 
 def test_verify_holds_the_page_to_the_integers(
-    folder: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, small: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answer = command(capsys, "verify", folder, "--data", small_folder, "--json")
+    hundred = small.test.pixels[:100, 0].numpy(), small.test.labels[:100].numpy().astype(np.uint8)
+    answer = command(capsys, "verify", folder, "--data", write_idx_folder(tmp_path, hundred, hundred), "--json")
     assert answer.status == 0
     rows = {row["form"]: row for row in json.loads(answer.out)["rows"]}
     assert rows["html"]["differing_logits"] == 0
@@ -220,11 +223,11 @@ def centred(page: Page, ink: Pixels) -> Pixels | None:
         """([ink, rows, columns]) => {
           const bytes = Uint8Array.from(atob(ink), (character) => character.charCodeAt(0));
           const pixels = kilonet.centred(bytes, rows, columns);
-          return pixels && Array.from(pixels);
+          return pixels && btoa(String.fromCharCode(...pixels));
         }""",
         [base64_of(ink), *ink.shape],
     )
-    return None if found is None else np.array(found, np.uint8).reshape(28, 28)
+    return None if found is None else np.frombuffer(base64.b64decode(found), np.uint8).reshape(28, 28)
 
 
 @hypothesis.settings(max_examples=100)
@@ -277,8 +280,8 @@ def test_a_digit_drawn_with_the_mouse_is_recognised(clean: Page, digit: int) -> 
 
 def test_digits_drawn_with_a_finger_on_a_phone_are_recognised(chromium: Browser, file: Path) -> None:
     with watched(chromium, file.as_uri(), **PHONE) as phone:
-        for digit, strokes in DIGITS.items():
-            touch(phone, "#paper", *strokes)
+        for digit in (2, 4, 7):
+            touch(phone, "#paper", *DIGITS[digit])
             shows(phone, digit)
             phone.tap("#clear")
             shows(phone, None)

@@ -18,7 +18,7 @@ from kilonet.data.digits.frame import is_laid_out
 from kilonet.export.exporter import export_model
 from kilonet.export.html.browser import network_and_interpreter
 from kilonet.export.manifest import read_manifest
-from kilonet.export.quantisation import quantise
+from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.models.calibration import Calibration
 from kilonet.models.metadata import Metadata
 from kilonet.models.model import Model
@@ -57,8 +57,7 @@ def printed(name: str) -> str:
     return name.replace("\t", "?").replace("\x7f", "?")
 
 
-def export(model: Model, data: DataSet, folder: Path, *forms: str) -> Path:
-    quantised = quantise(model, data.train)
+def export(model: Model, quantised: QuantisationResult, data: DataSet, folder: Path, *forms: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised)
         for form in forms:
@@ -67,16 +66,20 @@ def export(model: Model, data: DataSet, folder: Path, *forms: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(named: Model, small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(
+    named: Model, quantised: QuantisationResult, small: DataSet, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The named model in every form. Tests must not change its files."""
-    return export(named, small, tmp_path_factory.mktemp("export") / "named", "c", "html", "onnx")
+    return export(named, quantised, small, tmp_path_factory.mktemp("export") / "named", "c", "html", "onnx")
 
 
 @pytest.fixture(scope="module")
-def digits(finished: Run, small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def digits(
+    finished: Run, quantised: QuantisationResult, small: DataSet, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A calibrated model of digits as C."""
     model = finished.model.with_metadata(CALIBRATED_DIGITS)
-    return export(model, small, tmp_path_factory.mktemp("export") / "digits", "c")
+    return export(model, quantised, small, tmp_path_factory.mktemp("export") / "digits", "c")
 
 
 def test_the_manifest_gives_the_metadata_back(exported: Path, named: Model, tmp_path: Path) -> None:
@@ -252,7 +255,8 @@ def coloured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
                 pixels = random.integers(0, 256, (12, 10, 3), np.uint8)
                 Image.fromarray(pixels).save(folder / "data" / part / name / f"{number}.png")
     model = model_of(COLOURED, 0).with_metadata(COLOURED_METADATA)
-    return export(model, load_data(str(folder / "data")), folder / "insects", "c", "html", "onnx"), folder / "data"
+    data = load_data(str(folder / "data"))
+    return export(model, quantise(model, data.train), data, folder / "insects", "c", "html", "onnx"), folder / "data"
 
 
 def test_every_form_of_a_coloured_model_states_its_preprocessing(coloured: tuple[Path, Path]) -> None:

@@ -18,7 +18,7 @@ from helpers import refusal
 from kilonet.data.datasets import Images
 from kilonet.data.decode import decode
 from kilonet.data.preprocessing import Preprocessing, Resize
-from kilonet.export.html.browser import browser_path
+from kilonet.export.html.browser import CHROMIUM_FLAGS, browser_path
 from kilonet.export.html.page import PAGE_FILE, PageFacts, page_html
 from kilonet.export.integer import IntegerNetwork, integer_logits
 from kilonet.export.quantisation import choose_scales
@@ -222,7 +222,7 @@ def test_what_the_classes_are_not_is_none_of_these(chromium: Browser, coloured: 
 @pytest.fixture(scope="module")
 def filming(chromium: Browser) -> Iterator[Browser]:
     """A browser with a camera that shows a moving picture."""
-    flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    flags = [*CHROMIUM_FLAGS, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with chromium.browser_type.launch(executable_path=browser_path(), args=flags) as browser:
         yield browser
 

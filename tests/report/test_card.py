@@ -25,6 +25,7 @@ from kilonet.report.card import card_markdown
 from kilonet.report.sources import collect
 from kilonet.report.subject import Subject
 from kilonet.training.run_folder import Run
+from report_pages import best_scored_once
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
@@ -35,13 +36,14 @@ def folder_of(run: Run) -> Path:
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that is ready to publish."""
     from kilonet.cli import main
 
     out = tmp_path_factory.mktemp("card") / "best"
     evidence = ["--results", str(RESULTS / "best.json"), "--corruptions", str(RESULTS / "corruptions-best.json")]
-    assert main(["card", "best", "--out", str(out), *evidence]) == 0
+    with best_scored_once(shared_folder):
+        assert main(["card", "best", "--out", str(out), *evidence]) == 0
     return out
 
 

@@ -67,6 +67,12 @@ def seeds(finished: Run, tmp_path: Path) -> Path:
     return tmp_path / "seeds"
 
 
+@pytest.fixture
+def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts are made up but not drawn, which takes longer than all the rest, for tests of words and tables."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, stream, **__: stream.write("<svg></svg>"))
+
+
 # What it says
 
 
@@ -113,6 +119,7 @@ def test_what_is_missing_is_said(tiny: str) -> None:
     assert "One run; another seed would" in words
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_a_model_by_itself_has_no_recipe_and_no_curves() -> None:
     words = " ".join(text_of(report_html(small_subject())))
     assert "The recipe, the curves and the machine are not known" in words
@@ -192,6 +199,7 @@ def test_names_in_charts_are_what_they_were(name: str) -> None:
     assert f'aria-label="{markupsafe.escape(name)}"' in drawing.svg
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_several_seeds_stand_side_by_side_with_statistics(seeds: Path) -> None:
     page = report_html(collect([str(seeds)]))
     rows = table_of(page, "Every run")[1:]
@@ -212,6 +220,7 @@ def test_several_seeds_stand_side_by_side_with_statistics(seeds: Path) -> None:
     assert "where the run counted 300" in words, "the copies' figures are not what their model gives"
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_unequal_classes_are_counted_alike(seeds: Path) -> None:
     space = "\N{NO-BREAK SPACE}"
     for number, folder in enumerate(sorted(seeds.iterdir())):
@@ -245,6 +254,7 @@ def test_other_recipes_have_a_mean_of_their_own(finished: Run, seeds: Path) -> N
     assert len(subject.others) == 3, "a run that is named twice is shown once"
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_another_precision_has_a_mean_of_its_own(finished: Run) -> None:
     recipe = finished.result.recipe.replace(precision="bfloat16")
     other = RunRecord("b", finished.result.model_copy(update={"recipe": recipe}))
@@ -253,6 +263,7 @@ def test_another_precision_has_a_mean_of_its_own(finished: Run) -> None:
     assert [row[1] for row in table_of(page, "Accuracy over seeds")[1:]] == ["1", "1"]
 
 
+@pytest.mark.usefixtures("_undrawn")
 def test_measurements_in_the_run_folder_are_found(finished: Run, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(folder_of(finished), run)
@@ -438,4 +449,5 @@ def test_a_report_of_a_thousand_classes_stays_readable() -> None:
     assert by_class.picture.count("<text") < 120
     assert "The 100 classes of the lowest accuracy" in by_class.caption
     assert len(by_class.table.rows) == classes
+    assert "var(--second)" in matrix.picture, "cells hold mistakes"
     assert len(matrix.picture) + len(by_class.picture) < 1_500_000

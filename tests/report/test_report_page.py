@@ -12,7 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from browser import DESKTOP, intruded, watched
+from browser import DESKTOP, intruded, pixels_of, watched
 from report_pages import page_of_best
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -57,13 +57,12 @@ def test_every_image_decodes_and_is_not_blank(page: Page) -> None:
     script = """(all) => all.map((image) => {
       const canvas = document.createElement("canvas");
       [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
-      const context = canvas.getContext("2d");
-      context.drawImage(image, 0, 0);
-      return Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data);
+      canvas.getContext("2d").drawImage(image, 0, 0);
+      return canvas.toDataURL();
     })"""
     found = page.locator("img").evaluate_all(script)
     assert len(found) == 10 + 34 + 10 + 12
-    assert all(np.array(values).reshape(-1, 4).std(0).max() > 5 for values in found)
+    assert all(pixels_of(values).reshape(-1, 4).std(0).max() > 5 for values in found)
 
 
 def test_every_picture_has_its_text_and_its_numbers(page: Page) -> None:
@@ -86,10 +85,27 @@ def test_the_numbers_unfold(page: Page) -> None:
     page.locator("#confusion summary").click()
 
 
+# Rows that differ in nothing but their words and numbers are read alike: the check takes three quarters of its time for
+# them, so three of each kind stay in every table.
+_THIN_OUT = """(tables) => {
+  let gone = 0;
+  for (const table of tables) {
+    const seen = {};
+    for (const row of [...table.rows]) {
+      const kind = row.outerHTML.replace(/>[^<]+</g, "><");
+      seen[kind] = (seen[kind] ?? 0) + 1;
+      if (seen[kind] > 3) row.remove(), gone++;
+    }
+  }
+  return gone;
+}"""
+
+
 @pytest.mark.parametrize(("scheme", "device"), [("light", DESKTOP), ("dark", PHONE)], ids=["desk", "phone"])
 def test_everyone_can_read_it(chromium: Browser, file: Path, scheme: Any, device: dict[str, Any]) -> None:
     with watched(chromium, file.as_uri(), color_scheme=scheme, **device) as opened:
         opened.locator("details").evaluate_all("(all) => all.forEach((one) => { one.open = true })")
+        assert opened.locator("tbody").evaluate_all(_THIN_OUT) > 300
         found = [violation for violation in violations(opened) if violation["impact"] in SERIOUS]
         assert not found, [(one["id"], one["nodes"][0]["html"]) for one in found]
         assert opened.evaluate("document.documentElement.scrollWidth") <= device["viewport"]["width"]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Response, Route, expect
 
-from browser import DESKTOP, PHONE, Point, draw, intruded, touch, watched
+from browser import DESKTOP, PHONE, Point, draw, intruded, pixels_of, touch, watched
 from drawing_page import DIGITS, NOTHING, said, seen, shows
 from kilonet.data.datasets import DataSet
 from kilonet.data.preprocessing import preprocessing_facts
@@ -137,15 +137,8 @@ def test_a_photo_is_read_and_shown_until_it_is_replaced(clean: Page, mnist: Data
 
 def outlined(page: Page) -> tuple[float, float, float, float]:
     """Return the edges of what is in the accent colour on the paper, as shares of it: left, top, right, bottom."""
-    colours, side = page.evaluate(
-        """() => {
-          const width = document.getElementById("paper").width;
-          const copy = new OffscreenCanvas(width, width).getContext("2d", { willReadFrequently: true });
-          copy.drawImage(document.getElementById("paper"), 0, 0);
-          return [Array.from(copy.getImageData(0, 0, width, width).data), width];
-        }"""
-    )
-    pixels = np.array(colours, np.int32).reshape(side, side, 4)[:, :, :3]
+    pixels = pixels_of(page.evaluate("document.getElementById('paper').toDataURL()"))[:, :, :3].astype(np.int32)
+    side = len(pixels)
     rows, columns = np.nonzero(np.abs(pixels - [194, 64, 26]).max(2) < 8)
     if not len(rows):
         return (0, 0, 0, 0)

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from starlette.testclient import TestClient
 
 from browser import DESKTOP, PHONE, intruded, watched
-from kilonet.export.html.browser import browser_path
+from kilonet.export.html.browser import CHROMIUM_FLAGS, browser_path
 from kilonet.export.html.page import page_source
 from kilonet.models.calibration import Calibration
 from kilonet.models.metadata import Metadata
@@ -197,7 +197,7 @@ def test_an_answer_that_is_none_of_the_classes_is_shown_as_such(chromium: Browse
 
 
 def test_the_camera_s_picture_is_sent_to_the_service(chromium: Browser, service: Process) -> None:
-    flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    flags = [*CHROMIUM_FLAGS, "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     with (
         chromium.browser_type.launch(executable_path=browser_path(), args=flags) as browser,
         watched(browser, service.url, **DESKTOP) as page,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.report.page.charts import ACCENT, FAINT, INK, PAPER, SECOND, chart
@@ -32,23 +33,27 @@ def confusion_figure(subject: Subject, measured: Measurements) -> PageFigure:
     alternative = f"Matrix of {len(names)} classes: {measured.evaluation.correct:,} right on the diagonal.{worst}"
     with chart("confusion", 310, 300, alternative) as drawing:
         axes = drawing.axes()
+        cells, colours = [], []
         for row, entries in enumerate(matrix):
             for column, entry in enumerate(entries):
-                if row == column:
-                    axes.fill_between([column - 0.5, column + 0.5], row - 0.5, row + 0.5, color=FAINT, alpha=0.16, lw=0)
-                elif entry:
-                    shade = 0.15 + 0.85 * entry / most
-                    axes.fill_between(
-                        [column - 0.5, column + 0.5], row - 0.5, row + 0.5, color=SECOND, alpha=shade, lw=0
-                    )
+                if row == column or entry:
+                    cells.append(_square(row, column))
+                    colours.append((FAINT, 0.16) if row == column else (SECOND, 0.15 + 0.85 * entry / most))
                 if entry and len(names) <= _MOST_NUMBERED:
                     strong = row != column and entry > 0.5 * most
                     axes.text(column, row, f"{entry}", ha="center", va="center", color=PAPER if strong else INK)
+        # At once: of a thousand classes each alone takes seconds.
+        axes.add_collection(PolyCollection(cells, facecolors=colours, linewidths=0))
         _name_sides(axes, names)
     caption = (
         "Confusion matrix: a row for each label, a column for each answer. Right answers are on the diagonal." + worst
     )
     return PageFigure("confusion", drawing.svg, caption, _confusion_table(subject, measured))
+
+
+def _square(row: int, column: int) -> list[tuple[float, float]]:
+    left, right, top, bottom = column - 0.5, column + 0.5, row - 0.5, row + 0.5
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
 def _others(label: int, row: Sequence[int]) -> list[int]:
