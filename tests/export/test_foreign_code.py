@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from PIL import Image
 
 import kilonet
-from helpers import command, refusal
+from helpers import command, refusal, write_idx_folder
 from kilonet.data.datasets import DataSet
 from kilonet.export.exporter import export_model
 from kilonet.export.html import browser
@@ -57,6 +58,13 @@ def seven(small: DataSet, tmp_path: Path) -> Path:
     path = tmp_path / "seven.png"
     Image.fromarray(small.test.pixels[0, 0].numpy()).save(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def few_folder(small: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 images to train and to test on."""
+    pixels, labels = small.test.pixels[:20, 0].numpy(), small.test.labels[:20].to(torch.uint8).numpy()
+    return write_idx_folder(tmp_path_factory.mktemp("few"), (pixels, labels), (pixels, labels))
 
 
 def constructor(ran: Path) -> str:
@@ -143,13 +151,13 @@ def test_planted_code_never_runs(
     *,
     seven: Path,
     small: DataSet,
-    small_folder: Path,
+    few_folder: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     plant(copied, ran)
     (copied / "model.safetensors").unlink()  # else the trained model is loaded
     assert command(capsys, "predict", copied, seven).status == 0
-    assert command(capsys, "evaluate", copied, "--data", small_folder).status == 0
+    assert command(capsys, "evaluate", copied, "--data", few_folder).status == 0
     # What `kilonet serve` computes with.
     assert thread_safe(kilonet.load(copied)).logits(small.test.pixels[:2]).shape == (2, 10)
     assert not ran.exists()
