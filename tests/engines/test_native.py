@@ -376,7 +376,7 @@ def test_the_packaged_network_tracks_torch_on_mnist(mnist: DataSet) -> None:
     exact, rough = (Reference(recipe, start, dtype) for dtype in (torch.float64, torch.float32))
     generator = torch.Generator().manual_seed(1)
     for step in range(25):
-        indices = torch.randint(0, len(train_images), (17,), generator=generator)
+        indices = torch.randint(0, len(train_images), (32,), generator=generator)
         batch, rate = changed(recipe, indices, generator), scheduled_rate(recipe.train, step, 1000)
         engine.train_batch(batch, rate, step)
         for reference in (exact, rough):
