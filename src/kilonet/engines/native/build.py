@@ -1,7 +1,7 @@
 """Compiles the native trainer of a network on first use, and keeps the library in the user's cache folder.
 
-The trainer, which is the same for all networks, is compiled only once, together with the first network's kernels. A
-library is read from the cache, checked, and loaded from a copy that no other process has; one that is damaged is
+The trainer, the same for all networks and precisions, is compiled only once, together with the first network's kernels.
+A library is read from the cache, checked, and loaded from a copy that no other process has; one that is damaged is
 compiled again.
 
 Environment variables: CXX names the compiler, KILONET_CACHE the cache folder, KILONET_NATIVE_ISA the instruction set
