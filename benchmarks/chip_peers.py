@@ -274,7 +274,7 @@ def _count(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_start(folder)
-        write_images(folder / "images.h", pixels)
+        write_images(folder, pixels)
         (folder / "model.h").write_text(_HEADER.format(pixels=pixels[0].size), encoding="utf-8")
         (folder / "peer.c").write_text(text, encoding="utf-8")
         for file, content in (extra or {}).items():

@@ -20,12 +20,13 @@ static void fill(Array<Vector>& values, size_t count) {
     for (int l = 0; l < lanes; l++) values[i][l] = (float)((i * lanes + l) * 2654435761u % 1000) / 1000 - 0.5f;
 }
 
-static Buffers make_buffers(const Convolution& c) {
+static Buffers make_buffers(const Kernels& kernels) {
+  const Convolution& c = kernels.shape;
   const size_t inputs = c.channels_in * (c.input_pitch() + 13), outputs = c.channels_out * (c.gradient_pitch() + 13);
   // The gradient of an input with a folded norm has a border, which needs room here but no values.
   const size_t results = c.channels_in * pitch_of((size_t)c.rows * (c.columns + 2 * c.kernel));
   Buffers buffers{zeros<Vector>(inputs), zeros<Vector>(outputs), zeros<Vector>(outputs), zeros<Vector>(results),
-                  zeros<Vector>(c.scratch_vectors()), zeros<Vector>(c.weight_count()),
+                  zeros<Vector>(kernels.scratch_vectors), zeros<Vector>(c.weight_count()),
                   zeros<Vector>(2 * (c.channels_in + c.channels_out))};
   fill(buffers.input, inputs);
   fill(buffers.gradient, outputs);
@@ -49,7 +50,7 @@ static void time_layer(int layer, const Operation& operation, ThreadPool& thread
   const Kernels& kernels = operation.kernels;
   const Convolution& c = kernels.shape;
   std::vector<Buffers> buffers;
-  for (int g = 0; g < groups; g++) buffers.push_back(make_buffers(c));
+  for (int g = 0; g < groups; g++) buffers.push_back(make_buffers(kernels));
   std::vector<float> weights(c.weight_count() + lanes, 0.01f), channels(c.channels_in + c.channels_out, 0.5f);
   const double flops = 2.0 * c.weight_count() * c.rows_out() * c.columns_out();
   const auto report = [&](const char* pass, double microseconds) {

@@ -1,6 +1,7 @@
 """Options and data that all tests share."""
 
 import gc
+import hashlib
 import os
 import shutil
 
@@ -8,7 +9,7 @@ import shutil
 # from threads that spin while they wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ from kilonet.models.model import load_model
 from kilonet.training.run_folder import Run
 from kilonet.training.train import fit
 from kilonet.utils.capacity import cores
+from kilonet.utils.compilers import run_compiler
+from kilonet.utils.files import write_atomically
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -102,6 +105,31 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
     """No file of a test must outlive a loss of power, and thousands are written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _c_compiled_once(shared_folder: Path) -> Iterator[None]:
+    """The library that `verify` compiles of the same files by the same command is compiled once for all processes."""
+    kept = shared_folder / "compiled-c"
+    kept.mkdir(exist_ok=True)
+
+    def compile_once(command: Sequence[str], folder: Path | None = None, *, makes: Path | None = None) -> str:
+        if folder is None or makes is None:
+            return run_compiler(command, folder, makes=makes)
+        digest = hashlib.sha256(repr([word for word in command if word != str(makes)]).encode())
+        for file in sorted(folder.glob("*.[ch]")):
+            digest.update(f"\0{file.name}\0".encode() + file.read_bytes())
+        library = kept / digest.hexdigest()
+        printed = "" if library.exists() else run_compiler(command, folder, makes=makes)
+        if library.exists():
+            shutil.copy(library, makes)
+        else:
+            write_atomically(library, makes.read_bytes())
+        return printed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kilonet.export.c.bindings.run_compiler", compile_once)
         yield
 
 

@@ -42,13 +42,6 @@ def nothing() -> None:
     """Do nothing."""
 
 
-def compile_fast() -> None:
-    """Compile the native engine without optimisation, in the process that calls this."""
-    from kilonet.engines.native import build
-
-    build._FLAGS = build._FLAGS.replace("-O3", "-O0")
-
-
 def fork_seeds() -> None:
     """Fork the processes of `--seeds` too, in the process that calls this: no thread runs in it when they start."""
     from kilonet.training import launch

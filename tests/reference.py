@@ -36,16 +36,9 @@ class Reference:
         self.network.to(dtype).train()
         self.dtype = dtype
         train = recipe.train
-        decayed = [weight for weight in self.network.parameters() if weight.ndim > 1]
-        groups = [
-            {"params": decayed, "weight_decay": train.weight_decay},
-            {"params": [weight for weight in self.network.parameters() if weight.ndim == 1], "weight_decay": 0.0},
-        ]
-        self.optimizer: torch.optim.Optimizer
-        if train.optimizer == "adamw":
-            self.optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(train.momentum, 0.999))
-        else:
-            self.optimizer = torch.optim.SGD(groups, lr=1.0, momentum=train.momentum, nesterov=train.momentum > 0)
+        self.momentum = [torch.zeros_like(weight) for weight in self.network.parameters()]
+        self.second_moment = [torch.zeros_like(weight) for weight in self.network.parameters()]
+        self.steps = 0
         self.average: AveragedModel | None = None
         if train.ema:
             self.average = AveragedModel(self.network, avg_fn=averaging(train.ema), use_buffers=True)
@@ -67,8 +60,6 @@ class Reference:
 
     def train_batch(self, images: Images, batch: Batch, learning_rate: float) -> None:
         """Train one step on a batch of the images."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
         model, augment = self.recipe.model, self.recipe.augment
         labels = images.labels[batch.indices]
         shown = apply_changes(images.pixels[batch.indices], batch, model.means, augment.outside)
@@ -83,12 +74,36 @@ class Reference:
         weight, smoothing = targets.sum(1, keepdim=True), self.recipe.train.label_smoothing
         targets = (1 - smoothing) * targets + smoothing * weight / model.classes
         loss = -(targets * logits.log_softmax(1)).sum() / len(labels)
-        self.optimizer.zero_grad()
+        self.network.zero_grad()
         (self.distillation_loss(loss, logits, shown) if self.teachers else loss).backward()
-        self.optimizer.step()
+        self.update(learning_rate)
         if self.average is not None:
             self.average.update_parameters(self.network)
         self.loss += loss.item() * len(labels)
+
+    @torch.no_grad()
+    def update(self, rate: float) -> None:
+        """Take a step of AdamW, or of SGD with Nesterov's momentum, as torch's documentation writes them.
+
+        The classes of `torch.optim` compute the same, but import torch's compiler, which takes two seconds; the torch
+        engine is compared with them.
+        """
+        train = self.recipe.train
+        beta, second_beta = train.momentum, 0.999
+        self.steps += 1
+        for weight, first, second in zip(self.network.parameters(), self.momentum, self.second_moment, strict=True):
+            gradient, decay = weight.grad, train.weight_decay if weight.ndim > 1 else 0.0
+            assert gradient is not None
+            if train.optimizer == "adamw":
+                weight.sub_(rate * decay * weight)
+                first.add_((1 - beta) * (gradient - first))
+                second.add_((1 - second_beta) * (gradient**2 - second))
+                unbiased = (second / (1 - second_beta**self.steps)).sqrt()
+                weight.sub_(rate * first / (1 - beta**self.steps) / (unbiased + 1e-8))
+            else:
+                decayed = gradient + decay * weight
+                first.copy_(beta * first + decayed)
+                weight.sub_(rate * (decayed + beta * first))
 
     def distillation_loss(self, label_loss: Tensor, logits: Tensor, shown: Tensor) -> Tensor:
         """Return the loss with teachers; the divergence is written out, without torch's function for it."""

@@ -4,8 +4,6 @@
 
 #include "trainer.cpp"
 
-#include "network.cpp"
-
 // Returns whether an exception in a task comes to the caller of the loop, and the pool works on after it.
 bool pool_survives_exceptions() {
   ThreadPool pool(3);
@@ -27,7 +25,7 @@ bool pool_survives_exceptions() {
 
 int main() {
   if (!pool_survives_exceptions()) return 2;
-  const Shape input = tensors[0], last = tensors[network.tensor_count - 1];
+  const Shape input = network.tensors[0], last = network.tensors[network.tensor_count - 1];
   uint32_t word = 1;
   const auto random = [&] { return (word = hash32(word + 1)) * 0x1p-32f; };
   constexpr int images = 40, batch = 21;

@@ -33,7 +33,7 @@ from kilonet.network.module import Network, initial_network
 from kilonet.recipe import Recipe, load_recipe, parse_recipe
 from kilonet.training.train import scheduled_rate
 from kilonet.utils.errors import KilonetError
-from preloaded import Started, compile_fast, forked_script
+from preloaded import Started, forked_script
 from reference import Reference
 
 pytestmark = pytest.mark.skipif(
@@ -63,7 +63,8 @@ SHARED = [
     "gap",
     "pointwise 5",
 ]
-SMALL_INPUT = (2, 13, 12)
+SMALL_INPUT, COLOUR_INPUT = (2, 13, 12), (3, 13, 12)
+DROPPED = ["conv 5", "conv 6 same", "gap", "pointwise 5"]
 # Batch norms before them are folded.
 STRIDES = ["conv 6 stride 2", "conv 7 5x5 stride 3", "conv 14 2x2 stride 2 depthwise", "conv 5 1x1 stride 2", "gap"]
 PADDED_STRIDES = [
@@ -183,12 +184,9 @@ def test_gradients_of_a_step(size: int) -> None:
     check_gradients(make_recipe(SMALL, SMALL_INPUT, label_smoothing=0.1), size)
 
 
-COLOURED = ["conv 5 same", "pointwise 4", "maxpool 2", "conv 6", "gap", "pointwise 5"]
-
-
 def coloured_recipe(**changes: Any) -> Recipe:
     """Return a recipe of images in colour, whose channels have statistics that are far apart."""
-    return make_recipe(COLOURED, (3, 11, 12), mean=(0.1, 0.5, 0.9), std=(0.1, 0.3, 0.6), **changes)
+    return make_recipe(SMALL, COLOUR_INPUT, mean=(0.1, 0.5, 0.9), std=(0.1, 0.3, 0.6), **changes)
 
 
 def test_gradients_with_the_statistics_of_each_channel() -> None:
@@ -415,7 +413,14 @@ def test_logits_of_any_count(precision: str) -> None:
     ids=["sgd", "adamw", "bfloat16"],
 )
 def test_resumes_bit_for_bit_and_on_any_threads(changes: dict[str, Any]) -> None:
-    recipe = make_recipe(SMALL, SMALL_INPUT, dropout=0.1, **changes)
+    for recipe in (
+        make_recipe(SMALL, SMALL_INPUT, **changes),
+        make_recipe(DROPPED, SMALL_INPUT, dropout=0.1, **changes),
+    ):
+        check_resuming(recipe)
+
+
+def check_resuming(recipe: Recipe) -> None:
     whole, half, rest = native(recipe), native(recipe, 1), native(recipe, 3)
     train(whole, recipe, 6)
     train(half, recipe, 3)
@@ -541,7 +546,7 @@ def test_dropout_drops_its_share_and_scales_the_rest() -> None:
     ids="-".join,
 )
 def test_changed_images_give_the_gradients_of_torch(changes: dict[str, Any]) -> None:
-    check_gradients(make_recipe(SMALL, (3, 13, 12), label_smoothing=0.1, **changes))
+    check_gradients(make_recipe(SMALL, COLOUR_INPUT, label_smoothing=0.1, **changes))
 
 
 @pytest.mark.parametrize("instructions", ["avx2", "generic"])
@@ -574,11 +579,14 @@ def test_bad_arguments_are_refused() -> None:
         NativeEngine(recipe, pixels, labels + 99, weights_for(recipe), 1)
 
 
-def test_many_processes_build_at_once(tmp_path: Path, small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_processes_build_at_once(
+    tmp_path: Path, small_folder: Path, quick_compiler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KILONET_CACHE", str(tmp_path))
+    monkeypatch.setenv("CXX", str(quick_compiler))
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(tiny_recipe(small_folder, engine="native", epochs=1).to_toml(), encoding="utf-8")
-    runs = [Started("train", recipe, "--out", tmp_path / name, before=compile_fast) for name in ("first", "second")]
+    runs = [Started("train", recipe, "--out", tmp_path / name) for name in ("first", "second")]
     for run in runs:
         with run:
             answer = run.end()
@@ -591,11 +599,25 @@ def test_many_processes_build_at_once(tmp_path: Path, small_folder: Path, monkey
 
 @pytest.fixture
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own, named by a relative path, and a fast compilation."""
+    """A cache of the test's own, named by a relative path."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KILONET_CACHE", "relative")
-    monkeypatch.setattr(build, "_FLAGS", build._FLAGS.replace("-O3", "-O0"))
     return tmp_path / "relative" / "native"
+
+
+@pytest.fixture(scope="module")
+def quick_compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiler, but for the trainer, of which it gives the file that was compiled for the tests above."""
+    assert native_unavailable_reason(make_recipe(TINY, (1, 4, 4))) is None
+    trainer = read_verified(cache_folder() / f"{build._fingerprint('', build._compiler(), build._library_flags())}.o")
+    assert trainer is not None
+    folder = tmp_path_factory.mktemp("compiler")
+    (folder / "trainer.o").write_bytes(trainer)
+    copying = f"*' -c trainer.cpp') [ -f trainer.cpp ] && cp {folder}/trainer.o trainer.o;;"
+    script = folder / "c++"
+    script.write_text(f'#!/bin/sh\ncase "$*" in {copying} *) exec {build._compiler()} "$@";; esac\n')
+    script.chmod(0o755)
+    return script
 
 
 def load_anew(recipe: Recipe) -> str | None:
@@ -605,19 +627,20 @@ def load_anew(recipe: Recipe) -> str | None:
 
 
 @pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compiled_once(quick_compiler: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the first compilation of `TINY` leaves in a cache; nobody changes it."""
     folder = tmp_path_factory.mktemp("compiled")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KILONET_CACHE", str(folder))
-        patch.setattr(build, "_FLAGS", build._FLAGS.replace("-O3", "-O0"))
+        patch.setenv("CXX", str(quick_compiler))
         assert load_anew(make_recipe(TINY, (1, 4, 4))) is None
     return folder / "native"
 
 
 @pytest.fixture
-def filled_cache(own_cache: Path, compiled_once: Path) -> Path:
+def filled_cache(own_cache: Path, compiled_once: Path, quick_compiler: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test's own cache, with `TINY` in it."""
+    monkeypatch.setenv("CXX", str(quick_compiler))
     for file in compiled_once.iterdir():
         shutil.copy(file, cache_folder())
     return own_cache
@@ -870,28 +893,48 @@ EVERY_KERNEL = [
 """Every kernel, with rows and columns left over from every window."""
 
 
-@pytest.mark.parametrize("macros", [[], ["-DKILONET_BFLOAT16"]], ids=["float32", "bfloat16"])
-def test_kernels_run_clean_under_sanitisers(tmp_path: Path, macros: list[str]) -> None:
+SANITISED = (
+    *("-std=c++20", "-O0", "-w", "-pthread", "-march=native", "-fno-strict-aliasing"),
+    *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+)
+
+
+@pytest.fixture(scope="module")
+def sanitised_steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A compiler with sanitisers, and native_steps.cpp compiled by it for any network and precision."""
     compiler = next(path for name in ("c++", "g++", "clang++") if (path := shutil.which(name)))
-    flags = ["-std=c++20", "-O0", "-w", "-pthread", "-march=native"]
-    flags += ["-fno-strict-aliasing", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    (tmp_path / "probe.cpp").write_text("int main() {}")
+    folder = tmp_path_factory.mktemp("sanitised")
+    (folder / "probe.cpp").write_text("int main() {}")
     probe = subprocess.run(
-        [compiler, *flags, "probe.cpp", "-o", "probe"], cwd=tmp_path, capture_output=True, check=False
+        [compiler, *SANITISED, "probe.cpp", "-o", "probe"], cwd=folder, capture_output=True, check=False
     )
     if probe.returncode:
         pytest.skip("this compiler has no sanitisers")
-    done = run_steps([compiler, *flags, *macros], [], tmp_path)
+    compile_steps([compiler, *SANITISED], folder)
+    return compiler, folder / "native_steps.o"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_kernels_run_clean_under_sanitisers(precision: str, sanitised_steps: tuple[str, Path], tmp_path: Path) -> None:
+    compiler, steps = sanitised_steps
+    shutil.copy(steps, tmp_path)
+    done = run_steps([compiler, *SANITISED], [], tmp_path, precision)
     assert done.returncode == 0, done.stderr
 
 
-def run_steps(compiler: list[str], emulator: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Compile native_steps.cpp with a network of every kernel, and run it."""
-    model = make_recipe(EVERY_KERNEL, (2, 31, 28), dropout=0.1).model
-    (folder / "network.cpp").write_text(codegen.source(model))
+def compile_steps(compiler: list[str], folder: Path) -> None:
     source = Path(__file__).with_name("native_steps.cpp")
-    includes = [f"-I{folder}", f"-I{Path(codegen.__file__).parent}"]
-    subprocess.run([*compiler, *includes, str(source), "-o", "steps"], cwd=folder, check=True)
+    subprocess.run([*compiler, f"-I{Path(codegen.__file__).parent}", "-c", str(source)], cwd=folder, check=True)
+
+
+def run_steps(
+    compiler: list[str], emulator: list[str], folder: Path, precision: str
+) -> subprocess.CompletedProcess[str]:
+    """Link the compiled native_steps.cpp in a folder with a network of every kernel, and run it."""
+    model = make_recipe(EVERY_KERNEL, (2, 31, 28), dropout=0.1).model
+    (folder / "network.cpp").write_text(codegen.source(model, precision))
+    includes = f"-I{Path(codegen.__file__).parent}"
+    subprocess.run([*compiler, includes, "network.cpp", "native_steps.o", "-o", "steps"], cwd=folder, check=True)
     return subprocess.run([*emulator, folder / "steps"], capture_output=True, text=True, check=False)
 
 
@@ -902,7 +945,10 @@ def test_aarch64_trains_as_this_processor_does(tmp_path: Path) -> None:
         pytest.skip("needs g++-aarch64-linux-gnu and qemu-user")
     own = next(path for name in ("c++", "g++", "clang++") if (path := shutil.which(name)))
     flags = ["-std=c++20", "-O2", "-w", "-pthread", "-fno-strict-aliasing"]
-    runs = run_steps([own, *flags], [], tmp_path), run_steps([cross, *flags, "-static"], [emulator], tmp_path)
+    runs = []
+    for compiler, options in (([own, *flags], []), ([cross, *flags, "-static"], [emulator])):
+        compile_steps(compiler, tmp_path)
+        runs.append(run_steps(compiler, options, tmp_path, "float32"))
     expected, found = (torch.tensor([float(line) for line in run.stdout.split()]) for run in runs)
     assert [run.returncode for run in runs] == [0, 0]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)

@@ -118,10 +118,15 @@ def targets(model: Model, pixels: Tensor, precision: str) -> Tensor:
     return torch.stack(found)
 
 
+@pytest.fixture(scope="module")
+def trained(small: DataSet) -> Model:
+    return fit(tiny_recipe(epochs=4), small).model
+
+
 @pytest.mark.parametrize(("precision", "close"), [("float32", 5e-4), ("bfloat16", 0.02)])
-def test_the_targets_are_the_models_probabilities(precision: str, close: float, small: DataSet) -> None:
+def test_the_targets_are_the_models_probabilities(precision: str, close: float, trained: Model, small: DataSet) -> None:
     """Of the surest digits and of the most uncertain ones, where rounding matters most."""
-    model = fit(tiny_recipe(epochs=4), small).model
+    model = trained
     order = model.logits(small.test.pixels).softmax(1).amax(1).argsort()
     pixels = small.test.pixels[torch.cat([order[:30], order[-30:]])]
     expected = model.logits(pixels).softmax(1)
@@ -132,16 +137,16 @@ def test_the_targets_are_the_models_probabilities(precision: str, close: float, 
 
 def test_a_step_in_bfloat16_with_a_teacher() -> None:
     recipe = make_recipe(SMALL, SMALL_INPUT, momentum=0.0, weight_decay=0.0, precision="bfloat16")
-    native = engine(recipe, [teacher()])
+    native = engine(recipe, [teacher(SMALL)])
     train(native, recipe, 1)
-    exact = one_step(recipe, torch.float64, [teacher()], 21, 0.02)
+    exact = one_step(recipe, torch.float64, [teacher(SMALL)], 21, 0.02)
     assert 1e-4 < distance(native.network_state(), exact.final().state(), weights_for(recipe)) < 0.03
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_teachers_resume_bit_for_bit_and_on_any_threads(precision: str) -> None:
     recipe = make_recipe(SMALL, SMALL_INPUT, precision=precision)
-    teachers = [teacher(), teacher(mean=0.4)]
+    teachers = [teacher(SMALL), teacher(SMALL, mean=0.4)]
     whole, half, rest = engine(recipe, teachers), engine(recipe, teachers, 1), engine(recipe, teachers, 3)
     train(whole, recipe, 6, size=48)
     train(half, recipe, 3, size=48)

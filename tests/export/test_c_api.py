@@ -1,5 +1,6 @@
 """The C form as an engineer uses it: prefixes, C++, rows from a camera, the answer in integers and the self-test."""
 
+import functools
 import itertools
 import json
 import re
@@ -43,6 +44,7 @@ NAMED = Metadata(
 CPP = ("g++", "clang++")
 
 
+@functools.cache
 def network_of(section: ModelSection) -> IntegerNetwork:
     return integers(model_of(section, 3), images_for(section, 3, 30))
 

@@ -26,7 +26,7 @@ class Swish(ReLU):
 
 
 def native(section: ModelSection) -> object:
-    return codegen.source(section)
+    return codegen.source(section, "float32")
 
 
 def integers(section: ModelSection) -> object:

@@ -2,8 +2,6 @@
 // values of a pair and adds the two products in float32. A pair fills the 32 bits of one float32 value; its first value
 // is in the lower half.
 #pragma once
-#include <algorithm>
-
 #include "vectors.hpp"
 
 // Whether training convolutions multiply pairs.
@@ -113,7 +111,7 @@ inline void pair_columns_of_pairs(int channels, int rows, int columns, Planes<co
 inline void pair_rows(int rows, size_t length, float* weights) {
   for (int r = 0; r < rows; r += 2)
     for (size_t at = 0; at < length; at += lanes) {
-      const size_t bytes = std::min<size_t>(lanes, length - at) * sizeof(float);
+      const size_t bytes = least<size_t>(lanes, length - at) * sizeof(float);
       Vector first{}, second{};
       std::memcpy(&first, weights + r * length + at, bytes);
       if (r + 1 < rows) std::memcpy(&second, weights + (r + 1) * length + at, bytes);

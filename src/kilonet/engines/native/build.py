@@ -1,7 +1,7 @@
 """Compiles the native trainer of a network on first use, and keeps the library in the user's cache folder.
 
-The trainer, which is the same for all networks, is compiled only once, together with the first network's kernels. A
-library is read from the cache, checked, and loaded from a copy that no other process has; one that is damaged is
+The trainer, the same for all networks and precisions, is compiled only once, together with the first network's kernels.
+A library is read from the cache, checked, and loaded from a copy that no other process has; one that is damaged is
 compiled again.
 
 Environment variables: CXX names the compiler, KILONET_CACHE the cache folder, KILONET_NATIVE_ISA the instruction set
@@ -45,6 +45,7 @@ _SOURCES = (
     "vectors.hpp",
     "bfloat16.hpp",
     "convolution.hpp",
+    "kernels.hpp",
     "network.hpp",
     "augmentation.hpp",
     "elementwise.hpp",
@@ -71,11 +72,11 @@ def load_library(model: ModelSection, precision: str) -> ctypes.CDLL:
         KilonetError: no compiler, a compiler that fails, a cache folder that others can write, or a network with an
             operation that the engine does not have.
     """
-    return _load_once(cache_folder(), library_name(model, precision), codegen.source(model), precision)
+    return _load_once(cache_folder(), library_name(model, precision), codegen.source(model, precision))
 
 
 @functools.cache
-def _load_once(cache: Path, name: str, source: str, precision: str) -> ctypes.CDLL:
+def _load_once(cache: Path, name: str, source: str) -> ctypes.CDLL:
     """Load a library, once a process, as each copy of it stays loaded."""
     path = cache / f"{name}.so"
     cached = read_verified(path)
@@ -83,7 +84,7 @@ def _load_once(cache: Path, name: str, source: str, precision: str) -> ctypes.CD
         # For example of another system that shares this home folder.
         with contextlib.suppress(KilonetError):
             return _load(cached, cache)
-    compiled = _compile(_compiler(), _library_flags(precision), source, cache)
+    compiled = _compile(_compiler(), _library_flags(), source, cache)
     library = _load(compiled, cache)
     store(compiled, path)
     return library
@@ -107,20 +108,19 @@ def library_name(model: ModelSection, precision: str) -> str:
     Raises:
         KilonetError: no compiler, or an operation that the engine does not have.
     """
-    return _fingerprint(codegen.source(model), _compiler(), _library_flags(precision))
+    return _fingerprint(codegen.source(model, precision), _compiler(), _library_flags())
 
 
 def _compiler() -> str:
     return find_compiler("C++", "CXX", ("c++", "g++", "clang++"))
 
 
-def _library_flags(precision: str) -> list[str]:
-    return [*_flags(precision), *_LIBRARY_FLAGS]
+def _library_flags() -> list[str]:
+    return [*_flags(), *_LIBRARY_FLAGS]
 
 
-def _flags(precision: str) -> list[str]:
-    macros = ["-DKILONET_BFLOAT16"] if precision == "bfloat16" else []
-    return [*shlex.split(_FLAGS), *macros, *shlex.split(_instruction_set_flags())]
+def _flags() -> list[str]:
+    return [*shlex.split(_FLAGS), *shlex.split(_instruction_set_flags())]
 
 
 def _instruction_set_flags() -> str:
@@ -169,9 +169,9 @@ def compile_program(model: ModelSection, precision: str, main: Path, folder: Pat
     Raises:
         KilonetError: no compiler, or a compiler that fails.
     """
-    _write_sources(codegen.source(model), folder)
+    _write_sources(codegen.source(model, precision), folder)
     program = folder / main.stem
-    run_compiler([_compiler(), *_flags(precision), f"-I{folder}", "-o", str(program), str(main)], makes=program)
+    run_compiler([_compiler(), *_flags(), f"-I{folder}", "-o", str(program), str(main)], makes=program)
     return program
 
 

@@ -58,8 +58,12 @@ def _named_values(model: ModelSection) -> Iterator[tuple[str, tuple[int, ...], s
                     yield placed.tensor_name(f"batch_norm.{name}"), (operation.channels,), role
 
 
-def source(model: ModelSection) -> str:
+def source(model: ModelSection, precision: str) -> str:
     """Return the C++ file of a network: its shapes, its operations and the kernels that they call.
+
+    Args:
+        model: the network.
+        precision: of the convolutions of training, `bfloat16` or `float32`.
 
     Raises:
         KilonetError: the engine has no kernel for an operation.
@@ -79,7 +83,9 @@ def source(model: ModelSection) -> str:
     )
     counts = (len(builder.tensors), len(builder.operations), len(builder.norms), len(ranges), ranges[-1].end)
     network = "tensors, {}, operations, {}, norms, {}, value_ranges, {}, {}".format(*counts)
-    return f'#include "network.hpp"\n\n{"".join(tables)}const Network network{{{network}}};\n'
+    macro = "#define KILONET_BFLOAT16\n" if precision == "bfloat16" else ""
+    includes = '#include "kernels.hpp"\n#include "network.hpp"\n'
+    return f"{macro}{includes}\n{''.join(tables)}const Network network{{{network}}};\n"
 
 
 def _table(kind: str, name: str, rows: list[str]) -> str:

@@ -51,7 +51,7 @@ Trainer::Trainer(const Network& network, const TrainerSettings& settings)
     most = std::max(most, c.weight_count());
     borders_[operation.output] = c.border();
     padded = std::max(padded, c.channels_in * c.input_pitch());
-    kernel = std::max(kernel, c.scratch_vectors());
+    kernel = std::max(kernel, operation.kernels.scratch_vectors);
   }
   for (int t = 0; t < network.tensor_count; t++) {
     const Shape& shape = network.tensors[t];
@@ -327,7 +327,7 @@ void Trainer::backward_norm(const Batch& batch, const Operation& operation, Grou
 }
 
 // Orders a convolution's weights for the forward kernel, with the batch norm of its input folded into them.
-void Trainer::pack_weights(const Operation& operation, const float* values, bool paired) {
+void Trainer::pack_weights(const Operation& operation, const float* values, bool in_training) {
   const Convolution& c = operation.kernels.shape;
   const float* weights = values + operation.weight_offset;
   float* packed = &packed_[weight_offsets_[index_of(operation)]];
@@ -348,7 +348,8 @@ void Trainer::pack_weights(const Operation& operation, const float* values, bool
     }
     bias[o] = (float)folded_shift;
   }
-  if (paired) pair_rows(c.channels_in, (size_t)c.taps() * c.channels_out, packed);
+  const auto pair_rows = operation.kernels.pair_rows;
+  if (in_training && pair_rows) pair_rows(c.channels_in, (size_t)c.taps() * c.channels_out, packed);
 }
 
 // Orders a convolution's weights for the kernel of the input's gradient: inputs and outputs swapped, taps reversed.
@@ -360,7 +361,8 @@ void Trainer::pack_transposed_weights(const Operation& operation) {
     for (int i = 0; i < c.group_inputs(); i++)
       for (int t = 0; t < c.taps(); t++)
         transposed[((size_t)o * c.taps() + c.taps() - 1 - t) * c.group_inputs() + i] = *weights++;
-  if (c.paired()) pair_rows(c.channels_out, (size_t)c.taps() * c.channels_in, transposed);
+  const auto pair_rows = operation.kernels.pair_rows;
+  if (pair_rows) pair_rows(c.channels_out, (size_t)c.taps() * c.channels_in, transposed);
 }
 
 void Trainer::use_running_statistics(const float* values) {
@@ -574,7 +576,7 @@ void Trainer::train_batch(const TrainingBatch& trained, double rate, double aver
   const auto pack_between = [&](int begin, int end) {
     for (int o = begin; o < end; o++) {
       const Operation& operation = network_.operations[o];
-      if (operation.kind == Kind::convolution) pack_weights(operation, settings_.values, operation.kernels.shape.paired());
+      if (operation.kind == Kind::convolution) pack_weights(operation, settings_.values, true);
     }
   };
   int begin = 0;
@@ -638,7 +640,7 @@ void Trainer::prepare_teacher() {
   use_running_statistics(settings_.values);
   for (int o = 0; o < network_.operation_count; o++) {
     const Operation& operation = network_.operations[o];
-    if (operation.kind == Kind::convolution) pack_weights(operation, settings_.values, operation.kernels.shape.paired());
+    if (operation.kind == Kind::convolution) pack_weights(operation, settings_.values, true);
   }
 }
 

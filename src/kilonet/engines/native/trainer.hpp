@@ -80,11 +80,13 @@ struct TeacherNetwork {
 
 class Trainer {
  public:
-  Trainer(const Network& network, const TrainerSettings& settings);
+  // What runs once is compiled for size, which the compiler does faster.
+  [[gnu::cold]] Trainer(const Network& network, const TrainerSettings& settings);
+  [[gnu::cold]] ~Trainer() = default;
   void train_batch(const TrainingBatch& trained, double rate, double average_share, int64_t step, int64_t steps_before);
   void logits(const uint8_t* pixels, int64_t count, const float* values, float* result);
-  void add_teacher(TeacherNetwork teacher);
-  void prepare_teacher();
+  [[gnu::cold]] void add_teacher(TeacherNetwork teacher);
+  [[gnu::cold]] void prepare_teacher();
   void teacher_logits(int thread, int count, const Vector* input, Vector* logits);
   TrainerTotals take_totals();
 
@@ -131,7 +133,7 @@ class Trainer {
     int64_t groups() const { return (count + lanes - 1) / lanes; }
   };
 
-  void allocate(int64_t groups);
+  [[gnu::cold]] void allocate(int64_t groups);
   void for_groups(const Batch& batch, const std::function<void(Group&)>& work);
   void load(const Batch& batch, Group& group);
   void load_changed(const Batch& batch, Group& group, int64_t offset, Vector* images);
@@ -149,13 +151,13 @@ class Trainer {
   LossSums compute_loss(const Batch& batch, Group& group);
   const Vector* soft_targets(Group& group);
   const Vector* padded_input(const Operation& operation, Group& group);
-  void pack_weights(const Operation& operation, const float* values, bool paired);
+  void pack_weights(const Operation& operation, const float* values, bool in_training);
   void pack_transposed_weights(const Operation& operation);
   void use_running_statistics(const float* values);
   void finish_norm_statistics(int norm, int64_t count);
   void finish_backward_sums(int norm, int64_t count);
   void norm_sums_from_weight_gradient(const Operation& operation);
-  void plan_backward();
+  [[gnu::cold]] void plan_backward();
   void reduce_gradients();
   void reduce_weight_gradient(const Operation& operation);
   void update_values(double rate, int64_t steps_before);

@@ -17,6 +17,17 @@ constexpr int lanes = 4, registers = 16;
 // Bytes of the level-1 data cache that a kernel may count on.
 constexpr int l1_cache_bytes = 32768;
 
+// For what is compiled again for each network: to read <algorithm> takes the compiler a tenth of a second.
+template <class Number>
+constexpr Number least(Number first, Number second) {
+  return second < first ? second : first;
+}
+
+template <class Number>
+constexpr Number greatest(Number first, Number second) {
+  return first < second ? second : first;
+}
+
 typedef float Vector __attribute__((vector_size(lanes * 4)));
 typedef int32_t Mask __attribute__((vector_size(lanes * 4)));
 typedef uint32_t Words __attribute__((vector_size(lanes * 4)));

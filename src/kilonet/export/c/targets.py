@@ -179,23 +179,29 @@ def write_start(folder: Path, prefix: str = DEFAULT_PREFIX) -> None:
         (folder / file).write_text(with_prefix(text, prefix), encoding="utf-8")
 
 
-def write_images(path: Path, pixels: Pixels, prefix: str = DEFAULT_PREFIX) -> None:
-    """Write the images that a program under an emulator classifies: uint8 (N, channels, rows, columns)."""
-    rows = ",\n".join("{" + ",".join(map(str, image.flatten())) + "}" for image in pixels)
+def write_images(folder: Path, pixels: Pixels, prefix: str = DEFAULT_PREFIX) -> None:
+    """Write images.h, and images.bin for the assembler: a compiler would take long to read pixels as numbers.
+
+    Args:
+        folder: where a program for an emulator is built.
+        pixels: the images that it classifies: uint8 (N, channels, rows, columns).
+        prefix: the prefix of the C form.
+    """
+    (folder / "images.bin").write_bytes(pixels.tobytes())
     text = f"""#define IMAGES {len(pixels)}
+extern const uint8_t images[IMAGES][KILONET_PIXELS];
 #ifdef __AVR__
-#define PLACE KILONET_FLASH
+#define PLACE ".progmem.data.images"
 #else
-#define PLACE __attribute__((section(".images")))
+#define PLACE ".images"
 #endif
-static const uint8_t images[IMAGES][KILONET_PIXELS] PLACE = {{
-{rows}}};
+__asm__(".pushsection " PLACE ",\\"a\\"\\n.global images\\nimages: .incbin \\"images.bin\\"\\n.popsection");
 """
-    path.write_text(with_prefix(text, prefix), encoding="utf-8")
+    (folder / "images.h").write_text(with_prefix(text, prefix), encoding="utf-8")
 
 
 def _run_qemu(target: Target, folder: Path, prefix: str, network: IntegerNetwork, pixels: Pixels) -> TargetResult:
-    write_images(folder / "images.h", pixels, prefix)
+    write_images(folder, pixels, prefix)
     counted = count(target, folder, [file_name(file, prefix) for file in LIBRARY_FILES])
     return TargetResult(
         target.name,
@@ -273,12 +279,14 @@ def _run_avr(target: Target, folder: Path, prefix: str, network: IntegerNetwork,
             continue
         program = _AvrProgram(replace(target, flags=(*target.flags, f"-mmcu={chip.name}")), chip, folder, prefix)
         try:
-            size, _ = program.build(pixels[:1])
+            built = program.build(pixels[:1])
         except KilonetError as error:
             # The network may be too large for its flash.
             refusal = str(error)
             continue
-        return program.run_all(network, pixels, min(_AVR_IMAGE_BYTES, chip.flash - size) // prod(network.input_shape))
+        most = min(_AVR_IMAGE_BYTES, chip.flash - built[0]) // prod(network.input_shape)
+        first = program.run(network, pixels[:1], *built)
+        return program.run_others(network, pixels, most, first)
     return TargetResult(target.name, not_run=refusal)
 
 
@@ -297,7 +305,7 @@ class _AvrProgram:
         Raises:
             KilonetError: it is too large for the chip.
         """
-        write_images(self.folder / "images.h", pixels, self.prefix)
+        write_images(self.folder, pixels, self.prefix)
         parts = (*LIBRARY_FILES, "kilonet_answer.c", "kilonet_selftest.c")
         library = [file_name(file, self.prefix) for file in parts]
         flags = (*self.target.flags, "-std=c99", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
@@ -306,12 +314,12 @@ class _AvrProgram:
         text, data, bss = map(int, sizes[:3])
         return text + data - pixels.size, data + bss
 
-    def run_all(self, network: IntegerNetwork, pixels: Pixels, most: int) -> TargetResult:
-        """Run it for as many images as `_AVR_CYCLES` allow, `most` of them at once."""
-        first = self.run(network, pixels[:1])
+    def run_others(self, network: IntegerNetwork, pixels: Pixels, most: int, first: TargetResult) -> TargetResult:
+        """Build and run it for as many images behind the first as `_AVR_CYCLES` allow, `most` of them at once."""
         count = min(len(pixels), max(2, _AVR_CYCLES // max(first.cycles or 0, 1)))
         step = max(1, most)
-        runs = [first, *(self.run(network, pixels[at : min(count, at + step)]) for at in range(1, count, step))]
+        parts = [pixels[at : min(count, at + step)] for at in range(1, count, step)]
+        runs = [first, *(self.run(network, part, *self.build(part)) for part in parts)]
         return replace(
             first,
             images=count,
@@ -320,14 +328,13 @@ class _AvrProgram:
             stack=max(run.stack for run in runs),
         )
 
-    def run(self, network: IntegerNetwork, pixels: Pixels) -> TargetResult:
-        """Build it for some images, and run it.
+    def run(self, network: IntegerNetwork, pixels: Pixels, flash: int, variables: int) -> TargetResult:
+        """Run it as it was built for some images, with the flash and the RAM of its variables.
 
         Raises:
             KilonetError: the emulator fails.
         """
         name, row = self.target.name, prod(network.input_shape[::2])
-        flash, variables = self.build(pixels)
         lines = _emulate([*self.target.emulator, "-m", self.chip.name, "image.elf"], self.folder, name)
         # It shows the end of a line as a dot.
         printed = [line.removesuffix(".") for line in lines if re.fullmatch(r"-?\d[-\d ]*\.", line)]
