@@ -42,8 +42,10 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--target",
         choices=("generic", "cortex-m0", "cortex-m4", "cortex-m55", "rv32", "avr"),
-        help="for which processor the C has its weights in order: it runs on any, but fast only there (default: "
-        "generic, which is for all of them, chosen when it is compiled; its files are larger, the flash is not)",
+        metavar="NAME",
+        help="for which processor the C has its weights in order: 'cortex-m0', 'cortex-m4', 'cortex-m55', 'rv32' or "
+        "'avr'; it runs on any, but fast only there (default: 'generic', which is for all of them; its files are larger, "
+        "the flash is not)",
     )
     add_json_flag(parser)
 
