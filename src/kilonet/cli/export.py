@@ -13,6 +13,7 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--to",
         choices=("c", "arduino", "platformio", "esp-idf", "zephyr", "cmake", "html", "onnx"),
+        metavar="FORM",
         required=True,
         help="'c': C99 without floats, for a microcontroller; 'arduino', 'platformio', 'esp-idf', 'zephyr', 'cmake': "
         "the same as a library of theirs with an example; 'html': one page to draw digits on or give pictures to; "
@@ -44,8 +45,8 @@ def add_flags(parser: Parser) -> None:
         choices=("generic", "cortex-m0", "cortex-m4", "cortex-m55", "rv32", "avr"),
         metavar="NAME",
         help="for which processor the C has its weights in order: 'cortex-m0', 'cortex-m4', 'cortex-m55', 'rv32' or "
-        "'avr'; it runs on any, but fast only there (default: 'generic', which is for all of them; its files are larger, "
-        "the flash is not)",
+        "'avr'; it runs on any, but fast only there (default: 'generic', for all of them, whose files are larger, "
+        "but not the flash)",
     )
     add_json_flag(parser)
 
