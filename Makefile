@@ -8,6 +8,9 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 # `make test ARGS=tests/network` runs a part of the tests.
 ARGS ?=
 
+# Where this is set, as in many containers, each of the tests' hundred processes would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: train test test-full lint benchmark docs results picture report clean
 
 train: $(INSTALLED)

@@ -135,7 +135,11 @@ def test_all_passes_of_the_convolutions_are_timed() -> None:
 
 
 @NEEDS_COMPILER
-def test_a_start_is_timed_from_its_beginning(tmp_path: Path) -> None:
+def test_a_start_is_timed_from_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f'#!/bin/sh\nexec "{shutil.which("c++") or shutil.which("g++")}" "$@" -O0\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(tiny_recipe().to_toml(), encoding="utf-8")
     cold, warm = (start_time.first_step(str(tmp_path / "cache"), str(recipe)) for _ in range(2))
@@ -143,9 +147,9 @@ def test_a_start_is_timed_from_its_beginning(tmp_path: Path) -> None:
 
 
 def test_the_second_reading_is_faster(tmp_path: Path) -> None:
-    reading.write_images(tmp_path, 1200)
+    reading.write_images(tmp_path, 400)
     first, second = (reading.read(tmp_path, tmp_path / ".cache") for _ in range(2))
-    assert first.images == second.images == 1200
+    assert first.images == second.images == 400
     assert second.seconds < first.seconds
     assert second.memory > 0
 

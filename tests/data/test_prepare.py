@@ -39,11 +39,11 @@ def test_mnists_test_images_written_as_files_are_seen_as_they_are(mnist: DataSet
 
 
 def test_inverted_test_images_are_recognised_as_well(mnist: DataSet) -> None:
-    images, labels = mnist.test.pixels[:500, 0].numpy(), mnist.test.labels[:500].numpy()
+    images, labels = mnist.test.pixels[:250, 0].numpy(), mnist.test.labels[:250].numpy()
     prepared = [prepare_digit(picture(255 - image)) for image in images]
-    assert [image.objection for image in prepared] == [None] * 500
+    assert [image.objection for image in prepared] == [None] * 250
     right = (load_model("best").predict(np.stack([image.pixels for image in prepared])).classes == labels).sum()
-    assert right >= (load_model("best").predict(images).classes == labels).sum() - 3
+    assert right >= (load_model("best").predict(images).classes == labels).sum() - 2
 
 
 def noise() -> Bytes:

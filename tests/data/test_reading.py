@@ -174,16 +174,16 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_memory_does_not_grow_with_the_size_of_photos(tmp_path: Path) -> None:
-    folder = write_images(tmp_path / "data", 60, (800, 1000))
+    folder = write_images(tmp_path / "data", 40, (800, 1000))
     script = f"""{PEAK}
 from kilonet.data import pictures
 from kilonet.data.datasets import load_data
 from kilonet.data.preprocessing import Preprocessing
 before = peak()
-pictures.MANY = 50
+pictures.MANY = 30
 load_data(sys.argv[1], Preprocessing((3, 16, 16)))
 print(peak() - before)
 """
     answer = python(script, folder)
-    # Decoded they are 144 MB.
+    # Decoded they are 96 MB.
     assert int(answer.out) < 60, answer.err

@@ -29,6 +29,7 @@ from kilonet.export.integer import (
     integer_logits,
     rounding_half,
 )
+from kilonet.export.manifest import read_manifest
 from kilonet.export.onnx.float32 import float_graph
 from kilonet.export.onnx.int8 import int8_graph
 from kilonet.export.onnx.session import OnnxSession
@@ -142,13 +143,12 @@ def test_the_int8_graph_says_what_the_integers_say_of_real_images(
 
 
 @pytest.fixture(scope="module")
-def best(mnist: DataSet) -> IntegerNetwork:
-    """`best` with scales chosen on 1,000 images."""
-    return integers(load_model("best"), mnist.train.pixels[:1000])
+def best(exported_best: Path) -> IntegerNetwork:
+    return read_manifest(exported_best).network
 
 
 def test_depthwise_networks_stay_within_what_verify_allows(best: IntegerNetwork, mnist: DataSet) -> None:
-    pixels = mnist.test.pixels[:2000]
+    pixels = mnist.test.pixels[:1000]
     found, expected = run(int8_graph(load_model("best"), best), pixels), wanted(best, pixels)
     assert int((found.argmax(1) != expected.argmax(1)).sum()) <= 1
     assert (np.abs(found - expected) >= 1e-4).mean() < 0.05

@@ -97,14 +97,14 @@ def test_the_command_prints_draws_and_answers_as_json(
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(tiny_recipe(small_folder).to_toml(), encoding="utf-8")
     picture = tmp_path / "curve.png"
-    answer = command(capsys, "lr-find", recipe, "--steps", "100", "--plot", picture)
+    answer = command(capsys, "lr-find", recipe, "--steps", "60", "--plot", picture)
     assert answer.status == 0, answer.err
     assert answer.out.splitlines()[0] == "learning rate   loss"
     assert "Suggested --learning-rate" in answer.out
     grey = Image.open(picture).convert("L")
     assert grey.size == (1050, 630)
     assert int(np.asarray(grey).min()) < 60
-    found = json.loads(command(capsys, "lr-find", recipe, "--steps", "100", "--learning-rate", "0.3", "--json").out)
+    found = json.loads(command(capsys, "lr-find", recipe, "--steps", "60", "--learning-rate", "0.3", "--json").out)
     assert found["recipe_rate"] == 0.3
     assert f"Suggested --learning-rate: {found['suggestion']:g}" in answer.out
     drawn = [tmp_path / name for name in ("a.svg", "b.svg")]
