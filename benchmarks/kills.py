@@ -4,8 +4,8 @@ python benchmarks/kills.py                       200 kills of each command
 python benchmarks/kills.py --kills 3 training    fewer, of one command
 
 Every try is a fork of this process, which has torch imported and runs nothing itself, so that a kill costs the time up
-to the kill and no more. The moments are drawn over a quarter more than the time that the command takes without a kill, so
-that some tries finish.
+to the kill and no more. The moments are drawn over a quarter more than the time that the command takes without a kill,
+so that some tries finish.
 """
 
 import argparse
