@@ -147,9 +147,9 @@ def test_a_start_is_timed_from_its_beginning(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_second_reading_is_faster(tmp_path: Path) -> None:
-    reading.write_images(tmp_path, 400)
+    reading.write_images(tmp_path, 1200)
     first, second = (reading.read(tmp_path, tmp_path / ".cache") for _ in range(2))
-    assert first.images == second.images == 400
+    assert first.images == second.images == 1200
     assert second.seconds < first.seconds
     assert second.memory > 0
 
