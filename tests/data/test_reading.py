@@ -72,6 +72,15 @@ def test_processes_read_what_this_process_reads(
     assert many.preparation is not None
 
 
+def test_a_command_speaks_again_after_another_was_told_to_be_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    notices.be_quiet()
+    notices.tell("pictures", ["a note"], [], 1)
+    assert capsys.readouterr().err == ""
+    notices.forget()
+    notices.tell("pictures", ["a note"], [], 1)
+    assert capsys.readouterr().err == "kilonet: a note\n"
+
+
 def test_what_is_unchanged_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads = count_reads(monkeypatch)
     folder = write_images(tmp_path / "data")

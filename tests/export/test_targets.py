@@ -124,6 +124,8 @@ def test_what_is_exported_for_a_processor_is_as_fast_there_and_right_on_others(f
 
 @pytest.mark.parametrize("family", ["cortex-m0", "cortex-m4", "cortex-m55"])
 def test_what_is_exported_for_a_processor_passes_its_self_test_here(family: str, tmp_path: Path) -> None:
+    if not shutil.which("cc"):
+        pytest.skip("no cc here")
     network = lively(ModelSection(input=(1, 9, 9), layers=("conv 6", "gap", "pointwise 5")), 4)
     for name, text in sources(network, family).items():
         (tmp_path / name).write_text(text, encoding="utf-8")

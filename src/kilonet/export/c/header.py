@@ -149,7 +149,8 @@ def _family_macros(family: str) -> str:
     if not left_out:
         return ""
     macros = "".join(f"#define {switch}\n" for switch in left_out)
-    return f"/* Exported for {family}; on other processors this is plain C, which is slower there. */\n{macros}\n"
+    note = f"/* Exported for {family}; on a processor without its instructions this is plain C, which is slower. */\n"
+    return f"{note}{macros}\n"
 
 
 def _model_macros(facts: CFacts) -> str:
