@@ -4,6 +4,7 @@ import gc
 import hashlib
 import os
 import shutil
+import sys
 
 # Before torch is imported: the tests share the machine with one another's processes, and tiny networks gain nothing
 # from threads that spin while they wait.
@@ -12,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -19,7 +21,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from helpers import StopAtEpoch, tiny_recipe, write_idx_folder
+from helpers import Hide, StopAtEpoch, tiny_recipe, unload, write_idx_folder
 from kilonet.cli import main
 from kilonet.data.datasets import DataSet, load_data
 from kilonet.export.html.browser import CHROMIUM_FLAGS, browser_path, run_in_node
@@ -45,6 +47,29 @@ hypothesis.settings.load_profile("suite")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="run the longer proofs too")
+
+
+@pytest.fixture
+def hide() -> Iterator[Hide]:
+    """Hide a library as if it were not installed, and unload the modules that use it, until the test ends.
+
+    What is imported meanwhile is forgotten then: a package and its modules come of the same import.
+    """
+    unloaded: dict[str, ModuleType | None] = {}
+    changed: set[str] = set()
+
+    def hide(library: str, *users: str) -> None:
+        changed.update((library, *users))
+        unloaded.update({**unload(library, *users), **unloaded})
+        sys.modules[library] = None  # type: ignore[assignment]
+
+    yield hide
+    unload(*changed)
+    for name, module in unloaded.items():
+        sys.modules[name] = module  # type: ignore[assignment]
+        package, _, attribute = name.rpartition(".")
+        if package and (parent := sys.modules.get(package)):
+            setattr(parent, attribute, module)
 
 
 # The files that take longest come first, so that none is left over at the end; first of all those that mostly wait for

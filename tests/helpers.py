@@ -6,9 +6,10 @@ import re
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -143,12 +144,14 @@ def peak():
 """Begins a script for `python` that measures its memory in MiB; `ru_maxrss` counts what its parent had, too."""
 
 
-def hide(monkeypatch: pytest.MonkeyPatch, library: str, *users: str) -> None:
-    """Hide a library as if it were not installed, and unload the modules that import it."""
-    for name in list(sys.modules):
-        if any(f"{name}.".startswith(f"{user}.") for user in users):
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, library, None)
+Hide = Callable[..., None]
+"""What the fixture `hide` gives: `hide(library, *users)`."""
+
+
+def unload(*names: str) -> dict[str, ModuleType | None]:
+    """Take modules and their submodules out of `sys.modules`, and return them."""
+    found = [name for name in sys.modules if any(f"{name}.".startswith(f"{user}.") for user in names)]
+    return {name: sys.modules.pop(name) for name in found}
 
 
 def some_pixels(count: int, shape: Sequence[int] = (1, 28, 28), seed: int = 0) -> torch.Tensor:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from helpers import hide, refusal, tiny_recipe
+from helpers import Hide, refusal, tiny_recipe
 from kilonet.recipe import parse_recipe
 from kilonet.sklearn import KilonetClassifier
 from kilonet.utils.errors import KilonetError
@@ -129,8 +129,8 @@ def test_what_are_no_images_is_refused(images: Any, words: str) -> None:
         KilonetClassifier(**FAST).fit(images, [0, 1, 0, 1])
 
 
-def test_without_its_extra_it_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    hide(monkeypatch, "sklearn.base", "kilonet.sklearn")
+def test_without_its_extra_it_names_it(hide: Hide) -> None:
+    hide("sklearn.base", "kilonet.sklearn")
     assert "kilonet.sklearn" not in sys.modules
     with pytest.raises(NotInstalled, match=r"pip install '.\[sklearn\]'"):
         import kilonet.sklearn  # noqa: F401

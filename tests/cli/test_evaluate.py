@@ -1,7 +1,6 @@
 """Evaluation on the command line: photos in class-named folders, other data sets, corruptions."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import torch
 from PIL import Image
 
 from found_digits import draw_change, found_digit
-from helpers import command, write_idx_folder
+from helpers import Hide, command, write_idx_folder
 from kilonet.data.datasets import DataSet
 from kilonet.data.listing import FASHION
 from kilonet.models.metadata import Metadata
@@ -77,11 +76,8 @@ def test_fashion_mnist_is_a_name_for_data(capsys: pytest.CaptureFixture[str]) ->
     assert table["accuracy"] < 0.3
 
 
-def test_corruptions_without_their_extra_are_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delitem(sys.modules, "kilonet.evaluation.corruptions", raising=False)
-    monkeypatch.setitem(sys.modules, "skimage", None)
+def test_corruptions_without_their_extra_are_refused(hide: Hide, capsys: pytest.CaptureFixture[str]) -> None:
+    hide("skimage", "kilonet.evaluation.corruptions")
     command(capsys, "evaluate", "best", "--corruptions").refused("skimage", "pip install '.[corruptions]'")
 
 

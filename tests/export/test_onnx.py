@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from helpers import command, hide, model_section, refusal, some_pixels
+from helpers import Hide, command, model_section, refusal, some_pixels
 from kilonet.data.datasets import DataSet, Images
 from kilonet.export.exporter import export_c, export_onnx
 from kilonet.export.integer import (
@@ -339,14 +339,12 @@ def test_verify_sees_one_changed_constant(
     assert len([line for line in answer.out.splitlines() if line.endswith("DIFFERS")]) == 1
 
 
-def test_verify_says_how_to_get_what_is_missing(
-    copied: Path, small: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hide(monkeypatch, "onnxruntime", "kilonet.export.onnx")
+def test_verify_says_how_to_get_what_is_missing(copied: Path, small: DataSet, tmp_path: Path, hide: Hide) -> None:
+    hide("onnxruntime", "kilonet.export.onnx")
     with pytest.raises(KilonetError) as error:
         verify(copied, small.test)
     refusal(error, "onnxruntime is not installed", "pip install '.[onnx]'")
-    hide(monkeypatch, "onnx", "kilonet.export.onnx")
+    hide("onnx", "kilonet.export.onnx")
     with pytest.raises(KilonetError) as error:
         export_onnx(load_model("mcu"), small, tmp_path / "new")
     refusal(error, "onnx is not installed", "pip install '.[onnx]'")
@@ -354,12 +352,12 @@ def test_verify_says_how_to_get_what_is_missing(
 
 @pytest.mark.usefixtures("_quantised_once")
 def test_a_missing_library_is_told_before_the_work_begins(
-    small: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: DataSet, tmp_path: Path, hide: Hide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def quantise(*_: object) -> None:
         pytest.fail("scales are chosen for minutes before the library is found to be missing")
 
-    hide(monkeypatch, "onnx", "kilonet.export.onnx")
+    hide("onnx", "kilonet.export.onnx")
     monkeypatch.setattr("kilonet.export.exporter.quantise", quantise)
     with pytest.raises(KilonetError) as error:
         export_onnx(load_model("mcu"), small, tmp_path / "new")
@@ -368,11 +366,9 @@ def test_a_missing_library_is_told_before_the_work_begins(
 
 
 @pytest.mark.usefixtures("_quantised_once")
-def test_a_folder_with_another_form_is_verified_without_onnx(
-    copied: Path, small: DataSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_with_another_form_is_verified_without_onnx(copied: Path, small: DataSet, hide: Hide) -> None:
     export_c(load_model("mcu"), small, copied)
-    hide(monkeypatch, "onnxruntime", "kilonet.export.onnx")
+    hide("onnxruntime", "kilonet.export.onnx")
     found = verify(copied, small.test)
     assert found.passed
     assert [row.form for row in found.rows] == ["reference", "c"]

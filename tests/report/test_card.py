@@ -16,7 +16,7 @@ import yaml
 from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from helpers import GOLDEN, command, hide, tiny_recipe
+from helpers import GOLDEN, Hide, command, tiny_recipe
 from kilonet.data.listing import FASHION_NAMES
 from kilonet.evaluation.scoring import evaluate
 from kilonet.evaluation.statistics import wilson_interval
@@ -180,9 +180,9 @@ def test_a_file_in_the_place_of_the_folder_is_refused_before_the_model_is_scored
 
 
 def test_without_the_extra_it_says_what_to_install(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], hide: Hide
 ) -> None:
-    hide(monkeypatch, "huggingface_hub", "kilonet.report.card")
+    hide("huggingface_hub", "kilonet.report.card")
     command(capsys, "card", "best", "--out", tmp_path / "card.md").refused("huggingface_hub", "'.[card]'")
     assert not list(tmp_path.iterdir())
 

@@ -18,7 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import GOLDEN, command, hide, model_section, refusal, some_pixels
+from helpers import GOLDEN, Hide, command, model_section, refusal, some_pixels
 from kilonet.data.datasets import Images
 from kilonet.models.model import Model
 from kilonet.network.module import initial_network
@@ -426,9 +426,9 @@ def test_another_runs_result_beside_a_model_is_refused(finished: Run) -> None:
 
 
 def test_without_the_extra_it_says_what_to_install(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], hide: Hide
 ) -> None:
-    hide(monkeypatch, "matplotlib", "kilonet.report")
+    hide("matplotlib", "kilonet.report")
     command(capsys, "report", "best", "--out", tmp_path / "report.html").refused("matplotlib", "'.[report]'")
     assert not list(tmp_path.iterdir())
 

@@ -20,7 +20,7 @@ from signal import SIGINT, SIGTERM
 import numpy as np
 import pytest
 
-from helpers import KILONET, command, hide
+from helpers import KILONET, Hide, command
 from kilonet.cli.flags import Parser
 from kilonet.cli.serve import add_flags
 from kilonet.data.datasets import DataSet
@@ -383,10 +383,8 @@ def test_bad_input_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], tm
         command(capsys, "serve", "best", "--port", str(taken.getsockname()[1])).refused("in use;", "--port")
 
 
-def test_a_missing_library_is_named_with_its_extra(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    hide(monkeypatch, "uvicorn", "kilonet.serve", "uvicorn")
+def test_a_missing_library_is_named_with_its_extra(hide: Hide, capsys: pytest.CaptureFixture[str]) -> None:
+    hide("uvicorn", "kilonet.serve", "uvicorn")
     command(capsys, "serve", "best").refused("uvicorn", "pip install '.[serve]'")
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import command, hide, refusal, tiny_recipe
+from helpers import Hide, command, refusal, tiny_recipe
 from kilonet.cli.flags import Parser
 from kilonet.cli.lr_find import add_flags
 from kilonet.training.lr_finder import HIGHEST, LOWEST, STEPS, find_rate, range_test
@@ -131,11 +131,11 @@ def test_bad_input_is_refused_in_one_line(
 
 
 def test_only_the_drawing_needs_the_extra(
-    small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], hide: Hide
 ) -> None:
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(tiny_recipe(small_folder).to_toml(), encoding="utf-8")
-    hide(monkeypatch, "matplotlib", "kilonet.report")
+    hide("matplotlib", "kilonet.report")
     assert command(capsys, "lr-find", recipe, "--steps", "60").status == 0
     plot = ("--plot", tmp_path / "curve.png")
     command(capsys, "lr-find", recipe, "--steps", "60", *plot).refused("matplotlib", "'.[plot]'")

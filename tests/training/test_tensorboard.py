@@ -7,7 +7,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import Interrupted
-from helpers import StopAtEpoch, command, hide, tiny_recipe
+from helpers import Hide, StopAtEpoch, command, tiny_recipe
 from kilonet.data.datasets import DataSet
 from kilonet.training.progress import NoProgress, ProgressGroup
 from kilonet.training.run_folder import EVENTS_FOLDER, RESULT_FILE, EpochMetrics, read_history, read_result
@@ -145,9 +145,9 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(
 
 
 def test_without_the_extra_it_says_what_to_install(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], hide: Hide
 ) -> None:
-    hide(monkeypatch, "tensorboard", "kilonet.training.tensorboard", "torch.utils.tensorboard")
+    hide("tensorboard", "kilonet.training.tensorboard", "torch.utils.tensorboard")
     command(capsys, "train", "fast", "--tensorboard", "--out", tmp_path / "run").refused(
         "tensorboard", "'.[tensorboard]'"
     )
