@@ -38,11 +38,11 @@ class Installed:
             "OMP_NUM_THREADS": "1",
         }
 
-    def kilonet(self, *arguments: str | Path) -> Answer:
-        """Run the installed command."""
-        words = [str(self.bin / "kilonet"), *map(str, arguments)]
+    def run(self, *words: str | Path) -> Answer:
+        """Run a program of the environment."""
+        command = [str(self.bin / words[0]), *map(str, words[1:])]
         done = subprocess.run(
-            words, capture_output=True, text=True, timeout=240, check=False, cwd=self.folder, env=self.variables
+            command, capture_output=True, text=True, timeout=240, check=False, cwd=self.folder, env=self.variables
         )
         return Answer(done.returncode, done.stdout, done.stderr)
 
@@ -75,41 +75,70 @@ def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pyt
     return Installed(bin_, folder)
 
 
-def test_it_is_the_installed_package_that_runs(installed: Installed) -> None:
-    script = "import kilonet; print(kilonet.__file__)"
-    done = subprocess.run(
-        [installed.bin / "python", "-c", script],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=installed.folder,
-        env=installed.variables,
+FORKED = """
+import json, os, sys
+import torch
+import kilonet
+from kilonet.cli import main
+
+print(kilonet.__file__, flush=True)
+for words in json.loads(sys.argv[1]):
+    child = os.fork()
+    if not child:
+        for descriptor, stream in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{words[0]}.{stream}", os.O_WRONLY | os.O_CREAT), descriptor)
+        sys.exit(main(words))
+    print(words[0], os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Runs commands of the installed package one after another, and imports torch for all of them once."""
+
+
+@pytest.fixture(scope="module")
+def answers(installed: Installed, mnist: DataSet, small_folder: Path) -> dict[str, Answer]:
+    """What commands answer, by the command, and where the package lies that ran them."""
+    Image.fromarray(mnist.test.pixels[0, 0].numpy()).save(installed.folder / "seven.png")
+    small = ("--data", str(small_folder))
+    commands = (
+        ("evaluate", "mcu", "--json"),
+        ("predict", "best", "seven.png"),
+        ("export", "mcu", "--to", "c", "--out", "exported", *small),
+        ("train", "baseline", "--epochs", "1", *small, "--precision", "float32", "--json"),
     )
-    assert Path(done.stdout.strip()).is_relative_to(installed.folder)
+    done = installed.run("python", "-c", FORKED, json.dumps(commands))
+    place, *ended = done.out.splitlines()
+    found = {"python": Answer(done.status, place, done.err)}
+    for line in ended:
+        name, status = line.split()
+        out, err = ((installed.folder / f"{name}.{stream}").read_text() for stream in ("out", "err"))
+        found[name] = Answer(int(status), out, err)
+    return found
 
 
-def test_it_evaluates_the_packaged_model(installed: Installed) -> None:
-    answer = installed.kilonet("evaluate", "mcu", "--json")
+def test_it_is_the_installed_package_that_runs(answers: dict[str, Answer], installed: Installed) -> None:
+    assert answers["python"].status == 0, answers
+    assert Path(answers["python"].out).is_relative_to(installed.folder)
+
+
+def test_it_evaluates_the_packaged_model(answers: dict[str, Answer]) -> None:
+    answer = answers["evaluate"]
     assert answer.status == 0, answer
     assert json.loads(answer.out)["correct"] == 9955
 
 
-def test_it_predicts(installed: Installed, mnist: DataSet) -> None:
-    Image.fromarray(mnist.test.pixels[0, 0].numpy()).save(installed.folder / "seven.png")
-    answer = installed.kilonet("predict", "best", "seven.png")
+def test_it_predicts(answers: dict[str, Answer]) -> None:
+    answer = answers["predict"]
     assert answer.status == 0, answer
     assert answer.out.startswith("seven.png: 7 (")
 
 
-def test_it_exports(installed: Installed, small_folder: Path) -> None:
-    answer = installed.kilonet("export", "mcu", "--to", "c", "--out", "exported", "--data", small_folder)
+def test_it_exports(answers: dict[str, Answer], installed: Installed) -> None:
+    answer = answers["export"]
     assert answer.status == 0, answer
     assert (installed.folder / "exported" / "model.c").is_file()
 
 
-def test_it_trains_by_torch_without_a_compiler_and_says_so(installed: Installed, small_folder: Path) -> None:
-    words = ("--epochs", "1", "--data", small_folder, "--precision", "float32", "--json")
-    answer = installed.kilonet("train", "baseline", *words)
+def test_it_trains_by_torch_without_a_compiler_and_says_so(answers: dict[str, Answer]) -> None:
+    answer = answers["train"]
     assert answer.status == 0, answer
     assert json.loads(answer.out)["environment"]["engine"] == "torch"
     (line,) = (line for line in answer.err.splitlines() if "engine" in line)
