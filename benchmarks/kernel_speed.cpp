@@ -12,7 +12,7 @@
 #include "network.cpp"
 
 struct Buffers {
-  Array<Vector> input, output, gradient, result, scratch, sums, channel_sums;
+  Array<Vector> input, padded, output, gradient, result, scratch, sums, channel_sums;
 };
 
 static void fill(Array<Vector>& values, size_t count) {
@@ -22,14 +22,20 @@ static void fill(Array<Vector>& values, size_t count) {
 
 static Buffers make_buffers(const Kernels& kernels) {
   const Convolution& c = kernels.shape;
-  const size_t inputs = c.channels_in * (c.input_pitch() + 13), outputs = c.channels_out * (c.gradient_pitch() + 13);
+  const size_t inputs = c.channels_in * (c.input_pitch() + 13), gradients = c.channels_out * (c.gradient_pitch() + 13);
+  const size_t outputs = c.channels_out * (c.output_pitch() + 13);
   // The gradient of an input with a folded norm has a border, which needs room here but no values.
   const size_t results = c.channels_in * pitch_of((size_t)c.rows * (c.columns + 2 * c.kernel));
-  Buffers buffers{zeros<Vector>(inputs), zeros<Vector>(outputs), zeros<Vector>(outputs), zeros<Vector>(results),
-                  zeros<Vector>(kernels.scratch_vectors), zeros<Vector>(c.weight_count()),
+  Buffers buffers{zeros<Vector>(inputs),
+                  zeros<Vector>(c.padded_vectors()),
+                  zeros<Vector>(outputs),
+                  zeros<Vector>(gradients),
+                  zeros<Vector>(results),
+                  zeros<Vector>(kernels.scratch_vectors),
+                  zeros<Vector>(c.weight_count()),
                   zeros<Vector>(2 * (c.channels_in + c.channels_out))};
   fill(buffers.input, inputs);
-  fill(buffers.gradient, outputs);
+  fill(buffers.gradient, gradients);
   return buffers;
 }
 
@@ -58,24 +64,24 @@ static void time_layer(int layer, const Operation& operation, ThreadPool& thread
   };
   report("forward", median_microseconds(threads, groups, [&](int g) {
     Buffers& p = buffers[g];
-    kernels.forward({p.input.get(), weights.data(), p.scratch.get(), channels.data(), p.output.get(), Mask{} == 0,
+    kernels.forward({p.input.get(), p.padded.get(), weights.data(), p.scratch.get(), channels.data(), p.output.get(), Mask{} == 0,
                      channels.data(), p.channel_sums.get()});
   }));
   if (kernels.input_gradient)
     report("input", median_microseconds(threads, groups, [&](int g) {
       Buffers& p = buffers[g];
-      InputGradientArguments pass{p.gradient.get(), weights.data(), p.scratch.get(), p.result.get(), false};
+      InputGradientArguments pass{p.gradient.get(), weights.data(), p.scratch.get(), p.result.get(), p.result.get()};
       const int border = operation.folded_norm < 0 ? 0 : c.kernel - 1;
       pass.norm = {channels.data(), channels.data(), channels.data()};
       pass.values = p.input.get();
       pass.border = border;
       pass.pitch = pitch_of((size_t)c.rows * (c.columns + 2 * border));
       pass.channel_sums = p.channel_sums.get();
-      kernels.input_gradient(pass);
+      kernels.input_gradient(pass, 0, c.groups);
     }));
   report("weights", median_microseconds(threads, groups, [&](int g) {
     Buffers& p = buffers[g];
-    kernels.weight_gradient(p.input.get(), p.gradient.get(), p.scratch.get(), p.sums.get());
+    kernels.weight_gradient({p.input.get(), p.padded.get(), p.gradient.get(), p.scratch.get(), p.sums.get()}, 0, c.groups);
   }));
 }
 

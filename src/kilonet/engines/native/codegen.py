@@ -1,7 +1,7 @@
 """Generates the C++ file of a network: the tables of network.hpp that the native trainer runs."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from kilonet.network.graph import PlacedLayer
@@ -75,8 +75,8 @@ def source(model: ModelSection, precision: str) -> str:
     builder.apply_pending_norm()
     range_rows = [f"{{ValueRole::{one.role}, {one.begin}, {one.end}}}" for one in ranges]
     tables = (
-        _table("Shape", "tensors", [f"{{{c}, {r}, {k}}}" for c, r, k in builder.tensors]),
-        "".join(f"{line}\n" for line in [*builder.convolutions, *builder.pair_storages()]),
+        _table("Shape", "tensors", [f"{{{c}, {r}, {k}, {p}}}" for (c, r, k), p in builder.padded_tensors()]),
+        "".join(f"{line}\n" for line in [*builder.convolution_lines(), *builder.pair_storages()]),
         _table("Operation", "operations", builder.operations),
         _table("BatchNorm", "norms", builder.norms or ["{}"]),
         _table("ValueRange", "value_ranges", range_rows),
@@ -107,6 +107,20 @@ class _PendingNorm:
         return not self.has_dropout and self.residual < 0
 
 
+@dataclass(frozen=True)
+class _ConvolutionShape:
+    """The constants of a convolution's kernels."""
+
+    numbers: tuple[int, ...]
+    """From the channels to the stride, as in convolution.hpp."""
+    stored_padded: bool
+    output_padding: int = 0
+
+    def line(self, number: int) -> str:
+        values = *self.numbers, int(self.stored_padded), self.output_padding
+        return f"constexpr Convolution convolution_{number}{{{', '.join(map(str, values))}}};"
+
+
 @dataclass
 class _TableBuilder:
     """The tables under construction. The last tensor is the output of the layers so far."""
@@ -116,10 +130,14 @@ class _TableBuilder:
     tensors: list[Shape]
     operations: list[str] = field(default_factory=list)
     norms: list[str] = field(default_factory=list)
-    convolutions: list[str] = field(default_factory=list)
+    convolutions: list[_ConvolutionShape] = field(default_factory=list)
     folds: list[bool] = field(default_factory=list)
     """Whether the batch norm before it is folded into a convolution, for each convolution."""
     pending: _PendingNorm | None = None
+    ends_linearly: bool = False
+    """Whether the last operation is a convolution without batch norm."""
+    paddings: dict[int, int] = field(default_factory=dict)
+    """The rows and columns of zeros around a tensor's planes, as it is stored, by its number."""
 
     def add_layer(self, placed: PlacedLayer) -> None:
         check_support(placed, "the native engine")
@@ -147,6 +165,14 @@ class _TableBuilder:
                 has_dropout=pending.has_dropout,
             )
 
+    def padded_tensors(self) -> list[tuple[Shape, int]]:
+        """Return the shape of each tensor, and the rows and columns of zeros around its planes."""
+        return [(shape, self.paddings.get(number, 0)) for number, shape in enumerate(self.tensors)]
+
+    def convolution_lines(self) -> list[str]:
+        """Return a line for each convolution with the constants of its kernels."""
+        return [shape.line(number) for number, shape in enumerate(self.convolutions)]
+
     def pair_storages(self) -> list[str]:
         """Return a line for each convolution that says whether its input and output are stored in pairs of bfloat16."""
         count = len(self.folds)
@@ -171,10 +197,17 @@ class _TableBuilder:
             convolution.kernel,
             convolution.padding,
             convolution.groups,
-            *([convolution.stride] if convolution.stride > 1 else []),
+            convolution.stride,
         )
+        # A convolution without batch norm writes its output with the padding that the next one needs.
+        stored_padded = bool(convolution.padding) and self.ends_linearly
+        if stored_padded:
+            self.convolutions[-1] = replace(self.convolutions[-1], output_padding=convolution.padding)
+            self.paddings[before] = convolution.padding
         stores = ["StoreRelu" if normed else "StoreLinear"]
-        stores += [] if not self.convolutions else ["StoreGradient" if folded_norm < 0 else "StoreNormGradient"]
+        if self.convolutions:
+            of_sum = "StoreSum" if placed.layer.residual else "StoreGradient"
+            stores.append(of_sum if folded_norm < 0 else "StoreNormGradient")
         kernels = f"kernels<{', '.join([name, f'storage_{len(self.convolutions)}', *stores])}>()"
         self._add_operation(
             "convolution",
@@ -186,8 +219,9 @@ class _TableBuilder:
             kernels=kernels,
         )
         self.folds.append(folded_norm >= 0)
-        self.convolutions.append(f"constexpr Convolution {name}{{{', '.join(map(str, numbers))}}};")
+        self.convolutions.append(_ConvolutionShape(numbers, stored_padded=stored_padded))
         self.pending = None
+        self.ends_linearly = not normed
         if normed:
             self.norms.append(f"{{{before + 1}, {self.begins[placed.tensor_name('batch_norm.weight')]}}}")
             self.pending = _PendingNorm(norm, has_dropout, before if placed.layer.residual else -1)
@@ -213,3 +247,4 @@ class _TableBuilder:
         numbers = (norm, folded_norm, residual, pool_size, *flags, weight_offset)
         self.operations.append(f"{{Kind::{kind}, {last}, {last + 1}, {', '.join(map(str, numbers))}, {kernels}}}")
         self.tensors.append(output)
+        self.ends_linearly = False

@@ -4,6 +4,8 @@
 
 struct Convolution {
   int channels_in, channels_out, rows, columns, kernel, padding, groups, stride = 1;
+  bool stored_padded = false;  // whether the input is stored with its padding
+  int output_padding = 0;      // with which the output is stored, for the next convolution
   constexpr int group_inputs() const { return channels_in / groups; }
   constexpr int group_outputs() const { return channels_out / groups; }
   constexpr int padded_rows() const { return rows + 2 * padding; }
@@ -17,16 +19,23 @@ struct Convolution {
   constexpr int gradient_columns() const { return columns_out() + 2 * border(); }
   constexpr int spread_columns() const { return padded_columns() - kernel + 1 + 2 * spread_border(); }
   constexpr size_t input_pitch() const { return pitch_of((size_t)padded_rows() * padded_columns()); }
-  constexpr size_t output_pitch() const { return pitch_of((size_t)rows_out() * columns_out()); }
+  constexpr size_t group_input_vectors() const {
+    return group_inputs() * (stored_padded ? input_pitch() : pitch_of((size_t)rows * columns));
+  }
+  constexpr size_t output_pitch() const {
+    return pitch_of((size_t)(rows_out() + 2 * output_padding) * (columns_out() + 2 * output_padding));
+  }
   constexpr size_t gradient_pitch() const { return pitch_of((size_t)rows_out() * gradient_columns()); }
   constexpr size_t spread_pitch() const { return pitch_of((size_t)rows_out() * spread_columns()); }
   constexpr int taps() const { return kernel * kernel; }
   constexpr size_t weight_count() const { return (size_t)channels_out * group_inputs() * taps(); }
-  constexpr size_t spread_vectors() const { return stride == 1 ? 0 : channels_out * spread_pitch(); }
+  constexpr size_t padded_vectors() const { return padding && !stored_padded ? group_inputs() * input_pitch() : 0; }
+  constexpr size_t spread_vectors() const { return stride == 1 ? 0 : group_outputs() * spread_pitch(); }
 };
 
 struct ForwardArguments {
-  const Vector* input;    // padded
+  const Vector* input;
+  Vector* padded;         // scratch memory for `padded_vectors()`
   const float* weights;   // [group][input][kernel row][kernel column][output], inputs in pairs if `paired`
   Vector* scratch;
   const float* bias;      // by output channel
@@ -44,11 +53,11 @@ struct NormGradient {
 };
 
 struct InputGradientArguments {
-  const Vector* gradient;  // of the output, with its border
+  const Vector* gradient;  // of the output, with its border, from the first group on that is computed
   const float* weights;    // [group][output][kernel row][kernel column][input], taps reversed, outputs in pairs if `paired`
   Vector* scratch;
   Vector* result;
-  bool accumulate;         // add to the result, for an input that two operations read
+  const Vector* added;     // what is added to the result, for an input that two operations read; null for nothing
   // The rest is used only if the input's batch norm is folded into the weights.
   NormGradient norm;
   const Vector* values;  // the input
@@ -57,7 +66,16 @@ struct InputGradientArguments {
   Vector* channel_sums;  // sums of the result, by channel
 };
 
-// The kernels of one convolution, which are compiled for its shape.
+struct WeightGradientArguments {
+  const Vector* input;
+  Vector* padded;          // scratch memory for `padded_vectors()`
+  const Vector* gradient;  // of the output, with its border, from the first group on that is computed
+  Vector* scratch;
+  Vector* sums;  // by weight, added to
+};
+
+// The kernels of one convolution, which are compiled for its shape. Those of the backward pass compute the groups of
+// channels from `begin` to `end`.
 struct Kernels {
   Convolution shape;
   size_t scratch_vectors;
@@ -65,6 +83,6 @@ struct Kernels {
   void (*pair_rows)(int rows, size_t length, float* weights);
   void (*forward)(const ForwardArguments&);
   void (*float32_forward)(const ForwardArguments&);  // never multiplies pairs
-  void (*input_gradient)(const InputGradientArguments&);
-  void (*weight_gradient)(const Vector* input, const Vector* gradient, Vector* scratch, Vector* sums);
+  void (*input_gradient)(const InputGradientArguments&, int begin, int end);
+  void (*weight_gradient)(const WeightGradientArguments&, int begin, int end);
 };

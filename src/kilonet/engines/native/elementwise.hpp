@@ -33,80 +33,94 @@ struct ChannelAffine {
   const float *scale, *shift;
 };
 
-// Computes output = dropout(affine(input)) + residual. Dropout may be inactive and the residual null.
+// Computes output = dropout(affine(input)) + residual. Dropout may be inactive and the residual null; only the residual may
+// have padding, as `residual_shape` says.
 inline void apply_batch_norm(Shape shape, const Vector* input, ChannelAffine affine, const Dropout& dropout,
-                             const Vector* residual, Vector* output) {
+                             Shape residual_shape, const Vector* residual, Vector* output) {
   for (int c = 0; c < shape.channels; c++) {
     const Vector scale = broadcast(affine.scale[c] * dropout.scale), shift = broadcast(affine.shift[c] * dropout.scale);
-    for (size_t i = c * shape.pitch(); i < c * shape.pitch() + shape.plane(); i++) {
-      Vector value = scale * input[i] + shift;
-      if (dropout.active) value = masked(dropout.kept(i), value);
-      output[i] = residual ? value + residual[i] : value;
+    for (int y = 0; y < shape.rows; y++) {
+      const size_t first = c * shape.pitch() + shape.row(y);
+      const Vector* added = residual ? residual + c * residual_shape.pitch() + residual_shape.row(y) : nullptr;
+      for (int x = 0; x < shape.columns; x++) {
+        Vector value = scale * input[first + x] + shift;
+        if (dropout.active) value = masked(dropout.kept(first + x), value);
+        output[first + x] = added ? value + added[x] : value;
+      }
     }
   }
 }
 
-// Runs the backward pass of dropout and adds up what batch norm needs for its own. `gradient` is after dropout; `output`
-// becomes the gradient before dropout, with `border` columns on both sides of each row. For each channel, adds to `sums` the
-// sum of that gradient, and the sum of its products with (value - mean).
-inline void backward_dropout_and_norm_sums(Shape shape, const Vector* gradient, const Vector* values, const float* mean,
-                                           const Dropout& dropout, int border, Vector* output, float* sums) {
-  const int columns = shape.columns + 2 * border;
-  const size_t pitch = pitch_of((size_t)shape.rows * columns);
+// A sum of vectors in four parts, as an addition to a part has to wait for the one before it.
+struct Sum {
+  Vector parts[4]{};
+  float of_lanes() const { return sum_of_lanes((parts[0] + parts[1]) + (parts[2] + parts[3])); }
+};
+
+// Calls work(i, part) for every i below `count`, where `part` is the part of a sum that it adds to.
+template <class Work>
+[[gnu::always_inline]] inline void for_parts(size_t count, Work work) {
+  size_t i = 0;
+  for (; i + 4 <= count; i += 4) work(i, 0), work(i + 1, 1), work(i + 2, 2), work(i + 3, 3);
+  for (; i < count; i++) work(i, 0);
+}
+
+// Returns the gradient before dropout of an element whose gradient after it is given.
+inline Vector backward_dropout(const Dropout& dropout, Vector gradient, size_t element) {
+  return dropout.active ? masked(dropout.kept(element), gradient * dropout.scale) : gradient;
+}
+
+// Adds up what batch norm needs for its backward pass. For each channel, adds to `sums` the sum of the gradient before
+// dropout, and the sum of its products with (value - mean).
+inline void backward_norm_sums(Shape shape, const Vector* gradient, const Vector* values, const float* mean,
+                               const Dropout& dropout, float* sums) {
   for (int c = 0; c < shape.channels; c++) {
     const Vector centre = broadcast(mean[c]);
-    Vector sum{}, product{};
-    size_t i = c * shape.pitch();
-    for (int y = 0; y < shape.rows; y++)
-      for (int x = 0; x < shape.columns; x++, i++) {
-        Vector result = gradient[i];
-        if (dropout.active) result = masked(dropout.kept(i), result * dropout.scale);
-        output[c * pitch + y * columns + border + x] = result;
-        sum += result;
-        product += result * (values[i] - centre);
-      }
-    sums[2 * c] += sum_of_lanes(sum);
-    sums[2 * c + 1] += sum_of_lanes(product);
+    const size_t begin = c * shape.pitch();
+    Sum sum, product;
+    for_parts(shape.plane(), [&](size_t i, int part) {
+      const Vector result = backward_dropout(dropout, gradient[begin + i], begin + i);
+      sum.parts[part] += result;
+      product.parts[part] += result * (values[begin + i] - centre);
+    });
+    sums[2 * c] += sum.of_lanes();
+    sums[2 * c + 1] += product.of_lanes();
   }
 }
 
-// Turns the gradient after batch norm into the one before the ReLU, in place; adds the result's sum of each channel to
-// `channel_sums`.
-inline void backward_norm_and_relu(Shape shape, const Vector* values, NormGradient norm, int border, Vector* gradient,
+// Turns the gradient after dropout of the channels from `begin` to `end` into the one before the ReLU, with `border` columns
+// on both sides of each row; adds the result's sum of each channel to `channel_sums`. `result` is where the first of these
+// channels is written.
+inline void backward_norm_and_relu(Shape shape, int begin, int end, const Vector* gradient, const Vector* values,
+                                   const Dropout& dropout, NormGradient norm, int border, Vector* result,
                                    float* channel_sums) {
   const int columns = shape.columns + 2 * border;
   const size_t pitch = pitch_of((size_t)shape.rows * columns);
-  for (int c = 0; c < shape.channels; c++) {
+  for (int c = begin; c < end; c++) {
     const Vector gradient_scale = broadcast(norm.gradient_scale[c]), value_scale = broadcast(norm.value_scale[c]);
     const Vector offset = broadcast(norm.offset[c]);
-    Vector total{};
-    for (int y = 0; y < shape.rows; y++)
-      for (int x = 0; x < shape.columns; x++) {
-        const Vector value = values[c * shape.pitch() + y * shape.columns + x];
-        Vector* place = gradient + c * pitch + y * columns + border + x;
-        *place = masked(value > 0, gradient_scale * *place + (value_scale * value + offset));
-        total += *place;
-      }
-    channel_sums[c] += sum_of_lanes(total);
+    Sum total;
+    for (int y = 0; y < shape.rows; y++) {
+      const size_t first = c * shape.pitch() + (size_t)y * shape.columns;
+      Vector* row = result + (c - begin) * pitch + (size_t)y * columns + border;
+      for_parts(shape.columns, [&](size_t x, int part) {
+        const Vector value = values[first + x], before = backward_dropout(dropout, gradient[first + x], first + x);
+        const Vector found = masked(value > 0, gradient_scale * before + (value_scale * value + offset));
+        row[x] = found;
+        total.parts[part] += found;
+      });
+    }
+    channel_sums[c] += total.of_lanes();
   }
 }
 
-inline void add_channel_sums(Shape shape, const Vector* gradient, float* channel_sums) {
-  for (int c = 0; c < shape.channels; c++) {
-    Vector total{};
-    for (size_t i = 0; i < shape.plane(); i++) total += gradient[c * shape.pitch() + i];
-    channel_sums[c] += sum_of_lanes(total);
+// Adds the sums of the channels from `begin` to `end`.
+inline void add_channel_sums(Shape shape, int begin, int end, const Vector* gradient, float* channel_sums) {
+  for (int c = begin; c < end; c++) {
+    Sum total;
+    for_parts(shape.plane(), [&](size_t i, int part) { total.parts[part] += gradient[c * shape.pitch() + i]; });
+    channel_sums[c] += total.of_lanes();
   }
-}
-
-// Copies the input into the middle of `output`, which has `padding` more rows and columns on each side, already zero.
-inline void pad(Shape shape, const Vector* input, int padding, Vector* output) {
-  const int columns = shape.columns + 2 * padding;
-  const size_t pitch = pitch_of((size_t)(shape.rows + 2 * padding) * columns);
-  for (int c = 0; c < shape.channels; c++)
-    for (int y = 0; y < shape.rows; y++)
-      std::copy_n(input + c * shape.pitch() + (size_t)y * shape.columns, shape.columns,
-                  output + c * pitch + (size_t)(y + padding) * columns + padding);
 }
 
 [[gnu::always_inline]] inline void max_pool_windows(Shape from, Shape to, int size, const Vector* input, Vector* output) {

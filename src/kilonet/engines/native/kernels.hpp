@@ -37,6 +37,7 @@ struct CorrelationPlan {
   bool paired;         // whether it multiplies pairs
   PairStorage stored;  // which tensors are stored in pairs
   int step, row_spread;
+  int padding_out = 0;  // rows and columns of zeros around each plane of the output, as it is stored
   constexpr int input_planes() const { return paired ? pair_count(channels) : channels; }
 };
 
@@ -139,13 +140,17 @@ template <CorrelationPlan P>
 struct StoreLinear {
   ForwardArguments arguments;
   int channel;
+  Vector* result_at(int c, int y, int x) const {
+    constexpr int width = P.columns_out + 2 * P.padding_out;
+    return arguments.output + (channel + c) * P.pitch_out + (y + P.padding_out) * width + P.padding_out + x;
+  }
   template <int columns>
   void prefetch(int c, int y, int x) const {
-    prefetch_vectors<columns, true>(arguments.output + (channel + c) * P.pitch_out + y * P.columns_out + x);
+    prefetch_vectors<columns, true>(result_at(c, y, x));
   }
   template <int columns>
   void store_row(int c, int y, int x, const Vector* values) {
-    Vector* output = arguments.output + (channel + c) * P.pitch_out + y * P.columns_out + x;
+    Vector* output = result_at(c, y, x);
 #pragma GCC unroll 16
     for (int j = 0; j < columns; j++) output[j] = values[j] + arguments.bias[channel + c];
   }
@@ -201,7 +206,26 @@ struct StoreGradient {
   void store_row(int c, int y, int x, const Vector* values) {
     Vector* output = arguments.result + (channel + c) * P.pitch_out + y * P.columns_out + x;
 #pragma GCC unroll 16
-    for (int j = 0; j < columns; j++) output[j] = arguments.accumulate ? output[j] + values[j] : values[j];
+    for (int j = 0; j < columns; j++) output[j] = values[j];
+  }
+};
+
+template <CorrelationPlan P>
+struct StoreSum {
+  InputGradientArguments arguments;
+  int channel;
+  size_t place(int c, int y, int x) const { return (channel + c) * P.pitch_out + y * P.columns_out + x; }
+  template <int columns>
+  void prefetch(int c, int y, int x) const {
+    prefetch_vectors<columns, false>(arguments.added + place(c, y, x));
+    prefetch_vectors<columns, true>(arguments.result + place(c, y, x));
+  }
+  template <int columns>
+  void store_row(int c, int y, int x, const Vector* values) {
+    const Vector* added = arguments.added + place(c, y, x);
+    Vector* output = arguments.result + place(c, y, x);
+#pragma GCC unroll 16
+    for (int j = 0; j < columns; j++) output[j] = added[j] + values[j];
   }
 };
 
@@ -253,13 +277,33 @@ struct StoreNormGradient {
   }
 };
 
+// Returns a group's input with its padding.
+template <Convolution C>
+inline const Vector* padded_input(const Vector* input, Vector* padded) {
+  if constexpr (C.padding == 0 || C.stored_padded) return input;
+  constexpr size_t pitch = pitch_of((size_t)C.rows * C.columns), width = C.padded_columns();
+  for (int i = 0; i < C.group_inputs(); i++, input += pitch) {
+    // The zeros behind a row and before the next one lie together.
+    Vector* row = padded + i * C.input_pitch();
+    for (size_t k = 0; k < C.padding * (width + 1); k++) *row++ = Vector{};
+    for (int y = 0; y < C.rows; y++, row += C.columns) {
+      if (y)
+        for (int k = 0; k < 2 * C.padding; k++) *row++ = Vector{};
+      std::memcpy(row, input + (size_t)y * C.columns, C.columns * sizeof(Vector));
+    }
+    for (size_t k = 0; k < C.padding * (width + 1); k++) *row++ = Vector{};
+  }
+  return padded;
+}
+
 template <Convolution C, bool paired, PairStorage S, template <CorrelationPlan> class Store>
 void forward(const ForwardArguments& pass) {
   constexpr CorrelationPlan P{C.group_inputs(), C.padded_rows(), C.padded_columns(), C.group_outputs(), C.rows_out(),
-                              C.columns_out(), C.kernel, 0, C.input_pitch(), C.output_pitch(), paired, S, C.stride, 1};
+                              C.columns_out(), C.kernel, 0, C.input_pitch(), C.output_pitch(), paired, S, C.stride, 1,
+                              C.output_padding};
   for (int g = 0; g < C.groups; g++)
-    correlate<P>(pass.input + g * P.channels * P.pitch, pass.weights + g * (C.weight_count() / C.groups), pass.scratch,
-                 Store<P>{pass, g * P.outputs});
+    correlate<P>(padded_input<C>(pass.input + g * C.group_input_vectors(), pass.padded),
+                 pass.weights + g * (C.weight_count() / C.groups), pass.scratch, Store<P>{pass, g * P.outputs});
 }
 
 // Spreads the columns of a gradient by the stride, with zeros between them and on both sides, where the input's gradient is
@@ -276,30 +320,34 @@ void spread_gradient(int planes, const Vector* gradient, Vector* spread) {
 }
 
 template <Convolution C, PairStorage S, template <CorrelationPlan> class Store>
-void input_gradient(const InputGradientArguments& pass) {
+void input_gradient(const InputGradientArguments& pass, int begin, int end) {
   constexpr CorrelationPlan P{C.group_outputs(), C.rows_out(), C.spread_columns(), C.group_inputs(), C.rows, C.columns,
                               C.kernel, C.spread_border(), C.spread_pitch(), pitch_of((size_t)C.rows * C.columns),
                               paired(C), {S.output, S.input}, 1, C.stride};
-  const Vector* gradient = pass.gradient;
-  if constexpr (C.stride > 1) {
-    spread_gradient<C>(S.output ? pair_count(C.channels_out) : C.channels_out, gradient, pass.scratch);
-    gradient = pass.scratch;
+  for (int g = begin; g < end; g++) {
+    const Vector* gradient = pass.gradient + (g - begin) * P.channels * C.gradient_pitch();
+    if constexpr (C.stride > 1) {
+      spread_gradient<C>(S.output ? pair_count(P.channels) : P.channels, gradient, pass.scratch);
+      gradient = pass.scratch;
+    }
+    correlate<P>(gradient, pass.weights + g * (C.weight_count() / C.groups), pass.scratch + C.spread_vectors(),
+                 Store<P>{pass, g * P.outputs});
   }
-  for (int g = 0; g < C.groups; g++)
-    correlate<P>(gradient + g * P.channels * P.pitch, pass.weights + g * (C.weight_count() / C.groups),
-                 pass.scratch + C.spread_vectors(), Store<P>{pass, g * P.outputs});
 }
 
-// How the weight gradient is divided into tiles of outputs x taps: all taps of an input for a small kernel, several inputs
-// for a 1x1 kernel, part of a row of taps for a large kernel. The image is divided into bands of rows, so that what a tile
+// How the weight gradient is divided into tiles of outputs x taps: all taps of an input for a small kernel or a depthwise
+// one, if the registers hold them, several inputs for a 1x1 kernel, part of a row of taps for a large kernel. The image is divided into bands of rows, so that what a tile
 // reads stays in the level-1 cache for the next tiles. With bfloat16 a band is first packed in pairs of columns: the input
 // at every column, because a tap may start at any, and the output's gradient at every second column. The columns of a pair
 // of inputs are as far apart as the windows of neighbouring outputs.
 template <Convolution C>
 struct WeightGradientTiles {
-  static constexpr bool pointwise = C.kernel == 1, small = C.kernel <= 3 && !pointwise;
+  static constexpr bool pointwise = C.kernel == 1, single = C.group_outputs() == 1;
+  static constexpr bool small = !pointwise && (C.kernel <= 3 || single);
   static constexpr int run_length = pointwise ? C.group_inputs() : small ? C.taps() : C.kernel;
-  static constexpr int taps = small ? run_length : least(run_length, registers == 32 ? 6 : 3);
+  // Of rows of taps, whose values the compiler keeps in registers from one column to the next.
+  static constexpr int rows_of_taps = C.kernel <= 3 ? C.kernel : greatest(1, (registers - 4) / (2 * C.kernel));
+  static constexpr int taps = small ? least(run_length, rows_of_taps * C.kernel) : least(run_length, registers == 32 ? 6 : 3);
   static constexpr int outputs = greatest(1, least(C.group_outputs(), (registers - 4) / (taps + 1)));
   static constexpr int column_step = (bfloat16 ? 2 : 1) * C.stride;
   static constexpr int row_steps = bfloat16 ? pair_count(C.columns_out()) : C.columns_out();
@@ -316,41 +364,53 @@ struct WeightGradientTiles {
   }
 };
 
-// Adds a band's products to sums[output][tap]: `outputs` channels `pitch` vectors apart, `taps` taps one vector apart.
-template <Convolution C, int outputs, int taps>
+// Adds a band's products to sums[output][tap]: `outputs` channels `pitch` vectors apart, `taps` taps one vector apart, of
+// which the input of the first is at `offset(first)`.
+template <Convolution C, int outputs, int taps, int first = 0>
 inline void weight_gradient_tile(const Vector* input, const Vector* gradient, int rows, Vector* sums) {
   using T = WeightGradientTiles<C>;
   constexpr size_t pitch = (size_t)C.group_inputs() * C.taps();
   Vector tile[outputs][taps];
-#pragma GCC unroll 16
+#pragma GCC unroll 32
   for (int c = 0; c < outputs; c++)
-#pragma GCC unroll 16
+#pragma GCC unroll 32
     for (int t = 0; t < taps; t++) tile[c][t] = sums[c * pitch + t];
   for (int y = 0; y < rows; y++) {
     const Vector* row = input + (size_t)y * C.stride * C.padded_columns();
     const Vector* gradient_row = gradient + (size_t)y * T::gradient_columns;
     for (int x = 0; x < T::row_steps; x++) {
       Vector gradients[outputs];
-#pragma GCC unroll 16
+#pragma GCC unroll 32
       for (int c = 0; c < outputs; c++) gradients[c] = gradient_row[c * T::gradient_pitch + x];
-#pragma GCC unroll 16
+#pragma GCC unroll 32
       for (int t = 0; t < taps; t++) {
-        Vector value = row[T::offset(t) + T::column_step * x];
-#pragma GCC unroll 16
+        Vector value = row[T::offset(first + t) + T::column_step * x];
+#pragma GCC unroll 32
         for (int c = 0; c < outputs; c++) tile[c][t] = multiply_add<bfloat16>(tile[c][t], gradients[c], value);
       }
     }
   }
-#pragma GCC unroll 16
+#pragma GCC unroll 32
   for (int c = 0; c < outputs; c++)
-#pragma GCC unroll 16
+#pragma GCC unroll 32
     for (int t = 0; t < taps; t++) sums[c * pitch + t] = tile[c][t];
+}
+
+// The taps of an input from `first` on, when they lie in a rectangle.
+template <Convolution C, int outputs, int first>
+inline void weight_gradient_parts(const Vector* input, const Vector* gradient, int rows, Vector* sums) {
+  using T = WeightGradientTiles<C>;
+  constexpr int taps = least(T::taps, T::run_length - first);
+  weight_gradient_tile<C, outputs, taps, first>(input, gradient, rows, sums + first);
+  if constexpr (first + taps < T::run_length)
+    weight_gradient_parts<C, outputs, first + taps>(input, gradient, rows, sums);
 }
 
 template <Convolution C, int outputs>
 inline void weight_gradient_run(const Vector* input, const Vector* gradient, int rows, Vector* sums) {
   using T = WeightGradientTiles<C>;
   constexpr int rest = T::run_length % T::taps;
+  if constexpr (T::small) return weight_gradient_parts<C, outputs, 0>(input, gradient, rows, sums);
   for (int t = 0; t + T::taps <= T::run_length; t += T::taps)
     weight_gradient_tile<C, outputs, T::taps>(input + T::offset(t), gradient, rows, sums + t);
   if constexpr (rest > 0)
@@ -378,18 +438,19 @@ inline void weight_gradient_band(const Vector* input, const Vector* gradient, in
     }
 }
 
-// Adds to sums[output channel][input][kernel row][kernel column]. `gradient` is of the output, with its border.
+// Adds to sums[output channel][input][kernel row][kernel column].
 template <Convolution C, PairStorage S>
-void weight_gradient(const Vector* input, const Vector* gradient, Vector* scratch, Vector* sums) {
+void weight_gradient(const WeightGradientArguments& pass, int begin, int end) {
   using T = WeightGradientTiles<C>;
-  for (int g = 0; g < C.groups; g++)
+  for (int g = begin; g < end; g++) {
+    const Vector* input = padded_input<C>(pass.input + g * C.group_input_vectors(), pass.padded);
+    const Vector* gradient = pass.gradient + (size_t)(g - begin) * C.group_outputs() * C.gradient_pitch();
     for (int y = 0; y < C.rows_out(); y += T::rows) {
       const int rows = least(T::rows, C.rows_out() - y);
-      const Vector* band = input + g * C.group_inputs() * C.input_pitch() + (size_t)y * C.stride * C.padded_columns();
-      const Vector* band_gradient =
-          gradient + g * C.group_outputs() * C.gradient_pitch() + (size_t)y * C.gradient_columns() + C.border();
+      const Vector* band = input + (size_t)y * C.stride * C.padded_columns();
+      const Vector* band_gradient = gradient + (size_t)y * C.gradient_columns() + C.border();
       if constexpr (bfloat16) {
-        Vector* gradient_pairs = scratch + C.group_inputs() * T::input_pitch;
+        Vector *scratch = pass.scratch, *gradient_pairs = scratch + C.group_inputs() * T::input_pitch;
         constexpr auto pair_input = S.input ? pair_columns_of_pairs<1, C.stride> : pair_columns<1, C.stride>;
         constexpr auto pair_gradient = S.output ? pair_columns_of_pairs<2, 1> : pair_columns<2, 1>;
         pair_input(C.group_inputs(), (rows - 1) * C.stride + C.kernel, C.padded_columns(),
@@ -398,8 +459,9 @@ void weight_gradient(const Vector* input, const Vector* gradient, Vector* scratc
                       {gradient_pairs, T::gradient_pitch, T::gradient_columns});
         band = scratch, band_gradient = gradient_pairs;
       }
-      weight_gradient_band<C>(band, band_gradient, rows, sums + (size_t)g * (C.weight_count() / C.groups));
+      weight_gradient_band<C>(band, band_gradient, rows, pass.sums + (size_t)g * (C.weight_count() / C.groups));
     }
+  }
 }
 
 // `StoreOutput` says what is done with the output, `StoreInputGradient` what is done with the input's gradient.

@@ -4,8 +4,11 @@
 
 struct Shape {
   int channels, rows, columns;
+  int padding = 0;  // rows and columns of zeros around each plane, as it is stored for a convolution
   size_t plane() const { return (size_t)rows * columns; }
-  size_t pitch() const { return pitch_of(plane()); }
+  size_t pitch() const { return pitch_of((size_t)(rows + 2 * padding) * (columns + 2 * padding)); }
+  // Where a row of the first channel begins.
+  size_t row(int y) const { return (size_t)(y + padding) * (columns + 2 * padding) + padding; }
   size_t vectors() const { return channels * pitch(); }
   size_t values() const { return channels * plane(); }
 };

@@ -1,10 +1,14 @@
 // A pool of threads that run the tasks of a loop. A thread that waits spins for a moment before it sleeps. An exception in a
 // task is thrown again to the caller of the loop, once all threads are done; the tasks not begun by then are left out.
+//
+// A thread takes every n-th task, the same ones in each loop, and then what others have not begun. Each loop runs them in the
+// opposite order of the one before. So a task often finds what it read and wrote in the loop before in its core's cache.
 #pragma once
 #include <atomic>
 #include <chrono>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -24,11 +28,17 @@ class ThreadPool {
 
   int count() const { return (int)workers_.size() + 1; }
 
-  // Calls work(task, thread) for every task below `tasks`, each on the next free thread, and waits for all of them.
+  // Calls work(task, thread) for every task below `tasks` and waits for all of them.
   void parallel_for(int tasks, const std::function<void(int, int)>& work) {
+    if (tasks > capacity_) {
+      capacity_ = 0;
+      begun_ = std::make_unique<std::atomic<bool>[]>(tasks);
+      capacity_ = tasks;
+    }
+    for (int task = 0; task < tasks; task++) begun_[task].store(false, std::memory_order_relaxed);
     work_ = &work;
     task_count_ = tasks;
-    next_ = 0;
+    reversed_ = !reversed_;
     failure_ = nullptr;
     failed_ = false;
     busy_ = (int)workers_.size();
@@ -65,11 +75,20 @@ class ThreadPool {
 
   void run_tasks(int thread) {
     try {
-      for (int task; (task = next_.fetch_add(1)) < task_count_;) (*work_)(task, thread);
+      for (const bool own : {true, false})
+        for (int i = 0; i < task_count_; i++) {
+          const int task = reversed_ ? task_count_ - 1 - i : i;
+          if ((task % count() == thread) == own) run_task(task, thread);
+        }
     } catch (...) {
       if (!failed_.exchange(true)) failure_ = std::current_exception();
-      next_ = task_count_;
     }
+  }
+
+  // Runs a task unless another thread has begun it.
+  void run_task(int task, int thread) {
+    if (failed_ || begun_[task].load(std::memory_order_relaxed) || begun_[task].exchange(true)) return;
+    (*work_)(task, thread);
   }
 
   void run_worker(int thread) {
@@ -84,8 +103,10 @@ class ThreadPool {
 
   std::vector<std::thread> workers_;
   const std::function<void(int, int)>* work_ = nullptr;
-  int task_count_ = 0;
-  std::atomic<int> next_{0}, busy_{0};
+  int task_count_ = 0, capacity_ = 0;
+  bool reversed_ = false;
+  std::unique_ptr<std::atomic<bool>[]> begun_;
+  std::atomic<int> busy_{0};
   std::atomic<unsigned> round_{0};
   std::atomic<bool> closing_{false}, failed_{false};
   std::exception_ptr failure_;  // the first one of the loop; written by the thread that sets failed_

@@ -39,6 +39,7 @@ Mask Trainer::Group::valid_lanes() const {
 Trainer::Trainer(const Network& network, const TrainerSettings& settings)
     : network_(network), settings_(settings), thread_pool_((int)settings.threads), scratch_(settings.threads) {
   size_t vectors = 0, gradients = 0, biases = 0, norms = 0, widest = 0, padded = 0, kernel = 0, most = 0, weights = 0;
+  size_t channel_gradient = 0;
   borders_.resize(network.tensor_count);
   for (int o = 0; o < network.operation_count; o++) {
     const Operation& operation = network.operations[o];
@@ -50,7 +51,8 @@ Trainer::Trainer(const Network& network, const TrainerSettings& settings)
     weights += c.weight_count();
     most = std::max(most, c.weight_count());
     borders_[operation.output] = c.border();
-    padded = std::max(padded, c.channels_in * c.input_pitch());
+    padded = std::max(padded, c.padded_vectors());
+    if (c.groups > 1) channel_gradient = std::max(channel_gradient, c.group_outputs() * c.gradient_pitch());
     kernel = std::max(kernel, operation.kernels.scratch_vectors);
   }
   for (int t = 0; t < network.tensor_count; t++) {
@@ -78,7 +80,7 @@ Trainer::Trainer(const Network& network, const TrainerSettings& settings)
   for (Scratch& scratch : scratch_)
     scratch = {zeros<Vector>(padded), zeros<Vector>(kernel), zeros<Vector>(2 * widest), zeros<Vector>(most),
                zeros<Vector>(vectors), zeros<Vector>(shape(0).vectors() + 2 * shape(network.tensor_count - 1).channels),
-               nullptr, nullptr, zeros<uint8_t>(frame_bytes(network.tensors[0]))};
+               zeros<Vector>(channel_gradient), nullptr, nullptr, zeros<uint8_t>(frame_bytes(network.tensors[0]))};
   plan_backward();
 }
 
@@ -96,6 +98,8 @@ void Trainer::plan_backward() {
       backward_.back().steps.push_back({o, BackwardPart::whole});
       applied[operation.norm] = true;
       end_phase(operation.norm, -1);
+    } else if (runs_by_channel(operation)) {
+      backward_.back().steps.push_back({o, BackwardPart::whole});
     } else if (operation.kind == Kind::convolution) {
       if (operation.norm >= 0 && applied[operation.norm]) backward_.back().steps.push_back({o, BackwardPart::relu});
       backward_.back().steps.push_back({o, BackwardPart::weights});
@@ -222,10 +226,11 @@ void Trainer::run_backward(const Batch& batch, Group& group, BackwardStep step) 
   const Shape from = shape(operation.input), to = shape(operation.output);
   const Vector* output_gradient = gradient(group, operation.output);
   Vector* result = gradient(group, operation.input);
-  if (step.part == BackwardPart::relu) backward_relu(operation, group);
+  if (step.part == BackwardPart::relu) backward_relu(batch, operation, group);
   if (step.part == BackwardPart::weights) backward_weights(operation, group);
   if (step.part == BackwardPart::input) backward_input(operation, group);
   if (step.part != BackwardPart::whole) return;
+  if (runs_by_channel(operation)) backward_channels(batch, operation, group);
   if (operation.kind == Kind::norm) backward_norm(batch, operation, group);
   if (operation.kind == Kind::max_pool)
     max_pool_gradient(from, to, operation.pool_size, tensor(group, operation.input), tensor(group, operation.output),
@@ -234,63 +239,113 @@ void Trainer::run_backward(const Batch& batch, Group& group, BackwardStep step) 
   if (operation.kind == Kind::global_average_pool) global_average_pool_gradient(from, output_gradient, result);
 }
 
-const Vector* Trainer::padded_input(const Operation& operation, Group& group) {
-  const Vector* input = tensor(group, operation.input);
-  if (!operation.kernels.shape.padding) return input;
-  const Convolution& convolution = operation.kernels.shape;
-  std::fill_n(group.scratch.padded.get(), convolution.channels_in * convolution.input_pitch(), Vector{});
-  pad(shape(operation.input), input, convolution.padding, group.scratch.padded.get());
-  return group.scratch.padded.get();
-}
-
 void Trainer::forward_convolution(const Operation& operation, Group& group) {
   const int index = (int)index_of(operation);
   Vector* sums = group.scratch.channel_sums.get();
   std::fill_n(sums, 2 * shape(operation.output).channels, Vector{});
   const float* centre = operation.norm < 0 ? nullptr : &centre_[norm_offsets_[operation.norm]];
   const auto forward = group.mode == Mode::evaluation ? operation.kernels.float32_forward : operation.kernels.forward;
-  forward({padded_input(operation, group), &packed_[weight_offsets_[index]], group.scratch.kernel.get(),
+  forward({tensor(group, operation.input), group.scratch.padded.get(), &packed_[weight_offsets_[index]], group.scratch.kernel.get(),
            &biases_[bias_offsets_[index]], tensor(group, operation.output), group.valid_lanes(), centre, sums});
   if (operation.norm < 0 || !group.training()) return;
   float* sums_of_part = &group.sums->forward_sums[2 * norm_offsets_[operation.norm]];
   for (int c = 0; c < 2 * channels(operation.norm); c++) sums_of_part[c] += sum_of_lanes(sums[c]);
 }
 
-void Trainer::backward_relu(const Operation& operation, Group& group) {
-  float* bias_gradient = &group.sums->bias_gradient[bias_offsets_[index_of(operation)]];
-  backward_norm_and_relu(shape(operation.output), tensor(group, operation.output), norm_gradient(operation.norm),
-                         borders_[operation.output], gradient(group, operation.output), bias_gradient);
+// Computes the gradient before the ReLU of a convolution's output channels from `begin` to `end`, whose batch norm is an
+// operation of its own, the next one.
+void Trainer::restore_relu(const Batch& batch, const Operation& operation, Group& group, int begin, int end, Vector* result) {
+  const Operation& norm = *(&operation + 1);
+  backward_norm_and_relu(shape(operation.output), begin, end, gradient(group, norm.output), tensor(group, operation.output),
+                         dropout(batch, group, (int)index_of(norm)), norm_gradient(operation.norm), borders_[operation.output],
+                         result, &group.sums->bias_gradient[bias_offsets_[index_of(operation)]]);
+}
+
+void Trainer::backward_relu(const Batch& batch, const Operation& operation, Group& group) {
+  restore_relu(batch, operation, group, 0, shape(operation.output).channels, gradient(group, operation.output));
+}
+
+// Runs the backward pass of a grouped convolution, one group of its channels after another. If its input comes of a
+// convolution without batch norm, adds that one's bias gradient.
+void Trainer::backward_channels(const Batch& batch, const Operation& operation, Group& group) {
+  const Convolution& c = operation.kernels.shape;
+  const Operation* next = next_of(operation);
+  const bool normed = next && next->kind == Kind::norm;
+  if (operation.norm < 0) add_bias_gradient(operation, group);
+  // Tensor 0 is the input, and each operation adds one.
+  const Operation* before = operation.input > 0 ? &network_.operations[operation.input - 1] : nullptr;
+  const bool biased = before && before->kind == Kind::convolution && before->norm < 0;
+  WeightGradientArguments weights = weight_arguments(operation, group);
+  InputGradientArguments input = input_arguments(operation, group);
+  Vector* own_gradient = group.scratch.gradient.get();
+  // For its border.
+  if (normed) std::fill_n(own_gradient, c.group_outputs() * c.gradient_pitch(), Vector{});
+  for (int g = 0; g < c.groups; g++) {
+    if (normed) {
+      weights.gradient = input.gradient = own_gradient;
+      restore_relu(batch, operation, group, g * c.group_outputs(), (g + 1) * c.group_outputs(), own_gradient);
+    } else {
+      weights.gradient = input.gradient = gradient(group, operation.output) + g * c.group_outputs() * c.gradient_pitch();
+    }
+    operation.kernels.weight_gradient(weights, g, g + 1);
+    if (!operation.needs_input_gradient) continue;
+    operation.kernels.input_gradient(input, g, g + 1);
+    if (biased)
+      add_channel_sums(gradient_shape(operation.input), g * c.group_inputs(), (g + 1) * c.group_inputs(),
+                       gradient(group, operation.input), &group.sums->bias_gradient[bias_offsets_[index_of(*before)]]);
+  }
+  add_weight_sums(operation, group);
 }
 
 void Trainer::backward_weights(const Operation& operation, Group& group) {
-  const Vector* output_gradient = gradient(group, operation.output);
-  if (operation.norm < 0) {
-    // Max pooling gives each gradient to one place, so the sums can be taken from its smaller output.
-    const Operation* next = &operation + 1;
-    const bool pooled = next < network_.operations + network_.operation_count && next->kind == Kind::max_pool;
-    const int number = pooled ? next->output : operation.output;
-    add_channel_sums(shape(number), gradient(group, number), &group.sums->bias_gradient[bias_offsets_[index_of(operation)]]);
-  }
-  const size_t count = operation.kernels.shape.weight_count();
+  const Operation* next = next_of(operation);
+  if (operation.norm < 0 && !(next && runs_by_channel(*next))) add_bias_gradient(operation, group);
+  const WeightGradientArguments pass = weight_arguments(operation, group);
+  operation.kernels.weight_gradient(pass, 0, operation.kernels.shape.groups);
+  add_weight_sums(operation, group);
+}
+
+void Trainer::add_bias_gradient(const Operation& operation, Group& group) {
+  // Max pooling gives each gradient to one place, so the sums can be taken from its smaller output.
+  const Operation* next = next_of(operation);
+  const int number = next && next->kind == Kind::max_pool ? next->output : operation.output;
+  add_channel_sums(gradient_shape(number), 0, shape(number).channels, gradient(group, number),
+                   &group.sums->bias_gradient[bias_offsets_[index_of(operation)]]);
+}
+
+// Returns the arguments for all groups of channels, with sums that are zero.
+WeightGradientArguments Trainer::weight_arguments(const Operation& operation, Group& group) {
   Vector* sums = group.scratch.weight_sums.get();
-  std::fill_n(sums, count, Vector{});
-  operation.kernels.weight_gradient(padded_input(operation, group), output_gradient, group.scratch.kernel.get(), sums);
+  std::fill_n(sums, operation.kernels.shape.weight_count(), Vector{});
+  return {tensor(group, operation.input), group.scratch.padded.get(), gradient(group, operation.output),
+          group.scratch.kernel.get(), sums};
+}
+
+void Trainer::add_weight_sums(const Operation& operation, Group& group) {
+  const Vector* sums = group.scratch.weight_sums.get();
   float* result = &group.sums->weight_gradient[weight_offsets_[index_of(operation)]];
-  for (size_t i = 0; i < count; i++) result[i] += sum_of_lanes(sums[i]);
+  for (size_t i = 0; i < operation.kernels.shape.weight_count(); i++) result[i] += sum_of_lanes(sums[i]);
+}
+
+// Returns the arguments for all groups of channels, without those for a folded batch norm.
+InputGradientArguments Trainer::input_arguments(const Operation& operation, Group& group) {
+  // The input of a residual convolution is also added to the output of the next operation, its batch norm.
+  const Vector* added = operation.accumulates_input_gradient ? gradient(group, (&operation + 1)->output) : nullptr;
+  return {gradient(group, operation.output), &transposed_[weight_offsets_[index_of(operation)]], group.scratch.kernel.get(),
+          gradient(group, operation.input), added};
 }
 
 void Trainer::backward_input(const Operation& operation, Group& group) {
-  const int input = operation.input, channels = shape(input).channels;
-  InputGradientArguments pass{gradient(group, operation.output), &transposed_[weight_offsets_[index_of(operation)]],
-                              group.scratch.kernel.get(), gradient(group, input), operation.accumulates_input_gradient};
-  if (operation.folded_norm < 0) return operation.kernels.input_gradient(pass);
+  const int input = operation.input, channels = shape(input).channels, groups = operation.kernels.shape.groups;
+  InputGradientArguments pass = input_arguments(operation, group);
+  if (operation.folded_norm < 0) return operation.kernels.input_gradient(pass, 0, groups);
   pass.norm = norm_gradient(operation.folded_norm);
   pass.values = tensor(group, input);
   pass.border = borders_[input];
   pass.pitch = pitch_of((size_t)shape(input).rows * (shape(input).columns + 2 * pass.border));
   pass.channel_sums = group.scratch.channel_sums.get();
   std::fill_n(pass.channel_sums, channels, Vector{});
-  operation.kernels.input_gradient(pass);
+  operation.kernels.input_gradient(pass, 0, groups);
   // The input is the output of the operation before, a convolution.
   float* bias_gradient = &group.sums->bias_gradient[bias_offsets_[index_of(operation) - 1]];
   for (int c = 0; c < channels; c++) bias_gradient[c] += sum_of_lanes(pass.channel_sums[c]);
@@ -313,17 +368,14 @@ void Trainer::forward_norm(const Batch& batch, const Operation& operation, Group
   const size_t norm = norm_offsets_[operation.norm];
   apply_batch_norm(shape(operation.output), tensor(group, operation.input), {&scale_[norm], &shift_[norm]},
                    dropout(batch, group, (int)index_of(operation)),
+                   shape(std::max(operation.residual, 0)),
                    operation.residual < 0 ? nullptr : tensor(group, operation.residual), tensor(group, operation.output));
 }
 
 void Trainer::backward_norm(const Batch& batch, const Operation& operation, Group& group) {
-  const Vector* output_gradient = gradient(group, operation.output);
-  const Shape size = shape(operation.output);
-  if (operation.residual >= 0) std::copy_n(output_gradient, size.vectors(), gradient(group, operation.residual));
   const size_t norm = norm_offsets_[operation.norm];
-  backward_dropout_and_norm_sums(size, output_gradient, tensor(group, operation.input), &mean_[norm],
-                                 dropout(batch, group, (int)index_of(operation)), borders_[operation.input],
-                                 gradient(group, operation.input), &group.sums->backward_sums[2 * norm]);
+  backward_norm_sums(shape(operation.output), gradient(group, operation.output), tensor(group, operation.input), &mean_[norm],
+                     dropout(batch, group, (int)index_of(operation)), &group.sums->backward_sums[2 * norm]);
 }
 
 // Orders a convolution's weights for the forward kernel, with the batch norm of its input folded into them.

@@ -96,6 +96,7 @@ class Trainer {
   // The scratch memory of one thread.
   struct Scratch {
     Array<Vector> padded, kernel, channel_sums, weight_sums, tensors, teacher;
+    Array<Vector> gradient;  // of one group of channels of a convolution's output
     Array<Vector> others, plane;  // for mixup and blur, made when they are first needed
     Array<uint8_t> frames;
   };
@@ -115,7 +116,8 @@ class Trainer {
     bool training() const { return mode == Mode::training; }
     Mask valid_lanes() const;
   };
-  // A step of the backward pass: all of an operation's, or one of the parts of a convolution's.
+  // A step of the backward pass: all of an operation's, or one of the parts of a convolution's. The parts of a depthwise or
+  // other grouped convolution follow one another for each group of its channels, which stays in the cache meanwhile.
   enum class BackwardPart { whole, relu, weights, input };
   struct BackwardStep {
     int operation;
@@ -141,8 +143,14 @@ class Trainer {
   void run_forward(const Batch& batch, Group& group, int begin, int end);
   void run_backward(const Batch& batch, Group& group, BackwardStep step);
   void forward_convolution(const Operation& operation, Group& group);
-  void backward_relu(const Operation& operation, Group& group);
+  void backward_relu(const Batch& batch, const Operation& operation, Group& group);
+  void backward_channels(const Batch& batch, const Operation& operation, Group& group);
+  void restore_relu(const Batch& batch, const Operation& operation, Group& group, int begin, int end, Vector* result);
   void backward_weights(const Operation& operation, Group& group);
+  void add_bias_gradient(const Operation& operation, Group& group);
+  WeightGradientArguments weight_arguments(const Operation& operation, Group& group);
+  void add_weight_sums(const Operation& operation, Group& group);
+  InputGradientArguments input_arguments(const Operation& operation, Group& group);
   void backward_input(const Operation& operation, Group& group);
   void forward_norm(const Batch& batch, const Operation& operation, Group& group);
   void backward_norm(const Batch& batch, const Operation& operation, Group& group);
@@ -150,7 +158,6 @@ class Trainer {
   MixedLabel label_of(const TrainingBatch& batch, int64_t place) const;
   LossSums compute_loss(const Batch& batch, Group& group);
   const Vector* soft_targets(Group& group);
-  const Vector* padded_input(const Operation& operation, Group& group);
   void pack_weights(const Operation& operation, const float* values, bool in_training);
   void pack_transposed_weights(const Operation& operation);
   void use_running_statistics(const float* values);
@@ -165,7 +172,19 @@ class Trainer {
   Dropout dropout(const Batch& batch, const Group& group, int operation) const;
   int channels(int norm) const { return network_.tensors[network_.norms[norm].tensor].channels; }
   size_t index_of(const Operation& operation) const { return &operation - network_.operations; }
+  const Operation* next_of(const Operation& operation) const {
+    return index_of(operation) + 1 < (size_t)network_.operation_count ? &operation + 1 : nullptr;
+  }
+  // Whether the backward pass of a convolution runs by groups of its channels.
+  static bool runs_by_channel(const Operation& operation) {
+    return operation.kind == Kind::convolution && operation.kernels.shape.groups > 1 && operation.folded_norm < 0;
+  }
   Shape shape(int tensor) const { return network_.tensors[tensor]; }
+  // Of a gradient without border.
+  Shape gradient_shape(int tensor) const {
+    const Shape& own = network_.tensors[tensor];
+    return {own.channels, own.rows, own.columns};
+  }
   Vector* tensor(const Group& group, int number) const { return group.tensors + tensor_offsets_[number]; }
   Vector* gradient(const Group& group, int number) const { return group.gradients + tensor_gradient_offsets_[number]; }
   NormGradient norm_gradient(int norm) const {
