@@ -42,7 +42,7 @@ class OperationMemory:
     vectors_scratch: int
     """The same where 16 bytes are, with KILONET_MVE."""
     plane: int
-    """A channel's rows of a convolution that computes four pixels at once where pairs are multiplied; 0 of any other."""
+    """A channel's rows where pairs are multiplied and a convolution computes four pixels at once; 0 of any other."""
     pairs_window: int
     """`window` where pairs are multiplied: there all planes and the four pixels, if it has any."""
     results: int

@@ -414,7 +414,11 @@ def _operation_initialisers(network: IntegerNetwork, *, in_planes: bool) -> Iter
         window = memory.window
         if in_planes and memory.plane:
             window, side = memory.pairs_window, int(fields["window"])
-            fields |= {"kind": "KILONET_BY_PLANES", "memory_size": str(memory.plane), "row_size": str(memory.plane // side)}
+            fields |= {
+                "kind": "KILONET_BY_PLANES",
+                "memory_size": str(memory.plane),
+                "row_size": str(memory.plane // side),
+            }
         if operation is not last and requantises_in_32_bits(operation, shape):
             fields["narrow"] = "1"
         # g++ would complain of a field that is left out.

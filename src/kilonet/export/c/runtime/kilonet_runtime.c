@@ -270,7 +270,7 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
     const uint8_t *next = pixels->first;
     uint32_t left = pixels->count;
     int has_pixel = 0; /* whether the next pixel of the operation's input is there */
-    if (position[count - 1].left != 0)
+    if (position->left != 0)
         return 1;
     for (;;) {
         kilonet_operation copied;
@@ -320,7 +320,7 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
             place++;
             position++;
             if (!pixel) {
-                position[-1].left = 1;
+                work->positions->left = 1;
                 return 1;
             }
         } else if (!BACKWARD) {

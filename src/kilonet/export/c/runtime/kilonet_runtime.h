@@ -80,7 +80,8 @@ typedef struct {
     uint8_t rows_to_end; /* how many rows after this one end a window */
     uint8_t columns_to_end;
     uint8_t waiting; /* whether `pixel` holds one that comes behind padding */
-    uint8_t left; /* computed pixels that the next operation has not got; of the last one: whether the logits are written */
+    uint8_t left; /* computed pixels that the next operation has not got; none are left between calls of kilonet_feed, where the
+                     first operation's says whether the logits are written */
 } kilonet_position;
 
 /* The parts of a kilonet_state, which model.h declares: all that one classification keeps in RAM. */

@@ -311,9 +311,10 @@ static void execute(const kilonet_operation *operation, const kilonet_map *from,
 
 void kilonet_start(const kilonet_operation *operations, unsigned count, const kilonet_work *work)
 {
+    (void)count;
     work->positions->row = 0;
     work->positions->columns_left = operations->columns;
-    work->positions[count - 1].left = 0;
+    work->positions->left = 0;
     new_map_at(operations, work->scratch);
 }
 
@@ -323,7 +324,7 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
     kilonet_map from = map_at(operations, work->scratch), to;
     uint32_t half = 0;
     unsigned i;
-    if (work->positions[count - 1].left != 0)
+    if (work->positions->left != 0)
         return 1;
     if (!fill(operations, work->positions, pixels, &from))
         return 0;
@@ -336,7 +337,7 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
         execute(operations + i, &from, &to, 0);
     }
     execute(operations + i, &from, &from, logits);
-    work->positions[count - 1].left = 1;
+    work->positions->left = 1;
     return 1;
 }
 #endif
