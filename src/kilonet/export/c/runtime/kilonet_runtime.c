@@ -164,9 +164,10 @@ static void convolve_planes(const kilonet_operation *operation, uint32_t oldest,
         for (i = 0; i < outputs; i++, call.how++, call.centre += plane) {
             call.weights_end = call.end;
             sum_planes(call.end - side * side, &call, row);
-            for (place = 0; place < 4; place++)
+            for (place = 0; place < 4; place++) {
                 pixels[place * outputs + i] =
                     clamped_64(requantised(operation, call.how, i, call.sums[place], call.centre, place));
+            }
         }
         return;
     }
@@ -186,12 +187,13 @@ static void take_into_planes(const kilonet_operation *operation, kilonet_positio
     const uint32_t left = position->columns_left, column = row - left, place = column - (operation->window - 1u);
     const uint32_t next = head + row == plane ? 0 : head + row;
     spread(work->memory + operation->memory + head + column, taken, taken + operation->inputs, plane);
-    if (left == 1)
+    if (left == 1u) {
         position->head = next;
-    if (!advance(operation, position) || (place % 4 != 3 && left != 1))
-        return;
-    position->left = (uint8_t)(place % 4 + 1);
-    convolve_planes(operation, next, place - 3, work, pixels_of(operation, work));
+    }
+    if (advance(operation, position) && (place % 4u == 3u || left == 1u)) {
+        position->left = (uint8_t)(place % 4u + 1u);
+        convolve_planes(operation, next, place - 3u, work, pixels_of(operation, work));
+    }
 }
 #endif
 
