@@ -31,8 +31,9 @@ from kilonet.export.exporter import export_model
 from kilonet.export.integer import integer_logits
 from kilonet.export.manifest import read_manifest
 from kilonet.export.quantisation import QuantisationResult
-from kilonet.models.calibration import UNFITTED
+from kilonet.models.calibration import UNFITTED, Calibration
 from kilonet.models.metadata import Metadata
+from kilonet.models.model import serialise
 from kilonet.network.section import ModelSection
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
@@ -443,6 +444,33 @@ def test_a_package_is_exported_and_verified_as_the_flat_form_is(
     assert (answer.status, answer.err) == (1, "")
     named = ["built", str(example.relative_to(out)), "src/meter_model.c", "src/more.c"]
     assert [line.split(":")[0] for line in answer.out.splitlines()[:-1]] == named
+
+
+def test_the_example_shows_the_first_image_that_is_answered_surely(
+    finished: Run, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, file, out = finished.model, tmp_path / "model.safetensors", tmp_path / "out"
+
+    def shown(sure_from: float) -> list[int]:
+        """Export the model with a threshold, and return the pixels of the example and then their class."""
+        metadata = Metadata(calibration=Calibration(sure_from=sure_from))
+        file.write_bytes(serialise(model.section, model.network.state(), metadata))
+        shutil.rmtree(out, ignore_errors=True)
+        assert command(capsys, "export", file, "--to", "cmake", "--data", small_folder, "--out", out).status == 0
+        head, pixels = next(out.rglob("image.h")).read_text().split("KILONET_FLASH = ")
+        return [int(number) for number in re.findall(r"\d+", pixels) + re.findall(r"is (\d+)\. ", head)]
+
+    def stored(place: int) -> list[int]:
+        return [*manifest.pixels[place].flatten().tolist(), int(manifest.logits[place].argmax())]
+
+    first, manifest = shown(0.0), read_manifest(out)
+    probabilities = UNFITTED.probabilities((manifest.logits * 2.0**-manifest.network.fraction_bits).astype("float32"))
+    surest = int(probabilities.max(1).argmax())
+    assert surest > 0
+    assert first == stored(0)
+    assert shown(float(probabilities.max())) == stored(surest)
+    # None is as sure as that.
+    assert shown(1.0) == stored(0)
 
 
 def test_the_command_line_knows_every_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

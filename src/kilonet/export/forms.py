@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from kilonet.export.c.bindings import CompiledC
 from kilonet.export.c.codegen import sources
 from kilonet.export.c.header import GENERIC, CFacts
-from kilonet.export.c.packages import PackageFacts, packaged, source_path
+from kilonet.export.c.packages import PackageFacts, first_sure, packaged, source_path
 from kilonet.export.c.prefix import C_FILES, DEFAULT_PREFIX
 from kilonet.export.html.browser import PageRunner
 from kilonet.export.html.page import PAGE_FILE, PageFacts, page_html
@@ -86,8 +86,9 @@ def _write_c(manifest: Manifest, _: Callable[[], Model]) -> dict[str, bytes]:
     )
     texts = sources(manifest.network, manifest.section, manifest.metadata, facts)
     if manifest.package is not None:
+        place = first_sure(manifest.logits, manifest.network.fraction_bits, manifest.metadata)
         stored = PackageFacts(
-            facts.prefix, manifest.licence, image=manifest.pixels[0], label=int(manifest.logits[0].argmax())
+            facts.prefix, manifest.licence, image=manifest.pixels[place], label=int(manifest.logits[place].argmax())
         )
         texts = packaged(manifest.package, texts, manifest.network, stored)
     return {name: text.encode() for name, text in texts.items()}

@@ -18,6 +18,9 @@ _STATE_BYTES = 12
 _SIDE_BY_SIDE = 6
 """How many sums a kernel for depthwise convolutions may write at once, some of them behind the last."""
 
+_PLANES_KERNEL, _PLANES_COLUMNS = 5, 4
+"""The kernel of a depthwise convolution that may compute several columns of its output at once, and how many."""
+
 Computed = Convolution | MaxPooling | Averaging
 """An operation of the integer network; the others are folded into these."""
 
@@ -38,6 +41,10 @@ class OperationMemory:
     """The same where pairs of 16 bits are multiplied, with KILONET_TAPS of kilonet_runtime.h."""
     vectors_scratch: int
     """The same where 16 bytes are, with KILONET_MVE."""
+    plane: int
+    """A channel's rows where pairs are multiplied and a convolution computes four pixels at once; 0 of any other."""
+    pairs_window: int
+    """`window` where pairs are multiplied: there all planes and the four pixels, if it has any."""
     results: int
     """Number of int32 that a convolution sums in; all operations share the memory for them."""
     map: int
@@ -57,19 +64,38 @@ def memory_of(operation: Computed, shape: Shape) -> OperationMemory:
                 # A row of the window in pieces of at most five pixels, one of which the end of the ring may break.
                 pieces = kernel * -(-kernel // 5) + 2
                 results = outputs + (_SIDE_BY_SIDE - 1 if outputs % _SIDE_BY_SIDE else 0)
-                return OperationMemory(channels, ring, 0, pad, 8 * pieces, 2 * kernel * kernel, results, whole)
+                pairs, plane, planes = 8 * pieces, 0, ring
+                if goes_by_planes(operation, shape):
+                    plane = kernel * (columns + around)
+                    pairs, planes = pad, (plane + _PLANES_COLUMNS) * channels
+                vectors = 2 * kernel * kernel
+                return OperationMemory(channels, ring, 0, pad, pairs, vectors, plane, planes, results, whole)
             taps = kernel * kernel * channels
             # Copies end with a whole word, and an odd number of outputs gives one sum more.
             pairs, results = 8 * words(taps) + 4, outputs + outputs % 2
-            return OperationMemory(channels, ring, 0, max(taps, pad), pairs, taps, results, whole)
+            return OperationMemory(channels, ring, 0, max(taps, pad), pairs, taps, 0, ring, results, whole)
         case MaxPooling(size):
-            return OperationMemory(channels, columns // size * channels, 0, 0, 0, 0, 0, prod(shape))
+            row = columns // size * channels
+            return OperationMemory(channels, row, 0, 0, 0, 0, 0, row, 0, prod(shape))
         case AveragePooling(size):
-            return OperationMemory(channels, 0, columns // size * channels, 0, 0, 0, 0, prod(shape))
+            return OperationMemory(channels, 0, columns // size * channels, 0, 0, 0, 0, 0, 0, prod(shape))
         case GlobalAveragePooling():
-            return OperationMemory(channels, 0, channels, 0, 0, 0, 0, prod(shape))
+            return OperationMemory(channels, 0, channels, 0, 0, 0, 0, 0, 0, prod(shape))
         case _:
             assert_never(operation)
+
+
+def goes_by_planes(operation: Computed, shape: Shape) -> bool:
+    """Return whether an operation on an input of `shape` computes four pixels at once where pairs are multiplied.
+
+    See KILONET_BY_PLANES of kilonet_runtime.h.
+    """
+    return (
+        isinstance(operation, Convolution)
+        and 1 < operation.groups == operation.channels_out
+        and (operation.kernel, operation.stride) == (_PLANES_KERNEL, 1)
+        and operation.output_shape(shape)[2] >= _PLANES_COLUMNS
+    )
 
 
 def scratch_bytes(kept: Sequence[OperationMemory]) -> int:
@@ -81,6 +107,26 @@ def scratch_bytes(kept: Sequence[OperationMemory]) -> int:
 def pairs_scratch_bytes(kept: Sequence[OperationMemory]) -> int:
     """Return the same for a processor that multiplies pairs of 16 bits."""
     return 4 * words(max(1, *(memory.pairs_scratch for memory in kept)))
+
+
+def pairs_more_bytes(kept: Sequence[OperationMemory]) -> int:
+    """Return how many bytes more all memory takes there."""
+    return pairs_scratch_bytes(kept) - scratch_bytes(kept) + 4 * (words(pairs_bytes(kept)) - words(kept_bytes(kept)))
+
+
+def vectors_more_bytes(kept: Sequence[OperationMemory]) -> int:
+    """Return the same for a processor that multiplies 16 bytes at once."""
+    return vectors_scratch_bytes(kept) - scratch_bytes(kept)
+
+
+def kept_bytes(kept: Sequence[OperationMemory]) -> int:
+    """Return the bytes of the pixels and windows of all operations."""
+    return sum(memory.pixel + memory.window for memory in kept)
+
+
+def pairs_bytes(kept: Sequence[OperationMemory]) -> int:
+    """Return the same for a processor that multiplies pairs of 16 bits."""
+    return sum(memory.pixel + memory.pairs_window for memory in kept)
 
 
 def vectors_scratch_bytes(kept: Sequence[OperationMemory]) -> int:
@@ -107,8 +153,7 @@ def c_ram_bytes(operations: Iterable[tuple[Computed, Shape]], input_shape: Shape
         classes: the number of logits.
     """
     kept = [memory_of(operation, shape) for operation, shape in operations]
-    bytes_kept = sum(memory.pixel + memory.window for memory in kept)
-    arrays = 4 * words(bytes_kept) + scratch_bytes(kept) + 4 * sum_count(kept) + _STATE_BYTES * len(kept)
+    arrays = 4 * words(kept_bytes(kept)) + scratch_bytes(kept) + 4 * sum_count(kept) + _STATE_BYTES * len(kept)
     return prod(input_shape) + 4 * classes + arrays
 
 

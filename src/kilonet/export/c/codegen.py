@@ -19,6 +19,7 @@ from kilonet.export.c.header import (
     FAMILIES,
     IN_BLOCKS,
     IN_FOURS,
+    IN_PLANES,
     NO_FACTS,
     CFacts,
     TableFacts,
@@ -39,7 +40,10 @@ from kilonet.models.metadata import NO_METADATA, Metadata
 from kilonet.network.c_ram import (
     Computed,
     c_ram_bytes,
+    goes_by_planes,
+    kept_bytes,
     memory_of,
+    pairs_bytes,
     pairs_scratch_bytes,
     scratch_bytes,
     sum_count,
@@ -150,7 +154,8 @@ def _table_facts(network: IntegerNetwork, orders: Sequence[str]) -> TableFacts:
     return TableFacts(
         operations=len(kept),
         sums=sum_count(kept),
-        memory=sum(memory.pixel + memory.window for memory in kept),
+        memory=kept_bytes(kept),
+        pairs_memory=pairs_bytes(kept),
         scratch=scratch_bytes(kept),
         used=_used(network),
         pairs_scratch=pairs_scratch_bytes(kept),
@@ -176,9 +181,13 @@ def _used(network: IntegerNetwork) -> dict[str, bool]:
     *hidden, last = (
         (operation, shape) for operation, shape in network.placed if not isinstance(operation, IntegerMaxPooling)
     )
+    by_planes = [goes_by_planes(operation, shape) for operation, shape in _operations(network)]
+    depthwise = [isinstance(kernel, Convolution) and kernel.groups > 1 for kernel, _ in _operations(network)]
     wide = [operation for operation, shape in hidden if not requantises_in_32_bits(operation, shape)]
     return {
-        "DEPTHWISE": any(kernel.groups > 1 for kernel in kernels),
+        "DEPTHWISE": any(depthwise),
+        "PLANES": any(by_planes),
+        "OTHER_DEPTHWISE": depthwise != by_planes,
         "MULTIPLES": any(1 < kernel.groups < kernel.channels_out for kernel in kernels),
         "FEW_OUTPUTS": any(kernel.channels_out < 4 for kernel in kernels),
         "OFFSETS": any(_has_offset(operation) for operation, _ in (*hidden, last)),
@@ -279,6 +288,8 @@ def _weights_table(operation: IntegerConvolution, shape: Shape) -> _CTable:
     if operation.operation.groups > 1:
         places = _places(operation.operation, shape).astype("<u2").view(np.uint8)
         orders[BY_OUTPUT] = np.concatenate([places.flatten(), taps.view(np.uint8).flatten()])
+        if goes_by_planes(operation.operation, shape):
+            orders[IN_FOURS] = taps.view(np.uint8)
         return _CTable("weights", "uint8_t", np.ascontiguousarray(taps.T).view(np.uint8), orders)
     # From -127 to 127 becomes from 1 to 255.
     positive = (taps.astype(np.int16) + _ADDED).astype(np.uint8)
@@ -315,9 +326,7 @@ def _tables_file(network: IntegerNetwork, orders: Sequence[str]) -> str:
     parts = [
         '/* Written by kilonet export. */\n#include "model.h"\n\n#include <stddef.h>\n',
         *(_definition(table, number, orders) for number, table in _numbered_tables(network)),
-        "const kilonet_operation kilonet_operations[KILONET_OPERATIONS] KILONET_FLASH = {",
-        *_operation_initialisers(network),
-        "};\n",
+        _operations_table(network, orders),
         _FUNCTIONS.replace("PLANE", str(prod(network.input_shape[1:]))),
     ]
     return "\n".join(parts)
@@ -374,7 +383,22 @@ def _wrapped_lines(values: Iterable[str]) -> str:
     return "\n".join([*lines, line])
 
 
-def _operation_initialisers(network: IntegerNetwork) -> Iterator[str]:
+def _operations_table(network: IntegerNetwork, orders: Sequence[str]) -> str:
+    plain, by_planes = (
+        "\n".join(
+            [
+                "const kilonet_operation kilonet_operations[KILONET_OPERATIONS] KILONET_FLASH = {",
+                *_operation_initialisers(network, in_planes=in_planes),
+                "};",
+            ]
+        )
+        for in_planes in (False, True)
+    )
+    others = [(IN_PLANES, by_planes)] if IN_FOURS in orders and plain != by_planes else []
+    return alternatives(others, plain) + "\n"
+
+
+def _operation_initialisers(network: IntegerNetwork, *, in_planes: bool) -> Iterator[str]:
     kept = [memory_of(operation, shape) for operation, shape in _operations(network)]
     place, sums = 0, max(memory.results for memory in kept)
     last = network.operations[-1]
@@ -387,12 +411,20 @@ def _operation_initialisers(network: IntegerNetwork) -> Iterator[str]:
         if memory.sums:
             fields["sums"] = str(sums)
         fields |= _numeric_fields(operation, shape)
+        window = memory.window
+        if in_planes and memory.plane:
+            window, side = memory.pairs_window, int(fields["window"])
+            fields |= {
+                "kind": "KILONET_BY_PLANES",
+                "memory_size": str(memory.plane),
+                "row_size": str(memory.plane // side),
+            }
         if operation is not last and requantises_in_32_bits(operation, shape):
             fields["narrow"] = "1"
         # g++ would complain of a field that is left out.
         zeros = dict.fromkeys(_FIELDS, "0") | dict.fromkeys(_POINTERS, "NULL")
         yield "    {" + ", ".join(f".{name} = {value}" for name, value in (zeros | fields).items()) + "},"
-        place += memory.pixel + memory.window
+        place += memory.pixel + window
         sums += memory.sums
 
 

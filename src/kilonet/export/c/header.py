@@ -26,6 +26,8 @@ _VECTORS_RING = 1 << 15
 
 
 IN_BLOCKS, BY_OUTPUT, IN_FOURS = "KILONET_BLOCK == 16", "KILONET_MVE", "KILONET_TAPS"
+IN_PLANES = "KILONET_TAPS && !KILONET_MVE"
+"""Where operations may be KILONET_BY_PLANES, as a condition of the preprocessor."""
 _SWITCHES = {IN_BLOCKS: "KILONET_NO_BLOCKS", BY_OUTPUT: "KILONET_NO_MVE", IN_FOURS: "KILONET_NO_TAPS"}
 GENERIC = "generic"
 FAMILIES: Mapping[str, tuple[str, ...]] = {
@@ -69,6 +71,8 @@ class TableFacts:
     """Number of int32."""
     memory: int
     """Bytes."""
+    pairs_memory: int
+    """Bytes where KILONET_TAPS alone is 1."""
     scratch: int
     """Bytes."""
     used: Mapping[str, bool]
@@ -187,7 +191,7 @@ extern const kilonet_operation kilonet_operations[KILONET_OPERATIONS];
 typedef struct {{
     kilonet_position positions[KILONET_OPERATIONS];
     int32_t sums[{tables.sums}];
-    uint8_t memory[{tables.memory}];
+    uint8_t memory[{_memory(tables)}];
     uint32_t scratch[KILONET_BLOCK > 1 ? {words(tables.scratch_in_blocks)}
                      : KILONET_MVE     ? {words(tables.vectors_scratch)}
                      : KILONET_TAPS    ? {words(tables.pairs_scratch)}
@@ -232,6 +236,12 @@ kilonet_answer kilonet_top(const int32_t logits[KILONET_CLASSES]);
  * after every row of the two images, to feed a watchdog; it may be null. Compile kilonet_selftest.c for it. */
 int kilonet_selftest(kilonet_state *state, void (*after_row)(void));
 """
+
+
+def _memory(tables: TableFacts) -> str:
+    if tables.memory == tables.pairs_memory:
+        return str(tables.memory)
+    return f"{IN_PLANES} ? {tables.pairs_memory} : {tables.memory}"
 
 
 def _used_macros(used: Mapping[str, bool]) -> str:

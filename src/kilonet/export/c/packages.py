@@ -13,9 +13,14 @@ from dataclasses import dataclass
 from importlib.resources import files
 from textwrap import wrap
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kilonet.export.c.codegen import weight_bytes
 from kilonet.export.c.prefix import file_name, with_prefix
 from kilonet.export.integer import IntegerNetwork, Pixels
+from kilonet.models.calibration import UNFITTED
+from kilonet.models.metadata import Metadata
 from kilonet.models.model import PACKAGED_LICENCE
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.schema import shortened
@@ -109,6 +114,18 @@ class PackageFacts:
     """The image of the example: uint8 (channels, rows, columns)."""
     label: int
     """The class that the integer reference gives it."""
+
+
+def first_sure(logits: NDArray[np.int32], fraction_bits: int, metadata: Metadata) -> int:
+    """Return the place of the first image that is answered surely, for the example to show; 0 if none is.
+
+    Args:
+        logits: int32 (N, classes).
+        fraction_bits: how often to halve a logit for that of the float network.
+        metadata: the model's metadata, with its calibration.
+    """
+    floats = np.ldexp(logits.astype(np.float64), -fraction_bits).astype(np.float32)
+    return int(np.argmin((metadata.calibration or UNFITTED).uncertain(floats)))
 
 
 def source_path(name: str, package: str | None) -> str:

@@ -16,6 +16,29 @@
 #define WIDE_OFFSETS KILONET_HAS_WIDE_OFFSETS
 #endif
 
+/* Whether operations may have more to give before they get another pixel. */
+#define BACKWARD (KILONET_HAS_PADDING || PLANES)
+
+/* Requantises output i's sum, bias included, in 64 bits; `skipped[place]` is the residual sum's value, if there is one. */
+static inline int64_t requantised(const kilonet_operation *operation, const kilonet_requantisation *how, unsigned i, int32_t sum,
+                                  const uint8_t *skipped, unsigned place)
+{
+    int64_t value = (int64_t)(operation->relu != 0 && sum < 0 ? 0 : sum) * how->multiplier;
+    if (WIDE_OFFSETS && operation->skip)
+        value += (int64_t)KILONET_READ(int32_t, &operation->skip[i]) * skipped[place];
+    if (WIDE_OFFSETS && operation->offset)
+        value += operation->narrow != 0 ? KILONET_READ(int32_t, (const int32_t *)operation->offset + i)
+                                        : KILONET_READ(int64_t, (const int64_t *)operation->offset + i);
+    else
+        value += (int64_t)(((uint64_t)1 << how->shift) >> 1);
+    return floor_shift_64(value, how->shift);
+}
+
+static inline uint8_t clamped_64(int64_t value)
+{
+    return (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
+}
+
 /* Requantises the sums of all channels to the next operation's pixel or, in the last operation, which has none, to logits. */
 static void requantise(const kilonet_operation *operation, const int32_t *sums, uint32_t more, const uint8_t *skipped,
                        uint8_t *pixel, int32_t *logits)
@@ -37,19 +60,11 @@ static void requantise(const kilonet_operation *operation, const int32_t *sums, 
         const kilonet_requantisation *how =
             (const kilonet_requantisation *)KILONET_IN_RAM(&copied, operation->requantisation + i, sizeof copied);
         const int32_t sum = (int32_t)((uint32_t)sums[i] + (uint32_t)how->bias + more);
-        int64_t value = (int64_t)(operation->relu != 0 && sum < 0 ? 0 : sum) * how->multiplier;
-        if (WIDE_OFFSETS && operation->skip)
-            value += (int64_t)KILONET_READ(int32_t, &operation->skip[i]) * skipped[i];
-        if (WIDE_OFFSETS && operation->offset)
-            value += operation->narrow != 0 ? KILONET_READ(int32_t, (const int32_t *)operation->offset + i)
-                                            : KILONET_READ(int64_t, (const int64_t *)operation->offset + i);
-        else
-            value += (int64_t)(((uint64_t)1 << how->shift) >> 1);
-        value = floor_shift_64(value, how->shift);
+        const int64_t value = requantised(operation, how, i, sum, skipped, i);
         if (!WIDE || !pixel)
             logits[i] = (int32_t)value;
         else
-            pixel[i] = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value);
+            pixel[i] = clamped_64(value);
     }
 }
 
@@ -68,7 +83,7 @@ APART static void convolve(const kilonet_operation *operation, uint32_t head, co
         window.end = memory + window.size;
         window.gap = operation->row_size - width;
     }
-    if (KILONET_HAS_DEPTHWISE && operation->multiple != 0) {
+    if (DEPTHWISE && operation->multiple != 0) {
         sum_depthwise(operation, &window, work);
     } else {
         more = 0u - 128u * sum_dense(operation, &window, work);
@@ -121,6 +136,67 @@ static int take_into_convolution(const kilonet_operation *operation, kilonet_pos
     return 1;
 }
 
+#if PLANES
+/* Computes four pixels. `oldest` is where the windows' upper row is in a plane, `column` where the first one begins. */
+static void convolve_planes(const kilonet_operation *operation, uint32_t oldest, uint32_t column, const kilonet_work *work,
+                            uint8_t *pixels)
+{
+    const uint32_t side = operation->window, row = operation->row_size, plane = operation->memory_size;
+    const uint32_t outputs = operation->outputs, centre = oldest + side / 2 * row;
+    const uint8_t *const planes = work->memory + operation->memory + column, *weights = operation->weights;
+    kilonet_fours call;
+    call.first = planes + oldest;
+    call.plane = plane;
+    call.how = operation->requantisation;
+    call.pixels = pixels;
+    call.outputs = outputs;
+    call.before = (plane - oldest) / row * side;
+    call.end = weights + side * side;
+    call.weights_end = weights + side * side * outputs;
+    call.mode = operation->offset ? 1 : 0;
+    call.relu = operation->relu;
+    call.offset = (const int32_t *)operation->offset;
+    call.skip = operation->skip;
+    call.centre = planes + (centre >= plane ? centre - plane : centre) + side / 2;
+    if (WIDE && operation->narrow == 0) {
+        unsigned i, place;
+        call.mode = 2;
+        for (i = 0; i < outputs; i++, call.how++, call.centre += plane) {
+            call.weights_end = call.end;
+            sum_planes(call.end - side * side, &call, row);
+            for (place = 0; place < 4; place++) {
+                pixels[place * outputs + i] =
+                    clamped_64(requantised(operation, call.how, i, call.sums[place], call.centre, place));
+            }
+        }
+        return;
+    }
+    sum_planes(weights, &call, row);
+}
+
+static uint8_t *pixels_of(const kilonet_operation *operation, const kilonet_work *work)
+{
+    return work->memory + operation->memory + operation->memory_size * operation->inputs;
+}
+
+/* The output's columns are computed in fours, of which the last one begins anew with some that are done already. */
+static void take_into_planes(const kilonet_operation *operation, kilonet_position *position, const kilonet_work *work,
+                             const uint8_t *taken)
+{
+    const uint32_t row = operation->row_size, plane = operation->memory_size, head = position->head;
+    const uint32_t left = position->columns_left, column = row - left, place = column - (operation->window - 1u);
+    const uint32_t next = head + row == plane ? 0 : head + row;
+    spread(work->memory + operation->memory + head + column, taken, taken + operation->inputs, plane);
+    if (left == 1u) {
+        position->head = next;
+    }
+    if (advance(operation, position) && (place % 4u == 3u || left == 1u)) {
+        position->left = (uint8_t)(place % 4u + 1u);
+        convolve_planes(operation, next, place - 3u, work, pixels_of(operation, work));
+    }
+}
+#endif
+
 /* `head` counts the channels of the windows before this one in the row. Windows beyond the last whole one are dropped. */
 static int take_into_pool(const kilonet_operation *operation, kilonet_position *position, const kilonet_work *work,
                           uint8_t *pixel, int32_t *logits)
@@ -164,6 +240,12 @@ static inline int take(const kilonet_operation *operation, kilonet_position *pos
 {
     if (operation->kind == KILONET_CONVOLUTION)
         return take_into_convolution(operation, position, work, taken, pixel, logits);
+#if PLANES
+    if (operation->kind == KILONET_BY_PLANES) {
+        take_into_planes(operation, position, work, taken);
+        return 0;
+    }
+#endif
     return take_into_pool(operation, position, work, pixel, logits);
 }
 
@@ -176,7 +258,7 @@ void kilonet_start(const kilonet_operation *operations, unsigned count, const ki
         position->columns_left =
             (uint16_t)(KILONET_READ(uint16_t, &operations->columns) + 2u * KILONET_READ(uint8_t, &operations->padding));
         position->rows_to_end = position->columns_to_end = (uint8_t)(KILONET_READ(uint8_t, &operations->window) - 1);
-        position->waiting = position->finished = 0;
+        position->waiting = position->left = 0;
     }
 }
 
@@ -190,7 +272,7 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
     const uint8_t *next = pixels->first;
     uint32_t left = pixels->count;
     int has_pixel = 0; /* whether the next pixel of the operation's input is there */
-    if (position->finished)
+    if (position->left != 0)
         return 1;
     for (;;) {
         kilonet_operation copied;
@@ -198,6 +280,17 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
             (const kilonet_operation *)KILONET_IN_RAM(&copied, place, sizeof copied);
         uint8_t *own = memory + operation->pixel, *pixel = 0;
         const uint8_t *taken = own;
+#if PLANES
+        if (!has_pixel && position->left != 0) {
+            const uint32_t outputs = operation->outputs, number = 4u - position->left;
+            (void)copy(memory + place[1].pixel, pixels_of(operation, work) + number * outputs, outputs);
+            position->left--;
+            has_pixel = 1;
+            place++;
+            position++;
+            continue;
+        }
+#endif
         if (KILONET_HAS_PADDING && operation->padding != 0) {
             has_pixel |= position->waiting;
             position->waiting = 0;
@@ -209,7 +302,7 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
         }
         if (!has_pixel) {
             uint32_t plane = 0, channel = operation->inputs;
-            if (KILONET_HAS_PADDING && place != operations) {
+            if (BACKWARD && place != operations) {
                 place--;
                 position--;
                 continue;
@@ -229,10 +322,10 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
             place++;
             position++;
             if (!pixel) {
-                work->positions->finished = 1;
+                work->positions->left = 1;
                 return 1;
             }
-        } else if (!KILONET_HAS_PADDING) {
+        } else if (!BACKWARD) {
             place = operations;
             position = work->positions;
         }

@@ -67,17 +67,21 @@ extern "C" {
 /* Number of bytes that vectors may read beyond the end of a map. */
 #define KILONET_BEYOND 4
 
-enum { KILONET_CONVOLUTION, KILONET_MAX_POOL, KILONET_AVERAGE_POOL };
+/* KILONET_BY_PLANES is a depthwise convolution of 5x5, where KILONET_TAPS alone is 1, whose output has four columns or more:
+ * it computes four pixels at once. Its memory is a plane of five rows for each channel, the rows a ring, and then the four
+ * pixels. */
+enum { KILONET_CONVOLUTION, KILONET_MAX_POOL, KILONET_AVERAGE_POOL, KILONET_BY_PLANES };
 
 /* The position of an operation in its input map, padding included. */
 typedef struct {
-    uint32_t head; /* index of the next byte of the operation's memory */
+    uint32_t head; /* index of the next byte of the operation's memory; by planes, of a row in a plane */
     uint16_t row;
     uint16_t columns_left; /* of the row, this one included */
     uint8_t rows_to_end; /* how many rows after this one end a window */
     uint8_t columns_to_end;
     uint8_t waiting; /* whether `pixel` holds one that comes behind padding */
-    uint8_t finished; /* of the first operation: whether the logits are written */
+    uint8_t left; /* computed pixels that the next operation has not got; none are left between calls of kilonet_feed, where the
+                     first operation's says whether the logits are written */
 } kilonet_position;
 
 /* The parts of a kilonet_state, which model.h declares: all that one classification keeps in RAM. */
@@ -101,6 +105,7 @@ typedef struct {
 
 /* Weights of a depthwise convolution are [row][column][output], in two's complement. If KILONET_MVE is 1, they are
  * [output][row][column], behind numbers of 16 bits, [row][column]: where values are in a ring that begins with the window.
+ * By planes they are [output][row][column].
  * Those of any other convolution have 128 added, so that they are bytes without a sign. With taps [row][column][input] they are
  *   [output / n][tap][n], where outputs lie side by side in blocks of n = 10, 8 or as many as are left; or
  *   [output][tap] if KILONET_MVE is 1; or, if KILONET_TAPS alone is,
@@ -116,8 +121,8 @@ typedef struct {
     uint32_t pixel; /* [input]: all channels of the next pixel of the input map; an index in the work's memory */
     uint32_t memory; /* a convolution's window and the pixels between its rows; a max-pool's row of results; such an index */
     uint32_t sums; /* [input] of each window in a row of an average pool; an index in the work's sums */
-    uint32_t memory_size; /* bytes */
-    uint32_t row_size; /* bytes of a row of the input map, padding included */
+    uint32_t memory_size; /* bytes; of a plane */
+    uint32_t row_size; /* bytes of a row of the input map, padding included; of a plane's row */
     uint16_t inputs; /* channels */
     uint16_t outputs;
     uint16_t rows; /* of the input map, padding not included */

@@ -314,7 +314,7 @@ void kilonet_start(const kilonet_operation *operations, unsigned count, const ki
     (void)count;
     work->positions->row = 0;
     work->positions->columns_left = operations->columns;
-    work->positions->finished = 0;
+    work->positions->left = 0;
     new_map_at(operations, work->scratch);
 }
 
@@ -324,7 +324,7 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
     kilonet_map from = map_at(operations, work->scratch), to;
     uint32_t half = 0;
     unsigned i;
-    if (work->positions->finished)
+    if (work->positions->left != 0)
         return 1;
     if (!fill(operations, work->positions, pixels, &from))
         return 0;
@@ -337,7 +337,7 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
         execute(operations + i, &from, &to, 0);
     }
     execute(operations + i, &from, &from, logits);
-    work->positions->finished = 1;
+    work->positions->left = 1;
     return 1;
 }
 #endif
