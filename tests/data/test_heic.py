@@ -17,11 +17,27 @@ from kilonet.data.heic import heic_header, is_heic
 from kilonet.data.preprocessing import Preprocessing
 from kilonet.utils.errors import KilonetError
 
-pillow_heif = pytest.importorskip("pillow_heif")
+def box(kind: bytes, *content: bytes) -> bytes:
+    whole = b"".join(content)
+    return struct.pack(">I4s", 8 + len(whole), kind) + whole
+
+
+def boxes_alone(columns: int = 96, rows: int = 64) -> bytes:
+    """Return what a HEIC file says of its one coded image, without the image; made without the extra."""
+    item = box(b"infe", struct.pack(">IHH4sx", 2 << 24, 1, 0, b"hvc1"))
+    size = box(b"ispe", struct.pack(">III", 0, columns, rows))
+    meta = box(
+        b"meta",
+        bytes(4),
+        box(b"iinf", struct.pack(">IH", 0, 1), item),
+        box(b"iprp", box(b"ipco", size), box(b"ipma", struct.pack(">IIHBB", 0, 1, 1, 1, 1))),
+    )
+    return box(b"ftyp", b"heic", bytes(4), b"mif1heic") + meta
 
 
 def photo(columns: int = 96, rows: int = 64, *, tile: int = 0, turned: int = 1) -> bytes:
-    """Return a HEIC file that is red on the left, green above and on the right, black below."""
+    """Return a HEIC file that is red on the left, green above and on the right, black below; needs the extra."""
+    pillow_heif = pytest.importorskip("pillow_heif")
     pixels = np.zeros((rows, columns, 3), np.uint8)
     pixels[:, : columns // 2, 0] = 250
     pixels[: rows // 2, columns // 2 :, 1] = 250
@@ -89,20 +105,34 @@ def test_damaged_heic_photos_are_refused_in_a_line() -> None:
             refusal(error, "photo")
 
 
+def folder_with(content: bytes, folder: Path) -> Path:
+    """Write two classes of three images, and a HEIC file beside the first."""
+    for name in ("cat", "dog"):
+        for number in range(3):
+            path = folder / "train" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (12, 12), 40 * number + len(name)).save(path)
+    (folder / "train" / "cat" / "IMG_1.HEIC").write_bytes(content)
+    return folder
+
+
+def test_a_heic_photo_is_one_of_a_folder_s_images(tmp_path: Path) -> None:
+    data = load_data(str(folder_with(photo(), tmp_path)), Preprocessing((3, 12, 12)))
+    assert (len(data.train) + len(data.test), data.skipped) == (7, ())
+
+
 def test_without_the_extra_a_heic_photo_is_listed_with_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("cat", "dog"):
-        for number in range(3):
-            path = tmp_path / "train" / name / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (12, 12), 40 * number + len(name)).save(path)
-    (tmp_path / "train" / "cat" / "IMG_1.HEIC").write_bytes(photo())
-    assert is_heic(photo())
-    data = load_data(str(tmp_path), Preprocessing((3, 12, 12)))
-    assert (len(data.train) + len(data.test), data.skipped) == (7, ())
+    """Runs with the extra and without: of the file, only what it says it is is read."""
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    data = load_data(str(tmp_path), Preprocessing((3, 12, 12)))
+    assert is_heic(boxes_alone())
+    assert heic_header(boxes_alone()).size == (96, 64)
+    data = load_data(str(folder_with(boxes_alone(), tmp_path)), Preprocessing((3, 12, 12)))
     ((path, reason),) = data.skipped
+    assert len(data.train) + len(data.test) == 6
     assert path.name == "IMG_1.HEIC"
     assert "pip install '.[heic]'" in reason
+    with pytest.raises(KilonetError) as error:
+        decode(boxes_alone(), "photo", evenly=True)
+    assert "pip install '.[heic]'" in str(error.value)
