@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from digit_pages import Digits, page_of_rows
 from helpers import TINY_LAYERS, model_section, tiny_recipe
 from kilonet.data.augment import apply_transforms
 from kilonet.data.datasets import DataSet, Images
@@ -43,6 +45,7 @@ import reading  # noqa: E402
 import scaling  # noqa: E402
 import start_time  # noqa: E402
 import train_speed  # noqa: E402
+import whole_pages  # noqa: E402
 
 # Compiled in the tests, not when they are collected: by one of their processes, and into the cache of this run.
 NEEDS_COMPILER = pytest.mark.skipif(
@@ -205,6 +208,21 @@ def test_most_clothes_are_no_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert found is not None
     assert int(found[1]) > 60
+
+
+def test_what_is_found_on_pages_is_counted(mnist: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, digits = load_model("best"), Digits(mnist.test.pixels[:1000, 0].numpy(), mnist.test.labels[:1000].numpy())
+    page = page_of_rows(digits, np.random.default_rng([73, 0]), rows=2, each=4)
+    assert whole_pages.counts(model, page).tolist() == [8, 8, 0, 0, 1]
+    misread = replace(page, digits=tuple(replace(one, digit=(one.digit + 1) % 10) for one in page.digits))
+    total, right, wrong, more, ordered = whole_pages.counts(model, misread).tolist()
+    assert (total, right, more, ordered) == (8, 0, 0, 1)
+    assert wrong >= 6
+    # Half of the digits are said to be none, and the others to come in the reverse order.
+    halved = replace(page, digits=page.digits[3::-1])
+    assert whole_pages.counts(model, halved).tolist() == [4, 4, 0, 4, 0]
+    monkeypatch.setattr(whole_pages, "KINDS", {"rows": lambda *_: page})
+    assert whole_pages.line(model, digits, "rows", 2) == "| rows | 2 | 16 | 100.0 % | 0.0 % | 0 | 2 |"
 
 
 def test_readings_lie_apart_as_on_a_dial_that_goes_round() -> None:

@@ -17,6 +17,7 @@ from kilonet.data.heic import heic_header, is_heic
 from kilonet.data.preprocessing import Preprocessing
 from kilonet.utils.errors import KilonetError
 
+
 def box(kind: bytes, *content: bytes) -> bytes:
     whole = b"".join(content)
     return struct.pack(">I4s", 8 + len(whole), kind) + whole
