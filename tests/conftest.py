@@ -24,7 +24,7 @@ from filelock import FileLock
 from helpers import Hide, StopAtEpoch, tiny_recipe, unload, write_idx_folder
 from kilonet.cli import main
 from kilonet.data.datasets import DataSet, load_data
-from kilonet.engines.native.cache import MAXIMUM_BYTES
+from kilonet.engines.native.cache import read_verified, store
 from kilonet.export.html.browser import CHROMIUM_FLAGS, browser_path, run_in_node
 from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.models.model import load_model
@@ -32,7 +32,7 @@ from kilonet.training.run_folder import Run
 from kilonet.training.train import fit
 from kilonet.utils.capacity import cores
 from kilonet.utils.compilers import run_compiler
-from kilonet.utils.files import remove_unused, write_atomically
+from kilonet.utils.files import write_atomically
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -152,13 +152,13 @@ def _own_cache(shared_folder: Path, pytestconfig: pytest.Config) -> Iterator[Non
         patch.setenv("KILONET_CACHE", str(cache))
         yield
     _copy_missing(libraries, kept)
-    remove_unused(kept.iterdir(), kept / "none", MAXIMUM_BYTES)
 
 
 def _copy_missing(source: Path, destination: Path) -> None:
-    for file in source.glob("*.*o"):
-        if not (destination / file.name).exists():
-            write_atomically(destination / file.name, file.read_bytes())
+    for file in (*source.glob("*.so"), *source.glob("*.o")):
+        place = destination / file.name
+        if not place.exists() and (content := read_verified(file)) is not None:
+            store(content, place)
 
 
 @pytest.fixture(scope="session", autouse=True)

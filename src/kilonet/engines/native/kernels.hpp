@@ -335,19 +335,19 @@ void input_gradient(const InputGradientArguments& pass, int begin, int end) {
   }
 }
 
-// How the weight gradient is divided into tiles of outputs x taps: all taps of an input for a small kernel or a depthwise
-// one, if the registers hold them, several inputs for a 1x1 kernel, part of a row of taps for a large kernel. The image is divided into bands of rows, so that what a tile
-// reads stays in the level-1 cache for the next tiles. With bfloat16 a band is first packed in pairs of columns: the input
-// at every column, because a tap may start at any, and the output's gradient at every second column. The columns of a pair
-// of inputs are as far apart as the windows of neighbouring outputs.
+// How the weight gradient is divided into tiles of outputs x taps: all taps of an input for a small kernel, rows of taps for a
+// larger depthwise one, several inputs for a 1x1 kernel, part of a row of taps for any other. The image is divided into bands
+// of rows, so that what a tile reads stays in the level-1 cache for the next tiles. With bfloat16 a band is first packed in
+// pairs of columns: the input at every column, because a tap may start at any, and the output's gradient at every second
+// column. The columns of a pair of inputs are as far apart as the windows of neighbouring outputs.
 template <Convolution C>
 struct WeightGradientTiles {
   static constexpr bool pointwise = C.kernel == 1, single = C.group_outputs() == 1;
   static constexpr bool small = !pointwise && (C.kernel <= 3 || single);
   static constexpr int run_length = pointwise ? C.group_inputs() : small ? C.taps() : C.kernel;
-  // Of rows of taps, whose values the compiler keeps in registers from one column to the next.
-  static constexpr int rows_of_taps = C.kernel <= 3 ? C.kernel : greatest(1, (registers - 4) / (2 * C.kernel));
-  static constexpr int taps = small ? least(run_length, rows_of_taps * C.kernel) : least(run_length, registers == 32 ? 6 : 3);
+  // How many rows of taps a tile has of a small kernel: the compiler keeps their values in registers from column to column.
+  static constexpr int tap_rows = C.kernel <= 3 ? C.kernel : greatest(1, (registers - 4) / (2 * C.kernel));
+  static constexpr int taps = small ? least(run_length, tap_rows * C.kernel) : least(run_length, registers == 32 ? 6 : 3);
   static constexpr int outputs = greatest(1, least(C.group_outputs(), (registers - 4) / (taps + 1)));
   static constexpr int column_step = (bfloat16 ? 2 : 1) * C.stride;
   static constexpr int row_steps = bfloat16 ? pair_count(C.columns_out()) : C.columns_out();

@@ -226,7 +226,8 @@ void Trainer::run_backward(const Batch& batch, Group& group, BackwardStep step) 
   const Shape from = shape(operation.input), to = shape(operation.output);
   const Vector* output_gradient = gradient(group, operation.output);
   Vector* result = gradient(group, operation.input);
-  if (step.part == BackwardPart::relu) backward_relu(batch, operation, group);
+  if (step.part == BackwardPart::relu)
+    backward_relu(batch, operation, group, 0, to.channels, gradient(group, operation.output));
   if (step.part == BackwardPart::weights) backward_weights(operation, group);
   if (step.part == BackwardPart::input) backward_input(operation, group);
   if (step.part != BackwardPart::whole) return;
@@ -245,8 +246,9 @@ void Trainer::forward_convolution(const Operation& operation, Group& group) {
   std::fill_n(sums, 2 * shape(operation.output).channels, Vector{});
   const float* centre = operation.norm < 0 ? nullptr : &centre_[norm_offsets_[operation.norm]];
   const auto forward = group.mode == Mode::evaluation ? operation.kernels.float32_forward : operation.kernels.forward;
-  forward({tensor(group, operation.input), group.scratch.padded.get(), &packed_[weight_offsets_[index]], group.scratch.kernel.get(),
-           &biases_[bias_offsets_[index]], tensor(group, operation.output), group.valid_lanes(), centre, sums});
+  forward({tensor(group, operation.input), group.scratch.padded.get(), &packed_[weight_offsets_[index]],
+           group.scratch.kernel.get(), &biases_[bias_offsets_[index]], tensor(group, operation.output), group.valid_lanes(),
+           centre, sums});
   if (operation.norm < 0 || !group.training()) return;
   float* sums_of_part = &group.sums->forward_sums[2 * norm_offsets_[operation.norm]];
   for (int c = 0; c < 2 * channels(operation.norm); c++) sums_of_part[c] += sum_of_lanes(sums[c]);
@@ -254,15 +256,12 @@ void Trainer::forward_convolution(const Operation& operation, Group& group) {
 
 // Computes the gradient before the ReLU of a convolution's output channels from `begin` to `end`, whose batch norm is an
 // operation of its own, the next one.
-void Trainer::restore_relu(const Batch& batch, const Operation& operation, Group& group, int begin, int end, Vector* result) {
+void Trainer::backward_relu(const Batch& batch, const Operation& operation, Group& group, int begin, int end,
+                            Vector* result) {
   const Operation& norm = *(&operation + 1);
   backward_norm_and_relu(shape(operation.output), begin, end, gradient(group, norm.output), tensor(group, operation.output),
                          dropout(batch, group, (int)index_of(norm)), norm_gradient(operation.norm), borders_[operation.output],
                          result, &group.sums->bias_gradient[bias_offsets_[index_of(operation)]]);
-}
-
-void Trainer::backward_relu(const Batch& batch, const Operation& operation, Group& group) {
-  restore_relu(batch, operation, group, 0, shape(operation.output).channels, gradient(group, operation.output));
 }
 
 // Runs the backward pass of a grouped convolution, one group of its channels after another. If its input comes of a
@@ -271,7 +270,6 @@ void Trainer::backward_channels(const Batch& batch, const Operation& operation, 
   const Convolution& c = operation.kernels.shape;
   const Operation* next = next_of(operation);
   const bool normed = next && next->kind == Kind::norm;
-  if (operation.norm < 0) add_bias_gradient(operation, group);
   // Tensor 0 is the input, and each operation adds one.
   const Operation* before = operation.input > 0 ? &network_.operations[operation.input - 1] : nullptr;
   const bool biased = before && before->kind == Kind::convolution && before->norm < 0;
@@ -283,7 +281,7 @@ void Trainer::backward_channels(const Batch& batch, const Operation& operation, 
   for (int g = 0; g < c.groups; g++) {
     if (normed) {
       weights.gradient = input.gradient = own_gradient;
-      restore_relu(batch, operation, group, g * c.group_outputs(), (g + 1) * c.group_outputs(), own_gradient);
+      backward_relu(batch, operation, group, g * c.group_outputs(), (g + 1) * c.group_outputs(), own_gradient);
     } else {
       weights.gradient = input.gradient = gradient(group, operation.output) + g * c.group_outputs() * c.gradient_pitch();
     }

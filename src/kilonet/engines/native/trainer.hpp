@@ -143,9 +143,8 @@ class Trainer {
   void run_forward(const Batch& batch, Group& group, int begin, int end);
   void run_backward(const Batch& batch, Group& group, BackwardStep step);
   void forward_convolution(const Operation& operation, Group& group);
-  void backward_relu(const Batch& batch, const Operation& operation, Group& group);
+  void backward_relu(const Batch& batch, const Operation& operation, Group& group, int begin, int end, Vector* result);
   void backward_channels(const Batch& batch, const Operation& operation, Group& group);
-  void restore_relu(const Batch& batch, const Operation& operation, Group& group, int begin, int end, Vector* result);
   void backward_weights(const Operation& operation, Group& group);
   void add_bias_gradient(const Operation& operation, Group& group);
   WeightGradientArguments weight_arguments(const Operation& operation, Group& group);
