@@ -412,16 +412,3 @@ def test_the_loss_of_distillation(drawn: tuple[Tensor, list[Tensor], DistillSect
     torch.testing.assert_close(gradient, expected.detach(), rtol=1e-9, atol=1e-9)
     agreeing = distillation_loss(labels, teacher_logits[0], teacher_logits[:1], distill)
     assert float(agreeing) == pytest.approx((1 - weight) * 3, abs=1e-9)
-
-
-def test_cudnn_stays_exact_as_long_as_any_thread_needs_it() -> None:
-    """Seeds on a GPU are threads; the settings are the process's."""
-    cudnn = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.allow_tf32
-    first, second = (torch_engine._EXACT_CONVOLUTIONS.on("cuda") for _ in range(2))
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert (cudnn.deterministic, cudnn.allow_tf32) == (True, False)
-    second.__exit__(None, None, None)
-    assert (cudnn.deterministic, cudnn.allow_tf32) == before

@@ -5,19 +5,16 @@ import os
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from helpers import StopAtEpoch, command, refusal, tiny_recipe
 from kilonet.data.datasets import DataSet
-from kilonet.recipe import load_recipe
 from kilonet.training import launch
-from kilonet.training.progress import Interruption, NoProgress
-from kilonet.training.run_folder import RESULT_FILE, Run, lock_folder, read_result
+from kilonet.training.progress import NoProgress
+from kilonet.training.run_folder import Run, lock_folder, read_result
 from kilonet.training.train import fit
 from kilonet.utils.errors import KilonetError
 from preloaded import fork_seeds, forked
@@ -71,79 +68,21 @@ def test_several_seeds_are_the_runs_that_each_would_be(
         assert alone.result.model_sha256 == run["model_sha256"]
 
 
-@pytest.fixture
-def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seeds are trained as on a GPU, but on the processor."""
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_seeds_share_a_gpu_one_after_another(
+    device: str, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where `auto` means the GPU."""
+
+    def interrupted(*_: Any, **__: Any) -> list[Run]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "cores", lambda: 8)
     monkeypatch.setattr(launch, "resolve_device", lambda _: "cuda", raising=False)
-    monkeypatch.setattr(launch, "own_stream", nullcontext)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10**9, 10**9))
-
-
-@pytest.mark.usefixtures("on_gpu")
-def test_seeds_on_a_gpu_are_the_runs_that_each_would_be(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    alone = [launch.train_recipe(str(tiny), {"seed": seed, "dropout": 0.0}, None) for seed in range(3)]
-    runs = launch.train_seeds(str(tiny), {"dropout": 0.0}, None, 3)
-    assert [run.result.model_sha256 for run in runs] == [run.result.model_sha256 for run in alone]
-    assert "3 seeds, 3 at a time" in capsys.readouterr().err
-
-
-@pytest.mark.usefixtures("on_gpu")
-def test_interrupted_seeds_on_a_gpu_go_on(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C reaches the main thread, while it waits for the others; they stop before their run is finished."""
-    changes = {"epochs": 2, "dropout": 0.0}
-    whole = launch.train_seeds(str(tiny), changes, Path("whole"), 3)
-    with monkeypatch.context() as patch:
-        patch.setattr(launch, "wait", raise_interrupt)
-        patch.setattr(launch, "_SEEDS_ON_A_GPU", 2)
-        # Where it is set in the first batch of an epoch.
-        patch.setattr(launch, "Interruption", WaitForStop)
-        with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
-            launch.train_seeds(str(tiny), changes, Path("seeds"), 3)
-    assert not any((Path("seeds") / f"seed{seed}" / RESULT_FILE).exists() for seed in range(3))
-    assert (Path("seeds") / "seed0").exists()
-    assert not (Path("seeds") / "seed2").exists()
-    runs = launch.train_seeds(str(tiny), changes, Path("seeds"), 3)
-    assert [run.result.model_sha256 for run in runs] == [run.result.model_sha256 for run in whole]
-
-
-def raise_interrupt(*_: object, **__: object) -> None:
-    raise KeyboardInterrupt
-
-
-class WaitForStop(Interruption):
-    """Waits in the first batch until it is to stop."""
-
-    def batch_trained(self, batch: int, accuracy: float, loss: float) -> None:
-        self._event.wait(60)
-        super().batch_trained(batch, accuracy, loss)
-
-
-@pytest.mark.usefixtures("on_gpu")
-def test_a_seed_that_fails_on_a_gpu_ends_the_others_before_they_begin(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise KilonetError("no")
-
-    monkeypatch.setattr(launch, "_SEEDS_ON_A_GPU", 1)
-    monkeypatch.setattr(launch, "fit", fail)
-    with pytest.raises(KilonetError, match="no"):
-        launch.train_seeds(str(tiny), {"dropout": 0.0}, Path("seeds"), 2)
-
-
-@pytest.mark.usefixtures("on_gpu")
-def test_what_limits_the_seeds_that_a_gpu_trains_at_a_time(
-    tiny: Path, small: DataSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Dropout's random numbers, which have one generator, and the memory for the images."""
-    recipe = load_recipe(str(tiny), {"dropout": 0.0})
-    assert (
-        launch.seeds_on_a_gpu(load_recipe("best")) > launch.seeds_on_a_gpu(load_recipe("best", {"dropout": 0.1})) == 1
-    )
-    size = small.train.pixels.nbytes
-    for free, seeds in ((7 * size, 3), (100 * size, launch._SEEDS_ON_A_GPU)):
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (free, free))
-        assert launch.seeds_on_a_gpu(recipe) == seeds
+    monkeypatch.setattr(launch, "_train_side_by_side", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        launch.train_seeds(str(tiny), {"device": device}, None, 4)
+    assert "4 seeds, 1 at a time" in capsys.readouterr().err
 
 
 def train_up_to(epoch: int, recipe: Path, changes: dict[str, Any], out: Path | None) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import cast
 
@@ -26,8 +25,6 @@ from kilonet.utils.errors import KilonetError
 
 _SCORING_BATCH_ELSEWHERE = 1000
 _WARM_UP_STEPS = 3
-_CAPTURING = threading.Lock()
-"""Held by the thread that captures a step."""
 
 
 class TorchEngine:
@@ -76,7 +73,7 @@ class TorchEngine:
         self._learning_rate.fill_(learning_rate)
         self._average_share.fill_(average_share(self._recipe.train.ema, step))
         self._images += len(batch)
-        with _seeded_dropout(self._recipe, step, self.device), _EXACT_CONVOLUTIONS.on(self.device):
+        with _seeded_dropout(self._recipe, step, self.device), _exact_convolutions(self.device):
             if self.device == "cuda" and len(batch) == self._recipe.train.batch_size:
                 self._replay(batch)
             else:
@@ -84,8 +81,7 @@ class TorchEngine:
 
     def _replay(self, batch: Batch) -> None:
         if self._captured is None:
-            # The generators are the process's, and so is the stream on which torch captures.
-            with _CAPTURING, self._unchanged():
+            with self._unchanged():
                 self._captured = CapturedStep(self._fused_step, batch)
         self._captured(batch)
 
@@ -153,7 +149,7 @@ class TorchEngine:
 
     def logits(self, pixels: Tensor) -> Tensor:
         self._final.eval()
-        with torch.inference_mode(), _EXACT_CONVOLUTIONS.on(self.device):
+        with torch.inference_mode(), _exact_convolutions(self.device):
             batch = scoring_batch(self._recipe.model) if self.device == "cpu" else _SCORING_BATCH_ELSEWHERE
             parts = [self._final(part.to(self.device)).cpu() for part in pixels.split(batch)]
         self._final.train()
@@ -304,8 +300,7 @@ class CapturedStep:
                 step(self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        # Other threads may go on meanwhile with what is not allowed in a capture, such as taking memory.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph):
             step(self._inputs)
 
     def __call__(self, batch: Batch) -> None:
@@ -350,41 +345,19 @@ def _generators(device: str) -> list[int]:
     return [torch.cuda.current_device()] if device == "cuda" else []
 
 
-def own_stream() -> torch.cuda.StreamContext:
-    """Return a context in which what this thread computes on the GPU has a CUDA stream of its own."""
-    return torch.cuda.stream(torch.cuda.Stream())
-
-
-class _ExactConvolutions:
-    """Has cuDNN repeat a convolution bit for bit and multiply float32 as such, as long as any thread is inside.
+@contextlib.contextmanager
+def _exact_convolutions(device: str) -> Iterator[None]:
+    """Have cuDNN repeat a convolution bit for bit and multiply float32 as such; restore its settings afterwards.
 
     By default cuDNN may add in any order, and rounds the factors of float32 convolutions to TF32, which has 10 bits.
-    The settings are the process's; the last thread restores them.
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._before = (False, False, False)
-
-    @contextlib.contextmanager
-    def on(self, device: str) -> Iterator[None]:
-        if device != "cuda":
-            yield
-            return
-        cudnn = torch.backends.cudnn
-        with self._lock:
-            if not self._inside:
-                self._before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
-                cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if not self._inside:
-                    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = self._before
-
-
-_EXACT_CONVOLUTIONS = _ExactConvolutions()
+    if device != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before

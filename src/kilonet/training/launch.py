@@ -6,23 +6,20 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kilonet.data.listing import PACKAGED
 from kilonet.data.notices import be_quiet
 from kilonet.engines.selection import resolve_device
-from kilonet.engines.torch_engine import own_stream
 from kilonet.recipe import Recipe, load_recipe, recipe_name
 from kilonet.training.distillation import TEACHER
 from kilonet.training.identity import recipe_differences
-from kilonet.training.progress import Interruption, LineProgress, Progress, ProgressGroup, progress_on
+from kilonet.training.progress import LineProgress, Progress, ProgressGroup, progress_on
 from kilonet.training.proposal import data_name
 from kilonet.training.run_data import divided, load_run_data
 from kilonet.training.run_folder import (
@@ -43,9 +40,6 @@ from kilonet.utils.terminal import printable
 
 RUNS = Path("runs")
 MAXIMUM_SEEDS = 1000
-_SEEDS_ON_A_GPU = 8
-_COPIES_OF_IMAGES = 2
-"""What a seed takes on a GPU, in copies of its training images: one, and as much for all else."""
 START_METHOD = "spawn"
 """How the processes of seeds are started: a fork would copy the threads' locks of this process."""
 
@@ -111,11 +105,11 @@ def _check_same_recipe(recipe: Recipe, folder: Path) -> None:
 def train_seeds(
     source: str | Recipe, changes: Mapping[str, Any], out: Path | None, seeds: int, *, tensorboard: bool = False
 ) -> list[Run]:
-    """Train a recipe with several seeds, from its own seed upwards, side by side on the processor's cores or on a GPU.
+    """Train a recipe with several seeds, from its own seed upwards, side by side on the processor's cores.
 
     What an interrupted or killed call left goes on: finished seeds are kept, and those that had begun are resumed.
-    On the processor each seed has a process of its own, with one thread unless the recipe sets their number, so that
-    no process waits for another; on a GPU each is a thread of this process.
+    Each seed has a process of its own, with one thread unless the recipe sets their number, so that no process waits
+    for another.
 
     Args:
         source: a packaged recipe, a TOML file, or a proposed recipe, which is named after its data.
@@ -148,15 +142,13 @@ def train_seeds(
         if recipe.run.data not in PACKAGED:
             # The processes of the seeds then find its pictures in the cache, and need not each report on it.
             load_run_data(recipe)
-        on_gpu = resolve_device(recipe.run) == "cuda"
-        at_once = seeds_on_a_gpu(recipe) if on_gpu else cores() // threads
-        workers = max(1, min(len(waiting), at_once))
+        # One GPU has room for one process.
+        workers = max(1, min(len(waiting), cores() // threads)) if resolve_device(recipe.run) == "cpu" else 1
         _prepare_teachers(recipe, parent)
         kept = f", {seeds - len(waiting)} of them finished before" if len(waiting) < seeds else ""
         print(f"{printable(name)}: {seeds} seeds{kept}, {workers} at a time, in {printable(parent)}", file=sys.stderr)
         try:
-            train = _train_in_threads if on_gpu else _train_in_processes
-            train(waiting, workers, tensorboard=tensorboard)
+            _train_side_by_side(waiting, workers, tensorboard=tensorboard)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; saved; the same command goes on") from None
     return [read_run(folder) for folder in folders]
@@ -183,48 +175,7 @@ def _prepare_teachers(recipe: Recipe, parent: Path) -> None:
         raise KeyboardInterrupt(f"interrupted in the teacher's training; saved; go on with {command}") from None
 
 
-def seeds_on_a_gpu(recipe: Recipe) -> int:
-    """Return how many seeds of a recipe one GPU trains at a time, each with its own copy of the training images."""
-    if recipe.model.dropout:
-        # Its random numbers come from the process's only generator on the device.
-        return 1
-    if recipe.run.data in PACKAGED:
-        return _SEEDS_ON_A_GPU
-    free, _ = torch.cuda.mem_get_info()
-    return min(_SEEDS_ON_A_GPU, free // (_COPIES_OF_IMAGES * load_run_data(recipe).train.pixels.nbytes))
-
-
-def _train_in_threads(recipes: Mapping[Path, Recipe], workers: int, *, tensorboard: bool) -> None:
-    """Train recipes in their folders on one GPU, so many at a time, each on a CUDA stream of its own.
-
-    A GPU runs the kernels of several processes in turn, but those of several streams side by side.
-    """
-    stop = threading.Event()
-    with ThreadPoolExecutor(workers) as pool:
-        running = [
-            pool.submit(_train_on_stream, recipe, folder, stop, tensorboard=tensorboard)
-            for folder, recipe in recipes.items()
-        ]
-        try:
-            done, _ = wait(running, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-        except BaseException as error:
-            # As with processes: after an error, the seeds that are being trained end by themselves.
-            for future in running:
-                future.cancel()
-            if isinstance(error, KeyboardInterrupt):
-                stop.set()
-            raise
-
-
-def _train_on_stream(recipe: Recipe, folder: Path, stop: threading.Event, *, tensorboard: bool) -> None:
-    progress = ProgressGroup(_seed_lines(recipe), Interruption(stop))
-    with own_stream():
-        _begin_or_go_on(recipe, folder, progress, tensorboard=tensorboard)
-
-
-def _train_in_processes(recipes: Mapping[Path, Recipe], workers: int, *, tensorboard: bool) -> None:
+def _train_side_by_side(recipes: Mapping[Path, Recipe], workers: int, *, tensorboard: bool) -> None:
     """Train recipes in their folders, so many at a time.
 
     Every worker is a pool of one process, so that it is known which seed a process was training when it was killed.
@@ -270,11 +221,7 @@ def _end_with_parent() -> None:
 
 def _train_one(recipe: Recipe, folder: Path, *, tensorboard: bool) -> None:
     be_quiet()
-    _begin_or_go_on(recipe, folder, _seed_lines(recipe), tensorboard=tensorboard)
-
-
-def _seed_lines(recipe: Recipe) -> LineProgress:
-    return LineProgress(sys.stderr, f"seed {recipe.run.seed}: ")
+    _begin_or_go_on(recipe, folder, LineProgress(sys.stderr, f"seed {recipe.run.seed}: "), tensorboard=tensorboard)
 
 
 def _with_events(progress: Progress, folder: Path, *, tensorboard: bool) -> Progress:

@@ -1,7 +1,6 @@
 """Progress of training: progress bars in a terminal, plain lines elsewhere, or nothing."""
 
 import sys
-import threading
 from typing import NoReturn, Protocol, TextIO
 
 from tqdm import tqdm
@@ -131,17 +130,6 @@ class ProgressGroup:
     def stopped(self) -> None:
         for listener in self._listeners:
             listener.stopped()
-
-
-class Interruption(NoProgress):
-    """Raises KeyboardInterrupt in a run when an event is set: Ctrl-C itself reaches only the process's main thread."""
-
-    def __init__(self, event: threading.Event) -> None:
-        self._event = event
-
-    def batch_trained(self, batch: int, accuracy: float, loss: float) -> None:  # noqa: ARG002
-        if self._event.is_set():
-            raise KeyboardInterrupt
 
 
 def score_line(metrics: EpochMetrics, scored: str, images: int) -> str:
