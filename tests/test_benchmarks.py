@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from kilonet.export.exporter import export_c, export_onnx
 from kilonet.export.quantisation import QuantisationResult
 from kilonet.models.model import load_model
 from kilonet.network.cost import network_cost
-from kilonet.recipe import load_recipe, parse_recipe
+from kilonet.recipe import Recipe, load_recipe, parse_recipe
 from kilonet.utils.compilers import run_compiler
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -37,6 +38,7 @@ import augmentation_speed  # noqa: E402
 import chip_peers  # noqa: E402
 import class_balance  # noqa: E402
 import docs  # noqa: E402
+import gpu  # noqa: E402
 import homework_style  # noqa: E402
 import kernel_speed  # noqa: E402
 import mlperf_resnet8  # noqa: E402
@@ -350,6 +352,55 @@ def test_every_random_change_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {name: len(taken) for name, taken in seconds["torch"].items()} == {"none": 2, "flip": 2}
     seconds = {"torch": {"none": [1.0, 2.0, 4.0], "flip": [2.0, 3.0, 4.0]}}
     assert "| `flip` (true) | 1.50 (1.00 to 2.00) |" in augmentation_speed.table(seconds)
+
+
+def tiny(name: str, changes: Mapping[str, object] | None = None) -> Recipe:
+    """Return a packaged recipe with a network that a processor trains quickly."""
+    return load_recipe(name, {**(changes or {}), "layers": TINY_LAYERS})
+
+
+def test_what_is_measured_on_a_gpu_runs_on_a_processor(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gpu, "load_recipe", tiny)
+    monkeypatch.setattr(gpu, "packaged_recipes", lambda: ["distilled", "photo-8k"])
+    assert gpu.main(["--device", "cpu", "--quick", "--parts", "bits", "profile", "recipes", "compile"]) == 0
+    printed = capsys.readouterr().out
+    for precision in ("float32", "bfloat16"):
+        assert re.search(rf"^\| {precision} \| (`\w{{16}}`) \| \1 \| \1 \|$", printed, re.MULTILINE)
+    assert re.search(r"^\| `aten::convolution_backward` \| \d\.0 \| ", printed, re.MULTILINE)
+    for row in (r"`distilled` \| [\d,]+ \| 64 \| 128", r"`photo-8k` \| [\d,]+ \| 128 \| 128"):
+        assert re.search(rf"^\| {row}( \| \d+\.\d\d \| \d+){{2}} \|$", printed, re.MULTILINE)
+    assert "Left out: it takes an NVIDIA GPU" in printed
+    assert "Failed" not in printed
+
+
+def test_a_part_that_fails_on_a_gpu_leaves_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(_: gpu.Bench) -> Iterator[str]:
+        yield "begun"
+        raise ValueError("no\nluck")
+
+    parts = {"failing": ("One", failing), "good": ("Two", lambda _: iter(["done"]))}
+    monkeypatch.setattr(gpu, "PARTS", parts)
+    assert gpu.main(["--device", "cpu", "--parts", *parts]) == 1
+    printed = capsys.readouterr().out
+    assert (
+        "### One\n\nbegun\n\nFailed: ValueError: no luck\n\n### Two\n\ndone\n\nSeconds: failing 0, good 0; in"
+        in printed
+    )
+    monkeypatch.setattr(gpu, "LIMIT_SECONDS", 0)
+    assert gpu.main(["--device", "cpu", "--parts", "good"]) == 1
+    assert "### Two\n\n\nFailed: 0 s are over, what may follow is left out" in capsys.readouterr().out
+
+
+def test_the_kernels_that_take_longest_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "SHOWN_KERNELS", 1)
+    table = gpu.kernel_table({"a": 10.0, "b": 30.0, "c": 10.0}, {"a": 1.0, "b": 2.0, "c": 4.0}, 80.0)
+    assert table[0] == "80 us by the clock; its 7 kernels take 50 us."
+    assert table[4:] == ["| `b` | 2.0 | 30.0 | 60 % |", "| others | 5.0 | 20.0 | 40 % |"]
+    assert gpu.short_name("void at::native::fill<4>(int|x)") == "fill<4>(int x)"
 
 
 CMSIS_NN = """#include <stdint.h>
