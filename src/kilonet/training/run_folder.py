@@ -44,8 +44,9 @@ _LOCK_FILE = ".lock"
 _MAXIMUM_CHECKPOINT_BYTES = 1 << 30
 _MAXIMUM_RESULT_BYTES = 16 << 20
 
-Loss = Annotated[float, Field(ge=0, le=1e30)]
-"""No training gives more, and no plot has an axis for it."""
+LARGEST_LOSS = 1e30
+"""A network with a larger one has diverged, and no plot has an axis for it."""
+Loss = Annotated[float, Field(ge=0, le=LARGEST_LOSS)]
 
 
 class EpochMetrics(Schema):

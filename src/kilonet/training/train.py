@@ -42,7 +42,16 @@ from kilonet.training.distillation import (
 from kilonet.training.identity import check_identity, identity_of
 from kilonet.training.progress import NoProgress, Progress
 from kilonet.training.run_data import divided, load_run_data
-from kilonet.training.run_folder import CHECKPOINT_FILE, RECIPE_FILE, Checkpoint, EpochMetrics, Result, Run, RunFolder
+from kilonet.training.run_folder import (
+    CHECKPOINT_FILE,
+    LARGEST_LOSS,
+    RECIPE_FILE,
+    Checkpoint,
+    EpochMetrics,
+    Result,
+    Run,
+    RunFolder,
+)
 from kilonet.utils.environment import describe_environment, torch_threads_kept
 from kilonet.utils.errors import KilonetError, TrainingDiverged
 
@@ -304,8 +313,7 @@ def _run_epoch(
     _check_training_loss(losses, recipe, data.train.labels)
     logits = engine.logits(data.test.pixels)
     test_loss = mean_loss(logits, data.test.labels)
-    if not math.isfinite(test_loss):
-        raise _diverged(f"the loss on the {data.test.name.lower()} set is not a number in epoch {epoch}", recipe)
+    _check_finite(test_loss, f"the loss on the {data.test.name.lower()} set", f"epoch {epoch}", recipe)
     counts = class_counts(logits, data.test.labels)
     metrics = EpochMetrics(
         epoch=epoch,
@@ -337,8 +345,7 @@ def _train_epoch(
         engine.train_batch(batch, learning_rate, step)
         if number % check_every == check_every - 1 or number == len(batches) - 1:
             latest = engine.take_totals()
-            if not math.isfinite(latest.loss):
-                raise _diverged(f"the loss is not a number in epoch {epoch}, batch {number}", recipe)
+            _check_finite(latest.loss / latest.images, "the loss", f"epoch {epoch}, batch {number}", recipe)
             total = Totals(total.loss + latest.loss, total.correct + latest.correct, total.images + latest.images)
             progress.batch_trained(number, total.correct / total.images, latest.loss / latest.images)
     return learning_rate, total
@@ -421,6 +428,13 @@ def _check_training_loss(losses: Sequence[float], recipe: Recipe, labels: Tensor
         last = len(losses) - 1
         epochs = f"epoch {last}" if judged == 1 else f"epochs {last - judged + 1} to {last}"
         raise _diverged(f"the loss of {epochs} is {loss:.3g}, no better than guessing ({guessing:.3g})", recipe)
+
+
+def _check_finite(loss: float, what: str, when: str, recipe: Recipe) -> None:
+    if not math.isfinite(loss):
+        raise _diverged(f"{what} is not a number in {when}", recipe)
+    if loss > LARGEST_LOSS:
+        raise _diverged(f"{what} is {loss:.1g} in {when}", recipe)
 
 
 def _diverged(reason: str, recipe: Recipe) -> TrainingDiverged:
