@@ -180,7 +180,7 @@ def test_malformed_input_is_refused_in_one_line(
     command(capsys, "export", "mcu", *export[2:], "--out", copied).refused("another model")
     command(capsys, *export, "--out", tmp_path / "x", "--max-ram", "some").refused("some")
     command(capsys, "export", "baseline", "--to", "c", "--out", tmp_path / "x", "--data", "nowhere").refused("nowhere")
-    command(capsys, "verify", tmp_path / "nowhere").refused("nowhere")
+    command(capsys, "verify", tmp_path / "nowhere").refused(f"{tmp_path / 'nowhere'}: no such folder")
     command(capsys, "verify", tmp_path / "full").refused("model.json")
     assert (tmp_path / "full" / "thesis.txt").read_text() == "years of work"
 

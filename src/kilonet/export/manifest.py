@@ -200,9 +200,11 @@ def read_manifest(folder: Path) -> Manifest:
     """Read an exported folder's `model.json`.
 
     Raises:
-        KilonetError: it is missing or damaged.
+        KilonetError: the folder or the file is missing, or the file is damaged.
     """
     path = folder / MANIFEST_FILE
+    if not folder.is_dir():
+        raise KilonetError(f"{folder}: no such folder; give one that 'kilonet export' wrote")
     if not path.is_file():
         raise KilonetError(f"{folder}: no {MANIFEST_FILE} in this folder; is it one that 'kilonet export' wrote?")
     content = read_bounded(path, _MAXIMUM_BYTES, "a manifest")

@@ -243,7 +243,9 @@ def model_path(source: str) -> Path:
     path = Path(source)
     if path.is_dir():
         if not (path / MODEL_FILE).is_file():
-            raise KilonetError(f"{path}: no {MODEL_FILE} in this folder; has its training finished?")
+            raise KilonetError(
+                f"{path}: no {MODEL_FILE} in this folder; is it a run folder, and has its training finished?"
+            )
         return path / MODEL_FILE
     if not path.is_file():
         names = ", ".join(packaged_models())
