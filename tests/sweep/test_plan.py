@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from test_search_space import RandomSuggester
 
 from helpers import command, process, refusal
+from kilonet.network.chip_cost import CHIPS, chip_cost
 from kilonet.network.cost import network_cost
 from kilonet.network.layers import parse_layer
+from kilonet.network.section import ModelSection
 from kilonet.recipe import load_recipe
 from kilonet.sweep.plan import Plan, load_plan, packaged_plans
 from kilonet.sweep.search_space import IntegerHole, LayerTemplate, SpaceLine
@@ -94,7 +96,13 @@ def test_a_candidate_is_a_recipe_within_every_budget_or_is_refused(plan: Plan, s
 
 @pytest.mark.parametrize(
     ("budget", "words"),
-    [("max_parameters", "max_parameters = 1"), ("max_ram_bytes", "over max_ram_bytes"), ("max_macs", "over max_macs")],
+    [
+        ("max_parameters", "max_parameters = 1"),
+        ("max_ram_bytes", "over max_ram_bytes"),
+        ("max_macs", "over max_macs"),
+        ("max_instructions", "over max_instructions"),
+        ("max_flash_bytes", "over max_flash_bytes"),
+    ],
 )
 def test_each_budget_refuses(plan: Plan, budget: str, words: str) -> None:
     table = plan.model_dump(mode="json", exclude_none=True) | {"budget": {budget: 1}}
@@ -103,10 +111,27 @@ def test_each_budget_refuses(plan: Plan, budget: str, words: str) -> None:
     refusal(error, words)
 
 
+@pytest.mark.parametrize("target", list(CHIPS))
+def test_instructions_and_flash_are_limited_by_the_estimate_of_the_target(plan: Plan, target: str) -> None:
+    def candidate(**budget: int | str) -> ModelSection:
+        table = plan.model_dump(mode="json", exclude_none=True)
+        return Plan.model_validate(table | {"budget": budget}).candidate(RandomSuggester(0)).model
+
+    model = candidate()
+    cost = chip_cost(model, target, 1.0)
+    work = cost.instructions or cost.cycles
+    assert work is not None
+    assert candidate(target=target, max_instructions=work, max_flash_bytes=cost.flash) == model
+    with pytest.raises(KilonetError) as error:
+        candidate(target=target, max_instructions=work - 1)
+    refusal(error, f"{work:,} is over max_instructions = {work - 1:,}")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
         ("max_macs", "max_mac", ["budget.max_mac", "unknown key"]),
+        ("max_macs = 90000", 'target = "z80"', ["budget.target", "cortex-m0"]),
         ("trials = 3", "", ["search.trials", "missing"]),
         ("trials = 3", "trials = 0", ["search.trials"]),
         ("epochs = 6", "epochs = 2", ["search.grace = 3", "search.epochs = 2"]),

@@ -7,12 +7,13 @@ import tomllib
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kilonet.evaluation.metrics import Metric
+from kilonet.network.chip_cost import chip_cost
 from kilonet.network.cost import network_cost
 from kilonet.recipe import SECTIONS, Recipe, load_recipe, section_of
 from kilonet.sweep.search_space import SpaceLine, Suggester, draw_layers, parse_line
@@ -58,11 +59,21 @@ class BudgetSection(Schema):
     max_parameters: Count | None = Field(None, description="trainable parameters")
     max_ram_bytes: Count | None = Field(None, description="bytes of RAM in C, as kilonet summary states them")
     max_macs: Count | None = Field(None, description="multiply-accumulates an image")
+    target: Literal["cortex-m0", "cortex-m4", "cortex-m55", "rv32imac", "avr"] = Field(
+        "cortex-m0", description="the microcontroller of the following limits"
+    )
+    max_instructions: Count | None = Field(
+        None, description="instructions an image, of an AVR cycles, as kilonet summary --target estimates them"
+    )
+    max_flash_bytes: Count | None = Field(None, description="bytes of flash with code, by the same estimate")
 
     def objection(self, recipe: Recipe) -> str | None:
         """Return which limit a recipe's network exceeds, as text, or None."""
         costs = network_cost(recipe.model)
+        chip = chip_cost(recipe.model, self.target, 1.0)
         for name, limit, cost in (
+            ("max_instructions", self.max_instructions, chip.instructions or chip.cycles or 0),
+            ("max_flash_bytes", self.max_flash_bytes, chip.flash),
             ("max_parameters", self.max_parameters, costs.parameters),
             ("max_ram_bytes", self.max_ram_bytes, costs.c_ram_bytes),
             ("max_macs", self.max_macs, costs.macs),
