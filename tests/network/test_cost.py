@@ -191,7 +191,7 @@ def test_the_budget_as_json_holds_rows_and_totals() -> None:
     assert table["c_ram_bytes"] == 2892
 
 
-@pytest.mark.parametrize(("name", "ram"), [("best", 11_608), ("mcu", 2204)])
+@pytest.mark.parametrize(("name", "ram"), [("best", 11_608), ("mcu", 2076)])
 def test_the_ram_in_c_is_what_an_export_states(name: str, ram: int, capsys: pytest.CaptureFixture[str]) -> None:
     """docs/results/shipping-c.md and export.json hold what `kilonet export --to c` printed."""
     assert network_cost(load_recipe(name).model).c_ram_bytes == ram
