@@ -294,7 +294,7 @@ def test_onnxruntime_runs_it_on_integers(mcu: Integers, tmp_path: Path) -> None:
     graph = int8_graph(mcu.model, mcu.network)
     onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
-    assert kinds.count("QLinearConv") == 4
+    assert kinds.count("QLinearConv") == 3
 
 
 def test_an_export_repeats_to_the_byte(exported: Path, small: DataSet, tmp_path: Path) -> None:
