@@ -122,7 +122,7 @@ def test_it_is_the_installed_package_that_runs(answers: dict[str, Answer], insta
 def test_it_evaluates_the_packaged_model(answers: dict[str, Answer]) -> None:
     answer = answers["evaluate"]
     assert answer.status == 0, answer
-    assert json.loads(answer.out)["correct"] == 9955
+    assert json.loads(answer.out)["correct"] == 9957
 
 
 def test_it_predicts(answers: dict[str, Answer]) -> None:
