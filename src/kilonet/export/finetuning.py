@@ -5,6 +5,7 @@ probabilities of the float network on augmented training images (distillation: G
 "Distilling the knowledge in a neural network", 2015). Scales do not change. The same seed gives the same result.
 """
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.optim.adam import adam
 
 from kilonet.data.augment import apply_transforms, draw_transforms
@@ -19,6 +21,7 @@ from kilonet.data.datasets import Images
 from kilonet.data.section import AugmentSection
 from kilonet.export.unrounded_steps import UnroundedConvolution, UnroundedStep, execute_step
 from kilonet.models.model import Model
+from kilonet.network.module import Network
 
 EPOCHS = 2
 _AUGMENT = AugmentSection(rotation=10.0, shift=2.0, scale=0.1, shear=0.1)
@@ -27,6 +30,8 @@ _WEIGHT_STEP = 0.05
 """Learning rate of weights, in steps of int8."""
 _BIAS_STEP = 5.0
 """Learning rate of biases: a step of a weight changes a sum by about a hundred, the value of a bright input."""
+_LAYOUT = torch.channels_last
+"""Depthwise convolutions take a half to a fifth of the time that they take with the channels first."""
 
 
 def finetune(model: Model, steps: Sequence[UnroundedStep], images: Images, seed: int = 0) -> tuple[UnroundedStep, ...]:
@@ -39,10 +44,12 @@ def finetune(model: Model, steps: Sequence[UnroundedStep], images: Images, seed:
         (_WEIGHT_STEP, _Adam([step.weights for step in convolutions])),
         (_BIAS_STEP, _Adam([step.bias for step in convolutions])),
     )
+    # Of a copy, as the model is the caller's.
+    network = convert_conv2d_weight_memory_format(copy.deepcopy(model.network), _LAYOUT)
     generator = torch.Generator().manual_seed(seed)
     total = EPOCHS * math.ceil(len(images) / _BATCH)
     for number, pixels in enumerate(_batches(images, generator)):
-        _loss(model, trained, pixels).backward()
+        _loss(network, trained, pixels).backward()
         for largest, optimizer in groups:
             optimizer.step(largest * (1 + math.cos(math.pi * number / total)) / 2)
     return tuple(_frozen(step) for step in trained)
@@ -89,12 +96,13 @@ def _batches(images: Images, generator: torch.Generator) -> Iterator[Tensor]:
             yield apply_transforms(images.pixels[indices], transforms).round()
 
 
-def _loss(model: Model, steps: Sequence[UnroundedStep], pixels: Tensor) -> Tensor:
+def _loss(network: Network, steps: Sequence[UnroundedStep], pixels: Tensor) -> Tensor:
     with torch.no_grad():
-        wanted = model.network(pixels).softmax(1)
+        wanted = network(pixels.contiguous(memory_format=_LAYOUT)).softmax(1)
     values = pixels
     for step in steps:
-        values = execute_step(step, values, is_last=step is steps[-1])
+        # Before each step, as both layouts of one channel are the same, and its convolution returns the other one.
+        values = execute_step(step, values.contiguous(memory_format=_LAYOUT), is_last=step is steps[-1])
     return functional.cross_entropy(values.flatten(1), wanted)
 
 
