@@ -18,7 +18,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from torch.optim.adam import adam
 from tqdm import tqdm
 
-from kilonet.data.augment import apply_transforms, draw_transforms
+from kilonet.data.augment import apply_changes, draw_changes
 from kilonet.data.datasets import Images
 from kilonet.data.section import AugmentSection
 from kilonet.export.unrounded_steps import UnroundedConvolution, UnroundedStep, execute_step
@@ -30,7 +30,8 @@ from kilonet.network.section import ModelSection
 EPOCHS = 2
 MAXIMUM_MACS = 160_000_000_000
 """Of the images that train a network, each passed once: enough for two epochs of MNIST with 1.6 million an image."""
-_AUGMENT = AugmentSection(rotation=10.0, shift=2.0, scale=0.1, shear=0.1)
+_MILD = AugmentSection(rotation=10.0, shift=2.0, scale=0.1, shear=0.1)
+_MILD_IN_COLOUR = AugmentSection(shift=2.0, scale=0.1)
 _BATCH = 128
 _WEIGHT_STEP = 0.05
 """Learning rate of weights, in steps of int8."""
@@ -44,6 +45,7 @@ def finetune(
     model: Model,
     steps: Sequence[UnroundedStep],
     images: Images,
+    augment: AugmentSection | None = None,
     seed: int = 0,
 ) -> tuple[UnroundedStep, ...]:
     """Return the trained steps. Lines on stderr, or a bar in a terminal, say how far it is.
@@ -52,6 +54,7 @@ def finetune(
         model: the float network.
         steps: its unrounded steps.
         images: its training images, which are passed `EPOCHS` times, or as often as `MAXIMUM_MACS` allows.
+        augment: the random changes of the images; None for mild ones. Images are not mixed with one another.
         seed: of the order of the images and of their changes.
     """
     trained = tuple(_trainable(step) for step in steps)
@@ -65,10 +68,12 @@ def finetune(
     # Of a copy, as the model is the caller's.
     network = convert_conv2d_weight_memory_format(copy.deepcopy(model.network), _LAYOUT)
     total = image_passes(model.section, len(images))
-    message = f"kilonet: rounding costs accuracy: fine-tuning the integers on {total:,} images"
+    changes = "moved a little, as its recipe is not known" if augment is None else "changed as its recipe says"
+    message = f"kilonet: rounding costs accuracy: fine-tuning the integers on {total:,} images, {changes}"
     print(message, file=sys.stderr, flush=True)
     generator, done = torch.Generator().manual_seed(seed), 0
-    for pixels in _reported(_batches(images, total, generator), total):
+    augment = _mild(model.section) if augment is None else augment
+    for pixels in _reported(_batches(model.section, images, augment, total, generator), total):
         _loss(network, trained, pixels).backward()
         for largest, optimizer in groups:
             optimizer.step(largest * (1 + math.cos(math.pi * done / total)) / 2)
@@ -79,6 +84,10 @@ def finetune(
 def image_passes(section: ModelSection, images: int) -> int:
     """Return how many images train a network, repeated ones counted again: fewer for one of many MACs."""
     return min(EPOCHS * images, max(_BATCH, MAXIMUM_MACS // max(1, network_cost(section).macs)))
+
+
+def _mild(section: ModelSection) -> AugmentSection:
+    return _MILD if section.input_shape[0] == 1 else _MILD_IN_COLOUR
 
 
 class _Adam:
@@ -114,12 +123,14 @@ class _Adam:
             parameter.grad = None
 
 
-def _batches(images: Images, total: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Yield `total` augmented images, rounded to whole grey levels as the integers need them: float32 (B, C, H, W)."""
+def _batches(
+    section: ModelSection, images: Images, augment: AugmentSection, total: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Yield `total` changed images, rounded to whole grey levels as the integers need them: float32 (B, C, H, W)."""
     for left in range(total, 0, -len(images)):
         for indices in torch.randperm(len(images), generator=generator)[:left].split(_BATCH):
-            transforms = draw_transforms(_AUGMENT, len(indices), generator)
-            yield apply_transforms(images.pixels[indices], transforms).round()
+            changes = draw_changes(augment, indices, section.input_shape, section.means, generator)
+            yield apply_changes(images.pixels[indices], changes, section.means, augment.outside).round()
 
 
 def _reported(batches: Iterable[Tensor], total: int) -> Iterator[Tensor]:
