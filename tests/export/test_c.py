@@ -201,7 +201,7 @@ def wide_network() -> IntegerNetwork:
     model = model_of(model_section(*layers, input=(3, 11, 13)), 5)
     network = integers(model, images_for(model.section, 5, 100))
     source = sources(network)["model.c"]
-    assert all(f".{table} = " in source for table in ("skip", "pad", "offset", "sums", "memory"))
+    assert all(f".{table} = " in source for table in ("skip", "pad", "offset", "memory"))
     return network
 
 
@@ -228,6 +228,19 @@ def test_a_wide_network_is_clean_under_sanitizers(
     pixels = images_of(network)
     found = sanitized_logits(write(network, tmp_path), runtimes, target, network, pixels)
     assert np.array_equal(found, integer_logits(network, pixels))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("columns", "bits"), [(500, 16), (506, 32)])
+def test_indices_have_32_bits_where_16_are_not_enough(columns: int, bits: int, target: str, tmp_path: Path) -> None:
+    section = model_section("conv 64", "conv 4", "gap", "pointwise 3", input=(1, 7, columns))
+    pixels = images_for(section, 6, 4)
+    network = integers(model_of(section, 5), pixels)
+    folder = write(network, tmp_path / "network")
+    assert f"#define KILONET_INDEX uint{bits}_t" in (folder / "model.h").read_text()
+    runtime = sanitized_runtime(network, tmp_path / "runtime", target)
+    found = sanitized_logits(folder, {target: runtime}, target, network, pixels.numpy())
+    assert np.array_equal(found, integer_logits(network, pixels.numpy()))
 
 
 STRIDED = (

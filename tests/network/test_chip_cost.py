@@ -12,18 +12,18 @@ from kilonet.network.section import ModelSection
 from kilonet.recipe import load_recipe
 
 COUNTED = {
-    ("mcu", "cortex-m0"): (664_897, 9_192, 2_076),
-    ("mcu", "cortex-m4"): (425_498, 9_060, 2_256),
-    ("mcu", "cortex-m55"): (140_951, 8_824, 2_072),
-    ("mcu", "rv32imac"): (607_361, 9_428, 2_076),
-    ("best", "cortex-m0"): (11_858_888, 13_892, 11_608),
-    ("best", "cortex-m4"): (4_748_286, 14_352, 13_752),
-    ("best", "cortex-m55"): (2_428_656, 13_792, 11_620),
-    ("best", "rv32imac"): (10_107_201, 14_176, 11_608),
+    ("mcu", "cortex-m0"): (665_012, 9_040, 2_076),
+    ("mcu", "cortex-m4"): (424_249, 8_876, 2_256),
+    ("mcu", "cortex-m55"): (139_968, 8_672, 2_072),
+    ("mcu", "rv32imac"): (606_452, 9_264, 2_076),
+    ("best", "cortex-m0"): (11_870_981, 13_660, 11_608),
+    ("best", "cortex-m4"): (4_719_423, 13_768, 13_752),
+    ("best", "cortex-m55"): (2_425_836, 13_552, 11_620),
+    ("best", "rv32imac"): (10_086_460, 13_904, 11_608),
 }
 """Instructions, flash and RAM by `python benchmarks/chip.py --levels=-Os`."""
 
-COUNTED_UNO = (6_618_706, 15_268, 1_228)
+COUNTED_UNO = (6_480_292, 14_852, 1_228)
 """Cycles, flash and RAM of `uno` on an AVR, by the same."""
 
 

@@ -44,11 +44,11 @@ class Chip:
 
 
 CHIPS = {
-    "cortex-m0": Chip((2.54, 9.96, 637.15, 48.85, 1.07, 107.66), 1930, 608),
-    "cortex-m4": Chip((1.29, 2.51, 244.91, 2.36, 12.35, 119.63), 1854, 1080, pairs_more_bytes),
-    "cortex-m55": Chip((0.2, 1.81, 115.61, 13.25, 2.6, 88.94), 1570, 864, vectors_more_bytes),
-    "rv32imac": Chip((2.39, 7.67, 534.82, 38.08, 9.03, 69.45), 2146, 676),
-    "avr": Chip((30.66, 95.1, 2687.01, 417.81, 369.13, 452.76), 8300, 520, is_avr=True),
+    "cortex-m0": Chip((2.52, 9.98, 615.18, 49.18, 1.2, 116.26), 1860, 608),
+    "cortex-m4": Chip((1.28, 2.47, 243.03, 1.86, 12.37, 121.24), 1724, 880, pairs_more_bytes),
+    "cortex-m55": Chip((0.19, 1.8, 109.82, 12.47, 2.99, 89.15), 1500, 864, vectors_more_bytes),
+    "rv32imac": Chip((2.39, 7.65, 529.36, 37.71, 9.12, 69.46), 2076, 676),
+    "avr": Chip((30.5, 88.13, 2631.35, 341.15, 409.68, 269.98), 7900, 520, is_avr=True),
 }
 """By name of the target, built with -Os; the Cortex-M4 stands for the M33 too."""
 
@@ -133,13 +133,13 @@ def work_of(operation: Computed, shape: Shape) -> NDArray[np.float64]:
 
 
 def _flash(model: ModelSection, operations: list[tuple[Computed, Shape]], chip: Chip) -> int:
-    """Estimate the bytes of flash: 56 an operation, 8 an output, 8 more with a residual sum, and weights and code."""
+    """Estimate the bytes of flash: 44 an operation, 8 an output, 8 more with a residual sum, and weights and code."""
     convolutions = [operation for operation, _ in operations if isinstance(operation, Convolution)]
     residual = sum(placed.output_shape[0] for placed in model.placed if "residual" in placed.text)
     requantised = sum(
         operation.output_shape(shape)[0] for operation, shape in operations if not isinstance(operation, MaxPooling)
     )
     padded = sum(operation.channels_in for operation in convolutions if operation.padding)
-    tables = 56 * len(operations) + 8 * requantised + 8 * residual + padded
+    tables = 44 * len(operations) + 8 * requantised + 8 * residual + padded
     code = chip.code + chip.depthwise * any(operation.groups > 1 for operation in convolutions)
     return sum(operation.weights for operation in convolutions) + tables + code

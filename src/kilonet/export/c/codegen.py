@@ -39,6 +39,7 @@ from kilonet.export.integer import (
 from kilonet.models.metadata import NO_METADATA, Metadata
 from kilonet.network.c_ram import (
     Computed,
+    OperationMemory,
     c_ram_bytes,
     goes_by_planes,
     kept_bytes,
@@ -64,11 +65,11 @@ _REQUANTISATION = "kilonet_requantisation"
 _NARROW_SHIFTS = range(17, 32)
 _NARROW_PRODUCT = 1 << 46
 _NARROW_OFFSET = 1 << 31
-_OPERATION_BYTES = 56
-"""Size of a kilonet_operation where pointers take four bytes."""
+_OPERATION_BYTES = {16: 44, 32: 52}
+"""Size of a kilonet_operation where pointers take four bytes, by the bits of its indices."""
 _POINTERS = ("weights", "requantisation", "offset", "skip", "pad")
 _FIELDS = (
-    *(*_POINTERS, "pixel", "memory", "sums", "memory_size", "row_size"),
+    *(*_POINTERS, "pixel", "memory", "memory_size", "row_size"),
     *("inputs", "outputs", "rows", "columns", "multiple", "kind", "window", "padding", "relu", "between", "narrow"),
 )
 """The fields of a kilonet_operation in order, in which C++ wants them initialised."""
@@ -125,10 +126,18 @@ def weight_bytes(network: IntegerNetwork) -> int:
 
 def table_bytes(network: IntegerNetwork) -> int:
     """Return the bytes of all other tables: biases, multipliers, shifts and the operations themselves."""
+    kept = [memory_of(operation, shape) for operation, shape in _operations(network)]
+    operation_bytes = _OPERATION_BYTES[_index_bits(kept)]
     return sum(
-        _OPERATION_BYTES + sum(len(table.content()) for table in tables if table.name != "weights")
+        operation_bytes + sum(len(table.content()) for table in tables if table.name != "weights")
         for tables in _tables(network)
     )
+
+
+def _index_bits(kept: Sequence[OperationMemory]) -> int:
+    """Return the bits that an index in the working memory needs: 16 or 32."""
+    largest = max(kept_bytes(kept), pairs_bytes(kept), sum_count(kept))
+    return 16 if largest < 1 << 16 else 32
 
 
 def sources(
@@ -153,6 +162,7 @@ def _table_facts(network: IntegerNetwork, orders: Sequence[str]) -> TableFacts:
     kept = [memory_of(operation, shape) for operation, shape in _operations(network)]
     return TableFacts(
         operations=len(kept),
+        index_bits=_index_bits(kept),
         sums=sum_count(kept),
         memory=kept_bytes(kept),
         pairs_memory=pairs_bytes(kept),
@@ -191,6 +201,10 @@ def _used(network: IntegerNetwork) -> dict[str, bool]:
         "MULTIPLES": any(1 < kernel.groups < kernel.channels_out for kernel in kernels),
         "FEW_OUTPUTS": any(kernel.channels_out < 4 for kernel in kernels),
         "OFFSETS": any(_has_offset(operation) for operation, _ in (*hidden, last)),
+        "OTHER_OFFSETS": any(
+            _has_offset(operation) and not goes_by_planes(operation.operation, shape)
+            for operation, shape in (*hidden, last)
+        ),
         "PADDING": any(kernel.padding for kernel in kernels),
         "WIDE": bool(wide),
         "WIDE_OFFSETS": any(_has_offset(operation) for operation in (*wide, last[0])),
@@ -409,7 +423,7 @@ def _operation_initialisers(network: IntegerNetwork, *, in_planes: bool) -> Iter
         if memory.window:
             fields |= {"memory": str(place + memory.pixel), "memory_size": str(memory.window)}
         if memory.sums:
-            fields["sums"] = str(sums)
+            fields["memory"] = str(sums)
         fields |= _numeric_fields(operation, shape)
         window = memory.window
         if in_planes and memory.plane:
@@ -464,7 +478,8 @@ def _numeric_fields(operation: IntegerOperation, shape: Shape) -> dict[str, str]
             kernel = operation.operation
             multiple = outputs // channels if kernel.groups > 1 else 0
             fields |= {"kind": "KILONET_CONVOLUTION", "window": kernel.kernel, "padding": kernel.padding}
-            fields |= {"multiple": multiple, "row_size": (columns + 2 * kernel.padding) * channels}
+            fields["row_size"] = (columns + 2 * kernel.padding) * channels if kernel.kernel > 1 else 0
+            fields["multiple"] = multiple
             fields["relu"] = int(operation.relu)
             fields |= {"between": kernel.stride - 1} if kernel.stride > 1 else {}
         case IntegerMaxPooling(MaxPooling(size)):

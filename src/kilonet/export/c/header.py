@@ -67,6 +67,8 @@ class TableFacts:
 
     operations: int
     """Number of operations."""
+    index_bits: int
+    """Bits of an index of a byte in the working memory."""
     sums: int
     """Number of int32."""
     memory: int
@@ -115,7 +117,8 @@ def header(
 #ifndef KILONET_MODEL_H
 #define KILONET_MODEL_H
 
-{_family_macros(facts.family)}#include "kilonet_runtime.h"
+{_family_macros(facts.family)}#define KILONET_INDEX uint{tables.index_bits}_t
+#include "kilonet_runtime.h"
 
 #ifdef __cplusplus
 extern "C" {{

@@ -13,6 +13,7 @@
 /* Whether depthwise convolutions of 5x5 compute four pixels at once; others go pixel by pixel. */
 #define PLANES (KILONET_HAS_PLANES && KILONET_TAPS && !KILONET_MVE)
 #define DEPTHWISE (KILONET_HAS_DEPTHWISE && (!PLANES || KILONET_HAS_OTHER_DEPTHWISE))
+#define OFFSETS (KILONET_HAS_OFFSETS && (!PLANES || KILONET_HAS_OTHER_OFFSETS))
 
 #ifdef __GNUC__
 #define APART __attribute__((noinline))
@@ -748,14 +749,13 @@ typedef struct {
     const uint8_t *first; /* of a channel's row, the oldest one that is kept: where the first window begins */
     uint32_t plane; /* bytes */
     const kilonet_requantisation *how;
-    uint8_t *pixels; /* of the first output's four values the first; those of a pixel lie side by side */
+    uint8_t *pixels; /* of the first output's four values the first; those of a pixel lie side by side; null to get the sums
+                        of one channel */
     uint32_t outputs;
-    uint32_t before; /* weights of a channel for the rows before the end of the ring */
-    const uint8_t *end; /* of a channel's weights */
+    uint32_t before; /* bytes from `first` to the end of the ring, which has as many rows as a window */
     const uint8_t *weights_end;
-    uint32_t mode; /* how to requantise: 0 without an offset, 1 with one, 2 not at all: one channel's sums */
-    uint32_t relu; /* the fields from here on are of the latter two */
-    const int32_t *offset;
+    const int32_t *offset; /* null without offsets; the following fields are for these or for sums */
+    uint32_t relu;
     const int32_t *skip; /* null without a residual sum */
     const uint8_t *centre; /* of a channel's windows, the first one */
     int32_t sums[4];
@@ -774,29 +774,34 @@ typedef struct {
     "mov r0, r9\n asr lr, r9, #31\n smlal r0, lr, " sum ", r3\n uxtb " sum ", r12" rotated "\n smlal r0, lr, " sum ", r10\n" \
     "lsrs r0, r8\n lsl lr, lr, r2\n orr r0, r0, lr\n usat " sum ", #8, r0\n"
 
+#if KILONET_HAS_WIDE
+#define LEAVE_SUMS "ldr r3, [r0, #12]\n cbnz r3, 8f\n adds r0, #44\n stmia r0!, {r4-r7}\n add sp, #8\n pop {r4-r11, pc}\n 8: "
+#else
+#define LEAVE_SUMS
+#endif
+
 /* All channels up to `weights_end`, whose weights have `row` bytes of a plane between their rows. */
 ASSEMBLER static void sum_planes(const uint8_t *weights, kilonet_fours *call, uint32_t row)
 {
     __asm__ volatile(
-        "push {r1, r2, r4-r11, lr}\n mov r11, r1\n mov r1, r0\n"
-        "1: ldrd r0, r3, [r11]\n add r3, r0\n str r3, [r11]\n ldr r3, [r11, #8]\n ldr r4, [r3]\n mov r5, r4\n mov r6, r4\n"
-        "mov r7, r4\n ldr r2, [r11, #20]\n add r2, r1\n"
-        "2: " ROW_OF_FIVE "ldr r3, [sp, #4]\n add r0, r3\n cmp r1, r2\n bne 2b\n"
+        "push {r1, r2, r4-r11, lr}\n mov r1, r0\n"
+        "1: ldr r2, [sp]\n ldrd r0, r3, [r2]\n add r3, r0\n str r3, [r2]\n ldr r3, [r2, #8]\n ldr r4, [r3]\n mov r5, r4\n"
+        "mov r6, r4\n mov r7, r4\n ldr r2, [r2, #20]\n add r2, r0\n"
+        "2: " ROW_OF_FIVE "ldr r3, [sp, #4]\n add r0, r3\n cmp r0, r2\n bne 2b\n"
         /* The rest of the rows is at the beginning of the ring. */
-        "ldr r11, [sp]\n ldr r2, [r11, #24]\n cmp r1, r2\n beq 3f\n ldr r3, [r11, #4]\n subs r0, r0, r3\n b 2b\n"
-        "3: adds r2, #25\n str r2, [r11, #24]\n ldr r3, [r11, #32]\n cmp r3, #1\n beq 5f\n bhi 8f\n"
-        "ldr r2, [r11, #8]\n ldr r3, [r2, #4]\n smmulr r4, r4, r3\n smmulr r5, r5, r3\n smmulr r6, r6, r3\n smmulr r7, r7, r3\n"
+        "ldr r3, [sp]\n ldrd r2, r3, [r3]\n subs r2, r2, r3\n cmp r0, r2\n beq 3f\n subs r0, r0, r3\n cmp r0, r2\n bne 2b\n"
+        "3: ldr r0, [sp]\n" LEAVE_SUMS "ldr r3, [r0, #28]\n cbnz r3, 5f\n"
+        "ldr r2, [r0, #8]\n ldr r3, [r2, #4]\n smmulr r4, r4, r3\n smmulr r5, r5, r3\n smmulr r6, r6, r3\n smmulr r7, r7, r3\n"
         "usat r4, #8, r4\n usat r5, #8, r5\n usat r6, #8, r6\n usat r7, #8, r7\n"
-        "4: ldrd r2, r8, [r11, #8]\n ldr r9, [r11, #16]\n add r10, r8, r9, lsl #1\n strb r5, [r8, r9]\n strb r6, [r10]\n"
-        "strb r7, [r10, r9]\n strb r4, [r8], #1\n adds r2, #8\n strd r2, r8, [r11, #8]\n ldr r3, [r11, #28]\n cmp r1, r3\n"
-        "bne 1b\n add sp, #8\n pop {r4-r11, pc}\n"
-        "5: ldr r3, [r11, #40]\n ldr r9, [r3], #4\n str r3, [r11, #40]\n mov r10, #0\n ldr r3, [r11, #44]\n cbz r3, 6f\n"
-        "ldr r10, [r3], #4\n str r3, [r11, #44]\n 6: ldr r0, [r11, #48]\n ldr r12, [r0]\n ldr r3, [r11, #4]\n add r0, r3\n"
-        "str r0, [r11, #48]\n ldr r3, [r11, #36]\n cbz r3, 7f\n bic r4, r4, r4, asr #31\n bic r5, r5, r5, asr #31\n"
+        "4: ldr r0, [sp]\n ldrd r2, r8, [r0, #8]\n ldr r9, [r0, #16]\n add r10, r8, r9, lsl #1\n strb r5, [r8, r9]\n"
+        "strb r6, [r10]\n strb r7, [r10, r9]\n strb r4, [r8], #1\n adds r2, #8\n strd r2, r8, [r0, #8]\n ldr r3, [r0, #24]\n"
+        "cmp r1, r3\n bne 1b\n add sp, #8\n pop {r4-r11, pc}\n"
+        "5: ldr r9, [r3], #4\n str r3, [r0, #28]\n mov r10, #0\n ldr r3, [r0, #36]\n cbz r3, 6f\n"
+        "ldr r10, [r3], #4\n str r3, [r0, #36]\n 6: ldr r2, [r0, #40]\n ldr r12, [r2]\n ldr r3, [r0, #4]\n add r2, r3\n"
+        "str r2, [r0, #40]\n ldr r3, [r0, #32]\n cbz r3, 7f\n bic r4, r4, r4, asr #31\n bic r5, r5, r5, asr #31\n"
         "bic r6, r6, r6, asr #31\n bic r7, r7, r7, asr #31\n"
-        "7: ldr r3, [r11, #8]\n ldr r8, [r3, #4]\n sxth r3, r8\n lsr r8, r8, #16\n rsb r2, r8, #32\n" OFFSET_VALUE(
-            "r4", "") OFFSET_VALUE("r5", ", ror #8") OFFSET_VALUE("r6", ", ror #16") OFFSET_VALUE("r7", ", ror #24")
-        "b 4b\n 8: add r3, r11, #52\n stmia r3, {r4-r7}\n add sp, #8\n pop {r4-r11, pc}");
+        "7: ldr r3, [r0, #8]\n ldr r8, [r3, #4]\n sxth r3, r8\n lsr r8, r8, #16\n rsb r2, r8, #32\n" OFFSET_VALUE(
+            "r4", "") OFFSET_VALUE("r5", ", ror #8") OFFSET_VALUE("r6", ", ror #16") OFFSET_VALUE("r7", ", ror #24") "b 4b");
 }
 #endif
 
@@ -915,7 +920,7 @@ APART static void requantise_narrow(const kilonet_operation *operation, const in
 #endif
 #endif
 
-#ifndef __AVR__
+#if OFFSETS && !defined(__AVR__)
 APART static void requantise_offset(const kilonet_operation *operation, const int32_t *sums, uint32_t more,
                                     const uint8_t *skipped, uint8_t *pixel)
 {

@@ -23,14 +23,15 @@
 static inline int64_t requantised(const kilonet_operation *operation, const kilonet_requantisation *how, unsigned i, int32_t sum,
                                   const uint8_t *skipped, unsigned place)
 {
-    int64_t value = (int64_t)(operation->relu != 0 && sum < 0 ? 0 : sum) * how->multiplier;
-    if (WIDE_OFFSETS && operation->skip)
+    const int32_t least = operation->relu != 0 ? 0 : INT32_MIN, taken = sum < least ? least : sum;
+    int64_t value = (int64_t)taken * how->multiplier;
+    if (!WIDE_OFFSETS || !operation->offset)
+        return floor_shift_64(floor_shift_64(2 * value, how->shift) + 1, 1);
+    /* With a residual sum there is always an offset. */
+    if (operation->skip)
         value += (int64_t)KILONET_READ(int32_t, &operation->skip[i]) * skipped[place];
-    if (WIDE_OFFSETS && operation->offset)
-        value += operation->narrow != 0 ? KILONET_READ(int32_t, (const int32_t *)operation->offset + i)
-                                        : KILONET_READ(int64_t, (const int64_t *)operation->offset + i);
-    else
-        value += (int64_t)(((uint64_t)1 << how->shift) >> 1);
+    value += operation->narrow != 0 ? KILONET_READ(int32_t, (const int32_t *)operation->offset + i)
+                                    : KILONET_READ(int64_t, (const int64_t *)operation->offset + i);
     return floor_shift_64(value, how->shift);
 }
 
@@ -45,12 +46,12 @@ static void requantise(const kilonet_operation *operation, const int32_t *sums, 
 {
     const unsigned outputs = operation->outputs;
     unsigned i;
-    if (operation->narrow != 0 && (!KILONET_HAS_OFFSETS || !operation->offset)) {
+    if (operation->narrow != 0 && (!OFFSETS || !operation->offset)) {
         requantise_narrow(operation, sums, more, pixel);
         return;
     }
-#ifndef __AVR__
-    if (KILONET_HAS_OFFSETS && operation->narrow != 0) {
+#if OFFSETS && !defined(__AVR__)
+    if (operation->narrow != 0) {
         requantise_offset(operation, sums, more, skipped, pixel);
         return;
     }
@@ -88,8 +89,8 @@ APART static void convolve(const kilonet_operation *operation, uint32_t head, co
     } else {
         more = 0u - 128u * sum_dense(operation, &window, work);
     }
-    if (KILONET_HAS_OFFSETS && operation->skip)
-        taken = within(&window, window.first + side / 2 * (operation->row_size + operation->inputs));
+    if (OFFSETS && operation->skip)
+        taken = within(&window, window.first + side / 2 * ((uint32_t)operation->row_size + operation->inputs));
     requantise(operation, work->sums, more, taken, pixel, logits);
 }
 
@@ -138,32 +139,31 @@ static int take_into_convolution(const kilonet_operation *operation, kilonet_pos
 
 #if PLANES
 /* Computes four pixels. `oldest` is where the windows' upper row is in a plane, `column` where the first one begins. */
-static void convolve_planes(const kilonet_operation *operation, uint32_t oldest, uint32_t column, const kilonet_work *work,
-                            uint8_t *pixels)
+static void convolve_planes(const kilonet_operation *operation, uint32_t oldest, uint32_t column, uint8_t *pixels)
 {
-    const uint32_t side = operation->window, row = operation->row_size, plane = operation->memory_size;
-    const uint32_t outputs = operation->outputs, centre = oldest + side / 2 * row;
-    const uint8_t *const planes = work->memory + operation->memory + column, *weights = operation->weights;
+    enum { SIDE = 5, TAPS = SIDE * SIDE };
+    const uint32_t row = operation->row_size, plane = operation->memory_size;
+    const uint32_t outputs = operation->outputs, centre = oldest + SIDE / 2 * row;
+    const uint8_t *const planes = pixels + 4u * outputs + column, *weights = operation->weights;
     kilonet_fours call;
     call.first = planes + oldest;
     call.plane = plane;
     call.how = operation->requantisation;
     call.pixels = pixels;
     call.outputs = outputs;
-    call.before = (plane - oldest) / row * side;
-    call.end = weights + side * side;
-    call.weights_end = weights + side * side * outputs;
-    call.mode = operation->offset ? 1 : 0;
-    call.relu = operation->relu;
+    call.before = plane - oldest;
+    call.weights_end = weights + TAPS * outputs;
     call.offset = (const int32_t *)operation->offset;
+    call.relu = operation->relu;
     call.skip = operation->skip;
-    call.centre = planes + (centre >= plane ? centre - plane : centre) + side / 2;
+    call.centre = planes + (centre >= plane ? centre - plane : centre) + SIDE / 2;
     if (WIDE && operation->narrow == 0) {
         unsigned i, place;
-        call.mode = 2;
+        call.pixels = 0;
         for (i = 0; i < outputs; i++, call.how++, call.centre += plane) {
-            call.weights_end = call.end;
-            sum_planes(call.end - side * side, &call, row);
+            call.weights_end = weights + TAPS;
+            sum_planes(weights, &call, row);
+            weights += TAPS;
             for (place = 0; place < 4; place++) {
                 pixels[place * outputs + i] =
                     clamped_64(requantised(operation, call.how, i, call.sums[place], call.centre, place));
@@ -174,11 +174,6 @@ static void convolve_planes(const kilonet_operation *operation, uint32_t oldest,
     sum_planes(weights, &call, row);
 }
 
-static uint8_t *pixels_of(const kilonet_operation *operation, const kilonet_work *work)
-{
-    return work->memory + operation->memory + operation->memory_size * operation->inputs;
-}
-
 /* The output's columns are computed in fours, of which the last one begins anew with some that are done already. */
 static void take_into_planes(const kilonet_operation *operation, kilonet_position *position, const kilonet_work *work,
                              const uint8_t *taken)
@@ -186,13 +181,14 @@ static void take_into_planes(const kilonet_operation *operation, kilonet_positio
     const uint32_t row = operation->row_size, plane = operation->memory_size, head = position->head;
     const uint32_t left = position->columns_left, column = row - left, place = column - (operation->window - 1u);
     const uint32_t next = head + row == plane ? 0 : head + row;
-    spread(work->memory + operation->memory + head + column, taken, taken + operation->inputs, plane);
+    uint8_t *const pixels = work->memory + operation->memory;
+    spread(pixels + 4u * operation->outputs + head + column, taken, taken + operation->inputs, plane);
     if (left == 1u) {
         position->head = next;
     }
     if (advance(operation, position) && (place % 4u == 3u || left == 1u)) {
         position->left = (uint8_t)(place % 4u + 1u);
-        convolve_planes(operation, next, place - 3u, work, pixels_of(operation, work));
+        convolve_planes(operation, next, place - 3u, pixels);
     }
 }
 #endif
@@ -204,21 +200,24 @@ static int take_into_pool(const kilonet_operation *operation, kilonet_position *
     const uint8_t *taken = work->memory + operation->pixel;
     const uint32_t head = position->head;
     uint8_t *largest = work->memory + operation->memory + head;
-    int32_t *sums = work->sums + operation->sums + head;
-    const int is_whole = operation->window == 0, ends_columns = position->columns_to_end == 0;
-    const int is_inside = is_whole || position->columns_left > position->columns_to_end;
-    const int is_first = is_whole ? position->row == 0 && position->columns_left == operation->columns
-                                  : position->rows_to_end == operation->between &&
-                                        position->columns_to_end == operation->between;
+    int32_t *sums = work->sums + operation->memory + head;
+    const unsigned between = operation->between, left = position->columns_left, columns_to_end = position->columns_to_end;
+    const int is_whole = operation->window == 0;
+    /* 0 at a window's first pixel. Without branches, which compilers would lead to a copy each of what follows. */
+    const unsigned before = is_whole ? position->row | (left ^ operation->columns)
+                                     : (position->rows_to_end ^ between) | (columns_to_end ^ between);
+    const int is_first = before == 0;
     int is_complete = advance(operation, position);
-    if (is_whole)
+    if (is_whole) {
         is_complete = position->row == operation->rows;
-    else if (position->columns_left == operation->columns)
-        position->head = 0;
-    else if (ends_columns)
-        position->head += operation->inputs;
-    if (!is_inside)
-        return 0;
+    } else {
+        if (left == 1u)
+            position->head = 0;
+        else if (columns_to_end == 0)
+            position->head += operation->inputs;
+        if (left <= columns_to_end)
+            return 0;
+    }
     if (operation->kind == KILONET_AVERAGE_POOL) {
         add_values(sums, taken, operation->inputs, is_first);
         if (is_complete)
@@ -253,12 +252,15 @@ void kilonet_start(const kilonet_operation *operations, unsigned count, const ki
 {
     kilonet_position *position = work->positions;
     for (; count--; operations++, position++) {
+        kilonet_operation copied;
+        const kilonet_operation *operation =
+            (const kilonet_operation *)KILONET_IN_RAM(&copied, operations, sizeof copied);
         position->head = 0;
-        position->row = 0;
-        position->columns_left =
-            (uint16_t)(KILONET_READ(uint16_t, &operations->columns) + 2u * KILONET_READ(uint8_t, &operations->padding));
-        position->rows_to_end = position->columns_to_end = (uint8_t)(KILONET_READ(uint8_t, &operations->window) - 1);
         position->waiting = position->left = 0;
+        /* As behind the row before the first one. */
+        position->row = 0xFFFFu;
+        position->rows_to_end = operation->window;
+        end_row(operation, position);
     }
 }
 
@@ -283,7 +285,7 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
 #if PLANES
         if (!has_pixel && position->left != 0) {
             const uint32_t outputs = operation->outputs, number = 4u - position->left;
-            (void)copy(memory + place[1].pixel, pixels_of(operation, work) + number * outputs, outputs);
+            (void)copy(memory + place[1].pixel, memory + operation->memory + number * outputs, outputs);
             position->left--;
             has_pixel = 1;
             place++;
@@ -316,7 +318,7 @@ int kilonet_feed(const kilonet_operation *operations, unsigned count, const kilo
             next += pixels->step;
         }
         if (place != last)
-            pixel = memory + KILONET_READ(uint32_t, &place[1].pixel);
+            pixel = memory + KILONET_READ(kilonet_index, &place[1].pixel);
         has_pixel = take(operation, position, work, taken, pixel, logits);
         if (has_pixel) {
             place++;

@@ -64,12 +64,14 @@ static inline uint64_t kilonet_read_64(const void *place)
 extern "C" {
 #endif
 
+/* An index of a byte in the working memory, or a number of its bytes: of 16 bits if they are enough. */
+typedef KILONET_INDEX kilonet_index;
+
 /* Number of bytes that vectors may read beyond the end of a map. */
 #define KILONET_BEYOND 4
 
 /* KILONET_BY_PLANES is a depthwise convolution of 5x5, where KILONET_TAPS alone is 1, whose output has four columns or more:
- * it computes four pixels at once. Its memory is a plane of five rows for each channel, the rows a ring, and then the four
- * pixels. */
+ * it computes four pixels at once. Its memory is those, then a plane of five rows for each channel, the rows a ring. */
 enum { KILONET_CONVOLUTION, KILONET_MAX_POOL, KILONET_AVERAGE_POOL, KILONET_BY_PLANES };
 
 /* The position of an operation in its input map, padding included. */
@@ -118,11 +120,11 @@ typedef struct {
     const void *offset; /* int32_t if narrow, else int64_t: [output]; null if each is half of two to its shift */
     const int32_t *skip; /* [output]; null without a residual sum */
     const uint8_t *pad; /* [input]; null without padding */
-    uint32_t pixel; /* [input]: all channels of the next pixel of the input map; an index in the work's memory */
-    uint32_t memory; /* a convolution's window and the pixels between its rows; a max-pool's row of results; such an index */
-    uint32_t sums; /* [input] of each window in a row of an average pool; an index in the work's sums */
-    uint32_t memory_size; /* bytes; of a plane */
-    uint32_t row_size; /* bytes of a row of the input map, padding included; of a plane's row */
+    kilonet_index pixel; /* [input]: all channels of the next pixel of the input map */
+    kilonet_index memory; /* a convolution's window and the pixels between its rows; a max-pool's row of results; of an average
+                             pool, an index in the work's sums: [input] of each window in a row */
+    kilonet_index memory_size; /* of a plane */
+    kilonet_index row_size; /* of the input map, padding included, where a window is larger than a pixel; of a plane's row */
     uint16_t inputs; /* channels */
     uint16_t outputs;
     uint16_t rows; /* of the input map, padding not included */
