@@ -51,17 +51,22 @@ report: $(INSTALLED_DEV)
 
 # The environment is made without its own pip, which Debian's Python keeps in a package apart; the pip at hand fills it,
 # and gives it one, so that `pip install '.[serve]'` in it works.
-PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python install --disable-pip-version-check --constraint constraints.txt
+PIP_INSTALL := $(PYTHON) -m pip --python $(BIN)/python install --disable-pip-version-check --constraint constraints.txt \
+  --no-compile
+# pip would compile the modules on one core. A few packages have files for Python 2, which fail.
+COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib >$(VENV)/compileall.log || true
 
 $(BIN)/python:
 	$(PYTHON) -m venv --without-pip $(VENV)
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) pip --editable .
+	$(COMPILE)
 	touch $@
 
 $(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) pip --editable '.[dev]'
+	$(COMPILE)
 	touch $(INSTALLED) $@
 
 clean:
