@@ -38,7 +38,7 @@ BASELINE_LAYERS = (
     "gap",
     "pointwise 10",
 )
-TINY_LAYERS = ("conv 4", "maxpool 2", "conv 8", "maxpool 2", "conv 8", "gap", "pointwise 10")
+TINY_LAYERS = ("conv 4 stride 2", "maxpool 2", "conv 8", "conv 8", "gap", "pointwise 10")
 
 
 def tiny_recipe(data: Path | str = "mnist", **changes: Any) -> Recipe:

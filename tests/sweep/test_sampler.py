@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
-from helpers import command, refusal
+from helpers import TINY_LAYERS, command, refusal
 from kilonet.evaluation.metrics import Metric
 from kilonet.recipe import Recipe, parse_recipe
 from kilonet.sweep import worker
@@ -322,7 +322,7 @@ def test_the_front_is_shown_and_drawn(finished: Run, tmp_path: Path, capsys: pyt
     counts, heads, row = shown.out.splitlines()
     assert "1 trials, 1 with all their epochs" in counts
     assert heads.split("  ")[-1].strip() == "layers"
-    assert row.endswith("conv 4, maxpool 2, conv 8, maxpool 2, conv 8, gap, pointwise 10")
+    assert row.endswith(", ".join(TINY_LAYERS))
     answer = json.loads(command(capsys, "sweep", path, "--show", "--json").out)
     (one,) = answer["front"]
     assert one["parameters"] == finished.result.parameters

@@ -20,7 +20,7 @@ from kilonet.training.train import fit, prepare_teachers, resume
 from kilonet.utils.errors import KilonetError, TrainingDiverged
 from preloaded import fork_seeds, forked
 
-TEACHER_LAYERS = ("conv 6", "maxpool 2", "conv 10", "gap", "pointwise 10")
+TEACHER_LAYERS = ("conv 6 stride 2", "maxpool 2", "conv 10", "gap", "pointwise 10")
 
 
 class RecordedMessages(NoProgress):
@@ -238,7 +238,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("nowhere.toml", ["no recipe 'nowhere.toml'"]),
         (".", ["no model.safetensors in this folder"]),
         ("classes.toml", ["(1, 28, 28)", "tells 7", "tells 10"]),
-        ("input.toml", ["(1, 20, 20)", "(1, 28, 28)"]),
+        ("input.toml", ["(1, 24, 24)", "(1, 28, 28)"]),
         ("distils.toml", ["has a teacher itself", "run folder"]),
         ("broken.safetensors", ["not a usable model file"]),
     ],
@@ -248,7 +248,7 @@ def test_an_unusable_teacher_is_refused_before_anything_is_written(
 ) -> None:
     assert not list(workplace.iterdir())
     write_recipe(Path("classes.toml"), small_folder, layers=[*TINY_LAYERS[:-1], "pointwise 7"])
-    write_recipe(Path("input.toml"), small_folder, input=[1, 20, 20])
+    write_recipe(Path("input.toml"), small_folder, input=[1, 24, 24])
     write_recipe(Path("distils.toml"), small_folder, teacher="distils.toml")
     Path("broken.safetensors").write_bytes(b"no model")
     with pytest.raises(KilonetError) as error:
