@@ -3,12 +3,14 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+from unittest import mock
 
 from kilonet.cli import main
 
@@ -121,3 +123,11 @@ def forked(*words: object, before: Callable[[], None] = nothing) -> "Answer":
 def forked_script(script: str, *arguments: object) -> "Answer":
     """Run a script like `helpers.python`, but for scripts for which torch may be imported already."""
     return forked("-c", script, *arguments)
+
+
+def run_forked(command: list[str], *, env: dict[str, str], **_: object) -> "subprocess.CompletedProcess[str]":
+    """Fork the script of `python -c`, in the place of `subprocess.run` with `check` and `text`."""
+    with mock.patch.dict(os.environ, env):
+        answer = forked(*command[1:])
+    assert answer.status == 0, answer
+    return subprocess.CompletedProcess(command, answer.status, answer.out, answer.err)

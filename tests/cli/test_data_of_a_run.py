@@ -146,7 +146,8 @@ def test_a_name_that_no_model_can_keep_is_refused_before_training(
 ) -> None:
     for part in ("train", "test"):
         (bars / "data" / part / "left").rename(bars / "data" / part / name)
-    command(capsys, "train", "fast", "--data", bars / "data", "--out", bars / "new").refused("class")
+    words = ("train", "fast", "--engine", "torch", "--data", bars / "data", "--out", bars / "new")
+    command(capsys, *words).refused("class")
     assert not (bars / "new").exists()
 
 

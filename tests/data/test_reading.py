@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import PEAK, python, refusal
+from helpers import PEAK, refusal
 from kilonet.data import cache, notices, pictures, reading
 from kilonet.data.datasets import load_data
 from kilonet.data.parts import Part
 from kilonet.data.preprocessing import Preprocessing
 from kilonet.utils.errors import KilonetError
+from preloaded import forked_script
 
 INPUT = Preprocessing((3, 16, 16))
 
@@ -44,14 +45,21 @@ def cached(tmp_path: Path) -> list[Path]:
 
 
 def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Read in this process, and count the pictures of each reading."""
     reads: list[int] = []
 
     def counting(part: Part, *others: object) -> None:
         reads.append(len(part))
-        reading.read_in_processes(part, *others)  # type: ignore[arg-type]
+        reading.read_here(part, *others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(pictures, "read_in_processes", counting)
     return reads
+
+
+@pytest.fixture
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process is started, which takes half a second, for tests of what is kept of the pictures."""
+    monkeypatch.setattr(pictures, "read_in_processes", reading.read_here)
 
 
 def test_processes_read_what_this_process_reads(
@@ -113,6 +121,7 @@ def test_a_damaged_cache_is_read_anew(tmp_path: Path, monkeypatch: pytest.Monkey
     assert reads == [120, 120]
 
 
+@pytest.mark.usefixtures("_in_this_process")
 def test_the_cache_is_bounded_and_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_images(tmp_path / "data")
     load_data(str(folder), INPUT)
@@ -125,6 +134,7 @@ def test_the_cache_is_bounded_and_the_oldest_go(tmp_path: Path, monkeypatch: pyt
     assert first not in cached(tmp_path)
 
 
+@pytest.mark.usefixtures("_in_this_process")
 def test_a_set_larger_than_the_bound_is_kept_while_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "MAXIMUM_BYTES", 10)
     monkeypatch.setattr(cache, "IN_MEMORY", 10)
@@ -135,6 +145,7 @@ def test_a_set_larger_than_the_bound_is_kept_while_it_is_used(tmp_path: Path, mo
     assert len(cached(tmp_path)) == 1
 
 
+@pytest.mark.usefixtures("_in_this_process")
 def test_without_a_folder_for_it_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("KILONET_CACHE", str(tmp_path / "file"))
@@ -171,6 +182,7 @@ def test_ctrl_c_ends_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert time.monotonic() - begin < 20
 
 
+@pytest.mark.usefixtures("_in_this_process")
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -193,6 +205,6 @@ pictures.MANY = 30
 load_data(sys.argv[1], Preprocessing((3, 16, 16)))
 print(peak() - before)
 """
-    answer = python(script, folder)
+    answer = forked_script(script, folder)
     # Decoded they are 96 MB.
     assert int(answer.out) < 60, answer.err

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from helpers import StopAtEpoch, command, refusal, tiny_recipe
+from helpers import StopAtEpoch, refusal, tiny_recipe
 from kilonet.data.datasets import DataSet
 from kilonet.training import launch
 from kilonet.training.progress import NoProgress
@@ -54,11 +54,9 @@ def test_an_interruption_says_how_to_go_on(tiny: Path, tmp_path: Path, monkeypat
     assert str(error.value).endswith(f"go on with: kilonet train --resume '{tmp_path / 'my run'}'")
 
 
-def test_several_seeds_are_the_runs_that_each_would_be(
-    tiny: Path, tmp_path: Path, small: DataSet, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_several_seeds_are_the_runs_that_each_would_be(tiny: Path, tmp_path: Path, small: DataSet) -> None:
     out = tmp_path / "seeds"
-    answer = command(capsys, "train", tiny, "--seeds", "2", "--seed", "5", "--out", out, "--json")
+    answer = forked("train", tiny, "--seeds", "2", "--seed", "5", "--out", out, "--json", before=fork_seeds)
     assert answer.status == 0, answer.err
     runs = json.loads(answer.out)["runs"]
     assert [run["folder"] for run in runs] == [str(out / "seed5"), str(out / "seed6")]
