@@ -24,20 +24,20 @@ def page_of_best(shared_folder: Path) -> Path:
     published = ExtraFiles(RESULTS / "best.json", RESULTS / "corruptions-best.json", RESULTS / "exported")
     with FileLock(shared_folder / "report-best.lock"):
         if not path.is_file():
-            with best_scored_once(shared_folder):
+            with scored_once(shared_folder):
                 path.write_text(report_html(collect(["best"], published)), encoding="utf-8")
     return path
 
 
 @contextlib.contextmanager
-def best_scored_once(shared_folder: Path) -> Iterator[None]:
-    """Compute the logits of `best` on MNIST's test images, which takes four seconds, once for all processes."""
-    path = shared_folder / "logits-of-best.pt"
-    compute, best, test = Model.logits, load_model("best").sha256, load_data("mnist").test.pixels
+def scored_once(shared_folder: Path) -> Iterator[None]:
+    """Compute the logits of a model on MNIST's test images, which takes up to four seconds, once for all processes."""
+    compute, test = Model.logits, load_data("mnist").test.pixels
 
     def logits(model: Model, pixels: torch.Tensor) -> torch.Tensor:
-        if model.sha256 != best or not torch.equal(pixels, test):
+        if not torch.equal(pixels, test):
             return compute(model, pixels)
+        path = shared_folder / f"logits-{model.sha256}.pt"
         with FileLock(f"{path}.lock"):
             if not path.is_file():
                 torch.save(compute(model, pixels), path)

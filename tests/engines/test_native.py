@@ -1,5 +1,6 @@
 """The native engine compared with torch: gradients, runs, resuming, dropout, instruction sets and the build."""
 
+import contextlib
 import ctypes
 import math
 import os
@@ -231,15 +232,19 @@ def test_logits_with_the_statistics_of_each_channel() -> None:
         (AVERAGES, (2, 37, 34)),
     ],
 )
-def test_gradients_of_strides_and_averages(layers: list[str], shape: tuple[int, int, int]) -> None:
-    check_gradients(make_recipe(layers, shape))
+def test_gradients_of_strides_and_averages(
+    layers: list[str], shape: tuple[int, int, int], quick_compiler: Path
+) -> None:
+    with compiled_by(quick_compiler):
+        check_gradients(make_recipe(layers, shape))
 
 
 @pytest.mark.parametrize("layers", [STRIDES, PADDED_STRIDES])
-def test_gradients_of_strides_in_bfloat16(layers: list[str]) -> None:
+def test_gradients_of_strides_in_bfloat16(layers: list[str], quick_compiler: Path) -> None:
     """Rounding moves them by a fifth on these random images; a wrong one is about as far off as it is long."""
     plain = make_recipe(layers, (3, 80, 82), momentum=0.0, weight_decay=0.0, precision="bfloat16")
-    engine = native(plain)
+    with compiled_by(quick_compiler):
+        engine = native(plain)
     train(engine, plain, 1, 48)
     exact = train_reference(plain, torch.float64, 1, 48).final().state()
     errors = relative_errors(engine.network_state(), exact, weights_for(plain))
@@ -284,8 +289,9 @@ def networks(draw: st.DrawFn) -> tuple[list[str], tuple[int, int, int]]:
 
 @settings(max_examples=7, derandomize=True, deadline=None, database=None, phases=[Phase.generate])
 @given(networks())
-def test_gradients_of_any_network(network: tuple[list[str], tuple[int, int, int]]) -> None:
-    check_gradients(make_recipe(network[0], network[1]), 19)
+def test_gradients_of_any_network(quick_compiler: Path, network: tuple[list[str], tuple[int, int, int]]) -> None:
+    with compiled_by(quick_compiler):
+        check_gradients(make_recipe(network[0], network[1]), 19)
 
 
 def step_in_bfloat16(layers: list[str], shape: tuple[int, int, int], size: int) -> dict[str, Tensor]:
@@ -307,17 +313,21 @@ def test_a_step_in_bfloat16(size: int) -> None:
 
 @settings(max_examples=5, derandomize=True, deadline=None, database=None, phases=[Phase.generate])
 @given(networks())
-def test_a_step_of_any_network_in_bfloat16(network: tuple[list[str], tuple[int, int, int]]) -> None:
+def test_a_step_of_any_network_in_bfloat16(
+    quick_compiler: Path, network: tuple[list[str], tuple[int, int, int]]
+) -> None:
     recipe = make_recipe(*network)
     # The gradient of a single weight before a batch norm is zero, so only rounding errors would be compared.
     assume(all(tensor[0].numel() > 1 for tensor in weights_for(recipe).values() if tensor.ndim == 4))
     # So would they behind a batch norm over few values, which hardly differ after a mean.
     assume(all(min(placed.output_shape[1:]) > 1 for placed in recipe.model.placed[:-2]))
-    step_in_bfloat16(*network, 19)
+    with compiled_by(quick_compiler):
+        step_in_bfloat16(*network, 19)
 
 
-def test_a_step_of_shared_weights_in_bfloat16() -> None:
-    step_in_bfloat16(SHARED, SMALL_INPUT, 21)
+def test_a_step_of_shared_weights_in_bfloat16(quick_compiler: Path) -> None:
+    with compiled_by(quick_compiler):
+        step_in_bfloat16(SHARED, SMALL_INPUT, 21)
 
 
 def test_bfloat16_by_other_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,7 +385,7 @@ def test_the_packaged_network_tracks_torch_on_mnist(mnist: DataSet) -> None:
     engine = NativeEngine(recipe, train_images.pixels, train_images.labels, start, 2)
     exact, rough = (Reference(recipe, start, dtype) for dtype in (torch.float64, torch.float32))
     generator = torch.Generator().manual_seed(1)
-    for step in range(25):
+    for step in range(12):
         indices = torch.randint(0, len(train_images), (32,), generator=generator)
         batch, rate = changed(recipe, indices, generator), scheduled_rate(recipe.train, step, 1000)
         engine.train_batch(batch, rate, step)
@@ -607,7 +617,11 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def quick_compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiler, but for the trainer, of which it gives the file that was compiled for the tests above."""
+    """The compiler, which optimises networks little, and gives the trainer's file as it was compiled for the tests.
+
+    What is under test with it is what the generated code says and the build does; what the compiler makes of it at the
+    level that users get is under test with the networks that are compiled without it.
+    """
     assert native_unavailable_reason(make_recipe(TINY, (1, 4, 4))) is None
     trainer = read_verified(cache_folder() / f"{build._fingerprint('', build._compiler(), build._library_flags())}.o")
     assert trainer is not None
@@ -615,9 +629,17 @@ def quick_compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "trainer.o").write_bytes(trainer)
     copying = f"*' -c trainer.cpp') [ -f trainer.cpp ] && cp {folder}/trainer.o trainer.o;;"
     script = folder / "c++"
-    script.write_text(f'#!/bin/sh\ncase "$*" in {copying} *) exec {build._compiler()} "$@";; esac\n')
+    script.write_text(f'#!/bin/sh\ncase "$*" in {copying} *) exec {build._compiler()} "$@" -O1;; esac\n')
     script.chmod(0o755)
     return script
+
+
+@contextlib.contextmanager
+def compiled_by(compiler: Path) -> Iterator[None]:
+    """Compile by another compiler; for tests of hypothesis, too, whose examples share the fixtures of one test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXX", str(compiler))
+        yield
 
 
 def load_anew(recipe: Recipe) -> str | None:

@@ -25,7 +25,7 @@ from kilonet.report.card import card_markdown
 from kilonet.report.sources import collect
 from kilonet.report.subject import Subject
 from kilonet.training.run_folder import Run
-from report_pages import best_scored_once
+from report_pages import scored_once
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
@@ -42,7 +42,7 @@ def published(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
     out = tmp_path_factory.mktemp("card") / "best"
     evidence = ["--results", str(RESULTS / "best.json"), "--corruptions", str(RESULTS / "corruptions-best.json")]
-    with best_scored_once(shared_folder):
+    with scored_once(shared_folder):
         assert main(["card", "best", "--out", str(out), *evidence]) == 0
     return out
 
