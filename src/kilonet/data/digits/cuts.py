@@ -115,28 +115,29 @@ def _crossed(row: Floats, seam: NDArray[np.int64]) -> float:
 
 def _seams(row: Floats) -> list[NDArray[np.int64]]:
     """Return the cheapest seams, int64 (rows,) columns each, from left to right."""
-    found: dict[bytes, tuple[float, NDArray[np.int64]]] = {}
-    for place in range(2, row.shape[1] - 2, _STEP):
-        start, stop = max(0, place - _SWING), min(row.shape[1], place + _SWING + 1)
-        seam = start + _seam(row[:, start:stop])
-        found[seam.tobytes()] = (_crossed(row, seam), seam)
+    places = np.arange(2, row.shape[1] - 2, _STEP)
+    found = {seam.tobytes(): (_crossed(row, seam), seam) for seam in _cheapest_paths(row, places)}
     cheapest = sorted(found.values(), key=lambda one: one[0])[:_MOST_SEAMS]
     return sorted((seam for _, seam in cheapest), key=lambda seam: float(seam.mean()))
 
 
-def _seam(band: Floats) -> NDArray[np.int64]:
-    """Return the path through a band, a column for each row, that crosses the least ink."""
-    rows, columns = band.shape
-    total = band[0].astype(np.float64)
-    came = np.zeros(band.shape, np.int64)
-    for row in range(1, rows):
-        padded = np.pad(total, 1, constant_values=np.inf)
-        ways = np.stack([padded[:-2] + _SLOPE, padded[1:-1], padded[2:] + _SLOPE])
-        step = ways.argmin(0)
-        came[row] = np.arange(columns) + step - 1
-        total = ways[step, np.arange(columns)] + band[row]
-    seam = np.zeros(rows, np.int64)
-    seam[-1] = int(total.argmin())
-    for row in range(rows - 1, 0, -1):
-        seam[row - 1] = came[row, seam[row]]
-    return seam
+def _cheapest_paths(row: Floats, places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the path within reach of each place that crosses the least ink: int64 (places, rows) columns."""
+    # Bands around the places, (rows, places, columns); all paths are found at once.
+    ink = np.pad(row, ((0, 0), (_SWING, _SWING)), constant_values=np.inf)
+    bands = ink[:, places[:, None] + np.arange(2 * _SWING + 1)]
+    total = bands[0].astype(np.float64)
+    turns = np.zeros(bands.shape, np.int64)
+    ways = np.full((3, *total.shape), np.inf)
+    for number in range(1, len(bands)):
+        ways[0, :, 1:] = total[:, :-1] + _SLOPE
+        ways[1] = total
+        ways[2, :, :-1] = total[:, 1:] + _SLOPE
+        turns[number] = ways.argmin(0) - 1
+        total = ways.min(0) + bands[number]
+    path = total.argmin(1)
+    paths = np.zeros((len(places), len(bands)), np.int64)
+    for number in range(len(bands) - 1, -1, -1):
+        paths[:, number] = path
+        path = path + turns[number, np.arange(len(places)), path]
+    return paths + places[:, None] - _SWING
