@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from scipy import stats
 
 from kilonet.data.datasets import DataSet, Images, load_data
 from kilonet.evaluation.scoring import class_counts
@@ -131,6 +130,9 @@ def table(found: dict[str, Scores]) -> str:
             cells += ["", ""]
         else:
             differences = np.subtract(one.balanced, neither)
+            # Takes half a second or more to import, for tests of what is drawn, too.
+            from scipy import stats  # noqa: PLC0415
+
             p = stats.ttest_rel(one.balanced, neither).pvalue
             cells += [f"{differences.mean():+.2f}, {(differences > 0).sum()} of {len(neither)} above", f"{p:.2g}"]
         lines.append(f"| {way} | {' | '.join(cells)} |")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from helpers import Answer
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_TRAINING = ("kilonet.training.launch", "kilonet.engines.native.engine", "scipy.stats")
+_TRAINING = ("kilonet.training.launch", "kilonet.engines.native.engine", "scipy.special")
 
 
 def _run(words: list[str], folder: Path, environment: dict[str, str], output: Path, before: Callable[[], None]) -> None:

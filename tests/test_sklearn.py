@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -11,13 +11,22 @@ from PIL import Image
 
 from helpers import Hide, refusal, tiny_recipe
 from kilonet.recipe import parse_recipe
-from kilonet.sklearn import KilonetClassifier
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import NotInstalled
+
+if TYPE_CHECKING:
+    from kilonet.sklearn import KilonetClassifier
 
 FAST: dict[str, Any] = {"engine": "torch", "threads": 1, "epochs": 3, "random_state": 0}
 # Needs SCIPY_ARRAY_API in the environment before SciPy is imported.
 SKIPPED = {"check_array_api_input"}
+
+
+def classifier(*recipe: Any, **options: Any) -> "KilonetClassifier":
+    """Make an estimator. Every process of the tests collects them all, which takes it a second longer with sklearn."""
+    from kilonet.sklearn import KilonetClassifier
+
+    return KilonetClassifier(*recipe, **options)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +42,7 @@ def digits() -> tuple[NDArray[np.float64], NDArray[np.str_]]:
 def test_it_keeps_the_contract_of_estimators() -> None:
     from sklearn.utils.estimator_checks import check_estimator
 
-    results = check_estimator(KilonetClassifier(width=2, **FAST), on_fail=None, on_skip=None)
+    results = check_estimator(classifier(width=2, **FAST), on_fail=None, on_skip=None)
     assert len(results) > 50
     failed = [result["check_name"] for result in results if result["status"] != "passed"]
     assert set(failed) <= SKIPPED
@@ -43,7 +52,7 @@ def test_it_learns_from_pixels_of_any_range_and_keeps_the_labels(
     digits: tuple[NDArray[np.float64], NDArray[np.str_]],
 ) -> None:
     images, labels = digits
-    estimator = KilonetClassifier(**{**FAST, "epochs": 15, "learning_rate": 0.1}).fit(images[:450], labels[:450])
+    estimator = classifier(**{**FAST, "epochs": 15, "learning_rate": 0.1}).fit(images[:450], labels[:450])
     assert estimator.classes_.tolist() == sorted(set(labels))
     assert estimator.model_.section.input_shape == (1, 8, 8)
     assert estimator.score(images[450:], labels[450:]) > 0.8
@@ -51,8 +60,8 @@ def test_it_learns_from_pixels_of_any_range_and_keeps_the_labels(
     np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
     np.testing.assert_array_equal(estimator.classes_[shares.argmax(1)], estimator.predict(images[450:]))
     assert estimator.model_.metadata.names == tuple(estimator.classes_)
-    square = KilonetClassifier(**FAST).fit(images.reshape(-1, 8, 8), labels).predict_proba(images.reshape(-1, 8, 8))
-    np.testing.assert_array_equal(KilonetClassifier(**FAST).fit(images, labels).predict_proba(images), square)
+    square = classifier(**FAST).fit(images.reshape(-1, 8, 8), labels).predict_proba(images.reshape(-1, 8, 8))
+    np.testing.assert_array_equal(classifier(**FAST).fit(images, labels).predict_proba(images), square)
 
 
 def test_the_same_random_state_gives_the_same_weights(digits: tuple[NDArray[np.float64], NDArray[np.str_]]) -> None:
@@ -60,7 +69,7 @@ def test_the_same_random_state_gives_the_same_weights(digits: tuple[NDArray[np.f
 
     images, labels = digits[0][:80], digits[1][:80]
     first, again, other = (
-        clone(KilonetClassifier(**{**FAST, "random_state": seed})).fit(images, labels) for seed in (1, 1, 2)
+        clone(classifier(**{**FAST, "random_state": seed})).fit(images, labels) for seed in (1, 1, 2)
     )
     assert first.model_.sha256 == again.model_.sha256 != other.model_.sha256
 
@@ -69,9 +78,9 @@ def test_it_is_searched_and_cross_validated(digits: tuple[NDArray[np.float64], N
     from sklearn.model_selection import GridSearchCV, cross_val_score
 
     images, labels = digits[0][:200], digits[1][:200]
-    scores = cross_val_score(KilonetClassifier(**FAST), images, labels, cv=2)
+    scores = cross_val_score(classifier(**FAST), images, labels, cv=2)
     assert scores.shape == (2,)
-    search = GridSearchCV(KilonetClassifier(**FAST), {"width": [1, 8], "epochs": [1, 8]}, cv=2).fit(images, labels)
+    search = GridSearchCV(classifier(**FAST), {"width": [1, 8], "epochs": [1, 8]}, cv=2).fit(images, labels)
     assert search.best_params_ == {"width": 8, "epochs": 8}
     assert search.predict(images[:3]).dtype == labels.dtype
 
@@ -86,22 +95,20 @@ def test_colour_arrays_and_files_are_the_same_images(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(40)]
     for path, image in zip(paths, images, strict=True):
         Image.fromarray(image).save(path)
-    by_arrays = KilonetClassifier(**FAST).fit(images, labels)
-    by_files = KilonetClassifier(image_shape=(3, 12, 10), **FAST).fit([str(path) for path in paths], labels)
+    by_arrays = classifier(**FAST).fit(images, labels)
+    by_files = classifier(image_shape=(3, 12, 10), **FAST).fit([str(path) for path in paths], labels)
     assert by_arrays.model_.sha256 == by_files.model_.sha256
     assert by_arrays.score(images, labels) > 0.9
     np.testing.assert_array_equal(by_files.predict_proba(paths), by_arrays.predict_proba(images))
-    assert cross_val_score(KilonetClassifier(**FAST), np.array([str(path) for path in paths]), labels, cv=2).shape == (
-        2,
-    )
-    assert KilonetClassifier(**FAST).fit(paths, labels).model_.section.input_shape == (3, 32, 32)
+    assert cross_val_score(classifier(**FAST), np.array([str(path) for path in paths]), labels, cv=2).shape == (2,)
+    assert classifier(**FAST).fit(paths, labels).model_.section.input_shape == (3, 32, 32)
 
 
 def test_a_recipe_is_fitted_to_the_classes(digits: tuple[NDArray[np.float64], NDArray[np.str_]]) -> None:
     recipe = tiny_recipe(calibration=0.2)
     images, labels = digits
     three = np.isin(labels, ["one", "two", "three"])
-    estimator = KilonetClassifier(recipe, changes={"shift": 0.5}, random_state=0).fit(images[three], labels[three])
+    estimator = classifier(recipe, changes={"shift": 0.5}, random_state=0).fit(images[three], labels[three])
     used = estimator.run_.result.recipe
     assert used.model.input_shape == (1, 28, 28)
     assert used.model.classes == 3
@@ -109,10 +116,10 @@ def test_a_recipe_is_fitted_to_the_classes(digits: tuple[NDArray[np.float64], ND
     assert estimator.model_.metadata.calibration is not None
     for changes, words in (({"epochs": 0}, "epochs"), ({"recipe": "nowhere"}, "nowhere"), ({"width": 0}, "conv 0")):
         with pytest.raises(KilonetError) as error:
-            KilonetClassifier(**{**FAST, **changes}).fit(images, labels)
+            classifier(**{**FAST, **changes}).fit(images, labels)
         refusal(error, words)
     last = parse_recipe({"model": {"layers": ["conv 4 same", "conv 10 same", "gap"]}}, "last", {})
-    assert KilonetClassifier(last, **FAST).fit(images[three], labels[three]).model_.section.layers[1] == "conv 3 same"
+    assert classifier(last, **FAST).fit(images[three], labels[three]).model_.section.layers[1] == "conv 3 same"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +133,7 @@ def test_a_recipe_is_fitted_to_the_classes(digits: tuple[NDArray[np.float64], ND
 )
 def test_what_are_no_images_is_refused(images: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        KilonetClassifier(**FAST).fit(images, [0, 1, 0, 1])
+        classifier(**FAST).fit(images, [0, 1, 0, 1])
 
 
 def test_without_its_extra_it_names_it(hide: Hide) -> None:

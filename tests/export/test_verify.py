@@ -320,7 +320,7 @@ def test_a_training_does_not_import_the_exports_nor_what_it_does_not_need(small_
     script = """
 import sys, kilonet.cli
 assert kilonet.cli.main(["train", *sys.argv[1:]]) == 0
-needless = "kilonet.export", "onnx", "torch._dynamo", "torch._inductor", "matplotlib"
+needless = "kilonet.export", "onnx", "torch._dynamo", "torch._inductor", "matplotlib", "scipy.stats", "scipy.sparse"
 print([name for name in needless if name in sys.modules])
 import kilonet.export.exporter, kilonet.export.verify
 print([name for name in ("onnx", "onnxruntime") if name in sys.modules])

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from helpers import GOLDEN, command, refusal, save_overflowing_model, tiny_recipe
 from kilonet.evaluation.metrics import Metric
@@ -76,6 +75,8 @@ def test_the_paired_t_test_by_hand(finished: Run) -> None:
 
 def test_welch_s_test_by_hand(finished: Run) -> None:
     """Variances 2 and 2 of two runs each: t = 10/sqrt(2), 2 degrees of freedom; 2 and 18: 12/sqrt(10), 100/82."""
+    from scipy import stats
+
     tested = seeds_test(group(finished.result, 10, 12), group(finished.result, 20, 22, first_seed=5))
     t = 10 / 2**0.5
     assert tested.kind == "Welch"

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy
-import scipy.sparse.csgraph
 from numpy.typing import NDArray
 
 from kilonet.data.digits.foreground import MINIMUM_CONTRAST, Floats, ink_direction, otsu
@@ -332,7 +331,10 @@ def _groups(pieces: list[tuple[int, Box]]) -> Iterator[list[tuple[int, Box]]]:
         yield [piece]
     if len(pieces) < 2:
         return
-    count, group = scipy.sparse.csgraph.connected_components(_are_near([box for _, box in pieces]), directed=False)
+    # Takes half a second to import, also for a training, which has no use for it.
+    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+
+    count, group = connected_components(_are_near([box for _, box in pieces]), directed=False)
     members: list[list[tuple[int, Box]]] = [[] for _ in range(count)]
     for piece, number in zip(pieces, group.tolist(), strict=True):
         members[number].append(piece)

@@ -1,4 +1,7 @@
-"""Tests of significance: two groups over their seeds, and two models on the same images."""
+"""Tests of significance: two groups over their seeds, and two models on the same images.
+
+`scipy.stats` is imported inside the functions: it takes half a second or more, and a report of one run does not use it.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.report.comparison.groups import Group
@@ -42,6 +44,8 @@ def seeds_test(first: Group, second: Group) -> SeedsTest:
     difference = mean_and_std(theirs)[0] - mean_and_std(ours)[0]
     if not _varies(ours, theirs, paired=paired):
         return SeedsTest(kind, difference, None, None)
+    from scipy import stats  # noqa: PLC0415
+
     tested = stats.ttest_rel(theirs, ours) if paired else stats.ttest_ind(theirs, ours, equal_var=False)
     low, high = tested.confidence_interval(1 - ALPHA)
     return SeedsTest(kind, difference, (float(low), float(high)), float(tested.pvalue))
@@ -82,6 +86,8 @@ def models_test(seeds: tuple[int, int], first: NDArray[np.bool_], second: NDArra
     Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions", 1947; exact by
     the binomial distribution.
     """
+    from scipy import stats  # noqa: PLC0415
+
     alone = int((first & ~second).sum()), int((second & ~first).sum())
     p = float(stats.binomtest(alone[0], sum(alone)).pvalue) if sum(alone) else 1.0
     return ModelsTest(seeds, *alone, p)
