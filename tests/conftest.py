@@ -25,6 +25,7 @@ from helpers import Hide, StopAtEpoch, tiny_recipe, unload, write_idx_folder
 from kilonet.cli import main
 from kilonet.data.datasets import DataSet, load_data
 from kilonet.engines.native.cache import read_verified, store
+from kilonet.export.c import bindings
 from kilonet.export.html.browser import CHROMIUM_FLAGS, browser_path, run_in_node
 from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.models.model import load_model
@@ -190,7 +191,15 @@ def _c_compiled_once(shared_folder: Path) -> Iterator[None]:
         return printed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kilonet.export.c.bindings.run_compiler", compile_once)
+        patch.setattr(bindings, "run_compiler", compile_once)
+        yield
+
+
+@pytest.fixture(scope="module")
+def c_compiled_quickly() -> Iterator[None]:
+    """`verify` has C optimised little, for tests of other things than what the compiler makes of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bindings, "FLAGS", tuple("-O1" if flag == "-O3" else flag for flag in bindings.FLAGS))
         yield
 
 

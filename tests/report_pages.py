@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock
 
 from kilonet.data.datasets import load_data
-from kilonet.models.model import Model, load_model
+from kilonet.models.model import Model
 from kilonet.report.page import report_html
 from kilonet.report.sources import ExtraFiles, collect
 

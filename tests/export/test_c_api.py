@@ -32,6 +32,8 @@ from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
 from strategies import images_for, model_of
 
+pytestmark = pytest.mark.usefixtures("c_compiled_quickly")
+
 DIGITS = ModelSection(layers=("conv 3", "maxpool 2", "conv 4", "gap", "pointwise 10"))
 # The last row and column are dropped by the max-pool.
 COLOURED = ModelSection(

@@ -23,6 +23,8 @@ from kilonet.models.model import Model, load_model
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import InUse, KilonetError
 
+pytestmark = pytest.mark.usefixtures("c_compiled_quickly")
+
 FORMS = ("c", "html", "onnx")
 Export = Callable[[str, Path], object]
 """Exports the tiny run in a form to a folder."""

@@ -24,6 +24,8 @@ from kilonet.serve.classifiers import thread_safe
 from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
 
+pytestmark = pytest.mark.usefixtures("c_compiled_quickly")
+
 Plant = Callable[[Path, Path], str]
 """Changes a folder so that running it makes a file, and returns the name of the changed file."""
 

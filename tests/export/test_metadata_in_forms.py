@@ -28,6 +28,8 @@ from kilonet.training.run_folder import Run
 from kilonet.utils.schema import Schema
 from strategies import model_of
 
+pytestmark = pytest.mark.usefixtures("c_compiled_quickly")
+
 NAMES = (
     "un",
     '"); system("true"); //',

@@ -39,6 +39,8 @@ from kilonet.training.run_folder import Run
 from kilonet.utils.errors import KilonetError
 from strategies import images_for
 
+pytestmark = pytest.mark.usefixtures("c_compiled_quickly")
+
 SDK = Path(__file__).parent / "sdk"
 LINK = Path(kilonet.__file__).parent / "export" / "c" / "emulated" / "link.ld"
 QEMU = {target.name: target for target in TARGETS}
