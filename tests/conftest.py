@@ -24,11 +24,13 @@ from filelock import FileLock
 from helpers import Hide, StopAtEpoch, tiny_recipe, unload, write_idx_folder
 from kilonet.cli import main
 from kilonet.data.datasets import DataSet, load_data
-from kilonet.engines.native.cache import read_verified, store
+from kilonet.engines.native import build, native_unavailable_reason
+from kilonet.engines.native.cache import cache_folder, read_verified, store
 from kilonet.export.c import bindings
 from kilonet.export.html.browser import CHROMIUM_FLAGS, browser_path, run_in_node
 from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.models.model import load_model
+from kilonet.recipe import parse_recipe
 from kilonet.training.run_folder import Run
 from kilonet.training.train import fit
 from kilonet.utils.capacity import cores
@@ -201,6 +203,26 @@ def c_compiled_quickly() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bindings, "FLAGS", tuple("-O1" if flag == "-O3" else flag for flag in bindings.FLAGS))
         yield
+
+
+@pytest.fixture(scope="session")
+def quick_compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A C++ compiler that optimises networks little, and gives the trainer's file as it was compiled for other tests.
+
+    What is under test with it is what the generated code says and the build does; what the compiler makes of it at the
+    level that users get is under test with the networks that are compiled without it.
+    """
+    smallest = parse_recipe({"model": {"input": [1, 4, 4], "layers": ["conv 2", "gap"]}}, "smallest", {})
+    assert native_unavailable_reason(smallest) is None
+    trainer = read_verified(cache_folder() / f"{build._fingerprint('', build._compiler(), build._library_flags())}.o")
+    assert trainer is not None
+    folder = tmp_path_factory.mktemp("compiler")
+    (folder / "trainer.o").write_bytes(trainer)
+    copying = f"*' -c trainer.cpp') [ -f trainer.cpp ] && cp {folder}/trainer.o trainer.o;;"
+    script = folder / "c++"
+    script.write_text(f'#!/bin/sh\ncase "$*" in {copying} *) exec {build._compiler()} "$@" -O1;; esac\n')
+    script.chmod(0o755)
+    return script
 
 
 @pytest.fixture(scope="session")

@@ -137,18 +137,9 @@ def test_training_takes_so_many_operations() -> None:
     assert train_speed.training_flops(model) == 2 * (3 * 1_498_880 - 60_840) == 8_871_600
 
 
-@pytest.fixture
-def little_optimised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The compiler optimises little, for programs that are timed, but not for their speed's sake."""
-    compiler = tmp_path / "compiler"
-    compiler.write_text(f'#!/bin/sh\nexec "{shutil.which("c++") or shutil.which("g++")}" "$@" -O1\n')
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CXX", str(compiler))
-
-
 @NEEDS_COMPILER
-@pytest.mark.usefixtures("little_optimised")
-def test_all_passes_of_the_convolutions_are_timed() -> None:
+def test_all_passes_of_the_convolutions_are_timed(quick_compiler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", str(quick_compiler))
     model = model_section(*TINY_LAYERS)
     times = kernel_speed.pass_times(model, "float32", 32, 1)
     assert sum(one.flops for one in times) == 32 * train_speed.training_flops(model)
@@ -157,8 +148,10 @@ def test_all_passes_of_the_convolutions_are_timed() -> None:
 
 
 @NEEDS_COMPILER
-@pytest.mark.usefixtures("little_optimised")
-def test_a_start_is_timed_from_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_is_timed_from_its_beginning(
+    tmp_path: Path, quick_compiler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", str(quick_compiler))
     monkeypatch.setattr(start_time, "subprocess", SimpleNamespace(run=run_forked))
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(tiny_recipe().to_toml(), encoding="utf-8")

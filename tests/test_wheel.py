@@ -102,7 +102,7 @@ def answers(installed: Installed, mnist: DataSet, small_folder: Path) -> dict[st
         ("evaluate", "uno", "--json"),
         ("predict", "best", "seven.png"),
         ("export", "mcu", "--to", "c", "--out", "exported", *small),
-        ("train", "baseline", "--epochs", "1", *small, "--precision", "float32", "--json"),
+        ("train", "uno", "--epochs", "1", *small, "--precision", "float32", "--json"),
     )
     done = installed.run("python", "-c", FORKED, json.dumps(commands))
     place, *ended = done.out.splitlines()

@@ -615,25 +615,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "relative" / "native"
 
 
-@pytest.fixture(scope="module")
-def quick_compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiler, which optimises networks little, and gives the trainer's file as it was compiled for the tests.
-
-    What is under test with it is what the generated code says and the build does; what the compiler makes of it at the
-    level that users get is under test with the networks that are compiled without it.
-    """
-    assert native_unavailable_reason(make_recipe(TINY, (1, 4, 4))) is None
-    trainer = read_verified(cache_folder() / f"{build._fingerprint('', build._compiler(), build._library_flags())}.o")
-    assert trainer is not None
-    folder = tmp_path_factory.mktemp("compiler")
-    (folder / "trainer.o").write_bytes(trainer)
-    copying = f"*' -c trainer.cpp') [ -f trainer.cpp ] && cp {folder}/trainer.o trainer.o;;"
-    script = folder / "c++"
-    script.write_text(f'#!/bin/sh\ncase "$*" in {copying} *) exec {build._compiler()} "$@" -O1;; esac\n')
-    script.chmod(0o755)
-    return script
-
-
 @contextlib.contextmanager
 def compiled_by(compiler: Path) -> Iterator[None]:
     """Compile by another compiler; for tests of hypothesis, too, whose examples share the fixtures of one test."""
