@@ -205,20 +205,25 @@ def _c_compiled_once(shared_folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def c_compiled_quickly() -> Iterator[None]:
-    """`verify` has C optimised little, for tests of other things than what the compiler makes of it."""
+def c_compiled_quickly(pytestconfig: pytest.Config) -> Iterator[None]:
+    """`verify` has C optimised little, for tests of other things than what the compiler makes of it.
+
+    With --run-slow it is optimised as for users.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bindings, "FLAGS", tuple("-O1" if flag == "-O3" else flag for flag in bindings.FLAGS))
+        if not pytestconfig.getoption("--run-slow"):
+            patch.setattr(bindings, "FLAGS", tuple("-O1" if flag == "-O3" else flag for flag in bindings.FLAGS))
         yield
 
 
 @pytest.fixture(scope="session")
-def quick_compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quick_compiler(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     """A C++ compiler that optimises networks little, and gives the trainer's file as it was compiled for other tests.
 
     What is under test with it is what the generated code says and the build does; what the compiler makes of it at the
-    level that users get is under test with the networks that are compiled without it.
+    level that users get is under test with the networks that are compiled without it; with --run-slow, with all.
     """
+    level = "" if pytestconfig.getoption("--run-slow") else "-O1"
     smallest = parse_recipe({"model": {"input": [1, 4, 4], "layers": ["conv 2", "gap"]}}, "smallest", {})
     assert native_unavailable_reason(smallest) is None
     trainer = read_verified(cache_folder() / f"{build._fingerprint('', build._compiler(), build._library_flags())}.o")
@@ -227,7 +232,7 @@ def quick_compiler(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "trainer.o").write_bytes(trainer)
     copying = f"*' -c trainer.cpp') [ -f trainer.cpp ] && cp {folder}/trainer.o trainer.o;;"
     script = folder / "c++"
-    script.write_text(f'#!/bin/sh\ncase "$*" in {copying} *) exec {build._compiler()} "$@" -O1;; esac\n')
+    script.write_text(f'#!/bin/sh\ncase "$*" in {copying} *) exec {build._compiler()} "$@" {level};; esac\n')
     script.chmod(0o755)
     return script
 
