@@ -370,6 +370,8 @@ PREFIXES = (
     ),
     # Names that the C form has already, and of which kilonet_resize_row is one of another prefix.
     *("add", "load", "write", "meter_resize"),
+    # Macros of signal.h and locale.h begin with SIG_ and LC_.
+    *("sig", "lc", "sig_meter"),
 )
 
 
@@ -519,10 +521,12 @@ def test_a_folder_of_before_there_were_prefixes_says_what_to_do(
 def test_the_programs_of_the_docs_compile_and_run(tmp_path: Path) -> None:
     """The camera's rows and the self-test, as C and as C++."""
     page = (Path(__file__).parents[2] / "docs" / "CHIP.md").read_text(encoding="utf-8")
-    camera, bootloader = (block for block in re.findall(r"```c\n(.*?)```", page, re.DOTALL) if "meter_model.h" in block)
+    blocks = re.findall(r"```c\n(.*?)```", page, re.DOTALL)
+    camera, bootloader, frame = (block for block in blocks if "#include" in block)
     network = write(DIGITS, tmp_path, "meter", Metadata(names=tuple("abcdefghij"), digits=False))
     (tmp_path / "camera.c").write_text(camera)
     (tmp_path / "bootloader.c").write_text(bootloader)
+    (tmp_path / "frame.c").write_text(frame)
     (tmp_path / "main.c").write_text(
         '#include "meter_model.h"\n#include <stdio.h>\n'
         "void camera_read_row(uint8_t row[METER_ROW_BYTES]);\nvoid feed_watchdog(void);\n"
@@ -540,6 +544,7 @@ def test_the_programs_of_the_docs_compile_and_run(tmp_path: Path) -> None:
     probability = Calibration().probabilities((logits[None] * 2.0**-network.fraction_bits).astype(np.float32)).max()
     answer = "not sure" if probability < Calibration().sure_from else "abcdefghij"[int(logits.argmax())]
     assert fed(tmp_path / "dial", image.tobytes()).decode() == f"1 {answer} {3 * 28}"
+    run("gcc", *STRICT, "-c", "frame.c", folder=tmp_path)
     for name in ("camera.c", "bootloader.c"):
         run("g++", "-std=c++11", *STRICT[1:], "-x", "c++", "-c", name, folder=tmp_path)
 

@@ -148,6 +148,8 @@ def test_limits_are_held_and_nothing_is_written(
     answer = command(capsys, *words, "--out", tmp_path / "b", "--max-flash", "8000")
     assert answer.status == 1
     assert "--max-flash" in answer.err
+    answer = command(capsys, *words, "--out", tmp_path / "b", "--max-flash", "8000", "--max-ram", "2800")
+    assert re.search(r"takes [\d,]+ bytes of flash, over --max-flash 8,000, and [\d,]+ bytes of ram", answer.err)
     answer = command(capsys, *words, "--out", tmp_path / "c", "--max-ram", "4096", "--json")
     assert answer.status == 0
     assert json.loads(answer.out)["ram"] <= 4096

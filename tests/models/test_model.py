@@ -402,7 +402,7 @@ def test_a_run_folder_is_a_model_too(finished: Run) -> None:
 def test_a_folder_without_a_model_says_what_may_be_wrong(tmp_path: Path) -> None:
     with pytest.raises(KilonetError) as error:
         load_model(tmp_path)
-    refusal(error, tmp_path, "is it a run folder, and has its training finished?")
+    refusal(error, tmp_path, "a run folder whose training has finished", "an exported folder was made from")
 
 
 @pytest.mark.parametrize(

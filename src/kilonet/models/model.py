@@ -244,7 +244,8 @@ def model_path(source: str) -> Path:
     if path.is_dir():
         if not (path / MODEL_FILE).is_file():
             raise KilonetError(
-                f"{path}: no {MODEL_FILE} in this folder; is it a run folder, and has its training finished?"
+                f"{path}: no {MODEL_FILE} in this folder; give a run folder whose training has finished, or the model "
+                "that an exported folder was made from"
             )
         return path / MODEL_FILE
     if not path.is_file():

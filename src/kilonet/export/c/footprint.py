@@ -53,9 +53,14 @@ class Footprint:
         """
         if max_flash is not None and self.code is None:
             raise CheckFailed(f"--max-flash needs {CROSS_COMPILER}, which measures the bytes of code; install it")
-        for name, found, limit in (("flash", self.flash, max_flash), ("ram", self.ram, max_ram)):
-            if limit is not None and found > limit:
-                raise CheckFailed(f"the network takes {found:,} bytes of {name}, over --max-{name} {limit:,}")
+        limits = (("flash", self.flash, max_flash), ("ram", self.ram, max_ram))
+        exceeded = [
+            f"{found:,} bytes of {name}, over --max-{name} {limit:,}"
+            for name, found, limit in limits
+            if limit is not None and found > limit
+        ]
+        if exceeded:
+            raise CheckFailed(f"the network takes {', and '.join(exceeded)}")
 
 
 def footprint_of(network: IntegerNetwork, sources: Mapping[str, str], prefix: str = DEFAULT_PREFIX) -> Footprint:

@@ -26,6 +26,8 @@ LONGEST_PREFIX = 16
 """C99 guarantees that linkers tell 31 characters apart, and the longest name adds 14."""
 _PREFIX = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 """Two underscores in a row are reserved in C++."""
+_LIBRARY = re.compile(r"(lc|sig)(_.*)?")
+"""Macros that begin with LC_ and SIG_ are the standard library's, such as SIG_BLOCK (C99, 7.26)."""
 _KEYWORDS = frozenset(
     [
         "alignas",
@@ -135,6 +137,8 @@ def check_prefix(prefix: str) -> None:
             f"the prefix {shortened(prefix)} must be up to {LONGEST_PREFIX} lower-case letters, digits and single "
             "underscores, begin with a letter, and be no word of C or C++"
         )
+    if _LIBRARY.fullmatch(prefix):
+        raise KilonetError(f"the prefix '{prefix}' gives names that are the C library's; choose another")
     if prefix != DEFAULT_PREFIX and clashes(prefix, runtime_texts()):
         raise KilonetError(f"the prefix '{prefix}' gives names that the C form has already; choose another")
 
