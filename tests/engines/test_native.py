@@ -377,7 +377,7 @@ def test_many_steps_track_torch(changes: dict[str, Any], steps: int) -> None:
         torch.testing.assert_close(engine.logits(pixels), final(pixels), rtol=1e-4, atol=1e-4)
 
 
-def test_the_packaged_network_tracks_torch_on_mnist(mnist: DataSet) -> None:
+def test_the_packaged_network_tracks_torch_on_mnist(mnist: DataSet, pytestconfig: pytest.Config) -> None:
     """Training amplifies rounding errors, so the tolerance is the distance of torch's float32 from float64."""
     recipe, train_images = load_recipe("best"), mnist.train
     start = initial_network(recipe.model, 1).state()
@@ -385,7 +385,7 @@ def test_the_packaged_network_tracks_torch_on_mnist(mnist: DataSet) -> None:
     engine = NativeEngine(recipe, train_images.pixels, train_images.labels, start, 2)
     exact, rough = (Reference(recipe, start, dtype) for dtype in (torch.float64, torch.float32))
     generator = torch.Generator().manual_seed(1)
-    for step in range(12):
+    for step in range(25 if pytestconfig.getoption("--run-slow") else 12):
         indices = torch.randint(0, len(train_images), (32,), generator=generator)
         batch, rate = changed(recipe, indices, generator), scheduled_rate(recipe.train, step, 1000)
         engine.train_batch(batch, rate, step)
