@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import kilonet
-from helpers import command, model_section, refusal, tiny_recipe
+from helpers import command, model_section, python, refusal, tiny_recipe
 from kilonet.data.datasets import DataSet
 from kilonet.evaluation.scoring import accuracy_of
 from kilonet.export.c.prefix import C_FILES
@@ -25,7 +25,6 @@ from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.export.verify import _differing_logits, _Logits, verify
 from kilonet.models.model import load_model
 from kilonet.utils.errors import CheckFailed, KilonetError
-from preloaded import forked_script
 from strategies import model_of
 
 
@@ -327,8 +326,8 @@ print([name for name in needless if name in sys.modules])
 import kilonet.export.exporter, kilonet.export.verify
 print([name for name in ("onnx", "onnxruntime") if name in sys.modules])
 """
-    # What it is forked from has imported torch, and no more of ours than a training needs.
-    answer = forked_script(script, recipe, "--out", tmp_path / "run")
+    # In a process of its own: what others are forked from may have imported more than a training needs.
+    answer = python(script, recipe, "--out", tmp_path / "run")
     assert answer.out.splitlines()[-2:] == ["[]", "[]"], answer
 
 
