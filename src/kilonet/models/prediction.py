@@ -35,6 +35,8 @@ LEAST_LIKELY = 0.65
 MAY_BE_DIGIT = 0.3
 """The least probability, by the check, of an image that is given a class although it is unlike the training images."""
 
+_LEAST_SHARE = 1e-6
+"""The least share of a digit among those that the reader of rows holds possible in a place."""
 _BATCH = 256
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _CSV_COLUMNS = ("file", "place", "class", "name", "probability", "uncertain", "no_digit", "none_of_these")
@@ -136,6 +138,7 @@ def predictions_of(
         KilonetError: a logit is NaN or infinite.
     """
     calibration = metadata.calibration or UNFITTED
+    logits = _with_neighbours(logits, images, calibration.temperature)
     shares, strange, uncertain = (
         calibration.probabilities(logits),
         calibration.strange(logits).tolist(),
@@ -145,6 +148,23 @@ def predictions_of(
         _prediction(image, row, metadata, strange=odd, uncertain=unsure, digits=digits)
         for image, row, odd, unsure in zip(images, shares, strange, uncertain, strict=True)
     ]
+
+
+def _with_neighbours(
+    logits: NDArray[np.float32], images: Sequence[PreparedImage], temperature: float
+) -> NDArray[np.float32]:
+    """Return logits whose probabilities are multiplied by those of the reader of rows, where it cut out the image.
+
+    Such a digit was seen twice: alone by the model, and with its neighbours.
+    """
+    if not any(image.in_row for image in images):
+        return logits
+    joined = logits.copy()
+    for number, image in enumerate(images):
+        if image.in_row and image.likely is not None:
+            shares = image.likely / max(image.likely.sum(), np.finfo(np.float32).tiny)
+            joined[number] += np.float32(temperature) * np.log(np.maximum(shares, _LEAST_SHARE))
+    return joined
 
 
 def _prediction(

@@ -1,14 +1,15 @@
-"""Split digits that touch, by the cuts whose pieces the check takes for digits.
+"""Split ink that was read as a row of digits into them, by the cuts whose pieces look most like those digits.
 
 Seams from the top to the bottom of the ink, each of which crosses as little ink as can be, are the possible cuts; the
-pieces between any two of them are laid out and checked, and the chain of pieces is taken that is most probable.
+pieces between any two of them are laid out and checked, and the chain of pieces is taken in which the digits that were
+read are most probable.
 
 Source of the search: R. Casey, E. Lecolinet, "A survey of methods and strategies in character segmentation", 1996
 (recognition-based segmentation); of the seams: S. Avidan, A. Shamir, "Seam carving", 2007.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ _STEP = 2
 """Columns between the places at which seams begin."""
 _SWING = 8
 """The most columns that a seam leaves its place by."""
-_MOST_SEAMS = 24
+_SEAMS_A_DIGIT = 8
+"""The seams that are tried for each digit, those that cross the least ink."""
 _SLOPE = 0.02
 """The cost of a seam's step to the side, in pixels of ink."""
 _WIDEST = 1.35
@@ -38,33 +40,55 @@ _CUT = 0.12
 """The cost of a pixel of ink that is cut, in units of the logarithm of a probability."""
 
 
-def split_digits(ink: Floats) -> list[Floats]:
-    """Split ink, float32 (rows, columns), 0 to 1, into its digits, from left to right; one part if none touch."""
+def split_digits(ink: Floats, digits: Sequence[int]) -> list[Floats]:
+    """Split ink, float32 (rows, columns), 0 to 1, into pieces that look like these digits, from left to right.
+
+    Returns an empty list if there are no such cuts.
+    """
     row = _scaled(ink)
-    seams = _seams(row)
+    seams = _seams(row, _SEAMS_A_DIGIT * len(digits))
     ends = [np.full(len(row), 0), *seams, np.full(len(row), row.shape[1])]
     pieces = _pieces(row, ends)
     crossed = [0.0, *(_crossed(row, seam) for seam in seams), 0.0]
-    best: dict[int, tuple[float, list[int]]] = {0: (0.0, [0])}
-    for end in range(1, len(ends)):
-        ways = [
-            (best[start][0] + piece.cost + _CUT * crossed[end], [*best[start][1], end])
-            for (start, stop), piece in pieces.items()
-            if stop == end and start in best
-        ]
-        if ways:
-            best[end] = min(ways)
-    chain = best.get(len(ends) - 1, (0.0, []))[1]
-    return [pieces[one].ink for one in pairwise(chain)] if len(chain) > 2 else [ink]
+    chains: dict[int, _Chain] = {0: _Chain(0.0, ())}
+    for digit in digits:
+        longer: dict[int, _Chain] = {}
+        for (start, end), piece in pieces.items():
+            if start in chains:
+                cost = chains[start].cost + piece.cost(digit) + _CUT * crossed[end]
+                if end not in longer or cost < longer[end].cost:
+                    longer[end] = _Chain(cost, (*chains[start].inks, piece.ink(digit)))
+        chains = longer
+    whole = chains.get(len(ends) - 1)
+    return list(whole.inks) if whole else []
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """The ink between two cuts."""
+class _Chain:
+    """The pieces of the first digits."""
 
-    ink: Floats
     cost: float
-    """Minus the logarithm of the probability of its most probable digit."""
+    inks: tuple[Floats, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """The ink between two cuts, in each of the ways to share what lies near them."""
+
+    inks: list[Floats]
+    likely: list[Floats]
+    """float32 (10,): the probability of each digit."""
+
+    def _way(self, digit: int) -> int:
+        return max(range(len(self.inks)), key=lambda way: self.likely[way][digit])
+
+    def ink(self, digit: int) -> Floats:
+        """Return the ink that looks most like a digit."""
+        return self.inks[self._way(digit)]
+
+    def cost(self, digit: int) -> float:
+        """Return minus the logarithm of the probability of a digit."""
+        return -float(np.log(max(self.likely[self._way(digit)][digit], 1e-6)))
 
 
 def _pieces(row: Floats, ends: list[NDArray[np.int64]]) -> dict[tuple[int, int], _Piece]:
@@ -76,14 +100,12 @@ def _pieces(row: Floats, ends: list[NDArray[np.int64]]) -> dict[tuple[int, int],
         for part in (_between(row, ends[start] - shared, ends[end] + shared) for shared in _SHARED)
         if _may_be_digit(part)
     ]
-    if not inks:
-        return {}
-    scores = digit_probabilities(np.stack([lay_out(part) for _, _, part in inks])).max(1)
+    scores = digit_probabilities(np.array([lay_out(part) for _, _, part in inks], np.uint8))
     found: dict[tuple[int, int], _Piece] = {}
-    for (start, end, part), score in zip(inks, scores, strict=True):
-        cost = -float(np.log(max(score, 1e-6)))
-        if (start, end) not in found or cost < found[start, end].cost:
-            found[start, end] = _Piece(part, cost)
+    for (start, end, part), likely in zip(inks, scores, strict=True):
+        piece = found.setdefault((start, end), _Piece([], []))
+        piece.inks.append(part)
+        piece.likely.append(likely)
     return found
 
 
@@ -113,11 +135,11 @@ def _crossed(row: Floats, seam: NDArray[np.int64]) -> float:
     return float(row[np.arange(len(row)), np.minimum(seam, row.shape[1] - 1)].sum())
 
 
-def _seams(row: Floats) -> list[NDArray[np.int64]]:
+def _seams(row: Floats, most: int) -> list[NDArray[np.int64]]:
     """Return the cheapest seams, int64 (rows,) columns each, from left to right."""
     places = np.arange(2, row.shape[1] - 2, _STEP)
     found = {seam.tobytes(): (_crossed(row, seam), seam) for seam in _cheapest_paths(row, places)}
-    cheapest = sorted(found.values(), key=lambda one: one[0])[:_MOST_SEAMS]
+    cheapest = sorted(found.values(), key=lambda one: one[0])[:most]
     return sorted((seam for _, seam in cheapest), key=lambda seam: float(seam.mean()))
 
 

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from kilonet.data.decode import Picture
 from kilonet.data.digits.check import digit_probabilities
 from kilonet.data.digits.components import Component, Components, find_components
+from kilonet.data.digits.context import whole_probabilities
 from kilonet.data.digits.cuts import split_digits
 from kilonet.data.digits.foreground import find_foreground
 from kilonet.data.digits.frame import BOX, SIDE, is_laid_out
 from kilonet.data.digits.layout import lay_out, stroke_width
 from kilonet.data.digits.marks import FINEST, WIDEST, Box, Mark, find_marks, reduced
+from kilonet.data.digits.row_reader import read_row
 
 SMALLEST = 6
 """The least length of the longer side of a digit, pixels."""
@@ -30,6 +32,8 @@ LIKELY, LIKELY_ENOUGH, SURE = 0.1, 0.7, 0.95
 """Probabilities, by the check, that a mark is a digit: the least one, and two steps by which marks are preferred."""
 LEAST_LIKELY = 0.0002
 """The least probability of the only mark of a picture."""
+PART = 0.05
+"""A mark less probably whole than this is a part, if another mark is rather whole than not."""
 ALIKE = 0.55
 """Digits of a row or page have at least this share of the height of the largest."""
 NARROW = 0.9
@@ -61,6 +65,8 @@ class PreparedImage:
     """Whether the pixels are those of the file, which was laid out like MNIST's images already."""
     likely: NDArray[np.float32] | None = None
     """The probability of each digit by the check, float32 (10,); None for an image that was not searched for."""
+    in_row: bool = False
+    """Whether it was cut out of digits that touch; then `likely` is by the reader of rows, which saw its neighbours."""
     box: Box | None = None
     """Where it was found in the picture, which may have been scaled down when it was decoded; None if nowhere."""
     row: int | None = None
@@ -78,7 +84,9 @@ class Candidate:
     mark: Mark
     image: PreparedImage
     score: float
-    """The probability, by the check, that it is one."""
+    """The probability that it is one: by the check, and by its surroundings where they were looked at."""
+    alone: float
+    """The probability by the check, from what it looks like alone."""
 
 
 def prepare_digit(picture: Picture) -> PreparedImage:
@@ -101,12 +109,10 @@ def prepare_digit(picture: Picture) -> PreparedImage:
 def find_digits(values: NDArray[np.float32]) -> list[Candidate]:
     """Return the digits of a picture, float32 (rows, columns, channels), the largest first, with those like it."""
     found = find_marks(values)
-    marks = [mark for mark in found if may_be_digit(mark)]
-    marks = sorted(marks, key=lambda mark: -mark.contrast * max(mark.box.height, mark.box.width))[:MOST_CHECKED]
-    likely = [one for one in checked(marks) if one.score >= LIKELY]
-    likely = [one for one in likely if one.score >= LIKELY_ENOUGH or not any(is_part(one.mark, mark) for mark in found)]
+    alone = _likely(found)
+    likely = _in_context(alone, values)
     if not any(one.score >= SURE for one in likely):
-        likely += [one for one in checked(_only_mark(values)) if one.score >= LEAST_LIKELY]
+        likely = _in_context([*alone, *_whole_picture(values)], values)
     kept: list[Candidate] = []
     for one in sorted(likely, key=_rank):
         rivals = [other for other in kept if _conflict(one.mark, other.mark)]
@@ -118,6 +124,37 @@ def find_digits(values: NDArray[np.float32]) -> list[Candidate]:
     if len(digits) == 1 and _is_bar_among(digits[0].mark, found):
         return [doubted(digits[0])]
     return digits
+
+
+def likely_marks(values: NDArray[np.float32]) -> list[Candidate]:
+    """Return all marks of a picture, float32 (rows, columns, channels), that look like digits by themselves."""
+    return [*_likely(find_marks(values)), *_whole_picture(values)]
+
+
+def _likely(found: Sequence[Mark]) -> list[Candidate]:
+    marks = [mark for mark in found if may_be_digit(mark)]
+    marks = sorted(marks, key=lambda mark: -mark.contrast * max(mark.box.height, mark.box.width))[:MOST_CHECKED]
+    likely = [one for one in checked(marks) if one.score >= LIKELY]
+    return [one for one in likely if one.score >= LIKELY_ENOUGH or not any(is_part(one.mark, mark) for mark in found)]
+
+
+def _whole_picture(values: NDArray[np.float32]) -> list[Candidate]:
+    return [one for one in checked(_only_mark(values)) if one.score >= LEAST_LIKELY]
+
+
+def _in_context(likely: Sequence[Candidate], values: NDArray[np.float32]) -> list[Candidate]:
+    """Return candidates with the probability that they are whole digits by what is around them, too."""
+    shares = whole_probabilities([one.mark for one in likely], values)
+    least = PART if (shares >= 0.5).any() else 0.0
+    return [
+        replace(
+            one,
+            score=one.score * float(share),
+            image=replace(one.image, likely=None if one.image.likely is None else one.image.likely * share),
+        )
+        for one, share in zip(likely, shares, strict=True)
+        if share >= least or one.alone >= SURE
+    ]
 
 
 def _only_mark(values: NDArray[np.float32]) -> list[Mark]:
@@ -165,7 +202,7 @@ def checked(marks: Sequence[Mark]) -> list[Candidate]:
         return []
     pixels = np.stack([lay_out(mark.ink) for mark in marks])
     return [
-        Candidate(mark, PreparedImage(image, likely=shares, box=mark.box), float(shares.sum()))
+        Candidate(mark, PreparedImage(image, likely=shares, box=mark.box), float(shares.sum()), float(shares.sum()))
         for mark, image, shares in zip(marks, pixels, digit_probabilities(pixels), strict=True)
     ]
 
@@ -204,7 +241,7 @@ def _is_frame_of(outer: Mark, inner: Mark) -> bool:
 def _is_like(one: Candidate, first: Candidate) -> bool:
     """Return whether something is a further digit beside the first, not a speck or the paper between strokes."""
     return (
-        one.score >= (SURE if first.score >= SURE else 0.9 * first.score)
+        one.alone >= (SURE if first.score >= SURE else 0.9 * first.score)
         and one.mark.is_dark == first.mark.is_dark
         and one.mark.box.height >= ALIKE * first.mark.box.height
         and one.mark.contrast >= 0.4 * first.mark.contrast
@@ -250,16 +287,13 @@ def _split_component(component: Component) -> list[PreparedImage]:
     (likely,) = digit_probabilities(whole.pixels[None])
     if likely.sum() >= SURE and component.width < NARROW * component.height:
         return [replace(whole, likely=likely)]
-    parts = split_digits(component.ink)
-    if len(parts) == 1:
+    reading = read_row(component.ink)
+    parts = split_digits(component.ink, reading.digits) if len(reading.digits) > 1 else []
+    if not parts:
         return [replace(whole, likely=likely)]
-    pixels = np.stack([lay_out(part) for part in parts])
-    likely_parts = digit_probabilities(pixels)
-    # If one piece is doubtful, so are the cuts beside it, and with them the other pieces.
-    chain = likely_parts.max(1).prod()
     return [
-        PreparedImage(image, likely=np.asarray(shares * chain, np.float32))
-        for image, shares in zip(pixels, likely_parts, strict=True)
+        PreparedImage(lay_out(part), likely=probabilities, in_row=True)
+        for part, probabilities in zip(parts, reading.probabilities, strict=True)
     ]
 
 
