@@ -141,7 +141,8 @@ def main() -> int:
     part = load_data("mnist").hold_out().test
     held = Held(part.pixels[:, 0].numpy(), part.labels.numpy())
     if flags.picture:
-        sheet(model, held).save(flags.picture)
+        # Few colours keep the file small.
+        sheet(model, held).quantize(128).save(flags.picture, optimize=True)
         return 0
     total: Counter[str] = Counter()
     print(f"| kind of surroundings ({flags.each} pictures each) | {' | '.join(OUTCOMES)} |")

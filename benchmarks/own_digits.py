@@ -3,7 +3,8 @@
     python benchmarks/own_digits.py [--model best] > docs/results/own-digits.md
 
 The found digits are those of tests/found_digits.py, made of the first test images; the clothes are the first test
-images of Fashion-MNIST, from Debian's package dataset-fashion-mnist. All go the way of `kilonet predict`.
+images of Fashion-MNIST, from Debian's package dataset-fashion-mnist; tests/marks.py makes the rows of test images.
+All go the way of `kilonet predict`.
 """
 
 import argparse
@@ -19,15 +20,17 @@ from PIL import Image
 
 from kilonet.data.datasets import load_data
 from kilonet.data.decode import decode
-from kilonet.data.digits.prepare import PreparedImage, prepare_digit
+from kilonet.data.digits.prepare import PreparedImage, prepare_digit, prepare_row
 from kilonet.models.model import Model, load_model
 from kilonet.models.prediction import Prediction, predictions_of
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from found_digits import draw_change, found_digit
+from marks import mnist_mark, touching
+from surroundings import as_file, plain
 
-FOUND, CLOTHES = 600, 2000
+FOUND, CLOTHES, ROWS = 600, 2000, 200
 
 
 def read_back(pixels: NDArray[np.uint8]) -> PreparedImage:
@@ -82,12 +85,31 @@ def clean_line(model: Model) -> str:
     )
 
 
+def touching_line(model: Model, count: int) -> str:
+    """Say how digits that touch are read as a row."""
+    test, heights = load_data("mnist").test, (24, 60, 120)
+    right = sure = wrong = 0
+    for number in range(ROWS):
+        random = np.random.default_rng([91, number])
+        chosen = random.integers(len(test), size=count)
+        marks = [mnist_mark(test.pixels[one, 0].numpy(), heights[number % 3]) for one in chosen]
+        said = read(model, prepare_row(decode(as_file(plain(touching(marks, random), random)), "row")))
+        is_right = [answer.label for answer in said] == test.labels[chosen].tolist()
+        is_sure = not any(answer.uncertain for answer in said)
+        right, sure, wrong = right + is_right, sure + (is_right and is_sure), wrong + (is_sure and not is_right)
+    return (
+        f"- {ROWS} rows of {count} test images that touch, by `--line`: {100 * right / ROWS:.1f} % read whole, "
+        f"{100 * sure / ROWS:.1f} % surely; {100 * wrong / ROWS:.1f} % sure and wrong"
+    )
+
+
 def main() -> int:
     """Print the list."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="best")
     model = load_model(parser.parse_args().model)
-    print("\n".join([found_line(model), clothes_line(model), clean_line(model)]))
+    lines = [found_line(model), clothes_line(model), clean_line(model)]
+    print("\n".join([*lines, touching_line(model, 2), touching_line(model, 3)]))
     return 0
 
 

@@ -211,6 +211,16 @@ def test_found_and_clean_digits_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
     )
 
 
+def test_rows_that_touch_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_digits, "ROWS", 5)
+    found = re.match(
+        r"- 5 rows of 2 test images that touch, by `--line`: (\d+)\.0 % read whole, (\d+)\.0 % surely; 0\.0 % sure",
+        own_digits.touching_line(load_model("best"), 2),
+    )
+    assert found is not None
+    assert int(found[1]) >= max(int(found[2]), 80)
+
+
 @pytest.mark.skipif(not FASHION.is_dir(), reason="no Fashion-MNIST here: Debian's package dataset-fashion-mnist")
 def test_most_clothes_are_no_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_digits, "CLOTHES", 60)

@@ -99,15 +99,6 @@ def test_a_row_of_nothing_is_one_objection() -> None:
     assert [image.objection for image in prepare_row(picture(sheet(X < 0)))] == [prepare.NOTHING]
 
 
-def test_a_bar_beside_another_mark_is_half_as_likely_a_digit() -> None:
-    bar = (np.abs(X - 20) < 3) & (np.abs(Y - 50) < 30)
-    box = np.maximum(np.abs(X - 70), np.abs(Y - 50))
-    alone, among = (prepare_digit(picture(sheet(bar | other))).likely for other in (X < 0, (box < 20) & (box >= 16)))
-    assert alone is not None
-    assert among is not None
-    assert among[1] == pytest.approx(alone[1] / 2)
-
-
 def test_a_digit_in_a_ring_is_read_and_the_ring_is_not(mnist: DataSet) -> None:
     """The ring itself is a sure 0."""
     ring = sheet(np.abs(np.hypot((X - 50) * 1.4, Y - 50) - 42) < 5)

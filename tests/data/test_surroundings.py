@@ -52,7 +52,7 @@ def test_digits_are_read_in_surroundings_of_every_kind(model: Model, mnist: Data
         assert counts["right"] >= 1, kind
         total += counts
     assert total["right"] >= 0.93 * QUICK * len(KINDS)
-    assert total["sure and wrong"] <= 0.02 * QUICK * len(KINDS)
+    assert total["sure and wrong"] <= 0.01 * QUICK * len(KINDS)
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ def test_digits_are_read_in_surroundings_of_every_kind(model: Model, mnist: Data
 def test_digits_are_read_in_many_pictures_of_a_kind(model: Model, mnist: DataSet, kind: str) -> None:
     counts = outcomes(model, mnist, kind, LONG)
     assert counts["right"] >= 0.75 * LONG
-    assert counts["sure and wrong"] <= 2
+    assert counts["sure and wrong"] <= 1
 
 
 def test_letters_and_signs_are_no_sure_digits(model: Model) -> None:
@@ -69,7 +69,7 @@ def test_letters_and_signs_are_no_sure_digits(model: Model) -> None:
         random = np.random.default_rng([52, number])
         said = read(model, as_file(KINDS["plain"](any_letter(HEIGHTS[number % 3], random), random)))
         sure += said.label is not None and not said.uncertain
-    assert sure <= 3
+    assert sure <= 1
 
 
 def test_empty_surfaces_are_no_sure_digits(model: Model) -> None:
@@ -80,7 +80,7 @@ def test_empty_surfaces_are_no_sure_digits(model: Model) -> None:
         said = read(model, as_file(KINDS[kind](np.zeros((60, 40)), random)))
         if said.label is not None and not said.uncertain:
             taken.append(kind)
-    assert len(taken) <= 1, taken
+    assert not taken
 
 
 def test_the_check_knows_digits_and_what_is_none(mnist: DataSet) -> None:

@@ -108,8 +108,7 @@ def prepare_digit(picture: Picture) -> PreparedImage:
 
 def find_digits(values: NDArray[np.float32]) -> list[Candidate]:
     """Return the digits of a picture, float32 (rows, columns, channels), the largest first, with those like it."""
-    found = find_marks(values)
-    alone = _likely(found)
+    alone = _likely(find_marks(values))
     likely = _in_context(alone, values)
     if not any(one.score >= SURE for one in likely):
         likely = _in_context([*alone, *_whole_picture(values)], values)
@@ -120,10 +119,7 @@ def find_digits(values: NDArray[np.float32]) -> list[Candidate]:
             continue
         kept = [other for other in kept if other not in rivals] + [one]
     kept = sorted(kept, key=lambda one: (one.score < SURE, -one.mark.contrast * one.mark.box.height))
-    digits = [one for one in kept if one is kept[0] or _is_like(one, kept[0])]
-    if len(digits) == 1 and _is_bar_among(digits[0].mark, found):
-        return [doubted(digits[0])]
-    return digits
+    return [one for one in kept if one is kept[0] or _is_like(one, kept[0])]
 
 
 def likely_marks(values: NDArray[np.float32]) -> list[Candidate]:
@@ -179,16 +175,6 @@ def _rank(one: Candidate) -> tuple[int, int]:
     """Order what may be a digit: the surer, then the larger first."""
     doubts = int(one.score < SURE) + int(one.score < LIKELY_ENOUGH)
     return doubts, -one.mark.box.height * one.mark.box.width
-
-
-def _is_bar_among(one: Mark, found: Sequence[Mark]) -> bool:
-    """Return whether a mark is a mere bar beside others of its size: rather a part of something than a 1."""
-    return one.is_bar and any(
-        other.box.overlap(one.box) == 0
-        and max(other.box.height, other.box.width) >= ALIKE * one.box.height
-        and other.contrast >= 0.3 * one.contrast
-        for other in found
-    )
 
 
 def doubted(one: Candidate) -> Candidate:
