@@ -4,8 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import scipy
+from hypothesis import given, strategies
 from numpy.typing import NDArray
 
+from kilonet.data.digits import marks as under_test
 from kilonet.data.digits.marks import Box, find_marks
 
 Floats = NDArray[np.float32]
@@ -102,3 +105,11 @@ def test_the_ink_of_a_mark_is_its_own() -> None:
     assert marks
     assert marks[0].ink_within(Box(0, 120, 98, 106)) == 0
     assert marks[0].ink_within(BOX) == pytest.approx(STROKE.sum(), rel=0.1)
+
+
+@given(strategies.integers(1, 70), strategies.integers(1, 70), strategies.integers(0, 2**16))
+def test_strokes_are_filled_as_by_a_closing(rows: int, columns: int, seed: int) -> None:
+    grey = np.random.default_rng(seed).random((rows, columns), np.float32)
+    margin = 2 * under_test._SQUARE
+    closed = scipy.ndimage.grey_closing(np.pad(grey, margin, "edge"), (under_test._SQUARE, under_test._SQUARE))
+    assert np.array_equal(under_test._without_strokes(grey), closed[margin:-margin, margin:-margin])

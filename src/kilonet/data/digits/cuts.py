@@ -28,6 +28,8 @@ _SWING = 8
 """The most columns that a seam leaves its place by."""
 _SEAMS_A_DIGIT = 8
 """The seams that are tried for each digit, those that cross the least ink."""
+_MOST_SEAMS = 96
+"""The most seams of a row, so that no picture takes many seconds."""
 _SLOPE = 0.02
 """The cost of a seam's step to the side, in pixels of ink."""
 _WIDEST = 1.35
@@ -46,7 +48,7 @@ def split_digits(ink: Floats, digits: Sequence[int]) -> list[Floats]:
     Returns an empty list if there are no such cuts.
     """
     row = _scaled(ink)
-    seams = _seams(row, _SEAMS_A_DIGIT * len(digits))
+    seams = _seams(row, min(_SEAMS_A_DIGIT * len(digits), _MOST_SEAMS))
     ends = [np.full(len(row), 0), *seams, np.full(len(row), row.shape[1])]
     pieces = _pieces(row, ends)
     crossed = [0.0, *(_crossed(row, seam) for seam in seams), 0.0]
