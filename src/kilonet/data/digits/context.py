@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from kilonet.data.digits.foreground import Floats, ink_direction
-from kilonet.data.digits.marks import Mark
+from kilonet.data.digits.foreground import Floats
+from kilonet.data.digits.marks import Mark, in_grey
 from kilonet.network.module import Network, initial_network
 from kilonet.network.section import ModelSection
 
@@ -36,8 +36,6 @@ NEAR, WIDE = 1.8, 5.0
 """Sides of the two views, as multiples of the longer side of a mark's box."""
 _SAMPLED = 160
 """The most rows and columns of the picture that a view is scaled down from."""
-_COLOURS = 160
-"""Likewise, that the colours are looked at in."""
 
 
 def whole_probabilities(marks: Sequence[Mark], picture: Floats) -> NDArray[np.float32]:
@@ -57,14 +55,13 @@ def whole_probabilities(marks: Sequence[Mark], picture: Floats) -> NDArray[np.fl
 
 def views_of(marks: Sequence[Mark], picture: Floats) -> list[NDArray[np.uint8]]:
     """Return what the network sees of each mark, uint8 (3, 40, 40): the picture near it, its own ink, a wider view."""
-    step = -(-max(picture.shape[:2]) // _COLOURS)
-    direction = ink_direction(picture[::step, ::step])
-    return [_view(mark, picture, direction) for mark in marks]
+    grey = in_grey(picture)[:, :, 0]
+    return [_view(mark, grey) for mark in marks]
 
 
-def _view(mark: Mark, picture: Floats, direction: Floats) -> NDArray[np.uint8]:
+def _view(mark: Mark, grey: Floats) -> NDArray[np.uint8]:
     longer = max(mark.box.height, mark.box.width)
-    near, wide = (_reduced(_window(mark, picture, share * longer) @ direction) for share in (NEAR, WIDE))
+    near, wide = (_window(mark, grey, share * longer) for share in (NEAR, WIDE))
     ink = _placed(mark, NEAR * longer)
     clear = near[ink < 0.1]
     paper = float(np.median(clear if clear.size else near))
@@ -75,19 +72,15 @@ def _view(mark: Mark, picture: Floats, direction: Floats) -> NDArray[np.uint8]:
     return np.asarray((255 * np.clip(np.stack([levels[0], ink, levels[1]]), 0, 1)).round(), np.uint8)
 
 
-def _window(mark: Mark, picture: Floats, side: float) -> Floats:
-    """Return a square of the picture around a mark, of at most 160 rows; beyond its edges it goes on as it is there."""
+def _window(mark: Mark, grey: Floats, side: float) -> Floats:
+    """Return a square of the picture around a mark, float32 (40, 40); beyond its edges it goes on as it is there."""
     count = min(max(round(side), SIDE), _SAMPLED)
     offsets = (np.arange(count) + 0.5) / count * side - side / 2
     rows, columns = (
         np.clip((middle + offsets).astype(np.int64), 0, length - 1)
-        for middle, length in zip((mark.box.y, mark.box.x), picture.shape, strict=False)
+        for middle, length in zip((mark.box.y, mark.box.x), grey.shape, strict=True)
     )
-    return picture[np.ix_(rows, columns)]
-
-
-def _reduced(grey: Floats) -> Floats:
-    part = Image.fromarray(np.asarray(grey, np.float32))
+    part = Image.fromarray(grey[np.ix_(rows, columns)])
     return np.asarray(part.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
 
 

@@ -244,9 +244,17 @@ def _filling(level: _Level) -> list[Mark]:
     return found
 
 
+def in_grey(picture: Floats) -> Floats:
+    """Return a picture, float32 (rows, columns, channels), in the colour in which it changes most, as one channel."""
+    if picture.shape[2] == 1:
+        return picture
+    step = -(-max(picture.shape[:2]) // _SAMPLED)
+    return np.asarray(picture @ ink_direction(picture[::step, ::step]), np.float32)[:, :, None]
+
+
 def _levels(picture: Floats, finest: int) -> list[_Level]:
-    step, factor = (-(-max(picture.shape[:2]) // most) for most in (_SAMPLED, finest))
-    levels = [_Level(reduced(picture @ ink_direction(picture[::step, ::step]), factor), factor)]
+    factor = -(-max(picture.shape[:2]) // finest)
+    levels = [_Level(reduced(in_grey(picture)[:, :, 0], factor), factor)]
     while min(levels[-1].grey.shape) >= 2 * _COARSEST:
         levels.append(_Level(reduced(levels[-1].grey, 2), 2 * levels[-1].factor))
     return levels

@@ -15,7 +15,7 @@ from kilonet.data.digits.cuts import split_digits
 from kilonet.data.digits.foreground import find_foreground
 from kilonet.data.digits.frame import BOX, SIDE, is_laid_out
 from kilonet.data.digits.layout import lay_out, stroke_width
-from kilonet.data.digits.marks import FINEST, WIDEST, Box, Mark, find_marks, reduced
+from kilonet.data.digits.marks import FINEST, WIDEST, Box, Mark, find_marks, in_grey, reduced
 from kilonet.data.digits.row_reader import read_row
 
 SMALLEST = 6
@@ -108,10 +108,11 @@ def prepare_digit(picture: Picture) -> PreparedImage:
 
 def find_digits(values: NDArray[np.float32]) -> list[Candidate]:
     """Return the digits of a picture, float32 (rows, columns, channels), the largest first, with those like it."""
-    alone = _likely(find_marks(values))
-    likely = _in_context(alone, values)
+    grey = in_grey(values)
+    alone = _likely(find_marks(grey))
+    likely = _in_context(alone, grey)
     if not any(one.score >= SURE for one in likely):
-        likely = _in_context([*alone, *_whole_picture(values)], values)
+        likely = _in_context([*alone, *_whole_picture(values)], grey)
     kept: list[Candidate] = []
     for one in sorted(likely, key=_rank):
         rivals = [other for other in kept if _conflict(one.mark, other.mark)]
