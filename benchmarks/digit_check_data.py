@@ -112,6 +112,12 @@ class Source:
         return cut if min(cut.shape) > 0.3 * max(cut.shape) else None
 
 
+def training_source(fonts: Path) -> Source:
+    """Return MNIST's training images without the holdout, and the fonts of a folder."""
+    part = load_data("mnist").hold_out().train
+    return Source(fonts_in(fonts), part.pixels[:, 0].numpy(), part.labels.numpy())
+
+
 def scene(source: Source, random: Random) -> Iterator[tuple[Bytes, int]]:
     """Yield the marks of a digit in surroundings; now and then of a letter, or of nothing."""
     names = list(KINDS)
@@ -174,8 +180,7 @@ def main() -> int:
     parser.add_argument("--fonts", type=Path, required=True)
     parser.add_argument("--scenes", type=int, default=12_000)
     flags = parser.parse_args()
-    part = load_data("mnist").hold_out().train
-    source = Source(fonts_in(flags.fonts), part.pixels[:, 0].numpy(), part.labels.numpy())
+    source = training_source(flags.fonts)
     images, labels = zip(*examples(source, flags.scenes), strict=True)
     np.savez_compressed(flags.out, x_train=np.stack(images), y_train=np.array(labels, np.int64))
     print(f"{len(source.fonts)} fonts; images of each class: {np.bincount(labels).tolist()}")

@@ -26,7 +26,7 @@ from kilonet.data.digits.prepare import likely_marks
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from digit_check_data import LIKE, UNLIKE, Bytes, Random, Source, alone, correlation, fonts_in
+from digit_check_data import LIKE, UNLIKE, Bytes, Random, Source, alone, correlation, training_source
 from found_digits import distorted, draw_change, found_digit
 from marks import touching
 from surroundings import KINDS, as_file
@@ -91,8 +91,7 @@ def main() -> int:
     parser.add_argument("--fonts", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=16_000)
     flags = parser.parse_args()
-    part = load_data("mnist").hold_out().train
-    source = Source(fonts_in(flags.fonts), part.pixels[:, 0].numpy(), part.labels.numpy())
+    source = training_source(flags.fonts)
     with multiprocessing.get_context("spawn").Pool() as pool:
         drawn = pool.map(partial(examples, source, flags.pictures), range(SHARES), chunksize=1)
     images, labels = zip(*chain.from_iterable(drawn), strict=True)

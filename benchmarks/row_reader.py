@@ -25,12 +25,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from kilonet.data.datasets import load_data
 from kilonet.data.digits.row_reader import BLANK, PADDING, ROWS, STRIDE, row_network, scaled_row
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from digit_check_data import Source, fonts_in
+from digit_check_data import Source, training_source
 from marks import Ink, font_mark, mnist_mark, stroke_mark
 
 Bytes = NDArray[np.uint8]
@@ -217,8 +216,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--epochs", type=int, default=7)
     flags = parser.parse_args()
-    part = load_data("mnist").hold_out().train
-    source = Source(fonts_in(flags.fonts), part.pixels[:, 0].numpy(), part.labels.numpy())
+    source = training_source(flags.fonts)
     shares = 16
     with multiprocessing.get_context("spawn").Pool() as pool:
         drawn = pool.map(partial(draw_rows, flags.rows // shares, source), range(shares))

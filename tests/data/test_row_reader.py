@@ -6,7 +6,8 @@ from hypothesis import given, strategies
 from hypothesis.extra.numpy import arrays
 
 from kilonet.data.datasets import DataSet
-from kilonet.data.digits.row_reader import DIGITS, read_row
+from kilonet.data.digits.check import DIGITS
+from kilonet.data.digits.row_reader import read_row
 from marks import STROKED, mnist_mark, stroke_mark, touching
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kilonet.data.digits.check import digit_probabilities
-from kilonet.data.digits.layout import lay_out
+from kilonet.data.digits.layout import cropped, lay_out
 
 Floats = NDArray[np.float32]
 
@@ -125,8 +125,7 @@ def _may_be_digit(part: Floats) -> bool:
 
 
 def _scaled(ink: Floats) -> Floats:
-    rows, columns = (np.flatnonzero(ink.max(axis) > 0.1) for axis in (1, 0))
-    cut = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    cut = cropped(ink)
     size = (max(2, round(cut.shape[1] * _HEIGHT / cut.shape[0])), _HEIGHT)
     return np.asarray(
         np.clip(np.asarray(Image.fromarray(cut).resize(size, Image.Resampling.BICUBIC)), 0, 1), np.float32

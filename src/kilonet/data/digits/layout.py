@@ -22,7 +22,7 @@ _FINE = 80
 
 def lay_out(ink: Floats) -> NDArray[np.uint8]:
     """Return a digit, float32 (rows, columns), 0 to 1, scaled and centred: uint8 (28, 28)."""
-    ink = _cropped(ink)
+    ink = cropped(ink)
     unit = max(ink.shape) / BOX
     width = stroke_width(ink) / unit
     wanted = min(max(width, THINNEST), THICKEST)
@@ -42,7 +42,8 @@ def stroke_width(ink: Floats) -> float:
     return 2 * float(ink.sum()) / outline if outline else 0.0
 
 
-def _cropped(ink: Floats) -> Floats:
+def cropped(ink: Floats) -> Floats:
+    """Return ink, float32 (rows, columns), without the rows and columns around it that hold none."""
     rows, columns = (np.flatnonzero(ink.max(axis) > 0.1) for axis in (1, 0))
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
@@ -56,7 +57,7 @@ def _with_width(ink: Floats, change: float) -> Floats:
     inside = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BICUBIC)) > 0.5
     distance = scipy.ndimage.distance_transform_edt(~inside) - scipy.ndimage.distance_transform_edt(inside)
     moved = np.clip(0.5 - distance + np.sign(distance) * 0.5 + change * fine / 2, 0, 1)
-    return _cropped(moved.astype(np.float32)) if moved.max() > 0.5 else ink
+    return cropped(moved.astype(np.float32)) if moved.max() > 0.5 else ink
 
 
 def _scaled(ink: Floats) -> Floats:

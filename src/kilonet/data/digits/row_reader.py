@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from kilonet.data.digits.check import DIGITS
+from kilonet.data.digits.layout import cropped
+
 Floats = NDArray[np.float32]
 
 ROWS = 28
@@ -26,7 +29,6 @@ PADDING = 6
 """Empty columns on either side."""
 STRIDE = 2
 """Columns of the ink for each column of the network's output."""
-DIGITS = 10
 BLANK = DIGITS
 """The class of columns that begin no digit."""
 _Pair = tuple[int, int]
@@ -74,8 +76,7 @@ def row_network(*, normalised: bool) -> nn.Sequential:
 
 def scaled_row(ink: Floats) -> NDArray[np.uint8]:
     """Return ink, float32 (rows, columns), 0 to 1, cropped and scaled to the network's rows: uint8 (28, columns)."""
-    rows, columns = (np.flatnonzero(ink.max(axis) > 0.1) for axis in (1, 0))
-    cut = Image.fromarray(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    cut = Image.fromarray(cropped(ink))
     width = max(2, round(cut.width * ROWS / cut.height))
     way = Image.Resampling.BOX if cut.height > 2 * ROWS else Image.Resampling.BICUBIC
     return np.asarray((255 * np.clip(np.asarray(cut.resize((width, ROWS), way)), 0, 1)).round(), np.uint8)
