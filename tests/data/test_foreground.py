@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from kilonet.data.digits.foreground import find_foreground, fit_background
+from kilonet.data.digits.foreground import find_foreground, fit_background, median_of_sorted, two_classes
 
 Floats = NDArray[np.float32]
 Y, X = np.mgrid[:60, :80]
@@ -107,3 +108,25 @@ def test_any_picture_has_ink_between_nothing_and_all_or_none(rows: int, columns:
         assert found.dtype == np.float32
         assert found.min() >= 0
         assert found.max() <= 1
+
+
+@given(arrays(np.float32, st.integers(1, 300), elements=st.floats(-300, 300, width=16)))
+def test_two_classes_are_as_far_apart_as_any_threshold_makes_them(values: Floats) -> None:
+    below, above = two_classes(values)
+    np.testing.assert_array_equal(np.concatenate([below, above]), np.sort(values))
+    counts, edges = np.histogram(values, 256)
+    levels = np.repeat((edges[:-1] + edges[1:]) / 2, counts)
+    apart = [
+        first * (len(levels) - first) * (levels[:first].mean() - levels[first:].mean()) ** 2
+        for first in np.cumsum(counts)[:-1]
+        if 0 < first < len(levels)
+    ]
+    if apart:
+        first = len(below)
+        own = first * (len(levels) - first) * (levels[:first].mean() - levels[first:].mean()) ** 2
+        assert own >= max(apart) * (1 - 1e-6)
+
+
+@given(arrays(np.float32, st.integers(1, 50), elements=st.floats(-300, 300, width=32)))
+def test_the_median_of_sorted_levels_is_numpys(levels: Floats) -> None:
+    assert median_of_sorted(np.sort(levels)) == np.median(levels)

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
 from kilonet.data.datasets import DataSet
 from kilonet.data.digits.frame import centred, is_laid_out
-from kilonet.data.digits.layout import lay_out, stroke_width
+from kilonet.data.digits.layout import grown, lay_out, stroke_width
 
 
 def test_mnists_own_images_are_laid_out(mnist: DataSet) -> None:
@@ -68,3 +71,8 @@ def test_thin_and_thick_pens_come_to_widths_that_occur(pen: int) -> None:
     assert 1.1 < stroke_width((image / 255).astype(np.float32)) < 5.5
     assert image.max() > 200
     assert image[14, 14] == 0
+
+
+@given(arrays(np.bool_, st.tuples(st.integers(1, 20), st.integers(1, 20))))
+def test_a_mask_grows_as_by_a_dilation(mask: NDArray[np.bool_]) -> None:
+    np.testing.assert_array_equal(grown(mask), scipy.ndimage.binary_dilation(mask, np.ones((3, 3))))

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import scipy
 from hypothesis import given, strategies
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
 from kilonet.data.digits import marks as under_test
 from kilonet.data.digits.marks import Box, find_marks
@@ -113,3 +115,27 @@ def test_strokes_are_filled_as_by_a_closing(rows: int, columns: int, seed: int) 
     margin = 2 * under_test._SQUARE
     closed = scipy.ndimage.grey_closing(np.pad(grey, margin, "edge"), (under_test._SQUARE, under_test._SQUARE))
     assert np.array_equal(under_test._without_strokes(grey), closed[margin:-margin, margin:-margin])
+
+
+@given(arrays(np.bool_, strategies.tuples(strategies.integers(1, 24), strategies.integers(1, 24))))
+def test_pieces_of_each_threshold_are_those_that_scipy_numbers(inked: NDArray[np.bool_]) -> None:
+    contrast = np.asarray(np.where(inked, 40, 10) + np.arange(inked.shape[1]), np.float32)
+    thresholds = [one for one in (55.0, 30.0, 5.0) if (contrast > one).any()]
+    pieces_of_each = under_test._pieces(contrast, thresholds, 1000)
+    for threshold, (labels, pieces) in zip(thresholds, pieces_of_each, strict=True):
+        expected, count = scipy.ndimage.label(contrast > threshold, np.ones((3, 3)))
+        assert len(pieces) == count
+        for number, box in pieces:
+            inside = labels == number
+            assert len(np.unique(expected[inside])) == 1
+            assert (expected == expected[inside][0]).sum() == inside.sum()
+            rows, columns = np.nonzero(inside)
+            assert box == Box(rows.min(), rows.max() + 1, columns.min(), columns.max() + 1)
+
+
+@given(arrays(np.bool_, strategies.integers(2, 12).map(lambda count: (count, count))))
+def test_groups_are_the_connected_components_of_nearness(links: NDArray[np.bool_]) -> None:
+    near = links | links.T
+    _, component = connected_components(near, directed=False)
+    first = under_test._first_of_group(near)
+    assert first == [int(np.flatnonzero(component == own)[0]) for own in component]

@@ -10,6 +10,7 @@ from PIL import Image
 from kilonet.data.datasets import DataSet
 from kilonet.data.decode import Picture, decode
 from kilonet.data.digits import prepare
+from kilonet.data.digits.layout import lay_out
 from kilonet.data.digits.prepare import prepare_digit, prepare_row
 from kilonet.models.model import load_model
 
@@ -121,3 +122,19 @@ def test_a_long_rule_is_not_taken_for_digits_that_touch(monkeypatch: pytest.Monk
     pixels[20:40, 50:1950] = 0
     pixels[25:35, 60:1940:3] = 255
     assert all(image.objection for image in prepare_row(Picture(pixels, None)))
+
+
+def test_the_paper_between_the_strokes_of_a_digit_is_not_looked_at(
+    mnist: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[Bytes] = []
+
+    def laid_out(ink: NDArray[np.float32]) -> Bytes:
+        looked_at.append(lay_out(ink))
+        return looked_at[-1]
+
+    monkeypatch.setattr(prepare, "lay_out", laid_out)
+    eight = mnist.test.pixels[int((mnist.test.labels == 8).nonzero()[0, 0]), 0].numpy()
+    large = np.asarray(Image.fromarray(np.pad(eight, 14)).resize((560, 560), Image.Resampling.BICUBIC))
+    assert prepare_digit(picture(255 - large)).objection is None
+    assert len(looked_at) == 1

@@ -6,6 +6,8 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from kilonet.data.digits.layout import grown
+
 Floats = NDArray[np.float32]
 
 _FAINT, _SURE = 0.2, 0.45
@@ -103,6 +105,6 @@ def _component(ink: Floats, labels: NDArray[np.int32], pieces: list[_Piece]) -> 
         slice(max(0, top - 1), max(piece.bottom for piece in pieces) + 1),
         slice(max(0, left - 1), max(piece.right for piece in pieces) + 1),
     )
-    own = scipy.ndimage.binary_dilation(np.isin(labels[box], [piece.number for piece in pieces]), np.ones((3, 3)))
+    own = grown(np.isin(labels[box], [piece.number for piece in pieces]))
     cut = np.where(own, ink[box], np.float32(0))
     return Component(cut, max(0, top - 1), max(0, left - 1), len(pieces))

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from kilonet.data.digits.foreground import Floats
+from kilonet.data.digits.foreground import Floats, median_of_sorted
 from kilonet.data.digits.marks import Mark, in_grey
 from kilonet.network.module import Network, initial_network
 from kilonet.network.section import ModelSection
@@ -64,7 +64,7 @@ def _view(mark: Mark, grey: Floats) -> NDArray[np.uint8]:
     near, wide = (_window(mark, grey, share * longer) for share in (NEAR, WIDE))
     ink = _placed(mark, NEAR * longer)
     clear = near[ink < 0.1]
-    paper = float(np.median(clear if clear.size else near))
+    paper = median_of_sorted(np.sort(clear if clear.size else near, None))
     # Ink becomes lighter than its paper, whatever it is in the picture; mark.contrast is not known of all marks.
     depth = float((near * ink).sum() / max(float(ink.sum()), 1e-6)) - paper
     scale = 0.5 / (depth if abs(depth) > 1 else 1.0)
@@ -77,10 +77,10 @@ def _window(mark: Mark, grey: Floats, side: float) -> Floats:
     count = min(max(round(side), SIDE), _SAMPLED)
     offsets = (np.arange(count) + 0.5) / count * side - side / 2
     rows, columns = (
-        np.clip((middle + offsets).astype(np.int64), 0, length - 1)
+        np.minimum(np.maximum((middle + offsets).astype(np.int64), 0), length - 1)
         for middle, length in zip((mark.box.y, mark.box.x), grey.shape, strict=True)
     )
-    part = Image.fromarray(grey[np.ix_(rows, columns)])
+    part = Image.fromarray(grey.take(rows, 0).take(columns, 1))
     return np.asarray(part.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
 
 

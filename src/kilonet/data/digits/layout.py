@@ -36,8 +36,9 @@ def stroke_width(ink: Floats) -> float:
 
     The length of the outline is the total variation of the ink, which needs no threshold in soft edges.
     """
-    padded = np.pad(ink, 1)
-    steps_y, steps_x = np.diff(padded, axis=0)[:, :-1], np.diff(padded, axis=1)[:-1]
+    padded = np.zeros((ink.shape[0] + 2, ink.shape[1] + 2), np.float32)
+    padded[1:-1, 1:-1] = ink
+    steps_y, steps_x = padded[1:, :-1] - padded[:-1, :-1], padded[:-1, 1:] - padded[:-1, :-1]
     outline = float(np.hypot(steps_y, steps_x).sum())
     return 2 * float(ink.sum()) / outline if outline else 0.0
 
@@ -48,6 +49,17 @@ def cropped(ink: Floats) -> Floats:
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
+def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return a mask, bool (rows, columns), with the pixels around it; SciPy's dilation takes ten times as long."""
+    high = mask.copy()
+    high[1:] |= mask[:-1]
+    high[:-1] |= mask[1:]
+    wide = high.copy()
+    wide[:, 1:] |= high[:, :-1]
+    wide[:, :-1] |= high[:, 1:]
+    return wide
+
+
 def _with_width(ink: Floats, change: float) -> Floats:
     """Return ink with strokes wider by `change` pixels, or narrower if it is negative, by moving their outline."""
     fine = max(1, round(_FINE / max(ink.shape)))
@@ -55,8 +67,13 @@ def _with_width(ink: Floats, change: float) -> Floats:
     ink = np.pad(ink, margin)
     size = (ink.shape[1] * fine, ink.shape[0] * fine)
     inside = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BICUBIC)) > 0.5
-    distance = scipy.ndimage.distance_transform_edt(~inside) - scipy.ndimage.distance_transform_edt(inside)
-    moved = np.clip(0.5 - distance + np.sign(distance) * 0.5 + change * fine / 2, 0, 1)
+    # Only the side of the outline that it moves to is needed: beyond it, pixels become all ink or none.
+    depth = (
+        scipy.ndimage.distance_transform_edt(inside)
+        if change < 0
+        else 1 - scipy.ndimage.distance_transform_edt(~inside)
+    )
+    moved = np.clip(depth + change * fine / 2, 0, 1)
     return cropped(moved.astype(np.float32)) if moved.max() > 0.5 else ink
 
 

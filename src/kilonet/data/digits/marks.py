@@ -10,13 +10,14 @@ Source: F. Meyer, "Iterative image transformations for an automatic screening of
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from kilonet.data.digits.foreground import MINIMUM_CONTRAST, Floats, ink_direction, otsu
-from kilonet.data.digits.layout import stroke_width
+from kilonet.data.digits.foreground import MINIMUM_CONTRAST, Floats, ink_direction, median_of_sorted, two_classes
+from kilonet.data.digits.layout import grown, stroke_width
 
 Bools = NDArray[np.bool_]
 
@@ -31,6 +32,8 @@ _SQUARE = 17
 """Side of the square, pixels."""
 _COARSEST = 24
 """Pictures of a shorter side below twice this are not halved."""
+_WITHIN = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])
+"""The neighbours of a pixel for the pieces of several thresholds at once: all eight, of its own threshold."""
 _SHARES = (0.5, 0.25, 0.12)
 """The thresholds between paper and ink, as shares of the strongest contrast."""
 _NOISE = 2.5
@@ -76,6 +79,11 @@ class Box:
         return self.right - self.left
 
     @property
+    def area(self) -> int:
+        """The number of pixels."""
+        return self.height * self.width
+
+    @property
     def x(self) -> float:
         """The column of the middle."""
         return (self.left + self.right) / 2
@@ -93,7 +101,7 @@ class Box:
 
     def holds(self, other: "Box") -> bool:
         """Return whether it covers another box."""
-        return self.overlap(other) == other.height * other.width
+        return self.overlap(other) == other.area
 
     def scaled(self, factor: float) -> "Box":
         """Return the box on a grid that is finer by a factor."""
@@ -155,18 +163,17 @@ class _Level:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A mark in the pixels of a level."""
+class _Group:
+    """Connected pieces of ink in a level, one or several that are near, which may be a mark."""
 
     level: int
-    is_dark: bool
     box: Box
-    mask: Bools
-    """bool (rows, columns) of the box."""
+    labels: NDArray[np.int32]
+    """int32 of the whole level: the number of each pixel's piece, or 0."""
+    numbers: list[int]
+    """The numbers of its pieces."""
     paper: Floats
     """float32 of the whole level: the picture without its strokes."""
-    edges: str
-    pieces: int
 
 
 def find_marks(picture: Floats) -> list[Mark]:
@@ -184,27 +191,35 @@ def find_page_marks(picture: Floats) -> list[Mark]:
 
 
 def _marks_in(levels: list[_Level], most: int, *, any_width: bool = False) -> list[Mark]:
-    found: list[_Found] = []
+    found: list[tuple[_Group, Mark]] = []
     for is_dark in (True, False):
-        boxes = np.empty((0, 4), np.int32)
-        for number, level in enumerate(levels):
-            for box, labels, numbers, paper in _pieces_of(level, number, is_dark, most, any_width):
-                whole = box.scaled(level.factor)
-                if (_shares(whole, boxes) > _SAME).any():
-                    continue
-                boxes = np.vstack([boxes, np.array([whole.top, whole.bottom, whole.left, whole.right], np.int32)])
-                # Only now, as a page has thousands of groups, some as large as itself, and nearly all are old.
-                part = labels[box.top : box.bottom, box.left : box.right]
-                mask = part == numbers[0] if len(numbers) == 1 else np.isin(part, numbers)
-                found.append(_Found(number, is_dark, box, mask, paper, _edges(box, level.grey), len(numbers)))
-    return [_mark(one, levels[one.level]) for one in sorted(found, key=lambda one: (one.level, not one.is_dark))]
+        groups = [
+            group
+            for number, level in enumerate(levels)
+            for group in _groups_in(level, number, is_dark, most, any_width)
+        ]
+        found += [(group, _mark(group, is_dark, levels[group.level])) for group in _without_repeats(groups, levels)]
+    return [mark for _, mark in sorted(found, key=lambda one: (one[0].level, not one[1].is_dark))]
+
+
+def _without_repeats(groups: list[_Group], levels: list[_Level]) -> Iterator[_Group]:
+    """Yield groups of pieces but for those that lie where one before them does."""
+    if not groups:
+        return
+    sides = [(one.box.top, one.box.bottom, one.box.left, one.box.right) for one in groups]
+    boxes = np.array(sides, np.int32) * np.array([[levels[one.level].factor] for one in groups], np.int32)
+    is_new = np.ones(len(groups), np.bool_)
+    for number, one in enumerate(groups):
+        if is_new[number]:
+            yield one
+            is_new &= _shares(one.box.scaled(levels[one.level].factor), boxes) <= _SAME
 
 
 def _shares(box: Box, boxes: NDArray[np.int32]) -> Floats:
     """Return the part of the union of a box with each of others, int32 (N, 4), that both cover: float32 (N,)."""
     common = overlaps(box, boxes)
     areas = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
-    return np.asarray(common / (areas + box.height * box.width - common), np.float32)
+    return np.asarray(common / (areas + box.area - common), np.float32)
 
 
 def overlaps(box: Box, boxes: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -222,18 +237,17 @@ def _filling(level: _Level) -> list[Mark]:
     edges of the picture, or in three of its corners, is a frame.
     """
     grey, factor = level.grey, level.factor
-    threshold = otsu(grey)
-    dark = grey < threshold
-    if dark.all() or not dark.any():
+    dark, light = two_classes(grey)
+    if not len(dark) or not len(light):
         return []
-    low, high = float(np.median(grey[dark])), float(np.median(grey[~dark]))
+    low, high = median_of_sorted(dark), median_of_sorted(light)
     if high - low < MINIMUM_CONTRAST:
         return []
     found: list[Mark] = []
     for paper, full in ((high, low), (low, high)):
         ink = np.asarray(np.clip((grey - paper) / (full - paper) * 1.15 - 0.1, 0, 1), np.float32)
         inked = ink > 0.5
-        rows, columns = (np.flatnonzero(inked.mean(axis) > 0) for axis in (1, 0))
+        rows, columns = (np.flatnonzero(inked.any(axis)) for axis in (1, 0))
         if len(rows) < _FILLED * len(ink) or len(columns) < _FILLED * ink.shape[1]:
             continue
         along = [float(edge.mean()) for edge in (inked[0], inked[-1], inked[:, 0], inked[:, -1])]
@@ -249,7 +263,7 @@ def in_grey(picture: Floats) -> Floats:
     if picture.shape[2] == 1:
         return picture
     step = -(-max(picture.shape[:2]) // _SAMPLED)
-    return np.asarray(picture @ ink_direction(picture[::step, ::step]), np.float32)[:, :, None]
+    return np.asarray(picture @ ink_direction(np.ascontiguousarray(picture[::step, ::step])), np.float32)[:, :, None]
 
 
 def _levels(picture: Floats, finest: int) -> list[_Level]:
@@ -265,81 +279,91 @@ def reduced(values: Floats, factor: int) -> Floats:
     if factor == 1:
         return values
     rows, columns = (side // factor * factor for side in values.shape[:2])
-    total = np.zeros((rows // factor, columns // factor, *values.shape[2:]), np.float32)
-    for row in range(factor):
-        for column in range(factor):
-            total += values[row:rows:factor, column:columns:factor]
+    high = reduce(np.add, [values[row:rows:factor] for row in range(factor)])
+    total = reduce(np.add, [high[:, column:columns:factor] for column in range(factor)])
     return np.asarray(total / np.float32(factor**2), np.float32)
 
 
 def _without_strokes(grey: Floats) -> Floats:
     """Return a picture whose dark strokes are filled; beyond its edges it goes on as it is there."""
-    filled = np.pad(grey, _SQUARE - 1, "edge")
+    rows, columns = grey.shape
+    padded = np.pad(grey, _SQUARE - 1, "edge")
+    # One row follows another in memory; windows that reach into the next row are left out at the end.
+    filled, width = padded.ravel(), padded.shape[1]
     for extreme in (np.maximum, np.minimum):
-        for axis in (0, 1):
-            filled = _over_windows(filled, extreme, axis)
-    return filled
+        for stride in (width, 1):
+            filled = _over_windows(filled, extreme, stride)
+    return np.lib.stride_tricks.as_strided(filled, (rows, columns), (filled.itemsize * width, filled.itemsize))
 
 
-def _over_windows(values: Floats, extreme: np.ufunc, axis: int) -> Floats:
-    """Return the maximum or minimum of each window of a square's length along an axis, where it fits.
+def _over_windows(values: Floats, extreme: np.ufunc, stride: int) -> Floats:
+    """Return the maximum or minimum of each window: as many values of a list as the square's side, a stride apart.
 
     From windows of 1, 2, 4, ... that are joined in pairs, which for short windows is faster than SciPy's filter.
     """
     length = 1
     while length < _SQUARE:
         step = min(length, _SQUARE - length)
-        count = values.shape[axis] - step
-        one, other = (
-            values[start : start + count] if axis == 0 else values[:, start : start + count] for start in (0, step)
-        )
-        values, length = extreme(one, other), length + step
+        values, length = extreme(values[: -step * stride], values[step * stride :]), length + step
     return values
 
 
-def _pieces_of(
-    level: _Level, number: int, is_dark: bool, most: int, any_width: bool
-) -> Iterator[tuple[Box, NDArray[np.int32], list[int], Floats]]:
-    """Yield what may be a mark: its box, the labels of the level's pieces, the numbers of its own, and the paper."""
+def _groups_in(level: _Level, number: int, is_dark: bool, most: int, any_width: bool) -> Iterator[_Group]:
+    """Yield the groups of a level that are not too small, too wide or at two edges, by falling thresholds."""
     grey = level.grey if is_dark else -level.grey
     filled = _without_strokes(grey)
     contrast, paper = filled - grey, filled if is_dark else -filled
-    least = max(MINIMUM_CONTRAST, _NOISE * float(np.median(contrast[::2, ::2])))
+    least = max(MINIMUM_CONTRAST, _NOISE * median_of_sorted(np.sort(contrast[::2, ::2], None)))
     strongest = float(contrast.max())
     if strongest <= least:
         return
     shortest = _LEAST_COARSE if number else _LEAST
-    for threshold in sorted({max(share * strongest, least) for share in _SHARES}, reverse=True):
-        labels, pieces = _pieces(contrast > threshold, most)
+    thresholds = sorted({max(share * strongest, least) for share in _SHARES}, reverse=True)
+    for labels, pieces in _pieces(contrast, thresholds, most):
         for group in _groups(pieces):
             box = _around([piece[1] for piece in group])
             if max(box.height, box.width) < shortest:
                 continue
             wide = box.width > WIDEST * box.height or len(_edges(box, grey)) > 1
             if not wide or (any_width and len(group) == 1):
-                yield box, labels, [piece[0] for piece in group], paper
+                yield _Group(number, box, labels, [piece[0] for piece in group], paper)
 
 
 def _edges(box: Box, grey: Floats) -> str:
     """Return the edges of a level that a box touches, of `tblr`."""
-    touched = (box.top == 0, box.bottom == grey.shape[0], box.left == 0, box.right == grey.shape[1])
-    return "".join(side for side, touches in zip("tblr", touched, strict=True) if touches)
+    rows, columns = grey.shape
+    touched = {"t": box.top == 0, "b": box.bottom == rows, "l": box.left == 0, "r": box.right == columns}
+    return "".join(edge for edge, touches in touched.items() if touches)
 
 
-def _pieces(inked: Bools, most: int) -> tuple[NDArray[np.int32], list[tuple[int, Box]]]:
-    """Return the connected pieces as labels, and the number and the box of the largest of them, by area."""
-    labels, _ = scipy.ndimage.label(inked, np.ones((3, 3)))
-    places = scipy.ndimage.find_objects(labels)
-    areas = np.array([(rows.stop - rows.start) * (columns.stop - columns.start) for rows, columns in places])
-    largest = np.argsort(-areas, kind="stable")[:most].tolist()
-    return labels, [(number + 1, _box(places[number])) for number in largest]
+def _pieces(
+    contrast: Floats, thresholds: list[float], most: int
+) -> Iterator[tuple[NDArray[np.int32], list[tuple[int, Box]]]]:
+    """Yield, for each threshold, the connected pieces as labels, and the number and the box of the largest, by area."""
+    # The lowest threshold's ink holds that of the others, and is little of most pictures.
+    (top, bottom), (left, right) = (_extent(np.asarray((contrast > thresholds[-1]).any(axis))) for axis in (1, 0))
+    inked = contrast[top:bottom, left:right] > np.array(thresholds, np.float32)[:, None, None]
+    labels = np.zeros((len(thresholds), *contrast.shape), np.int32)
+    labels[:, top:bottom, left:right], _ = scipy.ndimage.label(inked, _WITHIN)
+    places = scipy.ndimage.find_objects(labels[:, top:bottom, left:right])
+    for plane, own in enumerate(labels):
+        pieces = [
+            (number, Box(top + rows.start, top + rows.stop, left + columns.start, left + columns.stop))
+            for number, (at, rows, columns) in enumerate(places, 1)
+            if at.start == plane
+        ]
+        yield own, sorted(pieces, key=lambda piece: -piece[1].area)[:most]
 
 
-def _box(where: tuple[slice, ...]) -> Box:
-    return Box(where[0].start, where[0].stop, where[1].start, where[1].stop)
+def _extent(some: Bools) -> tuple[int, int]:
+    """Return the first place that is set and the one behind the last; at least one is."""
+    places = np.flatnonzero(some)
+    return int(places[0]), int(places[-1]) + 1
 
 
 def _around(boxes: list[Box]) -> Box:
+    if len(boxes) == 1:
+        return boxes[0]
     return Box(
         min(box.top for box in boxes),
         max(box.bottom for box in boxes),
@@ -354,14 +378,24 @@ def _groups(pieces: list[tuple[int, Box]]) -> Iterator[list[tuple[int, Box]]]:
         yield [piece]
     if len(pieces) < 2:
         return
-    # Takes half a second to import, also for a training, which has no use for it.
-    from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
+    members: dict[int, list[tuple[int, Box]]] = {}
+    for piece, first in zip(pieces, _first_of_group(_are_near([box for _, box in pieces])), strict=True):
+        members.setdefault(first, []).append(piece)
+    yield from (near for near in members.values() if len(near) > 1)
 
-    count, group = connected_components(_are_near([box for _, box in pieces]), directed=False)
-    members: list[list[tuple[int, Box]]] = [[] for _ in range(count)]
-    for piece, number in zip(pieces, group.tolist(), strict=True):
-        members[number].append(piece)
-    yield from (near for near in members if len(near) > 1)
+
+def _first_of_group(near: Bools) -> list[int]:
+    """Return for each of N things the first that it is linked to by any number of links, bool (N, N).
+
+    For the few pieces of most pictures SciPy's `connected_components` takes ten times as long.
+    """
+    first = np.arange(len(near))
+    while True:
+        least = np.minimum(first, np.where(near, first, len(near)).min(1))
+        least = least[least]
+        if (least == first).all():
+            return [int(one) for one in first]
+        first = least
 
 
 def _are_near(boxes: list[Box]) -> Bools:
@@ -375,27 +409,21 @@ def _are_near(boxes: list[Box]) -> Bools:
     return np.asarray(close & (common != area) & (common != area[:, None]))
 
 
-def _mark(found: _Found, level: _Level) -> Mark:
-    """Return the ink of a mark."""
-    grow = 2
+def _mark(group: _Group, is_dark: bool, level: _Level) -> Mark:
+    """Return the ink of a group."""
+    box, grow = group.box, 2
     rows, columns = level.grey.shape
     outer = Box(
-        max(0, found.box.top - grow),
-        min(rows, found.box.bottom + grow),
-        max(0, found.box.left - grow),
-        min(columns, found.box.right + grow),
+        max(0, box.top - grow), min(rows, box.bottom + grow), max(0, box.left - grow), min(columns, box.right + grow)
     )
     area = (slice(outer.top, outer.bottom), slice(outer.left, outer.right))
-    contrast = found.paper[area] - level.grey[area]
-    contrast = contrast if found.is_dark else -contrast
-    mask = np.zeros(contrast.shape, np.bool_)
-    top, left = found.box.top - outer.top, found.box.left - outer.left
-    mask[top : top + found.box.height, left : left + found.box.width] = found.mask
-    inside = contrast[mask]
-    full = float(np.median(inside[inside >= np.median(inside)]))
+    contrast = group.paper[area] - level.grey[area]
+    contrast = contrast if is_dark else -contrast
+    part = group.labels[area]
+    mask = part == group.numbers[0] if len(group.numbers) == 1 else np.isin(part, group.numbers)
+    inside = np.sort(contrast[mask])
+    full = median_of_sorted(inside[np.searchsorted(inside, np.float32(median_of_sorted(inside))) :])
     floor = 0.1 * full
-    near = scipy.ndimage.binary_dilation(mask, np.ones((3, 3)))
-    ink = np.where(near, np.clip((contrast - floor) / (full - floor), 0, 1), 0)
-    return Mark(
-        ink.astype(np.float32), outer.scaled(level.factor), full, found.is_dark, found.edges, found.pieces, level.factor
-    )
+    ink = np.where(grown(mask), np.clip((contrast - floor) / (full - floor), 0, 1), 0)
+    edges, pieces = _edges(box, level.grey), len(group.numbers)
+    return Mark(ink.astype(np.float32), outer.scaled(level.factor), full, is_dark, edges, pieces, level.factor)

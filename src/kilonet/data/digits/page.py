@@ -158,7 +158,7 @@ def _rank(one: Candidate, usual: float) -> tuple[int, int, int]:
     """Order what may be a digit: the likely ones and those of the usual height, then the sharper and the larger."""
     box = one.mark.box
     unusual = not 1 / _USUAL <= box.height / usual <= _USUAL
-    return int(one.score < LIKELY_ENOUGH) + int(unusual), one.mark.factor, -box.height * box.width
+    return int(one.score < LIKELY_ENOUGH) + int(unusual), one.mark.factor, -box.area
 
 
 def _without_overlaps(candidates: Sequence[Candidate], usual: float) -> list[Candidate]:
@@ -167,7 +167,7 @@ def _without_overlaps(candidates: Sequence[Candidate], usual: float) -> list[Can
     for one in sorted(candidates, key=lambda one: _rank(one, usual)):
         box = one.mark.box
         areas = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
-        if not (overlaps(box, boxes) > _OVERLAP * np.minimum(areas, box.height * box.width)).any():
+        if not (overlaps(box, boxes) > _OVERLAP * np.minimum(areas, box.area)).any():
             kept.append(one)
             boxes = np.vstack([boxes, np.array([box.top, box.bottom, box.left, box.right], np.int32)])
     return kept

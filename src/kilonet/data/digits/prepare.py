@@ -131,7 +131,10 @@ def likely_marks(values: NDArray[np.float32]) -> list[Candidate]:
 def _likely(found: Sequence[Mark]) -> list[Candidate]:
     marks = [mark for mark in found if may_be_digit(mark)]
     marks = sorted(marks, key=lambda mark: -mark.contrast * max(mark.box.height, mark.box.width))[:MOST_CHECKED]
-    likely = [one for one in checked(marks) if one.score >= LIKELY]
+    first, rest = checked(marks[:1]), marks[1:]
+    if first and first[0].score >= SURE:
+        rest = [mark for mark in rest if not _is_paper_of(mark, first[0].mark)]
+    likely = [one for one in [*first, *checked(rest)] if one.score >= LIKELY]
     return [one for one in likely if one.score >= LIKELY_ENOUGH or not any(is_part(one.mark, mark) for mark in found)]
 
 
@@ -163,7 +166,7 @@ def _only_mark(values: NDArray[np.float32]) -> list[Mark]:
     whole = components.whole
     if whole is None or _is_texture(components) or _are_several(components.separate, whole):
         return []
-    if _prepare_component(whole).objection:
+    if _objection(whole):
         return []
     box = Box(whole.top, whole.top + whole.height, whole.left, whole.left + whole.width)
     rows, columns = picture.shape[:2]
@@ -175,7 +178,7 @@ def _only_mark(values: NDArray[np.float32]) -> list[Mark]:
 def _rank(one: Candidate) -> tuple[int, int]:
     """Order what may be a digit: the surer, then the larger first."""
     doubts = int(one.score < SURE) + int(one.score < LIKELY_ENOUGH)
-    return doubts, -one.mark.box.height * one.mark.box.width
+    return doubts, -one.mark.box.area
 
 
 def doubted(one: Candidate) -> Candidate:
@@ -201,8 +204,12 @@ def may_be_digit(mark: Mark) -> bool:
 
 def _conflict(one: Mark, other: Mark) -> bool:
     """Return whether two marks cannot both be digits: they cover much of one another."""
-    smaller = min(one.box.height * one.box.width, other.box.height * other.box.width)
-    return one.box.overlap(other.box) > 0.3 * smaller
+    return one.box.overlap(other.box) > 0.3 * min(one.box.area, other.box.area)
+
+
+def _is_paper_of(one: Mark, digit: Mark) -> bool:
+    """Return whether a mark is the paper between the strokes of a digit, or beside them, and no larger."""
+    return one.is_dark != digit.is_dark and one.box.area <= digit.box.area and _conflict(one, digit)
 
 
 def is_part(one: Mark, whole: Mark) -> bool:
@@ -210,7 +217,7 @@ def is_part(one: Mark, whole: Mark) -> bool:
     return (
         one.is_dark == whole.is_dark
         and whole.box.holds(one.box)
-        and whole.box.height * whole.box.width > 4 * one.box.height * one.box.width
+        and whole.box.area > 4 * one.box.area
         and whole.ink_within(one.box) > 0.5 * one.ink_within(one.box)
     )
 
@@ -296,11 +303,14 @@ def _is_texture(components: Components) -> bool:
 
 
 def _prepare_component(component: Component) -> PreparedImage:
+    return PreparedImage(lay_out(component.ink), _objection(component))
+
+
+def _objection(component: Component) -> str | None:
+    """Return why a component is no digit, if its size or shape says so."""
     longer = max(component.height, component.width)
     if longer < SMALLEST:
-        return PreparedImage(lay_out(component.ink), SMALL)
+        return SMALL
     if component.width > WIDEST * component.height:
-        return PreparedImage(lay_out(component.ink), FLAT)
-    if stroke_width(component.ink) * BOX / longer > THICKEST_READ:
-        return PreparedImage(lay_out(component.ink), BLOB)
-    return PreparedImage(lay_out(component.ink))
+        return FLAT
+    return BLOB if stroke_width(component.ink) * BOX / longer > THICKEST_READ else None
