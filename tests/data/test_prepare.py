@@ -4,6 +4,8 @@ import io
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -11,6 +13,7 @@ from kilonet.data.datasets import DataSet
 from kilonet.data.decode import Picture, decode
 from kilonet.data.digits import prepare
 from kilonet.data.digits.layout import lay_out
+from kilonet.data.digits.page import prepare_page
 from kilonet.data.digits.prepare import prepare_digit, prepare_row
 from kilonet.models.model import load_model
 
@@ -138,3 +141,12 @@ def test_the_paper_between_the_strokes_of_a_digit_is_not_looked_at(
     large = np.asarray(Image.fromarray(np.pad(eight, 14)).resize((560, 560), Image.Resampling.BICUBIC))
     assert prepare_digit(picture(255 - large)).objection is None
     assert len(looked_at) == 1
+
+
+@given(st.integers(1, 12), st.integers(1, 1200), st.booleans(), st.sampled_from([1, 3]), st.integers(0, 99))
+def test_a_picture_may_be_of_any_shape(thin: int, long: int, upright: bool, channels: int, seed: int) -> None:
+    rows, columns = (long, thin) if upright else (thin, long)
+    values = np.random.default_rng(seed).integers(0, 256, (rows, columns, channels)).astype(np.float32)
+    for find in (prepare_digit, prepare_row, prepare_page):
+        find(Picture(values, None))
+        find(Picture(np.full_like(values, 200), None))

@@ -24,7 +24,7 @@ Bools = NDArray[np.bool_]
 WIDEST = 2.0
 """The greatest ratio of width to height of a digit."""
 
-FINEST = 256
+_FINEST = 256
 """Most pixels of the longer side of the finest picture that is searched."""
 _SAMPLED = 160
 """Most pixels of the longer side of the picture whose colours are looked at."""
@@ -181,7 +181,7 @@ def find_marks(picture: Floats) -> list[Mark]:
 
     Marks much wider than high and those that touch two edges of the picture are left out: rules, borders, bars.
     """
-    levels = _levels(picture, FINEST)
+    levels = _levels(picture, _FINEST)
     return [*_filling(levels[0]), *_marks_in(levels, _MOST)]
 
 
@@ -266,8 +266,14 @@ def in_grey(picture: Floats) -> Floats:
     return np.asarray(picture @ ink_direction(np.ascontiguousarray(picture[::step, ::step])), np.float32)[:, :, None]
 
 
+def searched_factor(picture: Floats, finest: int = _FINEST) -> int:
+    """Return how many pixels of a picture one of the finest that is searched is wide; a thin one keeps a row."""
+    rows, columns = (int(side) for side in picture.shape[:2])
+    return min(-(-max(rows, columns) // finest), rows, columns)
+
+
 def _levels(picture: Floats, finest: int) -> list[_Level]:
-    factor = -(-max(picture.shape[:2]) // finest)
+    factor = searched_factor(picture, finest)
     levels = [_Level(reduced(in_grey(picture)[:, :, 0], factor), factor)]
     while min(levels[-1].grey.shape) >= 2 * _COARSEST:
         levels.append(_Level(reduced(levels[-1].grey, 2), 2 * levels[-1].factor))

@@ -15,7 +15,7 @@ from kilonet.data.digits.cuts import split_digits
 from kilonet.data.digits.foreground import find_foreground
 from kilonet.data.digits.frame import BOX, SIDE, is_laid_out
 from kilonet.data.digits.layout import lay_out, stroke_width
-from kilonet.data.digits.marks import FINEST, WIDEST, Box, Mark, find_marks, in_grey, reduced
+from kilonet.data.digits.marks import WIDEST, Box, Mark, find_marks, in_grey, reduced, searched_factor
 from kilonet.data.digits.row_reader import read_row
 
 SMALLEST = 6
@@ -159,7 +159,7 @@ def _in_context(likely: Sequence[Candidate], values: NDArray[np.float32]) -> lis
 
 def _only_mark(values: NDArray[np.float32]) -> list[Mark]:
     """Return all ink of a picture as one mark, if it may be one digit, faint or in pieces, with paper around it."""
-    factor = -(-max(values.shape[:2]) // FINEST)
+    factor = searched_factor(values)
     picture = reduced(values, factor)
     ink = find_foreground(picture)
     components = _NO_COMPONENTS if ink is None else find_components(ink)
