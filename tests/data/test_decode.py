@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from helpers import PEAK, python, refusal
 from kilonet.data.decode import WORKING_SIDE, DecodeLimits, Picture, decode
@@ -375,3 +375,21 @@ def test_what_is_transparent_around_a_sheet_gets_the_colour_of_its_rim() -> None
         assert (values[0, 0] == paper[0, 0]).all()
         # Images for other networks are laid on white or black, as those that they were trained on.
         assert decode(stream.getvalue(), "sheet", evenly=True).values[0, 0, 0] in {0, 255}
+
+
+@pytest.mark.parametrize("most", [1.0, 255.0])
+def test_float_levels_to_1_and_to_255_show_the_same(most: float) -> None:
+    levels = np.linspace(0, 255, 600, dtype=np.float32).reshape(20, 30)
+    content = encoded(levels / np.float32(255) * np.float32(most), "TIFF")
+    np.testing.assert_allclose(grey(decode(content, "picture")), levels, atol=1)
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG"])
+@pytest.mark.parametrize("is_dark", [True, False])
+def test_the_soft_rim_of_ink_on_a_transparent_colour_is_not_taken_for_its_paper(form: str, is_dark: bool) -> None:
+    disc = Image.new("L", (240, 240))
+    ImageDraw.Draw(disc).ellipse((40, 40, 200, 200), fill=255)
+    ink = np.asarray(disc.resize((80, 80), Image.Resampling.BICUBIC))
+    levels = 255 - ink if is_dark else ink
+    content = encoded(levels, form, transparency=255 if is_dark else 0)
+    assert grey(decode(content, "picture"))[0, 0] == pytest.approx(255 if is_dark else 0)

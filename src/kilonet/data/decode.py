@@ -261,12 +261,21 @@ def _opaque(image: Image.Image, reduced: Callable[[Image.Image], Image.Image], *
     """
     if image.mode.startswith("I"):
         return reduced(image.convert("F"))
+    if image.mode == "F":
+        image = _in_levels(image)
     if not image.has_transparency_data:
         return reduced(_as_mode(image, "L") if image.mode in ("1", "L") else _as_mode(image, "RGB"))
     # Scaled first, which Pillow does with weighted colours.
     layered = reduced(_as_mode(image, "RGBA"))
     colour = None if evenly else _rim_colour(layered)
     return _laid_on_paper(layered, colour or _contrast_colour(layered))
+
+
+def _in_levels(image: Image.Image) -> Image.Image:
+    """Return an image of mode F with levels to 255; those of many programs go from 0 to 1."""
+    values = np.asarray(image)
+    least, most = np.nanmin(values, initial=1), np.nanmax(values, initial=0)
+    return Image.fromarray(values * np.float32(255)) if least >= 0 and most <= 1 else image
 
 
 def _strips(layered: Image.Image) -> list[tuple[int, int, int, int]]:
@@ -292,12 +301,12 @@ def _rim_colour(layered: Image.Image) -> Colour | None:
     if visible.all() or not len(rows):
         return None
     box = visible[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    grey = pixels[visible][:, :3].mean(1)
+    # The outermost pixels of a sheet, and of ink, are mixed with what was around them.
+    inner = _shrunk(visible, 2)
+    grey = pixels[inner if inner.any() else visible][:, :3].mean(1)
     darkest, lightest = np.quantile(grey, (0.02, 0.98))
     if box.mean() < _SHEET or lightest - darkest < _SHEET_CONTRAST:
         return None
-    # The outermost pixels of a sheet are mixed with what was around it.
-    inner = _shrunk(visible, 2)
     rim = inner & ~_shrunk(inner, 3)
     red, green, blue = np.median(pixels[rim if rim.any() else visible][:, :3], axis=0)
     return int(red), int(green), int(blue)
