@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageDraw, ImageFont
 
 from digit_pages import DigitPage, Digits, form, page_of_rows, sudoku
 from kilonet.data.datasets import DataSet
@@ -13,6 +14,7 @@ from kilonet.data.digits import page
 from kilonet.data.digits.page import PAGE_SIDE, TOO_MANY, prepare_page
 from kilonet.data.digits.prepare import NO_DIGITS, PreparedImage
 from kilonet.models.model import load_model
+from kilonet.models.prediction import predictions_of
 from surroundings import as_file
 
 
@@ -73,3 +75,15 @@ def test_more_digits_than_are_read_are_refused(digits: Digits, monkeypatch: pyte
     monkeypatch.setattr(page, "MOST_DIGITS", 9)
     drawn = page_of_rows(digits, np.random.default_rng([61, 8]), rows=2, each=5)
     assert [image.objection for image in prepared(drawn.picture)] == [TOO_MANY]
+
+
+def test_a_page_without_a_sure_digit_is_read_and_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "SURE", 1.1)
+    image = Image.new("L", (900, 200), 255)
+    ImageDraw.Draw(image).text((450, 100), "90220", font=ImageFont.load_default(90), fill=0, anchor="mm")
+    boxes = prepared(image)
+    best = load_model("best")
+    pixels = torch.from_numpy(np.stack([one.pixels for one in boxes])).unsqueeze(1)
+    said = predictions_of(best.logits(pixels).numpy(), boxes, best.metadata, digits=True)
+    assert [one.name for one in said] == list("90220")
+    assert all(one.uncertain for one in said)

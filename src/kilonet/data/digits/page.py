@@ -65,13 +65,16 @@ def prepare_page(picture: Picture) -> list[PreparedImage]:
 def _find_digits(picture: Picture) -> list[Candidate]:
     marks = find_page_marks(np.asarray(picture.values, np.float32))
     candidates = checked([mark for mark in marks if _may_be_digit(mark)])
-    heights = [one.mark.box.height for one in candidates if one.score >= SURE]
+    # A page of few digits, or in an unusual type, may have none that is sure; letters look likely then, too.
+    certain = SURE if any(one.score >= SURE for one in candidates) else LIKELY_ENOUGH
+    heights = [one.mark.box.height for one in candidates if one.score >= certain]
     if not heights:
         return []
     usual = float(np.median(heights))
     like = [one for one in candidates if LOWEST * usual <= one.mark.box.height <= HIGHEST * usual]
-    apart = _without_overlaps(_of_one_polarity(_without_rules(like, marks, usual)), usual)
-    return _digits(apart)
+    written = _of_one_polarity(_without_rules(like, marks, usual, certain), certain)
+    found = _digits(_without_overlaps(written, usual))
+    return found if certain == SURE else [doubted(one) for one in found]
 
 
 def _rows(digits: Sequence[Candidate]) -> list[list[Candidate]]:
@@ -116,11 +119,16 @@ def _may_be_digit(mark: Mark) -> bool:
     return mark.box.width <= WIDEST * mark.box.height and len(mark.edges) < 2 and may_be_digit(mark)
 
 
-def _without_rules(candidates: Sequence[Candidate], marks: Sequence[Mark], usual: float) -> list[Candidate]:
-    """Return the candidates without what is rather a piece of a line, of a grid or of a drawing."""
+def _without_rules(
+    candidates: Sequence[Candidate], marks: Sequence[Mark], usual: float, certain: float
+) -> list[Candidate]:
+    """Return the candidates without what is rather a piece of a line, of a grid or of a drawing.
+
+    Those of a score of `certain` are digits.
+    """
     large = [mark for mark in marks if mark.pieces == 1 and max(mark.box.height, mark.box.width) > _LARGE * usual]
     bars = [one for one in candidates if one.mark.is_bar]
-    thinnest = _THIN * float(np.median([one.mark.stroke_width for one in candidates if one.score >= SURE]))
+    thinnest = _THIN * float(np.median([one.mark.stroke_width for one in candidates if one.score >= certain]))
     return [
         one
         for one in candidates
@@ -133,7 +141,7 @@ def _without_rules(candidates: Sequence[Candidate], marks: Sequence[Mark], usual
             )
         )
         and not (
-            (one.mark.is_bar or one.score < SURE)
+            (one.mark.is_bar or one.score < certain)
             and any(whole.factor <= one.mark.factor and is_part(one.mark, whole) for whole in large)
         )
     ]
@@ -146,12 +154,14 @@ def _goes_on(one: Mark, other: Mark) -> bool:
     return one.is_dark == other.is_dark and across > 0 and 0 <= between < _NEXT * one.box.height
 
 
-def _of_one_polarity(candidates: Sequence[Candidate]) -> list[Candidate]:
+def _of_one_polarity(candidates: Sequence[Candidate], certain: float) -> list[Candidate]:
     """Return the candidates without those of the other polarity than most, if they are few or not sure."""
-    sure = {dark: sum(one.mark.is_dark == dark for one in candidates if one.score >= SURE) for dark in (True, False)}
+    sure = {dark: sum(one.mark.is_dark == dark for one in candidates if one.score >= certain) for dark in (True, False)}
     most = sure[True] >= sure[False]
     few = sure[not most] < _FEW * sure[most]
-    return [one for one in candidates if one.mark.is_dark == most or not (few or one.mark.is_bar or one.score < SURE)]
+    return [
+        one for one in candidates if one.mark.is_dark == most or not (few or one.mark.is_bar or one.score < certain)
+    ]
 
 
 def _rank(one: Candidate, usual: float) -> tuple[int, int, int]:
