@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -339,3 +341,34 @@ def test_a_box_is_in_pixels_of_the_file(sheet: Path, capsys: pytest.CaptureFixtu
     box = found["box"]
     assert abs((box["left"] + box["right"]) / 2 - 1.5 * 540) < 40
     assert "row" not in found
+
+
+@pytest.mark.parametrize("flag", ["--csv", "--show"])
+def test_no_image_is_written_over(flag: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = folder / "00-is-7.png"
+    before = photo.read_bytes()
+    again = photo.parent / "." / ".." / folder.name / photo.name
+    command(capsys, "predict", "best", photo, flag, again).refused(flag, "is one of the images")
+    command(capsys, "predict", "best", folder, flag, photo).refused(flag, "is one of the images")
+    assert photo.read_bytes() == before
+
+
+def test_two_outputs_are_two_files(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    command(capsys, "predict", "best", folder, "--csv", out, "--show", out).refused("one file", "give two")
+    assert not out.exists()
+
+
+def test_an_empty_name_is_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    command(capsys, "predict", "best", "").refused("FILE", "an empty name")
+
+
+def test_a_name_that_the_terminal_cannot_show_is_written_escaped(folder: Path) -> None:
+    named = (folder / "00-is-7.png").rename(folder / "zähler.png")
+    said = subprocess.run(
+        [sys.executable, "-m", "kilonet", "predict", "best", str(named)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert b"z\\xe4hler.png: " in said.stdout

@@ -14,7 +14,7 @@ from PIL import Image
 
 from helpers import refusal
 from kilonet.data.datasets import load_data
-from kilonet.data.image_folders import list_files, read_picture
+from kilonet.data.image_folders import list_files, read_picture, why_not_read
 from kilonet.data.inspection.survey import survey
 from kilonet.data.listing import list_data
 from kilonet.data.preprocessing import Preprocessing
@@ -276,3 +276,13 @@ def check_tree(home: Path) -> None:
             attempt()
         except KilonetError as error:
             refusal(error)
+
+
+def test_a_folder_that_may_not_be_read_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = save(tmp_path / "a.png", level(1))
+    locked = save(tmp_path / "locked" / "b.png", level(1)).parent
+    # The administrator may read everything, and tests often run so.
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != locked)
+    files = list_files(tmp_path)
+    assert (files.images, files.others) == ([wanted], [locked])
+    assert "cannot be read" in why_not_read(locked)

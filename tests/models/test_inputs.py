@@ -138,6 +138,7 @@ def test_a_model_of_digits_searches_for_one_in_pictures_and_takes_inputs_as_they
         ([], "no image given"),
         (np.zeros((20, 12), np.float32), "must be uint8, 0 to 255, not float32 (20, 12)"),
         (np.zeros((2, 20, 12, 2), np.uint8), "(2, 20, 12, 2)"),
+        (np.zeros((40, 30, 2), np.uint8), "two channels"),
         (np.zeros((3, 20, 12), np.uint8), "three grey pictures or one input"),
         (np.zeros((0, 5), np.uint8), "(0, 5)"),
         ([np.zeros(7, np.uint8)], "(7,)"),

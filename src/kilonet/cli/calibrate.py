@@ -2,9 +2,8 @@
 
 import argparse
 import json
-from pathlib import Path
 
-from kilonet.cli.flags import Parser, add_json_flag
+from kilonet.cli.flags import Parser, add_json_flag, named_path
 from kilonet.utils.terminal import printable_lines
 
 
@@ -12,14 +11,14 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a run folder or a model file, which is changed")
     parser.add_argument(
         "--by",
-        type=Path,
+        type=named_path,
         metavar="RUN",
         help="a finished run of the same recipe, whose images kept aside (--calibration) or held out (--holdout) are "
         "used (default: the model's own run)",
     )
     parser.add_argument(
         "--negatives",
-        type=Path,
+        type=named_path,
         metavar="FOLDER",
         help="images of none of the classes, which the model will answer with 'none of these'; unreadable files are "
         "skipped, and the exit status is then 1",

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from kilonet.cli.flags import MODEL, Parser, add_json_flag, add_measurement_flags
+from kilonet.cli.flags import MODEL, Parser, add_json_flag, add_measurement_flags, named_path
 from kilonet.utils.terminal import printable_lines
 
 
@@ -12,7 +12,7 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL)
     parser.add_argument(
         "--out",
-        type=Path,
+        type=named_path,
         default=Path("README.md"),
         metavar="PATH",
         help="the Markdown file to write, or a folder, which gets the model's file too (default: %(default)s)",

@@ -2,9 +2,8 @@
 
 import argparse
 import json
-from pathlib import Path
 
-from kilonet.cli.flags import Parser, add_json_flag
+from kilonet.cli.flags import Parser, add_json_flag, named_path
 from kilonet.evaluation.metrics import METRIC_NAMES
 from kilonet.utils.terminal import printable_lines
 
@@ -24,7 +23,7 @@ def add_flags(parser: Parser) -> None:
     )
     parser.add_argument(
         "--plot",
-        type=Path,
+        type=named_path,
         metavar="FILE",
         help="draw the metric against parameters into an SVG, PNG or PDF file, accuracy with others' published results",
     )

@@ -2,9 +2,8 @@
 
 import argparse
 import json
-from pathlib import Path
 
-from kilonet.cli.flags import DATA, MODEL, Parser, add_json_flag, add_label_pattern_flag
+from kilonet.cli.flags import DATA, MODEL, Parser, add_json_flag, add_label_pattern_flag, named_path
 from kilonet.utils.terminal import printable_lines
 
 
@@ -21,7 +20,7 @@ def add_flags(parser: Parser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=named_path,
         required=True,
         metavar="FOLDER",
         help="the folder to write; it may hold other forms of the same model",

@@ -56,6 +56,13 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def named_path(text: str) -> Path:
+    """Return a path, as a type of an argument; no name, such as that of a shell's variable that is not set, is none."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name")
+    return Path(text)
+
+
 def add_json_flag(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
@@ -72,13 +79,13 @@ def add_measurement_flags(parser: Parser) -> None:
     """Add the flags that name what was printed of a model beside its run folder."""
     parser.add_argument(
         "--results",
-        type=Path,
+        type=named_path,
         metavar="FILE",
         help="what 'kilonet train --json' printed, for a model whose run folder is not at hand",
     )
     parser.add_argument(
         "--corruptions",
-        type=Path,
+        type=named_path,
         metavar="FILE",
         help="what 'kilonet evaluate --corruptions --json' printed (default: corruptions.json in the run folder)",
     )

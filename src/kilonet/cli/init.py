@@ -5,7 +5,7 @@ import json
 import re
 from pathlib import Path
 
-from kilonet.cli.flags import DATA, Parser, add_json_flag
+from kilonet.cli.flags import DATA, Parser, add_json_flag, named_path
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable_lines
 
@@ -14,7 +14,7 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("data", metavar="DATA", help=DATA)
     parser.add_argument(
         "--out",
-        type=Path,
+        type=named_path,
         metavar="FILE",
         help="the TOML file to write (default: one named after the data, in the current folder)",
     )
@@ -47,7 +47,7 @@ def add_flags(parser: Parser) -> None:
         help="a regular expression whose group is the label in the name of an image file",
     )
     parser.add_argument(
-        "--show", type=Path, metavar="FILE", help="also write some images of each class to this PNG file"
+        "--show", type=named_path, metavar="FILE", help="also write some images of each class to this PNG file"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     add_json_flag(parser)

@@ -2,9 +2,8 @@
 
 import argparse
 import json
-from pathlib import Path
 
-from kilonet.cli.flags import Parser, add_json_flag, add_recipe_flags, recipe_changes
+from kilonet.cli.flags import Parser, add_json_flag, add_recipe_flags, named_path, recipe_changes
 from kilonet.utils.extras import needed_from
 from kilonet.utils.terminal import printable_lines
 
@@ -26,7 +25,7 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--steps", type=int, default=300, metavar="N", help="the number of steps (default: %(default)s)"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curve into a PNG, SVG or PDF file")
+    parser.add_argument("--plot", type=named_path, metavar="FILE", help="draw the curve into a PNG, SVG or PDF file")
     add_json_flag(parser)
     add_recipe_flags(parser)
 

@@ -3,10 +3,11 @@
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kilonet.cli.flags import MODEL_OR_EXPORT, Parser, add_json_flag
+from kilonet.cli.flags import MODEL_OR_EXPORT, Parser, add_json_flag, named_path
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable, printable_lines
 
@@ -22,7 +23,7 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "files",
         nargs="+",
-        type=Path,
+        type=named_path,
         metavar="FILE",
         help="images, or one folder of images; a folder's unreadable files are skipped, and the exit status is then 1",
     )
@@ -33,11 +34,11 @@ def add_flags(parser: Parser) -> None:
     )
     parser.add_argument(
         "--show",
-        type=Path,
+        type=named_path,
         metavar="FILE",
         help="write the images that the network saw to a PNG file; with --all the page, with boxes drawn into it",
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the predictions to a CSV file")
+    parser.add_argument("--csv", type=named_path, metavar="FILE", help="write the predictions to a CSV file")
     add_json_flag(parser)
 
 
@@ -50,6 +51,7 @@ def run(flags: argparse.Namespace) -> int:
     if flags.all and flags.show is not None and (len(flags.files) > 1 or flags.files[0].is_dir()):
         raise KilonetError("--show draws the boxes of one page; give one file with --all")
     predicted = predict_files(load(flags.model), flags.files, line=flags.line, page=flags.all)
+    _check_outputs(flags, [*(one.file for one in predicted.files), *(path for path, _ in predicted.skipped)])
     if flags.csv is not None:
         write_atomically(flags.csv, predicted.as_csv().encode())
     if flags.show is not None and predicted.files:
@@ -61,6 +63,17 @@ def run(flags: argparse.Namespace) -> int:
     if flags.show is not None and not predicted.files:
         print(f"kilonet: {printable(flags.show)} is not written: there is nothing to show", file=sys.stderr)
     return 1 if predicted.skipped else 0
+
+
+def _check_outputs(flags: argparse.Namespace, read: Sequence[Path]) -> None:
+    """Refuse to write over an image that was read, or two outputs into one file."""
+    images = {path.resolve() for path in read}
+    outputs = {name: getattr(flags, name) for name in ("csv", "show") if getattr(flags, name) is not None}
+    for name, path in outputs.items():
+        if path.resolve() in images:
+            raise KilonetError(f"--{name} {path} is one of the images; give another file")
+    if len({path.resolve() for path in outputs.values()}) < len(outputs):
+        raise KilonetError(f"--csv and --show are one file, {flags.csv}; give two")
 
 
 def _report_skipped(predicted: "PredictedFiles") -> None:

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from kilonet.cli.flags import Parser, add_json_flag, add_measurement_flags
+from kilonet.cli.flags import Parser, add_json_flag, add_measurement_flags, named_path
 from kilonet.utils.terminal import printable_lines
 
 
@@ -17,7 +17,7 @@ def add_flags(parser: Parser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=named_path,
         default=Path("report.html"),
         metavar="FILE",
         help="the HTML file to write (default: %(default)s)",
@@ -25,7 +25,7 @@ def add_flags(parser: Parser) -> None:
     add_measurement_flags(parser)
     parser.add_argument(
         "--exported",
-        type=Path,
+        type=named_path,
         metavar="FOLDER",
         help="what 'kilonet export' wrote, for the sizes (default: exported in the run folder)",
     )

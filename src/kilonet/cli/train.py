@@ -6,10 +6,9 @@ import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kilonet.cli.flags import Parser, add_json_flag, add_recipe_flags, recipe_changes
+from kilonet.cli.flags import Parser, add_json_flag, add_recipe_flags, named_path, recipe_changes
 from kilonet.evaluation.metrics import balanced_line
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.utils.errors import KilonetError
@@ -33,9 +32,14 @@ def add_flags(parser: Parser) -> None:
         help=f"a packaged recipe (see 'kilonet recipes') or a TOML file (default: {DEFAULT_RECIPE}; "
         "with --data, one proposed for these images as by 'kilonet init')",
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="the run folder (default: a new one under runs/)")
     parser.add_argument(
-        "--resume", type=Path, metavar="FOLDER", help="continue the interrupted run in this folder, with its own recipe"
+        "--out", type=named_path, metavar="FOLDER", help="the run folder (default: a new one under runs/)"
+    )
+    parser.add_argument(
+        "--resume",
+        type=named_path,
+        metavar="FOLDER",
+        help="continue the interrupted run in this folder, with its own recipe",
     )
     parser.add_argument(
         "--seeds",

@@ -2,14 +2,13 @@
 
 import argparse
 import json
-from pathlib import Path
 
-from kilonet.cli.flags import DATA, Parser, add_json_flag, add_label_pattern_flag
+from kilonet.cli.flags import DATA, Parser, add_json_flag, add_label_pattern_flag, named_path
 from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what 'kilonet export' wrote")
+    parser.add_argument("folder", type=named_path, metavar="FOLDER", help="what 'kilonet export' wrote")
     parser.add_argument("--data", help=f"the test images to classify: {DATA} (default: those of the export)")
     add_label_pattern_flag(parser)
     parser.add_argument(

@@ -120,9 +120,9 @@ def _is_ignored(path: Path) -> bool:
 
 def _holds_runs(folder: Path) -> bool:
     """Return whether a folder is that of a run, or all that it holds are such folders."""
-    if all((folder / name).is_file() for name in RUN_FILES):
-        return True
     try:
+        if all((folder / name).is_file() for name in RUN_FILES):
+            return True
         with os.scandir(folder) as entries:
             first = next(entries, None)
             return first is not None and all(
@@ -133,7 +133,7 @@ def _holds_runs(folder: Path) -> bool:
 
 
 def _walk(folder: Path, *, deep: bool) -> Iterator[Path]:
-    """Yield files, and links to folders that are not followed."""
+    """Yield files, links to folders that are not followed, and folders in it that may not be read."""
 
     def fail(error: OSError) -> NoReturn:
         raise KilonetError(f"{error.filename}: cannot be read: {error.strerror}") from None
@@ -150,6 +150,9 @@ def _walk(folder: Path, *, deep: bool) -> Iterator[Path]:
                     yield path
                     continue
                 followed.add(target)
+            if not os.access(path, os.R_OK | os.X_OK):
+                yield path
+                continue
             if deep:
                 folders.append(path.name)
 
@@ -197,6 +200,8 @@ def why_not_read(path: Path) -> str:
     """Return why a file of `FolderFiles.others` is not read, with its name."""
     if path.is_symlink() and not path.exists():
         return f"{path}: a link that leads nowhere"
+    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+        return f"{path}: a folder that cannot be read: Permission denied"
     if path.is_dir():
         return f"{path}: a link to a folder that is read already, or that holds the link; it is not followed"
     if not path.is_file():

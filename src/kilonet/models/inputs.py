@@ -64,6 +64,10 @@ def _separate(pictures: Any, model: Classifier) -> Sequence[Any]:
         )
     if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in _CHANNELS):
         return [array]
+    if array.ndim == 3 and array.shape[2] == 2:
+        raise KilonetError(
+            f"an array {tuple(array.shape)} of two channels; pass grey and alpha as a Pillow image, mode LA"
+        )
     if array.ndim == 3 or (array.ndim == 4 and array.shape[3] in _CHANNELS):
         return list(array)
     channels, rows, columns = model.section.input_shape
