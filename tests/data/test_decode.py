@@ -364,6 +364,14 @@ def test_a_bomb_takes_little_memory(tmp_path: Path, content: bytes, words: str) 
     assert int(mebibytes) < 30
 
 
+def test_floats_are_refused_by_the_memory_that_they_take(tmp_path: Path) -> None:
+    path = tmp_path / "floats.tif"
+    path.write_bytes(encoded(np.zeros((4200, 4200), np.float32), "TIFF", compression="tiff_lzw"))
+    *message, mebibytes = python(MEASURE, path).out.splitlines()
+    assert "decoding it takes 403 MiB, over 381" in "".join(message)
+    assert int(mebibytes) < 30
+
+
 def test_what_is_transparent_around_a_sheet_gets_the_colour_of_its_rim() -> None:
     sheet = np.full((40, 40), 200, np.uint8)
     sheet[12:28, 18:22] = 20

@@ -30,7 +30,7 @@ _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # The seven passes of Adam7: column and row of the first pixel, and the steps between pixels in x and y.
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _PIECE = 1 << 20
-_PIXEL_BYTES = {"L": 1, "1": 2, "RGB": 4, "P": 5, "I;16": 6}
+_PIXEL_BYTES = {"L": 1, "1": 2, "RGB": 4, "P": 5, "I;16": 6, "F": 16}
 """Bytes of memory that a pixel takes by Pillow's mode, with the copies that converting and scaling make."""
 _OTHER_PIXEL_BYTES = 8
 _TRANSPARENT_PIXEL_BYTES = 8

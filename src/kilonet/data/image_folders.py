@@ -133,7 +133,7 @@ def _holds_runs(folder: Path) -> bool:
 
 
 def _walk(folder: Path, *, deep: bool) -> Iterator[Path]:
-    """Yield files, links to folders that are not followed, and folders in it that may not be read."""
+    """Yield files, links to folders that are not followed, and subfolders that may not be read."""
 
     def fail(error: OSError) -> NoReturn:
         raise KilonetError(f"{error.filename}: cannot be read: {error.strerror}") from None
