@@ -150,11 +150,15 @@ def _walk(folder: Path, *, deep: bool) -> Iterator[Path]:
                     yield path
                     continue
                 followed.add(target)
-            if not os.access(path, os.R_OK | os.X_OK):
+            if not _may_be_read(path):
                 yield path
                 continue
             if deep:
                 folders.append(path.name)
+
+
+def _may_be_read(folder: Path) -> bool:
+    return os.access(folder, os.R_OK | os.X_OK)
 
 
 def _leads_out(link: Path, folder: Path) -> bool:
@@ -200,9 +204,9 @@ def why_not_read(path: Path) -> str:
     """Return why a file of `FolderFiles.others` is not read, with its name."""
     if path.is_symlink() and not path.exists():
         return f"{path}: a link that leads nowhere"
-    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
-        return f"{path}: a folder that cannot be read: Permission denied"
     if path.is_dir():
+        if not _may_be_read(path):
+            return f"{path}: a folder that cannot be read: Permission denied"
         return f"{path}: a link to a folder that is read already, or that holds the link; it is not followed"
     if not path.is_file():
         return f"{path}: a pipe, a device or a socket, not a file"

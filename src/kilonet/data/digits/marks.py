@@ -8,7 +8,7 @@ as it is, so it never becomes ink. One square, on a picture that is halved again
 Source: F. Meyer, "Iterative image transformations for an automatic screening of cervical smears", 1979 (top-hat).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -202,24 +202,42 @@ def _marks_in(levels: list[_Level], most: int, *, any_width: bool = False) -> li
     return [mark for _, mark in sorted(found, key=lambda one: (one[0].level, not one[1].is_dark))]
 
 
-def _without_repeats(groups: list[_Group], levels: list[_Level]) -> Iterator[_Group]:
-    """Yield groups of pieces but for those that lie where one before them does."""
-    if not groups:
-        return
-    sides = [(one.box.top, one.box.bottom, one.box.left, one.box.right) for one in groups]
-    boxes = np.array(sides, np.int32) * np.array([[levels[one.level].factor] for one in groups], np.int32)
-    is_new = np.ones(len(groups), np.bool_)
-    for number, one in enumerate(groups):
-        if is_new[number]:
-            yield one
-            is_new &= _shares(one.box.scaled(levels[one.level].factor), boxes) <= _SAME
+def _without_repeats(groups: list[_Group], levels: list[_Level]) -> list[_Group]:
+    """Return groups of pieces but for those that lie where one before them does."""
+    boxes = [one.box.scaled(levels[one.level].factor) for one in groups]
+    return [groups[number] for number in kept_in_turn(boxes, lambda box, others: _shares(box, others) > _SAME)]
+
+
+def kept_in_turn(boxes: Sequence[Box], clash: Callable[[Box, NDArray[np.int32]], Bools]) -> list[int]:
+    """Return the places of the boxes that clash with none that was kept before them.
+
+    `clash` returns whether a box clashes with each of others, int32 (N, 4): bool (N,).
+    """
+    sides = _sides_of(boxes)
+    is_free = np.ones(len(boxes), np.bool_)
+    kept: list[int] = []
+    for number, box in enumerate(boxes):
+        if is_free[number]:
+            kept.append(number)
+            is_free &= ~clash(box, sides)
+    return kept
+
+
+def _sides_of(boxes: Sequence[Box]) -> NDArray[np.int32]:
+    """Return the top, bottom, left and right of N boxes, int32 (N, 4)."""
+    sides = [(box.top, box.bottom, box.left, box.right) for box in boxes]
+    return np.array(sides, np.int32).reshape(-1, 4)
 
 
 def _shares(box: Box, boxes: NDArray[np.int32]) -> Floats:
     """Return the part of the union of a box with each of others, int32 (N, 4), that both cover: float32 (N,)."""
-    common = overlaps(box, boxes)
-    areas = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
+    common, areas = overlaps(box, boxes), areas_of(boxes)
     return np.asarray(common / (areas + box.area - common), np.float32)
+
+
+def areas_of(boxes: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the pixels of each box, int32 (N, 4): int32 (N,)."""
+    return np.asarray((boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2]), np.int32)
 
 
 def overlaps(box: Box, boxes: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -406,7 +424,7 @@ def _first_of_group(near: Bools) -> list[int]:
 
 def _are_near(boxes: list[Box]) -> Bools:
     """Return which boxes may belong to one digit, bool (N, N): those that are close, but none that holds another."""
-    top, bottom, left, right = np.array([(box.top, box.bottom, box.left, box.right) for box in boxes], np.int32).T
+    top, bottom, left, right = _sides_of(boxes).T
     above, below = np.maximum.outer(top, top), np.minimum.outer(bottom, bottom)
     before, behind = np.maximum.outer(left, left), np.minimum.outer(right, right)
     height, area = bottom - top, (bottom - top) * (right - left)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kilonet.data.decode import Picture
-from kilonet.data.digits.marks import WIDEST, Box, Mark, find_page_marks, overlaps
+from kilonet.data.digits.marks import WIDEST, Box, Mark, areas_of, find_page_marks, kept_in_turn, overlaps
 from kilonet.data.digits.prepare import (
     EMPTY,
     LIKELY_ENOUGH,
@@ -172,15 +173,13 @@ def _rank(one: Candidate, usual: float) -> tuple[int, int, int]:
 
 
 def _without_overlaps(candidates: Sequence[Candidate], usual: float) -> list[Candidate]:
-    kept: list[Candidate] = []
-    boxes = np.empty((0, 4), np.int32)
-    for one in sorted(candidates, key=lambda one: _rank(one, usual)):
-        box = one.mark.box
-        areas = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
-        if not (overlaps(box, boxes) > _OVERLAP * np.minimum(areas, box.area)).any():
-            kept.append(one)
-            boxes = np.vstack([boxes, np.array([box.top, box.bottom, box.left, box.right], np.int32)])
-    return kept
+    ranked = sorted(candidates, key=lambda one: _rank(one, usual))
+    boxes = [one.mark.box for one in ranked]
+    return [ranked[number] for number in kept_in_turn(boxes, _overlap)]
+
+
+def _overlap(box: Box, others: NDArray[np.int32]) -> NDArray[np.bool_]:
+    return np.asarray(overlaps(box, others) > _OVERLAP * np.minimum(areas_of(others), box.area))
 
 
 def _digits(apart: Sequence[Candidate]) -> list[Candidate]:
