@@ -8,9 +8,11 @@ side, with noise. A time is the median of several runs; the table has the median
 
 import argparse
 import io
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,9 +21,12 @@ from PIL import Image
 
 from kilonet.data.datasets import load_data
 from kilonet.data.decode import decode
-from kilonet.data.digits.layout import cropped
 from kilonet.data.digits.prepare import PreparedImage, prepare_digit
 from kilonet.utils.environment import processor_name
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from marks import mnist_mark
 
 SIZES = ((640, 480, 40), (4000, 3000, 10))
 """Columns, rows, and the number of photos."""
@@ -31,11 +36,9 @@ RUNS = 7
 def photo(digit: NDArray[np.uint8], columns: int, rows: int, random: np.random.Generator) -> bytes:
     """Return a JPEG file of a digit, uint8 (28, 28) light on black."""
     paper = np.broadcast_to(200 - 40 * np.linspace(0, 1, columns), (rows, columns)).copy()
-    ink = Image.fromarray(cropped(digit.astype(np.float32) / np.float32(255)))
-    height = rows // 3
-    ink = ink.resize((max(1, round(ink.width * height / ink.height)), height), Image.Resampling.BICUBIC)
-    left = columns // 3
-    paper[height : 2 * height, left : left + ink.width] -= 150 * np.clip(np.asarray(ink), 0, 1)
+    ink = mnist_mark(digit, rows // 3)
+    top, left = rows // 3, columns // 3
+    paper[top : top + ink.shape[0], left : left + ink.shape[1]] -= 150 * ink
     colours = paper[:, :, None] * (1, 0.95, 0.9) + random.normal(0, 3, (rows, columns, 3))
     content = io.BytesIO()
     Image.fromarray(np.clip(colours, 0, 255).astype(np.uint8)).save(content, "JPEG", quality=90)
