@@ -9,18 +9,22 @@ from typing import Any
 
 import pytest
 import ray
+from hypothesis import given
+from hypothesis import strategies as st
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from helpers import TINY_LAYERS, command, refusal
 from kilonet.evaluation.metrics import Metric
+from kilonet.network.chip_cost import chip_cost
 from kilonet.recipe import Recipe, parse_recipe
 from kilonet.sweep import worker
+from kilonet.sweep.costs import Cost, costs_of
 from kilonet.sweep.driver import _resources
 from kilonet.sweep.live_table import LiveTable
 from kilonet.sweep.pareto import pareto_optimal
-from kilonet.sweep.plan import Plan, SearchSection
+from kilonet.sweep.plan import Plan, SearchSection, load_plan
 from kilonet.sweep.sampler import CandidateSampler, configuration
 from kilonet.sweep.scheduler import SizeGroupedASHA
 from kilonet.sweep.trials import Trials
@@ -146,7 +150,7 @@ def test_the_objective_decides_the_error_and_the_front(
         names = ("accuracy", "balanced_accuracy", "macro_f1")
         with_final(finished, trials.path(number), **dict(zip(names, figures, strict=True)))
     assert [trials.error(number) for number in trials.records] == pytest.approx(errors)
-    assert [one.number for one in pareto_optimal(trials.finished())] == best
+    assert [one.number for one in pareto_optimal(trials.finished(), ("parameters",))] == best
 
     replayed: list[float] = []
 
@@ -168,7 +172,7 @@ def test_the_objective_decides_the_error_and_the_front(
 
 
 def fake_trial(name: str, parameters: int) -> Any:
-    return SimpleNamespace(trial_id=name, config={"parameters": parameters})
+    return SimpleNamespace(trial_id=name, config={"cost": parameters})
 
 
 def decision(scheduler: SizeGroupedASHA, trial: Any, error: float) -> str:
@@ -197,6 +201,26 @@ def test_a_folder_that_is_not_a_sweep_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(KilonetError) as error:
         begun(plan_in(tmp_path, budget={}))
     refusal(error, tmp_path / "out", "other settings")
+
+
+def test_a_sweep_keeps_its_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sweep of a version that knew only parameters goes on by them; what is no cost is refused."""
+    plan, path = plan_in(tmp_path), tmp_path / "sweep.toml"
+    begun(plan)
+    stored = tmp_path / "out" / "sweep.toml"
+    text = stored.read_text().replace('costs = [\n    "parameters",\n]\n', "")
+    assert "costs = " not in text
+    stored.write_text(text)
+    begun(plan)
+    path.write_text(text)
+    command(capsys, "sweep", path, "--costs", "macs", "flash_bytes").refused(
+        tmp_path / "out", "costs parameters, not macs flash_bytes", "--costs parameters"
+    )
+    command(capsys, "sweep", path, "--costs", "joules").refused("--costs", "ram_bytes")
+    command(capsys, "sweep", path, "--costs", "macs", "macs").refused("search.costs", "the same cost twice")
+    for wrong in ('["watts"]', "[]", '["macs", "macs"]', '"macs"'):
+        path.write_text(text.replace("[search]", f"[search]\ncosts = {wrong}"))
+        command(capsys, "sweep", path).refused(path, "search.costs")
 
 
 def test_a_sweep_keeps_its_objective(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -298,14 +322,78 @@ def test_only_trials_that_can_use_a_gpu_get_one(tmp_path: Path) -> None:
     assert _resources(plan_in(tmp_path, recipe=str(base)), {"CPU": 8.0}) == {"cpu": 2, "gpu": 0}
 
 
-def finished_trial(number: int, parameters: int, errors: int) -> Any:
-    return SimpleNamespace(number=number, costs={"parameters": parameters}, error=errors / 100)
+def finished_trial(number: int, parameters: int, errors: int, macs: int = 0) -> Any:
+    return SimpleNamespace(number=number, costs={"parameters": parameters, "macs": macs}, error=errors / 100)
 
 
 def test_the_front_holds_the_trials_that_no_other_beats() -> None:
     points = [(1, 500, 90), (2, 400, 95), (3, 500, 80), (4, 900, 80), (5, 300, 99), (6, 950, 10), (7, 300, 99)]
-    front = pareto_optimal([finished_trial(*point) for point in points])
+    front = pareto_optimal([finished_trial(*point) for point in points], ("parameters",))
     assert [one.number for one in front] == [5, 2, 3, 6]
+
+
+@given(
+    points=st.lists(st.tuples(*[st.integers(0, 4)] * 3), max_size=12),
+    costs=st.sampled_from([("parameters",), ("macs",), ("macs", "parameters")]),
+)
+def test_every_trial_off_the_front_is_beaten_by_one_on_it(
+    points: list[tuple[int, int, int]], costs: tuple[Cost, ...]
+) -> None:
+    trials = [finished_trial(number, *point) for number, point in enumerate(points)]
+    front = pareto_optimal(trials, costs)
+
+    def objectives(trial: Any) -> list[float]:
+        return [*(trial.costs[cost] for cost in costs), trial.error]
+
+    def beats(one: Any, other: Any) -> bool:
+        pairs = list(zip(objectives(one), objectives(other), strict=True))
+        return all(mine <= theirs for mine, theirs in pairs) and (objectives(one) != objectives(other))
+
+    assert not [one for one in front if any(beats(other, one) for other in trials)]
+    for trial in trials:
+        assert trial in front or any(beats(one, trial) or objectives(one) == objectives(trial) for one in front)
+    assert [objectives(one) for one in front] == sorted(map(objectives, front))
+
+
+def test_the_front_of_several_costs_is_shown_and_drawn(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a table with the estimates for the target, in a picture with a panel a cost."""
+    path = tmp_path / "sweep.toml"
+    search = {"trials": 10, "epochs": 4, "grace": 1, "costs": ["instructions", "ram_bytes"]}
+    path.write_text(plan_in(tmp_path, search=search, budget={"target": "avr"}).to_toml())
+    trials = begun(load_plan(str(path)))
+    trials.add({})
+    assert finished.folder
+    trials.path(1).symlink_to(finished.folder)
+    counts, heads, row = command(capsys, "sweep", path, "--show").out.splitlines()
+    assert "the front against avr cycles and RAM bytes, in " in counts
+    assert heads.split() == [
+        *["parameters", "MACs", "RAM", "bytes", "avr", "cycles", "errors", "accuracy", "run", "layers"]
+    ]
+    cycles = chip_cost(finished.result.recipe.model, "avr", 1.0).cycles
+    assert row.split()[3] == f"{cycles:,}"
+    picture = (trials.folder / "front.svg").read_text()
+    assert "<!-- avr cycles -->" in picture
+    assert "<!-- RAM bytes -->" in picture
+    answer = json.loads(command(capsys, "sweep", path, "--show", "--json", "--costs", "flash_bytes").out)
+    assert (answer["costs"], answer["target"]) == (["flash_bytes"], "avr")
+    assert answer["front"][0]["flash_bytes"] == chip_cost(finished.result.recipe.model, "avr", 1.0).flash
+
+
+@pytest.mark.parametrize("costs", [["macs"], ["ram_bytes", "instructions", "flash_bytes"]])
+def test_the_model_that_draws_is_told_of_the_costs(tmp_path: Path, costs: list[Cost]) -> None:
+    """By the sampler that trained them, and by the one that continues; the early stopping gets the first."""
+    search = {"trials": 10, "epochs": 4, "grace": 1, "reduction": 2.0, "costs": costs}
+    trials = begun(plan_in(tmp_path, search=search))
+    sampler = CandidateSampler(trials.plan, trials)
+    configuration = sampler.suggest("first")
+    sampler.on_trial_complete("first", result(0.25))
+    told = costs_of(recipe_of(configuration).model, "cortex-m0")
+    assert configuration["cost"] == told[costs[0]]
+    trials.end(1, "diverged")
+    for one, error in ((sampler, 0.25), (CandidateSampler(trials.plan, Trials(trials.plan)), 1.0)):
+        assert one._study.trials[-1].values == [error, *(told[cost] for cost in costs)]
 
 
 def test_the_front_is_shown_and_drawn(finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -337,7 +425,7 @@ def test_another_objective_is_named_in_the_front(
 ) -> None:
     path = tmp_path / "sweep.toml"
     path.write_text(plan_in(tmp_path).to_toml())
-    trials = begun(plan_in(tmp_path).with_objective("macro_f1"))
+    trials = begun(plan_in(tmp_path).with_search(objective="macro_f1"))
     trials.add({})
     with_final(finished, trials.path(1), accuracy=0.9, balanced_accuracy=0.8, macro_f1=0.7)
     # The sweep was started with --objective, which its plan does not name.

@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kilonet.cli.flags import Parser, add_json_flag
@@ -12,6 +13,7 @@ from kilonet.utils.terminal import printable_lines
 
 if TYPE_CHECKING:
     from kilonet.evaluation.metrics import Metric
+    from kilonet.sweep.costs import Cost
     from kilonet.sweep.pareto import ParetoFront
 
 
@@ -26,22 +28,30 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--objective",
         choices=tuple(METRIC_NAMES),
-        help="what is searched for on the holdout, beside few parameters (default: the plan's, which is accuracy "
+        help="what is searched for on the holdout, beside low costs (default: the plan's, which is accuracy "
         "unless it says otherwise); with --show, what the front is made of",
+    )
+    parser.add_argument(
+        "--costs",
+        nargs="+",
+        metavar="COST",
+        choices=("parameters", "macs", "ram_bytes", "instructions", "flash_bytes"),
+        help="what is minimised beside the error: parameters, macs, ram_bytes, instructions, flash_bytes, or several "
+        "(default: the plan's, which is parameters unless it says otherwise); with --show, what the front is made of",
     )
     add_json_flag(parser)
 
 
 def run(flags: argparse.Namespace) -> int:
     if flags.show:
-        front = _stored_front(flags.plan, flags.objective)
+        front = _stored_front(flags.plan, flags.objective, flags.costs)
     else:
-        front = _search(flags.plan, flags.address, flags.objective)
+        front = _search(flags.plan, flags.address, flags.objective, flags.costs)
     print(json.dumps(front.as_json()) if flags.json else printable_lines(front))
     return 0
 
 
-def _search(source: str, address: str | None, objective: "Metric | None") -> "ParetoFront":
+def _search(source: str, address: str | None, objective: "Metric | None", costs: "list[Cost] | None") -> "ParetoFront":
     """Run a sweep, or continue it, and draw its Pareto front.
 
     Raises:
@@ -54,22 +64,27 @@ def _search(source: str, address: str | None, objective: "Metric | None") -> "Pa
 
     plan = load_plan(source)
     try:
-        front = run_sweep(plan.with_objective(objective) if objective else plan, address)
+        front = run_sweep(plan.with_search(objective=objective, costs=costs), address)
     except KeyboardInterrupt:
-        given = {"--address": address, "--objective": objective}
-        flags = [word for flag, value in given.items() if value for word in (flag, value)]
+        given: dict[str, Sequence[str]] = {
+            "--address": [address] if address else [],
+            "--objective": [objective] if objective else [],
+            "--costs": costs or [],
+        }
+        flags = [word for flag, values in given.items() if values for word in (flag, *values)]
         words = shlex.join(["kilonet", "sweep", source, *flags])
         raise KeyboardInterrupt(f"interrupted; saved; go on with: {words}") from None
     front.draw()
     return front
 
 
-def _stored_front(source: str, objective: "Metric | None") -> "ParetoFront":
+def _stored_front(source: str, objective: "Metric | None", costs: "list[Cost] | None") -> "ParetoFront":
     """Read the Pareto front that a sweep has found so far, and draw it.
 
     Args:
         source: the plan.
         objective: what the front is made of; None for the objective with which the sweep was started.
+        costs: what else; None for the costs with which the sweep was started.
 
     Raises:
         KilonetError: no such plan, nothing finished yet, trials of an older version that did not measure the
@@ -80,8 +95,9 @@ def _stored_front(source: str, objective: "Metric | None") -> "ParetoFront":
     from kilonet.sweep.trials import Trials
 
     plan = load_plan(source)
-    objective = objective or (Trials(plan).started_plan() or plan).search.objective
-    front = ParetoFront.of(Trials(plan.with_objective(objective)))
+    started = Trials(plan).started_plan() or plan
+    plan = plan.with_search(objective=started.search.objective, costs=started.search.costs)
+    front = ParetoFront.of(Trials(plan.with_search(objective=objective, costs=costs)))
     with needed_from("sweep", "--show"):
         front.draw()
     return front

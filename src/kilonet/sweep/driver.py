@@ -58,7 +58,7 @@ def run(plan: Plan, address: str | None) -> ParetoFront:
 def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> None:
     sampler = CandidateSampler(plan, trials)
     scheduler = SizeGroupedASHA(plan.search)
-    scheduler.replay(trials, sampler.parameters)
+    scheduler.replay(trials, sampler.costs)
     with (
         # Ray prints the whole log of a lost node to stdout; LiveTable has a line for each trial that goes on elsewhere.
         Path(os.devnull).open("w") as nowhere,

@@ -1,16 +1,19 @@
-"""The Pareto front of a sweep, by its objective on the holdout and parameters, as a table, as JSON and as a picture."""
+"""The Pareto front of a sweep, by its objective on the holdout and its costs, as a table, as JSON and as a picture."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import le
 from pathlib import Path
 from typing import Any
 
 from kilonet.evaluation.metrics import METRIC_NAMES, Metric
+from kilonet.sweep.costs import COST_NAMES, Cost, Target, label_of
 from kilonet.sweep.trials import FinishedTrial, Trials
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.text_tables import aligned
 
 PICTURE_FILE = "front.svg"
+_ALWAYS_SHOWN = ("parameters", "macs", "ram_bytes")
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class ParetoFront:
     trials: int
     """The number of all trials, including those that were stopped early."""
     objective: Metric = "accuracy"
+    costs: tuple[Cost, ...] = ("parameters",)
+    target: Target = "cortex-m0"
 
     @classmethod
     def of(cls, trials: Trials) -> "ParetoFront":
@@ -31,31 +36,46 @@ class ParetoFront:
         Raises:
             KilonetError: a file in it is damaged.
         """
-        return cls(trials.folder, tuple(trials.finished()), len(trials.records), trials.objective)
+        plan = trials.plan
+        return cls(
+            trials.folder,
+            tuple(trials.finished()),
+            len(trials.records),
+            trials.objective,
+            plan.search.costs,
+            plan.budget.target,
+        )
 
     @property
     def best(self) -> list[FinishedTrial]:
-        """The trials on the front, by increasing parameters."""
-        return pareto_optimal(self.finished)
+        """The trials on the front, by increasing costs, the first one first."""
+        return pareto_optimal(self.finished, self.costs)
 
     def as_json(self) -> dict[str, Any]:
         """Return the front and the counts of trials as plain values."""
         counts = {"trials": self.trials, "finished": len(self.finished), "objective": self.objective}
-        return {"folder": str(self.folder), **counts, "front": [trial.as_json() for trial in self.best]}
+        minimised = {"costs": list(self.costs), "target": self.target}
+        return {"folder": str(self.folder), **counts, **minimised, "front": [trial.as_json() for trial in self.best]}
 
     def __str__(self) -> str:
         """Return the table, one line a network."""
         shown = list(dict.fromkeys((self.objective, "accuracy")))
         scores = [METRIC_NAMES[metric] for metric in shown]
-        heads = ("parameters", "MACs", "RAM bytes", "errors", *scores, "run", "layers")
-        rows = [heads, *(_cells(trial, shown) for trial in self.best)]
+        costs = [cost for cost in COST_NAMES if cost in (*_ALWAYS_SHOWN, *self.costs)]
+        labels = [label_of(cost, self.target) for cost in costs]
+        rows = [(*labels, "errors", *scores, "run", "layers"), *(_cells(trial, costs, shown) for trial in self.best)]
         by = "" if self.objective == "accuracy" else f" by {METRIC_NAMES[self.objective]}"
+        if self.costs != ("parameters",):
+            by += f" against {' and '.join(label_of(cost, self.target) for cost in self.costs)}"
         counts = f"{self.trials} trials, {len(self.finished)} with all their epochs; the front{by}, in {self.folder}"
         measured = f"{', '.join(['errors', *scores[:-1]])} and {scores[-1]} on the holdout:"
-        return "\n".join([f"{counts}, {measured}", *aligned(rows, (len(heads) - 1,))])
+        return "\n".join([f"{counts}, {measured}", *aligned(rows, (len(rows[0]) - 1,))])
 
     def draw(self) -> Path:
         """Draw all finished trials and the front into `front.svg`, and return its path.
+
+        Each cost has a panel of its own, with the trials that no other beats in the error and this cost as a line, and
+        with marks at those that no other beats in all costs.
 
         Raises:
             KilonetError: no trial is finished yet.
@@ -65,42 +85,55 @@ class ParetoFront:
 
         if not self.finished:
             raise KilonetError(f"{self.folder}: no trial has had all its epochs yet; there is nothing to draw")
-        figure = Figure(figsize=(8, 5), layout="constrained")
-        axes = figure.subplots()
-        axes.scatter(*_points(self.finished), s=14, color="0.6", label="trials with all their epochs")
-        axes.plot(*_points(self.best), "o-", color="C0", drawstyle="steps-post", label="Pareto front")
+        figure = Figure(figsize=(8 * len(self.costs), 5), layout="constrained")
         error = "error" if self.objective == "accuracy" else f"100 % minus {METRIC_NAMES[self.objective]}"
-        axes.set(xlabel="parameters", ylabel=f"holdout {error}, %", xscale="log", yscale="log")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter("{x:,g}")
-            axis.set_minor_formatter("{x:,g}")
-        axes.grid(which="both", alpha=0.3)
-        axes.legend()
+        for cost, axes in zip(self.costs, figure.subplots(1, len(self.costs), squeeze=False)[0], strict=True):
+            axes.scatter(*_points(self.finished, cost), s=14, color="0.6", label="trials with all their epochs")
+            line = pareto_optimal(self.finished, (cost,))
+            axes.plot(*_points(line, cost), "o-", color="C0", drawstyle="steps-post", label="Pareto front")
+            if len(self.costs) > 1:
+                axes.scatter(*_points(self.best, cost), s=40, edgecolors="C1", facecolors="none", label="in all costs")
+            axes.set(xlabel=label_of(cost, self.target), ylabel=f"holdout {error}, %", xscale="log", yscale="log")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter("{x:,g}")
+                axis.set_minor_formatter("{x:,g}")
+            axes.grid(which="both", alpha=0.3)
+            axes.legend()
         path = self.folder / PICTURE_FILE
         figure.savefig(path)
         return path
 
 
-def pareto_optimal(trials: Iterable[FinishedTrial]) -> list[FinishedTrial]:
-    """Return the trials that no other one beats in both parameters and error, by increasing parameters.
+def pareto_optimal(trials: Iterable[FinishedTrial], costs: Sequence[Cost]) -> list[FinishedTrial]:
+    """Return the trials that no other one beats in the costs and the error, by increasing costs.
 
-    Of trials that are equal in both, the first one stays.
+    Of trials that are equal in all, the first one stays.
     """
-    front: list[FinishedTrial] = []
-    for trial in sorted(trials, key=lambda one: (one.costs["parameters"], one.error, one.number)):
-        if not front or trial.error < front[-1].error:
-            front.append(trial)
+    ordered = sorted(trials, key=lambda one: one.number)
+    points = [(*(trial.costs[cost] for cost in costs), trial.error) for trial in ordered]
+    return [ordered[place] for place in nondominated(points)]
+
+
+def nondominated(points: Sequence[tuple[float, ...]]) -> list[int]:
+    """Return the places of the points that no other point is below or at in all coordinates, by increasing coordinates.
+
+    Of equal points the first one stays.
+    """
+    front: list[int] = []
+    # In this order no point is dominated by a later one.
+    for place in sorted(range(len(points)), key=lambda place: (points[place], place)):
+        if not any(all(map(le, points[kept], points[place])) for kept in front):
+            front.append(place)
     return front
 
 
-def _points(trials: Sequence[FinishedTrial]) -> tuple[list[int], list[float]]:
-    """Return the coordinates for drawing: parameters, and errors in percent."""
-    parameters = [trial.costs["parameters"] for trial in trials]
-    return parameters, [100 * trial.error for trial in trials]
+def _points(trials: Sequence[FinishedTrial], cost: Cost) -> tuple[list[int], list[float]]:
+    """Return the coordinates for drawing: a cost, and errors in percent."""
+    return [trial.costs[cost] for trial in trials], [100 * trial.error for trial in trials]
 
 
-def _cells(trial: FinishedTrial, shown: Sequence[Metric]) -> tuple[str, ...]:
-    costs = (f"{cost:,}" for cost in trial.costs.values())
+def _cells(trial: FinishedTrial, costs: Sequence[Cost], shown: Sequence[Metric]) -> tuple[str, ...]:
+    figures = (f"{trial.costs[cost]:,}" for cost in costs)
     scores = (f"{100 * trial.result.final.score(metric, str(trial.folder)):.2f} %" for metric in shown)
     layers = ", ".join(trial.result.recipe.model.layers)
-    return (*costs, f"{trial.errors:,}", *scores, trial.folder.name, layers)
+    return (*figures, f"{trial.errors:,}", *scores, trial.folder.name, layers)

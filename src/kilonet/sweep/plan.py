@@ -7,15 +7,14 @@ import tomllib
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tomli_w
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kilonet.evaluation.metrics import Metric
-from kilonet.network.chip_cost import chip_cost
-from kilonet.network.cost import network_cost
 from kilonet.recipe import SECTIONS, Recipe, load_recipe, section_of
+from kilonet.sweep.costs import Cost, Target, costs_of
 from kilonet.sweep.search_space import SpaceLine, Suggester, draw_layers, parse_line
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_bounded
@@ -47,10 +46,20 @@ class SearchSection(Schema):
     reduction: Annotated[float, Field(gt=1, le=100)] = Field(
         3.0, description="the best trial in so many goes on at each rung; rungs are at grace times its powers"
     )
-    objective: Metric = Field(
-        "accuracy", description="what a trial is better by, on the holdout, beside its parameters"
+    objective: Metric = Field("accuracy", description="what a trial is better by, on the holdout, beside its costs")
+    costs: Annotated[tuple[Cost, ...], Field(min_length=1)] = Field(
+        ("parameters",),
+        strict=False,
+        description="what is minimised beside the error; early stopping groups by the first",
     )
     gpus: Annotated[float, Field(ge=0, le=16)] = Field(1.0, description="GPUs that a trial on the device cuda takes")
+
+    @field_validator("costs")
+    @classmethod
+    def _each_cost_once(cls, costs: tuple[Cost, ...]) -> tuple[Cost, ...]:
+        if len(set(costs)) < len(costs):
+            raise ValueError(f"the same cost twice: {', '.join(costs)}")
+        return costs
 
 
 class BudgetSection(Schema):
@@ -59,9 +68,7 @@ class BudgetSection(Schema):
     max_parameters: Count | None = Field(None, description="trainable parameters")
     max_ram_bytes: Count | None = Field(None, description="bytes of RAM in C, as kilonet summary states them")
     max_macs: Count | None = Field(None, description="multiply-accumulates an image")
-    target: Literal["cortex-m0", "cortex-m4", "cortex-m55", "rv32imac", "avr"] = Field(
-        "cortex-m0", description="the microcontroller of the following limits"
-    )
+    target: Target = Field("cortex-m0", description="the microcontroller of the following limits, and of such costs")
     max_instructions: Count | None = Field(
         None, description="instructions an image, of an AVR cycles, as kilonet summary --target estimates them"
     )
@@ -69,17 +76,10 @@ class BudgetSection(Schema):
 
     def objection(self, recipe: Recipe) -> str | None:
         """Return which limit a recipe's network exceeds, as text, or None."""
-        costs = network_cost(recipe.model)
-        chip = chip_cost(recipe.model, self.target, 1.0)
-        for name, limit, cost in (
-            ("max_instructions", self.max_instructions, chip.instructions or chip.cycles or 0),
-            ("max_flash_bytes", self.max_flash_bytes, chip.flash),
-            ("max_parameters", self.max_parameters, costs.parameters),
-            ("max_ram_bytes", self.max_ram_bytes, costs.c_ram_bytes),
-            ("max_macs", self.max_macs, costs.macs),
-        ):
+        for name, cost in costs_of(recipe.model, self.target).items():
+            limit: int | None = getattr(self, f"max_{name}")
             if limit is not None and cost > limit:
-                return f"{cost:,} is over {name} = {limit:,}"
+                return f"{cost:,} is over max_{name} = {limit:,}"
         return None
 
 
@@ -188,9 +188,18 @@ class Plan(Schema):
         """Return the plan as TOML."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
-    def with_objective(self, objective: Metric) -> "Plan":
-        """Return the plan with another objective."""
-        return self.model_copy(update={"search": self.search.model_copy(update={"objective": objective})})
+    def with_search(self, **changes: Any) -> "Plan":
+        """Return the plan with other values of `[search]`; None leaves a value as it is.
+
+        Raises:
+            KilonetError: a value is wrong.
+        """
+        given = {key: value for key, value in changes.items() if value is not None}
+        try:
+            search = SearchSection.model_validate(self.search.model_dump() | given)
+        except ValidationError as error:
+            raise KilonetError(f"search.{first_complaint(error)}") from None
+        return self.model_copy(update={"search": search})
 
     def same_search(self, other: "Plan") -> bool:
         """Return whether another plan is equal but for the number of trials."""

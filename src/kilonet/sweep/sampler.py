@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from kilonet.recipe import Recipe
+from kilonet.sweep.costs import costs_of
 from kilonet.sweep.plan import Plan
 from kilonet.sweep.trials import TrialRecord, Trials
 from kilonet.utils.errors import KilonetError
@@ -21,7 +22,7 @@ _TRIES_BY_MODEL = 30
 
 
 class CandidateSampler(Searcher):  # type: ignore[misc]
-    """Optuna's TPE sampler, which minimises parameters and the error by the plan's objective.
+    """Optuna's TPE sampler, which minimises the plan's costs and the error by its objective.
 
     It learns from the done trials in the sweep's folder, and suggests the unfinished ones before it draws new ones.
     """
@@ -30,12 +31,12 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
         super().__init__(metric="error", mode="min")
         self._plan, self._trials = plan, trials
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(directions=["minimize", "minimize"])
+        self._study = optuna.create_study(directions=["minimize"] * (1 + len(plan.search.costs)))
         self._drawn: set[Recipe] = set()
         self._waiting: list[tuple[int, Recipe, optuna.Trial]] = []
         self._running: dict[str, tuple[int, Recipe, optuna.Trial]] = {}
-        self.parameters: dict[int, int] = {}
-        """The parameter counts of the trials of earlier sessions, by the trial's number."""
+        self.costs: dict[int, int] = {}
+        """The first cost of the trials of earlier sessions, by the trial's number."""
         self.exhausted = ""
         """Why the last draw was rejected, once no new candidate can be found; empty before."""
         self.failures: list[str] = []
@@ -46,9 +47,9 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
     def _restore_trial(self, number: int) -> None:
         recipe, draws = self._redraw(self._trials.records[number])
         self._drawn.add(recipe)
-        self.parameters[number] = recipe.model.parameters
+        self.costs[number] = self._costs(recipe)[0]
         if self._trials.is_done(number):
-            self._study.tell(draws, [self._trials.error(number), recipe.model.parameters])
+            self._study.tell(draws, [self._trials.error(number), *self._costs(recipe)])
         else:
             self._waiting.append((number, recipe, draws))
 
@@ -118,7 +119,12 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
             self._trials.end(number, "diverged")
         elif not self._trials.is_done(number):
             self._trials.end(number, "stopped")
-        self._study.tell(draws, [result["error"], recipe.model.parameters])
+        self._study.tell(draws, [result["error"], *self._costs(recipe)])
+
+    def _costs(self, recipe: Recipe) -> list[int]:
+        """Return what the plan minimises beside the error, in its order."""
+        costs = costs_of(recipe.model, self._plan.budget.target)
+        return [costs[cost] for cost in self._plan.search.costs]
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the sweep's folder has everything."""
@@ -135,6 +141,7 @@ def configuration(trials: Trials, number: int, recipe: Recipe) -> dict[str, Any]
         "started_in": str(Path.cwd()),
         "recipe": json.dumps(recipe.model_dump(mode="json", exclude_none=True)),
         "parameters": recipe.model.parameters,
+        "cost": costs_of(recipe.model, trials.plan.budget.target)[trials.plan.search.costs[0]],
         "objective": trials.objective,
     }
 

@@ -13,8 +13,8 @@ from kilonet.sweep.trials import Trials, error_of
 class SizeGroupedASHA(FIFOScheduler):  # type: ignore[misc]
     """Asynchronous successive halving (ASHA) within groups of trials of similar size.
 
-    A group holds the networks of one octave of parameters, so that no small network is stopped because large ones are
-    more accurate.
+    A group holds the networks of one octave of the plan's first cost, such as parameters, so that no small network is
+    stopped because large ones are more accurate.
 
     Source: L. Li, K. Jamieson and others, "A system for massively parallel hyperparameter tuning", 2020.
     """
@@ -34,7 +34,7 @@ class SizeGroupedASHA(FIFOScheduler):  # type: ignore[misc]
         )
 
     def _octave(self, trial: Any) -> Any:
-        return self._octaves[trial.config["parameters"].bit_length()]
+        return self._octaves[trial.config["cost"].bit_length()]
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Add a trial to its group."""
@@ -49,10 +49,10 @@ class SizeGroupedASHA(FIFOScheduler):  # type: ignore[misc]
         """Count the last epoch of a trial."""
         self._octave(trial).on_trial_complete(tune_controller, trial, result)
 
-    def replay(self, trials: Trials, parameters: dict[int, int]) -> None:
-        """Replay the done trials of earlier sessions; `parameters` maps a trial's number to its parameter count."""
+    def replay(self, trials: Trials, costs: dict[int, int]) -> None:
+        """Replay the done trials of earlier sessions; `costs` maps a trial's number to its first cost."""
         for number in filter(trials.is_done, trials.records):
-            stand_in = SimpleNamespace(trial_id=f"earlier {number}", config={"parameters": parameters[number]})
+            stand_in = SimpleNamespace(trial_id=f"earlier {number}", config={"cost": costs[number]})
             self.on_trial_add(None, stand_in)
             for metrics in trials.history(number):
                 error = error_of(metrics, trials.objective, trials.path(number))

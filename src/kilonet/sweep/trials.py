@@ -8,15 +8,15 @@
 Every file is replaced atomically.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from kilonet.evaluation.metrics import Metric
-from kilonet.network.cost import network_cost
 from kilonet.recipe import load_recipe
+from kilonet.sweep.costs import Cost, Target, costs_of
 from kilonet.sweep.plan import Plan, Value, load_plan
 from kilonet.training.run_folder import METRICS_FILE, EpochMetrics, Result, is_finished, read_history, read_result
 from kilonet.utils.errors import KilonetError
@@ -50,7 +50,7 @@ class Trials:
 
     @property
     def objective(self) -> Metric:
-        """What a trial is better by, beside its parameters."""
+        """What a trial is better by, beside its costs."""
         return self.plan.search.objective
 
     def started_plan(self) -> Plan | None:
@@ -69,11 +69,13 @@ class Trials:
             KilonetError: it belongs to another plan, is not a folder of a sweep, or cannot be created.
         """
         started = self.started_plan()
-        if started and started.search.objective != self.objective:
-            raise KilonetError(
-                f"{self.folder} holds a sweep with the objective {started.search.objective}, not {self.objective}: "
-                f"continue it with --objective {started.search.objective}, or choose another 'out'"
-            )
+        for key in ("objective", "costs") if started else ():
+            theirs, mine = (_words(getattr(plan.search, key)) for plan in (started, self.plan) if plan)
+            if theirs != mine:
+                raise KilonetError(
+                    f"{self.folder} holds a sweep with the {key} {theirs}, not {mine}: "
+                    f"continue it with --{key} {theirs}, or choose another 'out'"
+                )
         if started and not self.plan.same_search(started):
             raise KilonetError(f"{self.folder} holds a sweep with other settings; only search.trials may change")
         if not started and self.folder.is_dir() and any(self.folder.glob("[!.]*")):
@@ -139,7 +141,7 @@ class Trials:
         for number in self.records:
             folder = self.path(number)
             if is_finished(folder):
-                yield FinishedTrial(number, folder, read_result(folder), self.objective)
+                yield FinishedTrial(number, folder, read_result(folder), self.objective, self.plan.budget.target)
 
 
 def error_of(metrics: EpochMetrics, objective: Metric, folder: Path) -> float:
@@ -154,6 +156,10 @@ def error_of(metrics: EpochMetrics, objective: Metric, folder: Path) -> float:
         KilonetError: the epoch was trained by an older version, which did not measure the objective.
     """
     return 1 - metrics.score(objective, str(folder))
+
+
+def _words(value: str | Sequence[str]) -> str:
+    return value if isinstance(value, str) else " ".join(value)
 
 
 def _read_record(path: Path) -> TrialRecord:
@@ -174,10 +180,11 @@ class FinishedTrial:
     folder: Path
     result: Result
     objective: Metric
+    target: Target
 
     @property
     def error(self) -> float:
-        """What the trials are ranked by, beside their parameters: see `error_of`."""
+        """What the trials are ranked by, beside their costs: see `error_of`."""
         return error_of(self.result.final, self.objective, self.folder)
 
     @property
@@ -186,19 +193,19 @@ class FinishedTrial:
         return self.result.scored_images - self.result.correct
 
     @cached_property
-    def costs(self) -> dict[str, int]:
-        """Parameters, multiply-accumulates an image, and bytes of RAM of the C form."""
-        cost = network_cost(self.result.recipe.model)
-        return {"parameters": cost.parameters, "macs": cost.macs, "ram_bytes": cost.c_ram_bytes}
+    def costs(self) -> Mapping[Cost, int]:
+        """All costs of the network: see `costs_of`."""
+        return costs_of(self.result.recipe.model, self.target)
 
     def as_json(self) -> dict[str, Any]:
         """Return the trial as plain values."""
         layers = list(self.result.recipe.model.layers)
         found = {"errors": self.errors, "images": self.result.scored_images, "layers": layers}
         final = self.result.final
+        costs = {str(cost): value for cost, value in self.costs.items()}
         scores = {
             "accuracy": final.test_accuracy,
             "balanced_accuracy": final.test_balanced_accuracy,
             "macro_f1": final.test_macro_f1,
         }
-        return {"trial": self.number, **self.costs, **found, **scores, "folder": str(self.folder)}
+        return {"trial": self.number, **costs, **found, **scores, "folder": str(self.folder)}
