@@ -11,6 +11,7 @@ from typing import Any
 
 from kilonet.data.datasets import DataSet, Images
 from kilonet.evaluation.negatives import Negatives
+from kilonet.models.model import Model
 from kilonet.recipe import SECTIONS, Recipe
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.schema import Schema, shortened
@@ -27,6 +28,8 @@ class Identity(Schema):
     """`DataSet.fingerprint` of the images, after holding out."""
     teachers: tuple[str, ...] = ()
     """SHA-256 of each teacher's model file."""
+    start: str | None = None
+    """SHA-256 of the model whose weights the training began with; None for weights drawn from the seed."""
     calibrated_on: str | None = None
     """SHA-256 of what the model is calibrated on: images kept aside and negatives; None if it is not calibrated."""
 
@@ -42,7 +45,11 @@ def training_keys(recipe: Recipe) -> dict[str, Any]:
 
 
 def identity_of(
-    recipe: Recipe, data: DataSet, teachers: Sequence[str] = (), negatives: Negatives | None = None
+    recipe: Recipe,
+    data: DataSet,
+    teachers: Sequence[str] = (),
+    negatives: Negatives | None = None,
+    start: Model | None = None,
 ) -> Identity:
     """Return the identity of a run.
 
@@ -51,6 +58,7 @@ def identity_of(
         data: the images, after holding out.
         teachers: SHA-256 of each teacher's model file.
         negatives: images of none of the classes, which the model is calibrated on.
+        start: the model whose weights the training began with, if any.
     """
     keys = training_keys(recipe) | {"run.seed": recipe.run.seed}
     # Images are the same wherever their folder lies.
@@ -59,6 +67,7 @@ def identity_of(
         recipe=keys,
         images=data.fingerprint(),
         teachers=tuple(teachers),
+        start=start.sha256 if start else None,
         calibrated_on=_calibration_sha256(data.validation, negatives),
     )
 
@@ -87,6 +96,7 @@ def check_identity(path: Path, saved: Identity, now: Identity) -> None:
     changed += ["the training images are others"] if now.images != saved.images else []
     changed += ["the images to calibrate on are others"] if now.calibrated_on != saved.calibrated_on else []
     changed += ["a teacher is another one"] if now.teachers != saved.teachers else []
+    changed += ["the weights to begin with are others"] if now.start != saved.start else []
     if changed:
         raise KilonetError(
             f"{path} was written by another training: {'; '.join(changed)}; undo the change, or train in a new folder"

@@ -1,6 +1,7 @@
 """The run folder: the files of one training run, which every other command reads.
 
     recipe.toml              the recipe, with every key written out and no `auto`
+    start.safetensors        the weights that training began with, if they were given
     metrics.jsonl            one JSON object an epoch
     checkpoint.safetensors   the state after the last finished epoch, and the metrics so far
     model.safetensors        the trained network, written at the end
@@ -37,6 +38,7 @@ from kilonet.utils.schema import Fraction, Schema, first_complaint
 RECIPE_FILE = "recipe.toml"
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINT_FILE = "checkpoint.safetensors"
+START_FILE = "start.safetensors"
 RESULT_FILE = "result.json"
 EVENTS_FOLDER = "tensorboard"
 
@@ -120,6 +122,8 @@ class Result(Schema):
     environment: Environment
     model_sha256: str
     """SHA-256 of the model's file as it is without a calibration."""
+    start_sha256: str | None = None
+    """SHA-256 of the model whose weights training began with; None for weights drawn from the seed."""
     data_sha256: str | None = None
     """The fingerprint of the images that were trained on and scored; None for runs of older versions."""
     calibration: CalibrationReport | None = None
@@ -194,8 +198,8 @@ class RunFolder:
         self._lock = lock
 
     @classmethod
-    def create(cls, path: Path, recipe: Recipe) -> "RunFolder":
-        """Make a folder for a new run of a resolved recipe.
+    def create(cls, path: Path, recipe: Recipe, start: Model | None = None) -> "RunFolder":
+        """Make a folder for a new run of a resolved recipe, which begins with the weights of `start`, if given.
 
         Raises:
             KilonetError: the folder is not empty, or cannot be made.
@@ -203,7 +207,7 @@ class RunFolder:
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
-            # A run killed before its recipe was written leaves the lock file and perhaps an incomplete recipe.
+            # A run killed before its recipe was written leaves its lock file, and perhaps its start.
             occupied = any(not _is_leftover(entry.name) for entry in path.iterdir())
         except OSError as error:
             raise KilonetError(f"{path} cannot be made a run folder: {error.strerror}") from None
@@ -214,6 +218,11 @@ class RunFolder:
             hint = resume if (path / RECIPE_FILE).exists() else ""
             raise KilonetError(f"{path} is not empty{hint}")
         folder = cls(path, recipe, lock_folder(path))
+        # Before the recipe, with which a run is begun.
+        if start is None:
+            (path / START_FILE).unlink(missing_ok=True)
+        else:
+            start.save(path / START_FILE)
         write_atomically(path / RECIPE_FILE, recipe.to_toml().encode())
         return folder
 
@@ -243,6 +252,15 @@ class RunFolder:
         lines = [metrics.model_dump_json() + "\n" for metrics in history]
         write_atomically(self.path / METRICS_FILE, "".join(lines).encode())
 
+    def load_start(self) -> Model | None:
+        """Return the model whose weights training began with, or None if they were drawn from the seed.
+
+        Raises:
+            KilonetError: its file is damaged.
+        """
+        path = self.path / START_FILE
+        return load_model(path) if path.exists() else None
+
     def load_checkpoint(self) -> Checkpoint | None:
         """Return the last checkpoint, or None if there is none yet.
 
@@ -260,7 +278,7 @@ class RunFolder:
 
 def _is_leftover(name: str) -> bool:
     """Return whether a file may lie in the folder of a run that was killed before its recipe was written."""
-    return name == _LOCK_FILE or is_temporary(name, RECIPE_FILE)
+    return name in (_LOCK_FILE, START_FILE) or is_temporary(name, RECIPE_FILE) or is_temporary(name, START_FILE)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

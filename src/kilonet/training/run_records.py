@@ -65,11 +65,17 @@ class RunRecord:
         return self.result.scored_images - self.result.correct
 
 
+def repetition_keys(result: Result) -> dict[str, Any]:
+    """Return what runs that are repetitions of one another agree in: the keys of the recipe, and the weights given."""
+    begun = {} if result.start_sha256 is None else {"run.started from": result.start_sha256[:12]}
+    return training_keys(result.recipe) | begun
+
+
 def group_repetitions(records: Iterable[RunRecord]) -> list[list[RunRecord]]:
-    """Sort runs into groups with equal `training_keys`, in the order in which each group first appears."""
+    """Sort runs into groups with equal `repetition_keys`, in the order in which each group first appears."""
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
-        groups.setdefault(json.dumps(training_keys(record.result.recipe), sort_keys=True), []).append(record)
+        groups.setdefault(json.dumps(repetition_keys(record.result), sort_keys=True), []).append(record)
     return list(groups.values())
 
 

@@ -39,7 +39,7 @@ from kilonet.training.distillation import (
     resolve_teachers,
     train_shared_teachers,
 )
-from kilonet.training.identity import check_identity, identity_of
+from kilonet.training.identity import Identity, check_identity, identity_of
 from kilonet.training.progress import NoProgress, Progress
 from kilonet.training.run_data import divided, load_run_data
 from kilonet.training.run_folder import (
@@ -67,6 +67,8 @@ def fit(
     data: DataSet | str | Path | None = None,
     out: Path | None = None,
     progress: Progress | None = None,
+    *,
+    start: Model | None = None,
 ) -> Run:
     """Train a recipe's network.
 
@@ -76,9 +78,10 @@ def fit(
         data: the images to train on and to score, or the name of data; by default what the recipe names.
         out: a new or empty folder for the run's files; without it no files are written.
         progress: receives the events of the run.
+        start: a model with the weights that training begins with; without it they are drawn from the recipe's seed.
 
     Raises:
-        KilonetError: the recipe, the images or the folder cannot be used, or there is not enough memory.
+        KilonetError: the recipe, the images, the start or the folder cannot be used, or there is not enough memory.
         TrainingDiverged: the loss is not a number, or no better than guessing.
     """
     if recipe is None:
@@ -92,12 +95,15 @@ def fit(
         recipe = load_recipe(str(recipe))
     if isinstance(data, str | Path):
         recipe, data = recipe.replace(data=str(data)), None
-    return _fit(recipe, data, out, progress)
+    return _fit(recipe, data, out, progress, start)
 
 
-def _fit(recipe: Recipe, images: DataSet | None, out: Path | None, progress: Progress | None) -> Run:
+def _fit(
+    recipe: Recipe, images: DataSet | None, out: Path | None, progress: Progress | None, start: Model | None
+) -> Run:
     progress = progress or NoProgress()
     check_storable(recipe.model)
+    _check_start(start, recipe)
     recipe = resolve_run(recipe, progress.message)
     data = prepare_data(recipe, images)
     negatives = _read_negatives(recipe, data)
@@ -105,14 +111,13 @@ def _fit(recipe: Recipe, images: DataSet | None, out: Path | None, progress: Pro
         progress.message(data.preparation)
     sources = resolve_teachers(recipe, progress)
     if out is None:
-        return _train(
-            recipe, data, None, progress, _obtain_teachers(sources, data, None, progress), negatives=negatives
-        )
-    with RunFolder.create(out, recipe) as folder:
+        teachers = _obtain_teachers(sources, data, None, progress)
+        return _train(recipe, data, None, progress, teachers, negatives=negatives, start=start)
+    with RunFolder.create(out, recipe, start) as folder:
         teachers = _obtain_teachers(sources, data, out, progress)
         # Nothing is reported earlier, so that the error for bad input is the only line.
         progress.message(f"{recipe.model.parameters:,} parameters, in {out}")
-        return _train(recipe, data, folder, progress, teachers, negatives=negatives)
+        return _train(recipe, data, folder, progress, teachers, negatives=negatives, start=start)
 
 
 def resume(path: Path, images: DataSet | None = None, progress: Progress | None = None) -> Run:
@@ -126,6 +131,8 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
     progress = progress or NoProgress()
     with RunFolder.open(path) as folder:
         recipe = resolve_run(folder.recipe, progress.message)
+        start = folder.load_start()
+        _check_start(start, recipe)
         data = prepare_data(recipe, images)
         negatives = _read_negatives(recipe, data)
         if data.preparation is not None:
@@ -135,7 +142,7 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
             teachers = load_teachers(recipe.distill, path, data)
         else:
             teachers = _obtain_teachers(resolve_teachers(recipe, progress), data, path, progress)
-        return _train(recipe, data, folder, progress, teachers, negatives=negatives)
+        return _train(recipe, data, folder, progress, teachers, negatives=negatives, start=start)
 
 
 def prepare_teachers(recipe: Recipe, parent: Path, progress: Progress) -> None:
@@ -199,6 +206,20 @@ def _check_memory(recipe: Recipe, data: DataSet) -> None:
         check_training_memory(recipe.model.placed, batch, native=recipe.run.engine == "native")
 
 
+def _check_start(start: Model | None, recipe: Recipe) -> None:
+    if start is None:
+        return
+    given, needed = (
+        {name: tensor.shape for name, tensor in network.state().items()}
+        for network in (start.network, initial_network(recipe.model, seed=0))
+    )
+    if given != needed:
+        raise KilonetError(
+            f"the weights to begin with are of another network ({start.section.parameters:,} parameters) than the "
+            f"recipe's ({recipe.model.parameters:,})"
+        )
+
+
 def _obtain_teachers(
     sources: Sequence[TeacherSource], data: DataSet, folder: Path | None, progress: Progress
 ) -> list[Teacher]:
@@ -231,15 +252,19 @@ def _train(
     teachers: Sequence[Teacher] = (),
     *,
     negatives: Negatives | None = None,
+    start: Model | None = None,
 ) -> Run:
     """Train the epochs that are left, with a checkpoint after each if there is a folder; return the finished run."""
+    identity = identity_of(recipe, data, [teacher.result.model_sha256 for teacher in teachers], negatives, start)
     with torch_threads_kept():
         network = initial_network(recipe.model, recipe.run.seed)
+        if start is not None:
+            network.load(start.network.state())
         engine = make_engine(recipe, data.train, network, [teacher.model for teacher in teachers])
-        history = _train_epochs(engine, recipe, data, folder, progress, teachers=teachers, negatives=negatives)
+        history = _train_epochs(engine, recipe, data, folder, progress, identity=identity)
         model = Model(recipe.model, engine.network_state(), metadata_of(data))
         model, report = _calibrate(model, data, negatives, progress)
-    result = _make_result(recipe, data, history, teachers, model, calibration=report)
+    result = _make_result(recipe, data, history, teachers, model, calibration=report, start=start)
     if folder:
         folder.finish(result, model)
     return Run(result, tuple(history), model, folder.path if folder else None)
@@ -267,13 +292,11 @@ def _train_epochs(
     folder: RunFolder | None,
     progress: Progress,
     *,
-    teachers: Sequence[Teacher],
-    negatives: Negatives | None,
+    identity: Identity,
 ) -> list[EpochMetrics]:
     """Train the epochs that the checkpoint in the folder, if there is one, does not have; return all metrics."""
     history: list[EpochMetrics] = []
     if folder:
-        identity = identity_of(recipe, data, [teacher.result.model_sha256 for teacher in teachers], negatives)
         if checkpoint := folder.load_checkpoint():
             check_identity(checkpoint.path, checkpoint.identity, identity)
             _restore(engine, checkpoint)
@@ -451,6 +474,7 @@ def _make_result(
     model: Model,
     *,
     calibration: CalibrationReport | None,
+    start: Model | None,
 ) -> Result:
     correct = round(history[-1].test_accuracy * len(data.test))
     return Result(
@@ -463,6 +487,7 @@ def _make_result(
         interval=wilson_interval(correct, len(data.test)),
         final=history[-1],
         best=max(history, key=lambda metrics: metrics.test_accuracy),
+        start_sha256=start.sha256 if start else None,
         seconds=sum(metrics.seconds for metrics in history),
         teachers=tuple(teacher.result for teacher in teachers),
         environment=describe_environment(

@@ -18,9 +18,8 @@ from kilonet.models.calibration import check_finite
 from kilonet.models.model import load_model
 from kilonet.report.comparison.groups import Group, read_groups
 from kilonet.report.comparison.significance import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
-from kilonet.training.identity import training_keys
 from kilonet.training.run_data import divided, load_run_data
-from kilonet.training.run_records import RunRecord
+from kilonet.training.run_records import RunRecord, repetition_keys
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.text_tables import aligned
 
@@ -211,7 +210,7 @@ def _cells(group: Group) -> tuple[str, ...]:
 
 def _differences(groups: Sequence[Group]) -> list[str]:
     """Return lines that name the recipe keys in which the groups differ."""
-    recipes = [training_keys(group.records[0].result.recipe) for group in groups]
+    recipes = [repetition_keys(group.records[0].result) for group in groups]
     keys = list(dict.fromkeys(key for recipe in recipes for key in recipe))
     lines = []
     for key in keys:
