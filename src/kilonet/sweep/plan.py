@@ -4,10 +4,11 @@ docs/SWEEP.md describes its keys.
 """
 
 import tomllib
+from collections.abc import Sequence
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -52,6 +53,17 @@ class SearchSection(Schema):
         strict=False,
         description="what is minimised beside the error; early stopping groups by the first",
     )
+    sampler: Literal["tpe", "evolution"] = Field(
+        "tpe",
+        description="what draws trials: a model of good values (TPE), or moves on the layers of earlier trials",
+    )
+    population: Annotated[int, Field(ge=2, le=100_000)] = Field(
+        50, description="evolution: so many trials are drawn at first, and so many of the youngest may be parents"
+    )
+    sample: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        10, description="evolution: of so many of these, drawn anew, the best is the parent"
+    )
+    inherit: bool = Field(True, description="evolution: whether training begins with the parent's weights")
     gpus: Annotated[float, Field(ge=0, le=16)] = Field(1.0, description="GPUs that a trial on the device cuda takes")
 
     @field_validator("costs")
@@ -145,7 +157,7 @@ class Plan(Schema):
 
     @model_validator(mode="after")
     def _there_is_something_to_search(self) -> "Plan":
-        if not self.layers and not self.keys:
+        if not self.layers and not self.keys and self.search.sampler == "tpe":
             raise KilonetError("nothing to search: give 'layers', or recipe keys under [keys]")
         if self.search.grace > self.search.epochs:
             raise KilonetError(f"search.grace = {self.search.grace} is over search.epochs = {self.search.epochs}")
@@ -167,14 +179,20 @@ class Plan(Schema):
         """The search space of the layers, parsed."""
         return tuple(map(parse_line, self.layers))
 
-    def candidate(self, suggester: Suggester) -> Recipe:
+    def candidate(self, suggester: Suggester, layers: Sequence[str] | None = None) -> Recipe:
         """Draw a recipe.
+
+        Args:
+            suggester: draws its values.
+            layers: the texts of its layers, if they are not to be drawn.
 
         Raises:
             KilonetError: the layers do not fit together, or the network is over a budget.
         """
         changes: dict[str, Any] = {key: space.draw(suggester, key) for key, space in self.keys.items()}
-        if self.lines:
+        if layers is not None:
+            changes["layers"] = tuple(layers)
+        elif self.lines:
             changes["layers"] = draw_layers(self.lines, suggester, self.base.model.input[0])
         if self.budget.max_parameters is not None:
             changes["max_parameters"] = self.budget.max_parameters

@@ -12,6 +12,7 @@ from ray.tune.search import Searcher
 
 from kilonet.recipe import Recipe
 from kilonet.sweep.costs import costs_of
+from kilonet.sweep.evolution import Child, Member, breed
 from kilonet.sweep.plan import Plan
 from kilonet.sweep.trials import TrialRecord, Trials
 from kilonet.utils.errors import KilonetError
@@ -22,7 +23,7 @@ _TRIES_BY_MODEL = 30
 
 
 class CandidateSampler(Searcher):  # type: ignore[misc]
-    """Optuna's TPE sampler, which minimises the plan's costs and the error by its objective.
+    """Draws trials that minimise the plan's costs and the error, by Optuna's TPE sampler or by evolution.
 
     It learns from the done trials in the sweep's folder, and suggests the unfinished ones before it draws new ones.
     """
@@ -33,6 +34,7 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(directions=["minimize"] * (1 + len(plan.search.costs)))
         self._drawn: set[Recipe] = set()
+        self._members: dict[int, Member] = {}
         self._waiting: list[tuple[int, Recipe, optuna.Trial]] = []
         self._running: dict[str, tuple[int, Recipe, optuna.Trial]] = {}
         self.costs: dict[int, int] = {}
@@ -45,11 +47,12 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
             self._restore_trial(number)
 
     def _restore_trial(self, number: int) -> None:
-        recipe, draws = self._redraw(self._trials.records[number])
+        record = self._trials.records[number]
+        recipe, draws = self._redraw(record)
         self._drawn.add(recipe)
-        self.costs[number] = self._costs(recipe)[0]
+        self.costs[number] = costs_of(recipe.model, self._plan.budget.target)[self._plan.search.costs[0]]
         if self._trials.is_done(number):
-            self._study.tell(draws, [self._trials.error(number), *self._costs(recipe)])
+            self._learn(number, recipe, draws, self._trials.error(number))
         else:
             self._waiting.append((number, recipe, draws))
 
@@ -65,7 +68,11 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
             with warnings.catch_warnings():
                 # Optuna warns of a value outside its range, and uses it.
                 warnings.simplefilter("error", UserWarning)
-                recipe = self._plan.candidate(draws)
+                recipe = self._plan.candidate(draws, record.layers)
+            if self._plan.search.sampler == "tpe" and (record.layers or record.parent):
+                raise ValueError("a trial of an evolution")
+            if record.parent is not None and not self._is_earlier(record.parent, record.number):
+                raise ValueError(f"trial {record.parent} is not among the earlier ones")
             for name in draws.params.keys() | record.draws.keys():
                 drawn, recorded = draws.params.get(name), record.draws.get(name)
                 if type(drawn) is not type(recorded) or drawn != recorded:
@@ -78,6 +85,9 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
             ) from None
         return recipe, draws
 
+    def _is_earlier(self, parent: int, number: int) -> bool:
+        return parent < number and parent in self._trials.records
+
     def suggest(self, trial_id: str) -> Any:
         """Return the configuration of the next trial for `worker.train`, or `Searcher.FINISHED` if there is none."""
         suggestion = self._waiting.pop(0) if self._waiting else self._draw()
@@ -87,16 +97,35 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
         number, recipe, _ = suggestion
         return configuration(self._trials, number, recipe)
 
+    def _learn(self, number: int, recipe: Recipe, draws: optuna.Trial, error: float) -> None:
+        """Take what a trial ended with into account for later ones."""
+        costs = costs_of(recipe.model, self._plan.budget.target)
+        objectives = [error, *(costs[cost] for cost in self._plan.search.costs)]
+        self._study.tell(draws, objectives)
+        record = self._trials.records[number]
+        if record.end is None:
+            self._members[number] = Member(record, recipe, tuple(objectives))
+
     def _draw(self) -> tuple[int, Recipe, optuna.Trial] | None:
         reason = ""
         # A seed a trial: a sweep that is killed and continued draws what it would have drawn.
         seed = _seed(self._plan.search.seed, self._trials.next_number)
         model, uniform = _sampler(seed), optuna.samplers.RandomSampler(seed)
+        evolves, generator = self._plan.search.sampler == "evolution", np.random.default_rng(seed)
+        child = Child(None, None, {})
         for attempt in range(_TRIES):
-            self._study.sampler = model if attempt < _TRIES_BY_MODEL else uniform
+            self._study.sampler = uniform if evolves or attempt >= _TRIES_BY_MODEL else model
+            try:
+                if evolves:
+                    child = breed(self._plan, self._members, self._trials.next_number, generator)
+            except KilonetError as error:
+                reason = str(error)
+                continue
+            if child.draws:
+                self._study.enqueue_trial(dict(child.draws))
             draws = self._study.ask()
             try:
-                recipe = self._plan.candidate(draws)
+                recipe = self._plan.candidate(draws, child.layers)
                 if recipe in self._drawn:
                     raise KilonetError("drawn before")
             except KilonetError as error:
@@ -104,7 +133,7 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
                 self._study.tell(draws, state=TrialState.FAIL)
                 continue
             self._drawn.add(recipe)
-            return self._trials.add(draws.params).number, recipe, draws
+            return self._trials.add(draws.params, child.layers, child.parent).number, recipe, draws
         self.exhausted = f"no candidate in {_TRIES:,} draws, the last one rejected: {reason}"
         return None
 
@@ -119,12 +148,7 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
             self._trials.end(number, "diverged")
         elif not self._trials.is_done(number):
             self._trials.end(number, "stopped")
-        self._study.tell(draws, [result["error"], *self._costs(recipe)])
-
-    def _costs(self, recipe: Recipe) -> list[int]:
-        """Return what the plan minimises beside the error, in its order."""
-        costs = costs_of(recipe.model, self._plan.budget.target)
-        return [costs[cost] for cost in self._plan.search.costs]
+        self._learn(number, recipe, draws, result["error"])
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: the sweep's folder has everything."""
@@ -135,13 +159,15 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
 
 def configuration(trials: Trials, number: int, recipe: Recipe) -> dict[str, Any]:
     """Return the configuration that is sent to a trial's worker."""
+    plan, parent = trials.plan, trials.records[number].parent
     return {
         "number": number,
         "folder": str(trials.path(number)),
         "started_in": str(Path.cwd()),
         "recipe": json.dumps(recipe.model_dump(mode="json", exclude_none=True)),
         "parameters": recipe.model.parameters,
-        "cost": costs_of(recipe.model, trials.plan.budget.target)[trials.plan.search.costs[0]],
+        "cost": costs_of(recipe.model, plan.budget.target)[plan.search.costs[0]],
+        "parent": str(trials.path(parent)) if parent and plan.search.inherit else None,
         "objective": trials.objective,
     }
 

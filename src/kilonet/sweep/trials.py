@@ -3,7 +3,7 @@
     sweep.toml   the plan as the sweep was started
     base.toml    the base recipe as the sweep was started
     0001/        a trial: an ordinary run folder
-    0001.json    the values drawn for the trial, and whether it was stopped early or diverged
+    0001.json    the values drawn for the trial, its parent, and whether it was stopped early or diverged
 
 Every file is replaced atomically.
 """
@@ -12,9 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt
 
 from kilonet.evaluation.metrics import Metric
+from kilonet.network.graph import MAXIMUM_LAYERS
 from kilonet.recipe import load_recipe
 from kilonet.sweep.costs import Cost, Target, costs_of
 from kilonet.sweep.plan import Plan, Value, load_plan
@@ -37,6 +40,10 @@ class TrialRecord(Schema):
     number: int
     draws: dict[str, Value]
     """Optuna's names of the drawn values, and the values."""
+    layers: Annotated[tuple[str, ...], Field(max_length=MAXIMUM_LAYERS, strict=False)] | None = None
+    """The layers that evolution made; None for layers that were drawn, or are the base recipe's."""
+    parent: PositiveInt | None = None
+    """The trial that they were made from, if any."""
     end: Literal["stopped", "diverged"] | None = None
     """None for a trial that had all its epochs or is unfinished."""
 
@@ -99,9 +106,11 @@ class Trials:
         """The number that the next new trial gets."""
         return max(self.records, default=0) + 1
 
-    def add(self, draws: dict[str, Any]) -> TrialRecord:
+    def add(
+        self, draws: dict[str, Any], layers: tuple[str, ...] | None = None, parent: int | None = None
+    ) -> TrialRecord:
         """Write the record of a new trial."""
-        record = TrialRecord(number=self.next_number, draws=draws)
+        record = TrialRecord(number=self.next_number, draws=draws, layers=layers, parent=parent)
         self._write(record)
         return record
 

@@ -11,7 +11,9 @@ from typing import Any
 from ray import tune
 
 from kilonet.evaluation.metrics import Metric
+from kilonet.models.model import load_model
 from kilonet.recipe import Recipe, parse_recipe
+from kilonet.sweep.inheritance import inherit
 from kilonet.sweep.trials import PLAN_FILE, WORST_ERROR, error_of
 from kilonet.training.progress import NoProgress
 from kilonet.training.run_folder import RECIPE_FILE, is_finished, read_history
@@ -35,7 +37,8 @@ def train(configuration: dict[str, Any]) -> None:
     reports = _Reports(folder, configuration["objective"])
     try:
         if not is_finished(folder):
-            _train_in(folder, parse_recipe(json.loads(configuration["recipe"]), "trial", {}), reports)
+            recipe = parse_recipe(json.loads(configuration["recipe"]), "trial", {})
+            _train_in(folder, recipe, configuration["parent"], reports)
         reports.catch_up()
     except TrainingDiverged:
         tune.report(_report(WORST_ERROR, diverged=True))
@@ -48,7 +51,7 @@ def _report(error: float, epoch: int = 0, *, diverged: bool = False, failure: st
     return {"error": error, "epoch": epoch, "diverged": diverged, "failure": failure}
 
 
-def _train_in(folder: Path, recipe: Recipe, reports: "_Reports") -> None:
+def _train_in(folder: Path, recipe: Recipe, parent: str | None, reports: "_Reports") -> None:
     if not (folder.parent / PLAN_FILE).is_file():
         raise KilonetError(f"{platform.node()} does not see {folder.parent}: all machines must share that folder")
     deadline = time.monotonic() + _LOCK_WAIT_SECONDS
@@ -57,7 +60,8 @@ def _train_in(folder: Path, recipe: Recipe, reports: "_Reports") -> None:
             if (folder / RECIPE_FILE).is_file():
                 resume(folder, progress=reports)
             else:
-                fit(recipe, out=folder, progress=reports)
+                start = inherit(load_model(parent), recipe.model, recipe.run.seed) if parent else None
+                fit(recipe, out=folder, progress=reports, start=start)
         except InUse:
             if time.monotonic() > deadline:
                 raise
