@@ -12,7 +12,7 @@ from kilonet.evaluation.metrics import Metric
 from kilonet.models.model import load_model
 from kilonet.report.comparison import comparison
 from kilonet.report.comparison.comparison import compare
-from kilonet.report.comparison.frontier import parse_public_results, read_public_results
+from kilonet.report.comparison.frontier import draw_frontier
 from kilonet.report.comparison.groups import Group, read_groups
 from kilonet.report.comparison.significance import holm, models_test, seeds_test
 from kilonet.training.run_folder import Result, Run
@@ -276,29 +276,12 @@ def test_threads_and_device_make_no_groups_but_precision_does(finished: Run, tmp
     assert [(group.name, len(group.records)) for group in groups] == [("first", 4), ("other", 2)]
 
 
-def test_every_public_result_has_its_conditions_and_its_source() -> None:
-    results = read_public_results()
-    assert len(results) >= 5
-    assert all(result.conditions and result.source for result in results)
-    assert all(result.range is None or result.range[0] <= result.accuracy <= result.range[1] for result in results)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("parameters = 1", "parameters = 0", "result.0.parameters"),
-        ("accuracy = 99.5", "accuracy = 100.5", "result.0.accuracy"),
-        ('source = "a paper"', "", "result.0.source: missing"),
-        ('source = "a paper"', 'source = "a paper"\nyear = 1998', "result.0.year: unknown key"),
-        ("[[result]]", "[[result", "not a TOML file"),
-    ],
-)
-def test_a_public_result_that_is_not_complete_is_refused(old: str, new: str, words: str) -> None:
-    text = '[[result]]\nparameters = 1\naccuracy = 99.5\nconditions = "test"\nsource = "a paper"\n'
-    assert [result.accuracy for result in parse_public_results(text)] == [99.5]
-    with pytest.raises(KilonetError) as error:
-        parse_public_results(text.replace(old, new))
-    refusal(error, "public_results.toml", words)
+@pytest.mark.parametrize("data", ["mnist", "fashion-mnist"])
+def test_public_results_stand_beside_runs_on_the_same_data(finished: Run, tmp_path: Path, data: str) -> None:
+    draw_frontier(
+        compare([str(results_file(tmp_path / "a.json", finished.result, 50, 51, data=data))]), tmp_path / "a.svg"
+    )
+    assert ("<!-- public, 997: " in (tmp_path / "a.svg").read_text()) is (data == "mnist")
 
 
 def test_there_must_be_something_to_read() -> None:

@@ -17,13 +17,14 @@ from ray.tune.search import Searcher
 
 from helpers import TINY_LAYERS, command, refusal
 from kilonet.evaluation.metrics import Metric
+from kilonet.evaluation.public_results import public_results_on
 from kilonet.network.chip_cost import chip_cost
 from kilonet.recipe import Recipe, parse_recipe
 from kilonet.sweep import worker
 from kilonet.sweep.costs import Cost, costs_of
 from kilonet.sweep.driver import _resources
 from kilonet.sweep.live_table import LiveTable
-from kilonet.sweep.pareto import pareto_optimal
+from kilonet.sweep.pareto import ParetoFront, pareto_optimal
 from kilonet.sweep.plan import Plan, SearchSection, load_plan
 from kilonet.sweep.sampler import CandidateSampler, configuration
 from kilonet.sweep.scheduler import SizeGroupedASHA
@@ -418,6 +419,30 @@ def test_the_front_is_shown_and_drawn(finished: Run, tmp_path: Path, capsys: pyt
     assert one["macro_f1"] == finished.result.final.test_macro_f1
     assert answer["objective"] == "accuracy"
     assert "<svg" in (trials.folder / "front.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("data", "costs"), [("mnist", "parameters"), ("fashion-mnist", "parameters"), ("mnist", "macs")]
+)
+def test_public_results_stand_beside_errors_on_the_same_data(
+    finished: Run, tmp_path: Path, data: str, costs: Cost
+) -> None:
+    """Those of networks of about such sizes, against parameters."""
+    search = {"trials": 10, "epochs": 4, "grace": 1, "costs": [costs]}
+    trials = begun(plan_in(tmp_path, search=search))
+    trials.add({})
+    with_final(finished, trials.path(1))
+    path = trials.path(1) / "result.json"
+    answer = json.loads(path.read_text())
+    answer["recipe"]["run"]["data"] = data
+    path.write_text(json.dumps(answer))
+    front = ParetoFront.of(trials)
+    picture = front.draw().read_text()
+    near = [result for result in public_results_on(data) if result.parameters < 2 * finished.result.parameters]
+    assert bool(near) is (data == "mnist")
+    for result in public_results_on("mnist"):
+        shown = f"<!-- public, {result.parameters:,}: {result.conditions} -->" in picture
+        assert shown is (result in near and costs == "parameters"), result
 
 
 def test_another_objective_is_named_in_the_front(

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from operator import le
 from pathlib import Path
 from typing import Any
 
 from kilonet.evaluation.metrics import METRIC_NAMES, Metric
+from kilonet.evaluation.public_results import public_results_on
 from kilonet.sweep.costs import COST_NAMES, Cost, Target, label_of
 from kilonet.sweep.trials import FinishedTrial, Trials
 from kilonet.utils.errors import KilonetError
@@ -75,7 +77,8 @@ class ParetoFront:
         """Draw all finished trials and the front into `front.svg`, and return its path.
 
         Each cost has a panel of its own, with the trials that no other beats in the error and this cost as a line, and
-        with marks at those that no other beats in all costs.
+        with marks at those that no other beats in all costs. Beside errors on MNIST against parameters stand those of
+        networks of such sizes that others published.
 
         Raises:
             KilonetError: no trial is finished yet.
@@ -93,6 +96,8 @@ class ParetoFront:
             axes.plot(*_points(line, cost), "o-", color="C0", drawstyle="steps-post", label="Pareto front")
             if len(self.costs) > 1:
                 axes.scatter(*_points(self.best, cost), s=40, edgecolors="C1", facecolors="none", label="in all costs")
+            if cost == "parameters" and self.objective == "accuracy":
+                self._draw_public_results(axes)
             axes.set(xlabel=label_of(cost, self.target), ylabel=f"holdout {error}, %", xscale="log", yscale="log")
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_formatter("{x:,g}")
@@ -102,6 +107,14 @@ class ParetoFront:
         path = self.folder / PICTURE_FILE
         figure.savefig(path)
         return path
+
+    def _draw_public_results(self, axes: Any) -> None:
+        sizes = [trial.costs["parameters"] for trial in self.finished]
+        results = public_results_on(self.finished[0].result.recipe.run.data)
+        near = [result for result in results if min(sizes) / 2 <= result.parameters <= 2 * max(sizes)]
+        for marker, result in zip(cycle("^vsDx"), near, strict=False):
+            label = f"public, {result.parameters:,}: {result.conditions}"
+            axes.plot([result.parameters], [100 - result.accuracy], marker, color="0.4", label=label)
 
 
 def pareto_optimal(trials: Iterable[FinishedTrial], costs: Sequence[Cost]) -> list[FinishedTrial]:

@@ -1,61 +1,19 @@
 """Accuracy, or another metric, against parameters: the compared groups, beside the accuracies that others published."""
 
 import itertools
-import tomllib
 import warnings
-from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field, ValidationError
+from typing import Any
 
 from kilonet.evaluation.metrics import METRIC_NAMES
+from kilonet.evaluation.public_results import public_results_on
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.report.comparison.comparison import Comparison
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
-from kilonet.utils.schema import Schema, first_complaint
 from kilonet.utils.terminal import printable
 
 _TICKS = (500, 1_000, 2_000, 4_000, 8_000, 16_000)
-_PUBLIC_RESULTS = "public_results.toml"
-
-Percent = Annotated[float, Field(ge=0, le=100)]
-
-
-class PublicResult(Schema):
-    """An accuracy that others have published."""
-
-    parameters: Annotated[int, Field(ge=1)]
-    accuracy: Percent
-    conditions: Annotated[str, Field(min_length=1)]
-    """Which images were scored, and how the run was chosen."""
-    range: Annotated[tuple[Percent, Percent] | None, Field(strict=False)] = None
-    """The lowest and the highest accuracy of the runs from which this one was chosen."""
-    source: Annotated[str, Field(min_length=1)]
-
-
-class _PublicResults(Schema):
-    result: Annotated[tuple[PublicResult, ...], Field(strict=False, min_length=1)]
-
-
-def parse_public_results(text: str) -> tuple[PublicResult, ...]:
-    """Parse a TOML file with a table `result` for each published result.
-
-    Raises:
-        KilonetError: not TOML, or a key that is missing, unknown or out of range.
-    """
-    try:
-        return _PublicResults.model_validate(tomllib.loads(text)).result
-    except tomllib.TOMLDecodeError as error:
-        raise KilonetError(f"{_PUBLIC_RESULTS}: not a TOML file: {error}") from None
-    except ValidationError as error:
-        raise KilonetError(f"{_PUBLIC_RESULTS}: {first_complaint(error)}") from None
-
-
-def read_public_results() -> tuple[PublicResult, ...]:
-    """Return the published results that are packaged with Kilonet."""
-    return parse_public_results((files("kilonet.report.comparison") / _PUBLIC_RESULTS).read_text(encoding="utf-8"))
 
 
 def draw_frontier(comparison: Comparison, path: Path) -> None:
@@ -76,9 +34,9 @@ def draw_frontier(comparison: Comparison, path: Path) -> None:
 
 def _draw(figure: Any, comparison: Comparison, path: Path) -> None:
     axes = figure.subplots()
-    if comparison.metric == "accuracy":
-        _draw_public_results(axes)
     result = comparison.groups[0].records[0].result
+    if comparison.metric == "accuracy":
+        _draw_public_results(axes, result.recipe.run.data)
     for group in comparison.groups:
         mean, _ = mean_and_std([100 * score for score in group.scores])
         low, high = [100 * end for end in group.interval] if group.interval else (mean, mean)
@@ -100,8 +58,8 @@ def _draw(figure: Any, comparison: Comparison, path: Path) -> None:
         raise KilonetError(f"{path} cannot be drawn: {str(error).splitlines()[0]}") from None
 
 
-def _draw_public_results(axes: Any) -> None:
-    for marker, result in zip(itertools.cycle("^vsDx"), read_public_results(), strict=False):
+def _draw_public_results(axes: Any, data: str) -> None:
+    for marker, result in zip(itertools.cycle("^vsDx"), public_results_on(data), strict=False):
         name = f"{result.parameters:,}"
         if result.range:
             axes.plot([result.parameters] * 2, result.range, color="0.7", linewidth=4, label=f"{name}: range of runs")
