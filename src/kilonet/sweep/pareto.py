@@ -93,15 +93,18 @@ class ParetoFront:
         for cost, axes in zip(self.costs, figure.subplots(1, len(self.costs), squeeze=False)[0], strict=True):
             axes.scatter(*_points(self.finished, cost), s=14, color="0.6", label="trials with all their epochs")
             line = pareto_optimal(self.finished, (cost,))
-            axes.plot(*_points(line, cost), "o-", color="C0", drawstyle="steps-post", label="Pareto front")
+            in_one = f" in {label_of(cost, self.target)}" if len(self.costs) > 1 else ""
+            axes.plot(*_points(line, cost), "o-", color="C0", drawstyle="steps-post", label=f"Pareto front{in_one}")
             if len(self.costs) > 1:
-                axes.scatter(*_points(self.best, cost), s=40, edgecolors="C1", facecolors="none", label="in all costs")
+                axes.scatter(
+                    *_points(self.best, cost), s=40, edgecolors="C1", facecolors="none", label="front in all costs"
+                )
             if cost == "parameters" and self.objective == "accuracy":
                 self._draw_public_results(axes)
             axes.set(xlabel=label_of(cost, self.target), ylabel=f"holdout {error}, %", xscale="log", yscale="log")
             for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_formatter("{x:,g}")
-                axis.set_minor_formatter("{x:,g}")
+                axis.set_major_formatter("{x:,.10g}")
+                axis.set_minor_formatter("{x:,.10g}")
             axes.grid(which="both", alpha=0.3)
             axes.legend()
         path = self.folder / PICTURE_FILE
