@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -39,6 +40,31 @@ BASELINE_LAYERS = (
     "pointwise 10",
 )
 TINY_LAYERS = ("conv 4 stride 2", "maxpool 2", "conv 8", "conv 8", "gap", "pointwise 10")
+DEBIAN = {
+    "gcc": "gcc",
+    "g++": "g++",
+    "clang": "clang",
+    "clang++": "clang",
+    "cmake": "cmake",
+    "node": "nodejs",
+    "arduino-builder": "arduino-builder",
+    "avr-g++": "gcc-avr",
+    "simavr": "simavr",
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi",
+    "arm-none-eabi-g++": "gcc-arm-none-eabi",
+    "qemu-system-arm": "qemu-system-arm",
+    "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf",
+    "qemu-system-riscv32": "qemu-system-misc",
+}
+"""Debian's package of each program that `needs` looks for."""
+
+
+def needs(*programs: str) -> None:
+    """Skip a test where a program is missing, but fail it in CI, where all tests must run."""
+    missing = sorted({DEBIAN[program] for program in programs if not shutil.which(program)})
+    if missing and "CI" not in os.environ:
+        pytest.skip(f"needs {' '.join(missing)}")
+    assert not missing, f"CI must have {missing}"
 
 
 def tiny_recipe(data: Path | str = "mnist", **changes: Any) -> Recipe:

@@ -4,7 +4,6 @@ import functools
 import itertools
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from test_c import STRICT, TARGETS, integers, needs_cross_compiler, run
 from test_metadata_in_forms import NAMES
 
-from helpers import command, refusal
+from helpers import command, needs, refusal
 from kilonet.data.datasets import DataSet
 from kilonet.export.c import codegen
 from kilonet.export.c.header import CFacts
@@ -58,11 +57,6 @@ def write(
     for name, text in codegen.sources(network, section, metadata, CFacts(prefix)).items():
         (folder / name).write_text(text, encoding="utf-8")
     return network
-
-
-def needs(program: str) -> None:
-    if not shutil.which(program):
-        pytest.skip(f"no {program} here")
 
 
 def fed(program: Path, content: bytes) -> bytes:

@@ -21,7 +21,7 @@ from test_c import STRICT, run
 from test_c_api import CALIBRATED, COLOURED, DIGITS, network_of
 
 import kilonet
-from helpers import command, refusal
+from helpers import command, needs, refusal
 from kilonet.data.datasets import DataSet
 from kilonet.export.c import codegen
 from kilonet.export.c.header import CFacts
@@ -44,26 +44,9 @@ pytestmark = pytest.mark.usefixtures("c_compiled_quickly")
 SDK = Path(__file__).parent / "sdk"
 LINK = Path(kilonet.__file__).parent / "export" / "c" / "emulated" / "link.ld"
 QEMU = {target.name: target for target in TARGETS}
-DEBIAN = {
-    "cmake": "cmake",
-    "arduino-builder": "arduino-builder",
-    "avr-g++": "gcc-avr",
-    "simavr": "simavr",
-    "arm-none-eabi-g++": "gcc-arm-none-eabi",
-    "qemu-system-arm": "qemu-system-arm",
-    "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf",
-    "qemu-system-riscv32": "qemu-system-misc",
-}
 ARDUINO = Path("/usr/share/arduino")
 HOSTILE = ('"); evil(); //', "*/ #error", "\\", "${X} $(Y) @Z@", "a\nb: c", "\x1b[2J\x9b", "??/", "ñ\U0001f600")
 NAMED = Metadata(names=(*HOSTILE, "eight", "9 %s"), digits=False)
-
-
-def needs(*programs: str) -> None:
-    missing = sorted({DEBIAN[program] for program in programs if not shutil.which(program)})
-    if missing and "CI" not in os.environ:
-        pytest.skip(f"needs {' '.join(missing)}")
-    assert not missing, f"CI must have {missing}"
 
 
 def library(name: str) -> Any:
