@@ -153,6 +153,7 @@ def test_a_damaged_page_is_refused_in_one_line(
     refusal(error, "missing.html")
 
 
+@pytest.mark.usefixtures("chromium")
 def test_verify_holds_the_page_to_the_integers(
     folder: Path, small: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
