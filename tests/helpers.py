@@ -45,6 +45,8 @@ DEBIAN = {
     "g++": "g++",
     "clang": "clang",
     "clang++": "clang",
+    "git": "git",
+    "make": "make",
     "cmake": "cmake",
     "node": "nodejs",
     "arduino-builder": "arduino-builder",

@@ -14,7 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from helpers import model_section
+from helpers import model_section, needs
 from kilonet.data.datasets import DataSet, Images
 from kilonet.export.c import codegen
 from kilonet.export.c.bindings import CompiledC
@@ -324,6 +324,7 @@ def test_no_heap_no_float_no_library_no_recursion(mcu: IntegerNetwork, tmp_path:
 
 
 def test_the_example_classifies_a_pgm_image(mcu: IntegerNetwork, mnist: DataSet, tmp_path: Path) -> None:
+    needs("make")
     folder = write(mcu, tmp_path)
     environment = {
         **os.environ,

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from test_c import CORTEX, STRICT, integers, needs_cross_compiler, needs_emulator, run
 
+from helpers import needs
 from kilonet.data.preprocessing import Preprocessing, Resize
 from kilonet.export.c import codegen
 from kilonet.export.integer import integer_logits
@@ -199,6 +200,7 @@ def test_a_network_of_other_channels_says_that_it_takes_no_pictures(tmp_path: Pa
 
 
 def test_the_example_scales_a_picture_of_any_size(tmp_path: Path) -> None:
+    needs("make")
     section = NETWORKS[1]
     write(section, tmp_path)
     sanitizers = "-fsanitize=address,undefined"

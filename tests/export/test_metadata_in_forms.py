@@ -129,6 +129,7 @@ def test_an_exported_folder_answers_as_its_model(
 
 
 def test_the_c_form_prints_the_names(exported: Path, small: DataSet, tmp_path: Path) -> None:
+    needs("make")
     environment = {"PATH": "/usr/bin:/bin", "CFLAGS": " ".join(STRICT)}
     for file in exported.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers import needs
 from kilonet.utils import environment
 from kilonet.utils.environment import describe_environment, processor_name, source_commit, torch_threads_kept
 from kilonet.utils.errors import KilonetError
@@ -29,6 +30,7 @@ def test_the_commit_is_that_of_the_checkout() -> None:
     if not (checkout / ".git").exists():
         assert source_commit() is None
         return
+    needs("git")
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=checkout)
     commit = source_commit()
     assert commit is not None
@@ -38,6 +40,7 @@ def test_the_commit_is_that_of_the_checkout() -> None:
 def test_an_installed_package_has_no_commit_even_inside_a_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    needs("git")
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
     (tmp_path / "environment.py").touch()
