@@ -539,6 +539,7 @@ def test_the_programs_of_the_docs_compile_and_run(tmp_path: Path) -> None:
     answer = "not sure" if probability < Calibration().sure_from else "abcdefghij"[int(logits.argmax())]
     assert fed(tmp_path / "dial", image.tobytes()).decode() == f"1 {answer} {3 * 28}"
     run("gcc", *STRICT, "-c", "frame.c", folder=tmp_path)
+    needs("g++")
     for name in ("camera.c", "bootloader.c"):
         run("g++", "-std=c++11", *STRICT[1:], "-x", "c++", "-c", name, folder=tmp_path)
 

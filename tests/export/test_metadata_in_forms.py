@@ -193,6 +193,7 @@ def test_the_header_is_c_and_cpp(exported: Path, tmp_path: Path) -> None:
 
     for part in parts:
         run("gcc", "-std=c99", *STRICT, "-c", f"{part}.c")
+    needs("g++")
     run("g++", "-std=c++11", *STRICT, "-o", "sketch", "sketch.cpp", *(f"{part}.o" for part in parts))
     run("./sketch")
     # As projects do that rename their C.
