@@ -41,6 +41,7 @@ BASELINE_LAYERS = (
 )
 TINY_LAYERS = ("conv 4 stride 2", "maxpool 2", "conv 8", "conv 8", "gap", "pointwise 10")
 DEBIAN = {
+    "cc": "gcc",
     "gcc": "gcc",
     "g++": "g++",
     "clang": "clang",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import command
+from helpers import command, needs
 from preloaded import fork_seeds, forked
 
 RECIPE = """[model]
@@ -45,6 +45,7 @@ def train(home: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> tuple[
 def test_a_run_of_named_files_is_evaluated_on_its_own_test_images(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    needs("cc")
     status, told = train(home, capsys)
     assert status == 0, told
     assert "40 of 40 pictures are of another size than 8x10 pixels: they are cropped to their middle" in told

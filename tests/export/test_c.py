@@ -14,7 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from helpers import model_section, needs
+from helpers import DEBIAN, model_section, needs
 from kilonet.data.datasets import DataSet, Images
 from kilonet.export.c import codegen
 from kilonet.export.c.bindings import CompiledC
@@ -107,6 +107,8 @@ def write(network: IntegerNetwork, folder: Path) -> Path:
 
 
 def run(*command: str | Path, folder: Path, status: int = 0) -> str:
+    if (program := str(command[0])) in DEBIAN:
+        needs(program)
     done = subprocess.run([*map(str, command)], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == status, done.stderr + done.stdout
     return done.stdout + done.stderr
@@ -117,6 +119,7 @@ def pgm(image: NDArray[np.uint8], head: bytes | None = None) -> bytes:
 
 
 def test_all_test_images_give_the_reference_s_logits(mcu: IntegerNetwork, mnist: DataSet, tmp_path: Path) -> None:
+    needs("cc")
     pixels = mnist.test.pixels.numpy()
     compiled = CompiledC(write(mcu, tmp_path), mcu.input_shape, mcu.classes)
     assert int((compiled.logits(pixels) != integer_logits(mcu, pixels)).sum()) == 0
@@ -324,6 +327,7 @@ def test_no_heap_no_float_no_library_no_recursion(mcu: IntegerNetwork, tmp_path:
 
 
 def test_the_example_classifies_a_pgm_image(mcu: IntegerNetwork, mnist: DataSet, tmp_path: Path) -> None:
+    needs("cc")
     needs("make")
     folder = write(mcu, tmp_path)
     environment = {

@@ -426,6 +426,7 @@ def test_a_folder_with_a_prefix_is_verified_and_keeps_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    needs("cc")
     monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised)
     folder = tmp_path / "meter"
     for form, prefix, family in (("c", "meter", "avr"), ("html", None, None), ("c", "meter", "cortex-m4")):
@@ -497,6 +498,7 @@ def test_a_folder_of_before_there_were_prefixes_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    needs("cc")
     monkeypatch.setattr("kilonet.export.exporter.quantise", lambda *_: quantised)
     export_model("c", finished.model, small, tmp_path, "tiny")
     table = json.loads((tmp_path / "model.json").read_text())

@@ -200,6 +200,7 @@ def test_a_network_of_other_channels_says_that_it_takes_no_pictures(tmp_path: Pa
 
 
 def test_the_example_scales_a_picture_of_any_size(tmp_path: Path) -> None:
+    needs("cc")
     needs("make")
     section = NETWORKS[1]
     write(section, tmp_path)

@@ -158,6 +158,7 @@ def test_the_header_states_the_calibration_and_the_kind_of_images(exported: Path
 
 
 def test_the_example_prints_names_without_control_characters(exported: Path, tmp_path: Path) -> None:
+    needs("cc")
     for file in exported.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     header = (tmp_path / "model.h").read_text()
@@ -178,6 +179,7 @@ def test_the_example_prints_names_without_control_characters(exported: Path, tmp
 
 
 def test_the_header_is_c_and_cpp(exported: Path, tmp_path: Path) -> None:
+    needs("cc")
     for file in exported.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "sketch.cpp").write_text(
@@ -331,6 +333,7 @@ def test_a_manifest_of_an_earlier_version_has_no_preprocessing_and_is_read(
 
 @pytest.mark.usefixtures("pages_in_node")
 def test_all_forms_are_verified(exported: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs("cc")
     answer = command(capsys, "verify", exported, "--data", small_folder, "--json")
     assert answer.status == 0, answer
     forms = [row["form"] for row in json.loads(answer.out)["rows"]]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from helpers import Hide, command, model_section, refusal, some_pixels
+from helpers import Hide, command, model_section, needs, refusal, some_pixels
 from kilonet.data.datasets import DataSet, Images
 from kilonet.export.exporter import export_c, export_onnx
 from kilonet.export.integer import (
@@ -367,6 +367,7 @@ def test_a_missing_library_is_told_before_the_work_begins(
 
 @pytest.mark.usefixtures("_quantised_once")
 def test_a_folder_with_another_form_is_verified_without_onnx(copied: Path, small: DataSet, hide: Hide) -> None:
+    needs("cc")
     export_c(load_model("mcu"), small, copied)
     hide("onnxruntime", "kilonet.export.onnx")
     found = verify(copied, small.test)

@@ -87,6 +87,7 @@ def test_an_export_repeats_to_the_byte(exported: Path, few: DataSet, tmp_path: P
 
 
 def test_verify_finds_no_difference(exported: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs("cc")
     answer = command(capsys, "verify", exported, "--data", small_folder)
     assert answer.status == 0, answer
     assert "DIFFERS" not in answer.out
@@ -100,6 +101,7 @@ def test_verify_finds_no_difference(exported: Path, small_folder: Path, capsys: 
 
 
 def test_verify_sees_one_changed_weight(copied: Path, small_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    needs("cc")
     text = (copied / "model.c").read_text()
     changed, tables = re.subn(r"(weights_2\[\d+\] KILONET_FLASH = {\s*)-?\d+", r"\g<1>127", text)
     assert tables == 4, "a table for each order"
@@ -112,6 +114,7 @@ def test_verify_sees_one_changed_weight(copied: Path, small_folder: Path, capsys
 
 
 def test_verify_sees_a_changed_vector(copied: Path, small: DataSet) -> None:
+    needs("cc")
     table = json.loads((copied / "model.json").read_text())
     table["vectors"][0]["logits"][3] += 1
     (copied / "model.json").write_text(json.dumps(table) + "\n")
@@ -302,6 +305,7 @@ def test_what_is_no_json_is_refused(content: bytes, copied: Path) -> None:
 
 
 def test_c_that_does_not_compile_is_refused(copied: Path, small: DataSet) -> None:
+    needs("cc")
     (copied / "kilonet_vectors.c").write_text("")  # takes the compiler half a second, and is not under test
     (copied / "model.c").write_text("int broken(\n")
     with pytest.raises(KilonetError) as error:

@@ -12,7 +12,7 @@ from kilonet.export.c.codegen import LIBRARY_FILES
 from kilonet.export.c.prefix import DEFAULT_PREFIX, file_name
 from kilonet.network.operations import Shape, check_pixels
 from kilonet.utils.compilers import find_compiler, run_compiler
-from kilonet.utils.errors import KilonetError
+from kilonet.utils.errors import CannotRunHere, KilonetError
 
 FLAGS = ("-std=c99", "-O3", "-fPIC", "-shared")
 
@@ -28,7 +28,10 @@ class CompiledC:
         """
         self._input_shape = input_shape
         self._classes = classes
-        compiler = find_compiler("C", "CC", ("cc", "gcc", "clang"))
+        try:
+            compiler = find_compiler("C", "CC", ("cc", "gcc", "clang"))
+        except KilonetError as error:
+            raise CannotRunHere(str(error)) from None
         # The library stays loaded after its file is deleted.
         with tempfile.TemporaryDirectory(prefix="kilonet-") as name:
             library = Path(name) / "model.so"
