@@ -377,6 +377,19 @@ def test_a_folder_with_another_form_is_verified_without_onnx(copied: Path, small
     assert str(found).splitlines()[-1].startswith("onnx-int8: not run here: onnxruntime is not installed")
 
 
+@pytest.mark.usefixtures("_quantised_once")
+def test_a_folder_with_c_is_verified_without_a_compiler(
+    copied: Path, small: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_c(load_model("mcu"), small, copied)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    found = verify(copied, small.test)
+    assert found.passed
+    assert "c" not in [row.form for row in found.rows]
+    assert "onnx" in [row.form for row in found.rows]
+    assert str(found).splitlines()[-1].startswith("c: not run here: no C compiler found (no-such-compiler)")
+
+
 def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 

@@ -24,7 +24,8 @@ class CompiledC:
         """Compile the folder's C and load it. This runs code from that folder: `verify` gives it one of its own.
 
         Raises:
-            KilonetError: there is no compiler, or it fails.
+            CannotRunHere: there is no compiler.
+            KilonetError: it fails.
         """
         self._input_shape = input_shape
         self._classes = classes
