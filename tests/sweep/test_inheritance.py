@@ -94,7 +94,7 @@ def test_the_weakest_channels_are_pruned(best: Model, mnist: DataSet) -> None:
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_every_moved_network_inherits(seed: int) -> None:
     """Through several generations, the same from the same seed."""
     generator, model = np.random.default_rng(seed), untrained("1k")
