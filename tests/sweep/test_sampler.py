@@ -418,6 +418,17 @@ def test_the_front_is_shown_and_drawn(finished: Run, tmp_path: Path, capsys: pyt
     assert one["errors"] == finished.result.scored_images - finished.result.correct
     assert one["macro_f1"] == finished.result.final.test_macro_f1
     assert answer["objective"] == "accuracy"
+    trials.add({})
+    trials.path(2).symlink_to(finished.folder)
+    trials.end(2, "stopped")
+    trials.add({})
+    every = json.loads(command(capsys, "sweep", path, "--show", "--json").out)["all"]
+    assert [(one["trial"], one["end"]) for one in every] == [(1, "finished"), (2, "stopped")], "the third is not begun"
+    for one in every:
+        assert one["epochs"] == len(finished.history)
+        assert one["accuracy"] == finished.result.final.test_accuracy
+        assert one["layers"] == list(TINY_LAYERS)
+        assert one["parameters"] == finished.result.parameters
     assert "<svg" in (trials.folder / "front.svg").read_text()
 
 

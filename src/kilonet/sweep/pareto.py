@@ -22,14 +22,9 @@ _ALWAYS_SHOWN = ("parameters", "macs", "ram_bytes")
 class ParetoFront:
     """The finished trials of a sweep and the best of them. `str()` gives the table."""
 
-    folder: Path
+    trials: Trials
     finished: tuple[FinishedTrial, ...]
     """The trials that had all their epochs."""
-    trials: int
-    """The number of all trials, including those that were stopped early."""
-    objective: Metric = "accuracy"
-    costs: tuple[Cost, ...] = ("parameters",)
-    target: Target = "cortex-m0"
 
     @classmethod
     def of(cls, trials: Trials) -> "ParetoFront":
@@ -38,15 +33,17 @@ class ParetoFront:
         Raises:
             KilonetError: a file in it is damaged.
         """
-        plan = trials.plan
-        return cls(
-            trials.folder,
-            tuple(trials.finished()),
-            len(trials.records),
-            trials.objective,
-            plan.search.costs,
-            plan.budget.target,
-        )
+        return cls(trials, tuple(trials.finished()))
+
+    @property
+    def costs(self) -> tuple[Cost, ...]:
+        """What is minimised beside the error."""
+        return self.trials.plan.search.costs
+
+    @property
+    def target(self) -> Target:
+        """The microcontroller of the estimates."""
+        return self.trials.plan.budget.target
 
     @property
     def best(self) -> list[FinishedTrial]:
@@ -54,22 +51,29 @@ class ParetoFront:
         return pareto_optimal(self.finished, self.costs)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the front and the counts of trials as plain values."""
-        counts = {"trials": self.trials, "finished": len(self.finished), "objective": self.objective}
-        minimised = {"costs": list(self.costs), "target": self.target}
-        return {"folder": str(self.folder), **counts, **minimised, "front": [trial.as_json() for trial in self.best]}
+        """Return the front and all trials as plain values.
+
+        Raises:
+            KilonetError: a file of a trial is damaged.
+        """
+        counts = {"trials": len(self.trials.records), "finished": len(self.finished)}
+        minimised = {"objective": self.trials.objective, "costs": list(self.costs), "target": self.target}
+        front = [trial.as_json() for trial in self.best]
+        every = list(self.trials.as_json())
+        return {"folder": str(self.trials.folder), **counts, **minimised, "front": front, "all": every}
 
     def __str__(self) -> str:
         """Return the table, one line a network."""
-        shown = list(dict.fromkeys((self.objective, "accuracy")))
+        shown = list(dict.fromkeys((self.trials.objective, "accuracy")))
         scores = [METRIC_NAMES[metric] for metric in shown]
         costs = [cost for cost in COST_NAMES if cost in (*_ALWAYS_SHOWN, *self.costs)]
         labels = [label_of(cost, self.target) for cost in costs]
         rows = [(*labels, "errors", *scores, "run", "layers"), *(_cells(trial, costs, shown) for trial in self.best)]
-        by = "" if self.objective == "accuracy" else f" by {METRIC_NAMES[self.objective]}"
+        by = "" if self.trials.objective == "accuracy" else f" by {METRIC_NAMES[self.trials.objective]}"
         if self.costs != ("parameters",):
             by += f" against {' and '.join(label_of(cost, self.target) for cost in self.costs)}"
-        counts = f"{self.trials} trials, {len(self.finished)} with all their epochs; the front{by}, in {self.folder}"
+        counts = f"{len(self.trials.records)} trials, {len(self.finished)} with all their epochs"
+        counts += f"; the front{by}, in {self.trials.folder}"
         measured = f"{', '.join(['errors', *scores[:-1]])} and {scores[-1]} on the holdout:"
         return "\n".join([f"{counts}, {measured}", *aligned(rows, (len(rows[0]) - 1,))])
 
@@ -87,9 +91,9 @@ class ParetoFront:
         from matplotlib.figure import Figure  # noqa: PLC0415
 
         if not self.finished:
-            raise KilonetError(f"{self.folder}: no trial has had all its epochs yet; there is nothing to draw")
+            raise KilonetError(f"{self.trials.folder}: no trial has had all its epochs yet; there is nothing to draw")
         figure = Figure(figsize=(8 * len(self.costs), 5), layout="constrained")
-        error = "error" if self.objective == "accuracy" else f"100 % minus {METRIC_NAMES[self.objective]}"
+        error = "error" if self.trials.objective == "accuracy" else f"100 % minus {METRIC_NAMES[self.trials.objective]}"
         for cost, axes in zip(self.costs, figure.subplots(1, len(self.costs), squeeze=False)[0], strict=True):
             axes.scatter(*_points(self.finished, cost), s=14, color="0.6", label="trials with all their epochs")
             line = pareto_optimal(self.finished, (cost,))
@@ -99,7 +103,7 @@ class ParetoFront:
                 axes.scatter(
                     *_points(self.best, cost), s=40, edgecolors="C1", facecolors="none", label="front in all costs"
                 )
-            if cost == "parameters" and self.objective == "accuracy":
+            if cost == "parameters" and self.trials.objective == "accuracy":
                 self._draw_public_results(axes)
             axes.set(xlabel=label_of(cost, self.target), ylabel=f"holdout {error}, %", xscale="log", yscale="log")
             for axis in (axes.xaxis, axes.yaxis):
@@ -107,7 +111,7 @@ class ParetoFront:
                 axis.set_minor_formatter("{x:,.10g}")
             axes.grid(which="both", alpha=0.3)
             axes.legend()
-        path = self.folder / PICTURE_FILE
+        path = self.trials.folder / PICTURE_FILE
         figure.savefig(path)
         return path
 

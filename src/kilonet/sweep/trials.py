@@ -21,7 +21,15 @@ from kilonet.network.graph import MAXIMUM_LAYERS
 from kilonet.recipe import load_recipe
 from kilonet.sweep.costs import Cost, Target, costs_of
 from kilonet.sweep.plan import Plan, Value, load_plan
-from kilonet.training.run_folder import METRICS_FILE, EpochMetrics, Result, is_finished, read_history, read_result
+from kilonet.training.run_folder import (
+    METRICS_FILE,
+    RECIPE_FILE,
+    EpochMetrics,
+    Result,
+    is_finished,
+    read_history,
+    read_result,
+)
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import make_folder, read_bounded, write_atomically
 from kilonet.utils.schema import Schema
@@ -54,6 +62,7 @@ class Trials:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.folder = Path(plan.out).resolve()
+        self._finished: dict[int, FinishedTrial] = {}
 
     @property
     def objective(self) -> Metric:
@@ -145,12 +154,33 @@ class Trials:
         diverged = self.records[number].end == "diverged" or not history
         return WORST_ERROR if diverged else error_of(history[-1], self.objective, self.path(number))
 
+    def as_json(self) -> Iterator[dict[str, Any]]:
+        """Yield each trial that was begun as plain values: how it ended, its last epoch on the holdout, what it is.
+
+        Raises:
+            KilonetError: a file of a trial is damaged.
+        """
+        for number, record in self.records.items():
+            folder = self.path(number)
+            if not (folder / RECIPE_FILE).is_file():
+                continue
+            history, recipe = self.history(number), load_recipe(str(folder / RECIPE_FILE))
+            end = record.end or ("finished" if is_finished(folder) else "unfinished")
+            scores = _scores(history[-1]) if history else {}
+            made = {"parent": record.parent, "end": end, "epochs": len(history), "draws": record.draws}
+            costs = costs_of(recipe.model, self.plan.budget.target)
+            yield {"trial": number, **made, **scores, **_plain(costs), "layers": list(recipe.model.layers)}
+
     def finished(self) -> Iterator["FinishedTrial"]:
         """Yield the trials that had all their epochs."""
         for number in self.records:
             folder = self.path(number)
-            if is_finished(folder):
-                yield FinishedTrial(number, folder, read_result(folder), self.objective, self.plan.budget.target)
+            # A live table asks after every trial.
+            if number not in self._finished and is_finished(folder):
+                result = read_result(folder)
+                self._finished[number] = FinishedTrial(number, folder, result, self.objective, self.plan.budget.target)
+            if number in self._finished:
+                yield self._finished[number]
 
 
 def error_of(metrics: EpochMetrics, objective: Metric, folder: Path) -> float:
@@ -165,6 +195,18 @@ def error_of(metrics: EpochMetrics, objective: Metric, folder: Path) -> float:
         KilonetError: the epoch was trained by an older version, which did not measure the objective.
     """
     return 1 - metrics.score(objective, str(folder))
+
+
+def _plain(costs: Mapping[Cost, int]) -> dict[str, Any]:
+    return {str(cost): value for cost, value in costs.items()}
+
+
+def _scores(metrics: EpochMetrics) -> dict[str, float | None]:
+    return {
+        "accuracy": metrics.test_accuracy,
+        "balanced_accuracy": metrics.test_balanced_accuracy,
+        "macro_f1": metrics.test_macro_f1,
+    }
 
 
 def _words(value: str | Sequence[str]) -> str:
@@ -210,11 +252,10 @@ class FinishedTrial:
         """Return the trial as plain values."""
         layers = list(self.result.recipe.model.layers)
         found = {"errors": self.errors, "images": self.result.scored_images, "layers": layers}
-        final = self.result.final
-        costs = {str(cost): value for cost, value in self.costs.items()}
-        scores = {
-            "accuracy": final.test_accuracy,
-            "balanced_accuracy": final.test_balanced_accuracy,
-            "macro_f1": final.test_macro_f1,
+        return {
+            "trial": self.number,
+            **_plain(self.costs),
+            **found,
+            **_scores(self.result.final),
+            "folder": str(self.folder),
         }
-        return {"trial": self.number, **costs, **found, **scores, "folder": str(self.folder)}
