@@ -1,6 +1,7 @@
 """Comparisons: tests with answers known by hand, the words, and what cannot be compared."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from helpers import GOLDEN, command, refusal, save_overflowing_model, tiny_recipe
 from kilonet.evaluation.metrics import Metric
+from kilonet.evaluation.statistics import mean_and_std
 from kilonet.models.model import load_model
 from kilonet.report.comparison import comparison
 from kilonet.report.comparison.comparison import compare
@@ -241,7 +243,8 @@ def test_what_cannot_be_compared_is_one_line(
     for content in ("{", "[]", "3", '{"runs": 3}', '{"runs": [3]}', '{"runs": []}', '{"loss": 1}'):
         (tmp_path / "bad.json").write_text(content)
         command(capsys, "compare", tmp_path / "bad.json").refused("bad.json")
-    command(capsys, "compare", RESULTS / "best.json", "--plot", tmp_path / "a.xyz").refused("a.xyz", "xyz")
+    for flag in ("--plot", "--distribution"):
+        command(capsys, "compare", RESULTS / "best.json", flag, tmp_path / "a.xyz").refused("a.xyz", "xyz")
 
 
 def test_json_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,6 +277,25 @@ def test_threads_and_device_make_no_groups_but_precision_does(finished: Run, tmp
     other = results_file(tmp_path / "other.json", finished.result, 40, 44, precision="bfloat16")
     groups = read_groups([str(first), str(same), str(other)])
     assert [(group.name, len(group.records)) for group in groups] == [("first", 4), ("other", 2)]
+
+
+def test_every_run_is_a_dot_in_the_distribution(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Equal ones stand on one another; a single run has no deviation."""
+    many = results_file(tmp_path / "many.json", finished.result, 40, 44, 44, 52)
+    one = results_file(tmp_path / "one$x$.json", finished.result, 50, epochs=9)
+    picture = tmp_path / "seeds.svg"
+    assert command(capsys, "compare", many, one, "--distribution", picture).status == 0
+    drawn = picture.read_text(encoding="utf-8")
+    scored = 10_000
+    mean, deviation = mean_and_std([100 * (1 - errors / scored) for errors in (40, 44, 44, 52)])
+    assert f"<!-- many: {mean:.3f} ± {deviation:.3f} %, n = 4 -->" in drawn
+    assert f"<!-- one$x$: {100 * (1 - 50 / scored):.3f} %, n = 1 -->" in drawn
+    dots = re.findall(r'<use xlink:href="#m\w+" x="([\d.]+)" y="([\d.]+)" style="fill: #4c4c4c', drawn)
+    assert len(dots) == 5
+    assert len(set(dots)) == 5, "no dot hides another"
+    assert len({x for x, _ in dots}) == 4
 
 
 @pytest.mark.parametrize("data", ["mnist", "fashion-mnist"])

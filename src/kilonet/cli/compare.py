@@ -27,6 +27,12 @@ def add_flags(parser: Parser) -> None:
         metavar="FILE",
         help="draw the metric against parameters into an SVG, PNG or PDF file, accuracy with others' published results",
     )
+    parser.add_argument(
+        "--distribution",
+        type=named_path,
+        metavar="FILE",
+        help="draw the metric of every run, with the mean and the standard deviation, into an SVG, PNG or PDF file",
+    )
     add_json_flag(parser)
 
 
@@ -38,5 +44,9 @@ def run(flags: argparse.Namespace) -> int:
         from kilonet.report.comparison.frontier import draw_frontier
 
         draw_frontier(comparison, flags.plot)
+    if flags.distribution is not None:
+        from kilonet.report.comparison.distribution import draw_distribution
+
+        draw_distribution(comparison, flags.distribution)
     print(json.dumps(comparison.as_json()) if flags.json else printable_lines(comparison))
     return 0

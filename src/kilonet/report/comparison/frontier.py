@@ -1,7 +1,6 @@
 """Accuracy, or another metric, against parameters: the compared groups, beside the accuracies that others published."""
 
 import itertools
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,7 @@ from kilonet.evaluation.metrics import METRIC_NAMES
 from kilonet.evaluation.public_results import public_results_on
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.report.comparison.comparison import Comparison
-from kilonet.utils.errors import KilonetError
-from kilonet.utils.extras import needed_from
+from kilonet.report.comparison.plotting import save_drawing
 from kilonet.utils.terminal import printable
 
 _TICKS = (500, 1_000, 2_000, 4_000, 8_000, 16_000)
@@ -22,17 +20,10 @@ def draw_frontier(comparison: Comparison, path: Path) -> None:
     Raises:
         KilonetError: the extra `plot` is not installed, the format is unknown, or the file cannot be written.
     """
-    with needed_from("plot", "--plot"):
-        # Importing matplotlib takes half a second, which other commands should not wait for.
-        import matplotlib as mpl  # noqa: PLC0415
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    # A name may hold dollar signs.
-    with mpl.rc_context({"text.parse_math": False}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        _draw(Figure(figsize=(9, 6), layout="constrained"), comparison, path)
+    save_drawing(path, "--plot", lambda make: _drawn(make(figsize=(9, 6), layout="constrained"), comparison))
 
 
-def _draw(figure: Any, comparison: Comparison, path: Path) -> None:
+def _drawn(figure: Any, comparison: Comparison) -> Any:
     axes = figure.subplots()
     result = comparison.groups[0].records[0].result
     if comparison.metric == "accuracy":
@@ -52,10 +43,7 @@ def _draw(figure: Any, comparison: Comparison, path: Path) -> None:
     axes.set_xticks([], minor=True)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise KilonetError(f"{path} cannot be drawn: {str(error).splitlines()[0]}") from None
+    return figure
 
 
 def _draw_public_results(axes: Any, data: str) -> None:
