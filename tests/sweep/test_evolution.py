@@ -1,6 +1,7 @@
 """The evolutionary sampler: parents and children, what a trial's record holds, and that a sweep can be continued."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from ray import tune
 from test_sampler import begun, plan_in, recipe_of, result
 
 from helpers import refusal, tiny_recipe
-from kilonet.models.model import load_model
+from kilonet.models.model import MODEL_FILE, load_model
 from kilonet.recipe import Recipe
 from kilonet.sweep import worker
 from kilonet.sweep.evolution import Member, breed
@@ -18,7 +19,7 @@ from kilonet.sweep.inheritance import inherit
 from kilonet.sweep.plan import Plan
 from kilonet.sweep.sampler import CandidateSampler, configuration
 from kilonet.sweep.trials import TrialRecord, Trials
-from kilonet.training.run_folder import START_FILE, Run, read_result
+from kilonet.training.run_folder import RECIPE_FILE, START_FILE, Run, read_result
 from kilonet.training.train import fit
 from kilonet.utils.errors import KilonetError
 
@@ -26,16 +27,23 @@ SEARCH = {"trials": 40, "epochs": 2, "grace": 2, "sampler": "evolution", "popula
 KEYS = {"learning_rate": {"low": 0.01, "high": 0.3}, "batch_size": {"choices": [32, 64]}}
 
 
+def end_like(finished: Run, folder: Path, recipe: Recipe) -> None:
+    """Write the folder of a run of a recipe with the figures and the weights of another one."""
+    assert finished.folder
+    shutil.copytree(finished.folder, folder)
+    (folder / RECIPE_FILE).write_text(recipe.to_toml())
+
+
 def drawn_one_after_another(plan: Plan, finished: Run, drivers: int, each: int) -> list[TrialRecord]:
     """Let samplers draw trials, all of which end like the finished run."""
-    assert finished.folder
     trials = begun(plan)
     for _ in range(drivers):
         trials = Trials(plan)
         sampler = CandidateSampler(plan, trials)
         for place in range(each):
-            number = sampler.suggest(str(place))["number"]
-            trials.path(number).symlink_to(finished.folder)
+            suggested = sampler.suggest(str(place))
+            number = suggested["number"]
+            end_like(finished, trials.path(number), recipe_of(suggested))
             sampler.on_trial_complete(str(place), result(trials.error(number)))
     return list(trials.records.values())
 
@@ -99,8 +107,7 @@ def test_a_trial_that_was_stopped_or_diverged_is_no_parent(tmp_path: Path, finis
     for number in range(1, 12):
         configuration = sampler.suggest(str(number))
         if number in (2, 6):
-            assert finished.folder
-            trials.path(number).symlink_to(finished.folder)
+            end_like(finished, trials.path(number), recipe_of(configuration))
         sampler.on_trial_complete(str(number), result(0.1, diverged=number == 3))
         parent = trials.records[configuration["number"]].parent
         assert parent in ((None,) if number <= 4 else (2,) if number <= 6 else (2, 6))
@@ -148,18 +155,64 @@ def test_a_damaged_record_of_a_child_is_named(tmp_path: Path, finished: Run) -> 
     record = json.loads(path.read_text())
     layers = record["layers"]
     wrong: list[dict[str, Any]] = [{"parent": number} for number in (0, 5, 6, -1, "1", 10**30)]
+    wrong += [{"layers": ["conv 5", "maxpool 2", "conv 5", "gap", "pointwise 10"]}, {"layers": None}]
     wrong += [{"layers": value} for value in ([], [*layers, "conv"], ["x" * 10**5], "conv 4", [1], layers * 60)]
     wrong += [{"layers": ["conv 4000 same", "conv 4000 same", "gap", "pointwise 10"]}, {"draws": {}}]
     for change in wrong:
         path.write_text(json.dumps({**record, **change}))
         with pytest.raises(KilonetError) as error:
             CandidateSampler(plan, Trials(plan))
-        refusal(error, path, "remove the file to drop the trial")
+        refusal(error, path, "to drop the trial")
     path.write_text(json.dumps(record))
-    tpe = plan_in(tmp_path, keys=KEYS)
+    tpe = plan_in(tmp_path, keys=KEYS, search={**SEARCH, "sampler": "tpe"})
     with pytest.raises(KilonetError) as error:
         CandidateSampler(tpe, Trials(tpe))
     refusal(error, path, "a trial of an evolution")
+
+
+def test_a_trial_that_is_dropped_gives_its_number_to_no_other(tmp_path: Path, finished: Run) -> None:
+    """Nor its run folder; its children, which have their weights, stay."""
+    plan = plan_in(tmp_path, search=SEARCH)
+    records = drawn_one_after_another(plan, finished, 1, 8)
+    for record in records[4:]:
+        (tmp_path / "out" / f"{record.parent:04}.json").unlink(missing_ok=True)
+    (tmp_path / "out" / "0008.json").unlink()
+    trials = Trials(plan)
+    assert CandidateSampler(plan, trials).suggest("new")["number"] == 9
+    assert set(trials.records) < {*range(1, 8), 9}
+    assert any(record.parent not in trials.records for record in trials.records.values() if record.parent)
+
+
+def test_a_parent_whose_model_is_gone_is_named(tmp_path: Path, finished: Run) -> None:
+    plan = plan_in(tmp_path, search=SEARCH)
+    drawn_one_after_another(plan, finished, 1, 4)
+    trials = Trials(plan)
+    suggested = CandidateSampler(plan, trials).suggest("child")
+    parent = Path(suggested["parent"])
+    (parent / MODEL_FILE).unlink()
+    reports: list[dict[str, Any]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tune, "report", reports.append)
+        patch.chdir(tmp_path)
+        worker.train(suggested)
+    assert f"its parent's model cannot be read: {parent}" in reports[-1]["failure"]
+    assert f"remove {parent} to have the parent trained again" in reports[-1]["failure"]
+
+
+def test_a_network_of_one_layer_grows(tmp_path: Path) -> None:
+    base = tmp_path / "one.toml"
+    base.write_text('[model]\nlayers = ["conv 10", "gap"]\n')
+    trials = begun(plan_in(tmp_path, recipe=str(base), layers=(), search=SEARCH))
+    sampler = CandidateSampler(trials.plan, trials)
+    drawn = [recipe_of(sampler.suggest(str(number))).model.layers for number in range(6)]
+    assert {layers[-2:] for layers in drawn} == {("conv 10", "gap")}
+    assert max(map(len, drawn)) > 2
+
+
+def test_an_evolution_without_parents_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(KilonetError) as error:
+        plan_in(tmp_path, search={**SEARCH, "population": 40})
+    refusal(error, "search.population = 40", "search.trials = 40")
 
 
 def test_a_trial_knows_its_parent_only_in_an_evolution(tmp_path: Path) -> None:

@@ -197,28 +197,32 @@ def test_a_folder_that_is_not_a_sweep_is_left_alone(tmp_path: Path) -> None:
         begun(plan_in(tmp_path))
     refusal(error, tmp_path / "out", "no folder of a sweep")
     (tmp_path / "out" / "thesis.txt").unlink()
-    begun(plan_in(tmp_path))
+    begun(plan_in(tmp_path, budget={"max_parameters": 1}))
+    # Nothing was trained.
+    trials = begun(plan_in(tmp_path))
+    trials.add({})
     begun(plan_in(tmp_path, search={"trials": 99, "epochs": 4, "grace": 1, "reduction": 2.0}))
     with pytest.raises(KilonetError) as error:
-        begun(plan_in(tmp_path, budget={}))
-    refusal(error, tmp_path / "out", "other settings")
+        begun(plan_in(tmp_path, budget={}, search={"trials": 9, "epochs": 5}, keys={"ema": {"choices": [0.9]}}))
+    refusal(error, tmp_path / "out", "other settings", "search.epochs", "budget.max_parameters", "keys.ema")
 
 
 def test_a_sweep_keeps_its_costs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A sweep of a version that knew only parameters goes on by them; what is no cost is refused."""
     plan, path = plan_in(tmp_path), tmp_path / "sweep.toml"
-    begun(plan)
+    trials = begun(plan)
     stored = tmp_path / "out" / "sweep.toml"
     text = stored.read_text().replace('costs = [\n    "parameters",\n]\n', "")
     assert "costs = " not in text
     stored.write_text(text)
     begun(plan)
     path.write_text(text)
-    command(capsys, "sweep", path, "--costs", "macs", "flash_bytes").refused(
-        tmp_path / "out", "costs parameters, not macs flash_bytes", "--costs parameters"
+    trials.add({})
+    command(capsys, "sweep", path, "--costs", "macs,flash_bytes").refused(
+        tmp_path / "out", "costs parameters, not macs,flash_bytes", "--costs parameters"
     )
-    command(capsys, "sweep", path, "--costs", "joules").refused("--costs", "ram_bytes")
-    command(capsys, "sweep", path, "--costs", "macs", "macs").refused("search.costs", "the same cost twice")
+    command(capsys, "sweep", path, "--costs", "joules").refused("search.costs", "ram_bytes")
+    command(capsys, "sweep", path, "--costs", "macs,macs").refused("search.costs", "the same cost twice")
     for wrong in ('["watts"]', "[]", '["macs", "macs"]', '"macs"'):
         path.write_text(text.replace("[search]", f"[search]\ncosts = {wrong}"))
         command(capsys, "sweep", path).refused(path, "search.costs")
@@ -227,7 +231,7 @@ def test_a_sweep_keeps_its_costs(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_a_sweep_keeps_its_objective(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A sweep of a version that knew only the accuracy goes on by it."""
     plan, path = plan_in(tmp_path), tmp_path / "sweep.toml"
-    begun(plan)
+    begun(plan).add({})
     stored = tmp_path / "out" / "sweep.toml"
     lines = [line for line in stored.read_text().splitlines() if not line.startswith("objective")]
     assert len(lines) == len(stored.read_text().splitlines()) - 1
@@ -245,7 +249,7 @@ def test_a_sweep_keeps_its_objective(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_base_that_has_changed_is_noticed(tmp_path: Path) -> None:
     base = tmp_path / "base.toml"
     base.write_text('[model]\nlayers = ["gap", "pointwise 10"]\n')
-    begun(plan_in(tmp_path, recipe=str(base)))
+    begun(plan_in(tmp_path, recipe=str(base))).add({})
     begun(plan_in(tmp_path, recipe=str(base)))
     base.write_text('[model]\nlayers = ["gap", "pointwise 10"]\n[train]\nbatch_size = 32\n')
     with pytest.raises(KilonetError) as error:
@@ -270,7 +274,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(KilonetError) as error:
             CandidateSampler(trials.plan, Trials(trials.plan))
-        refusal(error, path, "remove the file to drop the trial")
+        refusal(error, path, "to drop the trial")
     path.write_text(json.dumps(record))
     (trials.folder / "1-copy.json").write_text(json.dumps(record))
     with pytest.raises(KilonetError) as error:
@@ -369,16 +373,14 @@ def test_the_front_of_several_costs_is_shown_and_drawn(
     trials.path(1).symlink_to(finished.folder)
     counts, heads, row = command(capsys, "sweep", path, "--show").out.splitlines()
     assert "the front against avr cycles and RAM bytes, in " in counts
-    assert heads.split() == [
-        *["parameters", "MACs", "RAM", "bytes", "avr", "cycles", "errors", "accuracy", "run", "layers"]
-    ]
+    assert heads.split() == ["avr", "cycles", "RAM", "bytes", "errors", "accuracy", "run", "layers"]
     cycles = chip_cost(finished.result.recipe.model, "avr", 1.0).cycles
-    assert row.split()[3] == f"{cycles:,}"
+    assert row.split()[0] == f"{cycles:,}"
     picture = (trials.folder / "front.svg").read_text()
     assert "<!-- avr cycles -->" in picture
     assert "<!-- RAM bytes -->" in picture
-    answer = json.loads(command(capsys, "sweep", path, "--show", "--json", "--costs", "flash_bytes").out)
-    assert (answer["costs"], answer["target"]) == (["flash_bytes"], "avr")
+    answer = json.loads(command(capsys, "sweep", path, "--show", "--json", "--costs", "flash_bytes,macs").out)
+    assert (answer["costs"], answer["target"]) == (["flash_bytes", "macs"], "avr")
     assert answer["front"][0]["flash_bytes"] == chip_cost(finished.result.recipe.model, "avr", 1.0).flash
 
 
@@ -401,8 +403,9 @@ def test_the_front_is_shown_and_drawn(finished: Run, tmp_path: Path, capsys: pyt
     plan = plan_in(tmp_path)
     path = tmp_path / "sweep.toml"
     path.write_text(plan.to_toml())
-    command(capsys, "sweep", path, "--show").refused("nothing to draw")
+    command(capsys, "sweep", path, "--show").refused(tmp_path / "out", "no sweep there yet", f"kilonet sweep {path}")
     trials = begun(plan)
+    command(capsys, "sweep", path, "--show").refused("nothing to draw")
     trials.add({})
     assert finished.folder
     trials.path(1).symlink_to(finished.folder)
@@ -419,7 +422,7 @@ def test_the_front_is_shown_and_drawn(finished: Run, tmp_path: Path, capsys: pyt
     assert one["macro_f1"] == finished.result.final.test_macro_f1
     assert answer["objective"] == "accuracy"
     trials.add({})
-    trials.path(2).symlink_to(finished.folder)
+    shutil.copytree(finished.folder, trials.path(2), ignore=shutil.ignore_patterns("result.json"))
     trials.end(2, "stopped")
     trials.add({})
     every = json.loads(command(capsys, "sweep", path, "--show", "--json").out)["all"]
@@ -478,6 +481,6 @@ def test_another_objective_is_named_in_the_front(
         table.on_trial_result(0, [], trial, trial.last_result)
         table.on_trial_complete(0, [], trial)
     assert "1,020 parameters, 70.00 % holdout macro F1 after 4 epochs" in capsys.readouterr().err
-    with_final(finished, trials.path(2), macro_f1=None)
     trials.add({})
+    with_final(finished, trials.path(2), macro_f1=None)
     command(capsys, "sweep", path, "--show").refused(trials.path(2), "has no macro F1")

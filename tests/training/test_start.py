@@ -37,6 +37,16 @@ def test_training_begins_with_the_given_weights(short: Recipe, finished: Run, en
     assert fit(still).result.start_sha256 is None
 
 
+def test_a_start_may_be_named(short: Recipe, continued: Run, finished: Run, tmp_path: Path) -> None:
+    """By its run folder or its file, as the other arguments may be."""
+    assert finished.folder
+    named = fit(short, out=str(tmp_path / "run"), start=str(finished.folder))
+    assert named.result.model_sha256 == continued.result.model_sha256
+    with pytest.raises(KilonetError) as error:
+        fit(short, start="no such model")
+    refusal(error, "no model 'no such model'")
+
+
 def test_a_start_saves_epochs(short: Recipe, continued: Run) -> None:
     assert continued.history[0].train_loss < 0.8 * fit(short).history[0].train_loss
 
@@ -60,8 +70,13 @@ def test_what_does_not_fit_is_refused(short: Recipe, continued: Run, finished: R
     other = short.replace(layers=["conv 4", "gap", "pointwise 10"])
     with pytest.raises(KilonetError) as error:
         fit(other, out=tmp_path / "other", start=finished.model)
-    refusal(error, "weights to begin with", f"{other.model.parameters:,}")
+    refusal(error, "weights to begin with are of another network: its layers", "'conv 4'")
     assert not (tmp_path / "other").exists()
+    for change in ({"mean": 0.5}, {"layers": [layer.replace("max", "avg") for layer in short.model.layers]}):
+        if short.replace(**change).model != short.model:
+            with pytest.raises(KilonetError) as error:
+                fit(short.replace(**change), start=finished.model)
+            refusal(error, f"its {next(iter(change))} is")
 
     folder = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):

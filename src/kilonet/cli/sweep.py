@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kilonet.cli.flags import Parser, add_json_flag
 from kilonet.evaluation.metrics import METRIC_NAMES
+from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
 from kilonet.utils.terminal import printable_lines
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def add_flags(parser: Parser) -> None:
-    parser.add_argument("plan", metavar="PLAN", help="a SWEEP.toml, or a packaged plan ('1k', '2k')")
+    parser.add_argument("plan", metavar="PLAN", help="a SWEEP.toml, or a packaged plan such as '1k'")
     parser.add_argument("--show", action="store_true", help="only print and draw what was found so far")
     parser.add_argument(
         "--address",
@@ -33,11 +34,11 @@ def add_flags(parser: Parser) -> None:
     )
     parser.add_argument(
         "--costs",
-        nargs="+",
-        metavar="COST",
-        choices=("parameters", "macs", "ram_bytes", "instructions", "flash_bytes"),
+        type=lambda text: text.split(","),
+        metavar="COST[,COST...]",
         help="what is minimised beside the error: parameters, macs, ram_bytes, instructions, flash_bytes, or several "
-        "(default: the plan's, which is parameters unless it says otherwise); with --show, what the front is made of",
+        "with commas (default: the plan's, which is parameters unless it says otherwise); with --show, what the front "
+        "is made of",
     )
     add_json_flag(parser)
 
@@ -69,7 +70,7 @@ def _search(source: str, address: str | None, objective: "Metric | None", costs:
         given: dict[str, Sequence[str]] = {
             "--address": [address] if address else [],
             "--objective": [objective] if objective else [],
-            "--costs": costs or [],
+            "--costs": [",".join(costs)] if costs else [],
         }
         flags = [word for flag, values in given.items() if values for word in (flag, *values)]
         words = shlex.join(["kilonet", "sweep", source, *flags])
@@ -95,7 +96,9 @@ def _stored_front(source: str, objective: "Metric | None", costs: "list[Cost] | 
     from kilonet.sweep.trials import Trials
 
     plan = load_plan(source)
-    started = Trials(plan).started_plan() or plan
+    started = Trials(plan).started_plan()
+    if started is None:
+        raise KilonetError(f"{plan.out}: no sweep there yet; start it with: kilonet sweep {shlex.quote(source)}")
     plan = plan.with_search(objective=started.search.objective, costs=started.search.costs)
     front = ParetoFront.of(Trials(plan.with_search(objective=objective, costs=costs)))
     with needed_from("sweep", "--show"):

@@ -89,7 +89,7 @@ def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> No
     if sampler.failures:
         count = len(sampler.failures)
         raise KilonetError(
-            f"trials that could not be trained: {count}, first {sampler.failures[0]}; the same command tries again"
+            f"trials that could not be trained: {count}, first {sampler.failures[0]}; then the same command tries again"
         )
 
 

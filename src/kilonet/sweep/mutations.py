@@ -110,7 +110,7 @@ def _delete(entries: Entries, _: Shape, generator: Generator) -> Entries:
 
 def _swap(entries: Entries, _: Shape, generator: Generator) -> Entries:
     """Exchange two neighbours, or put another kind, kernel or option of a layer in its place."""
-    at = int(generator.integers(_last_with_channels(entries)))
+    at = _one_of(range(_last_with_channels(entries)), generator)
     if generator.random() < 0.25:
         return [*entries[:at], *entries[at : at + 2][::-1], *entries[at + 2 :]]
     entry, others = entries[at], list[LayerEntry]()
@@ -157,11 +157,11 @@ def _last_with_channels(entries: Entries) -> int:
     """Return the place of the layer whose channels are the classes.
 
     Raises:
-        KilonetError: there is none before which something could be changed.
+        KilonetError: there is none.
     """
     found = [place for place, entry in enumerate(entries) if isinstance(entry, Conv | Pointwise)]
-    if not found or found[-1] == 0:
-        raise KilonetError("no layer can be changed but the one that gives the classes")
+    if not found:
+        raise KilonetError("no layer gives the classes")
     return found[-1]
 
 

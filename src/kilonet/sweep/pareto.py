@@ -1,5 +1,6 @@
 """The Pareto front of a sweep, by its objective on the holdout and its costs, as a table, as JSON and as a picture."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -9,13 +10,14 @@ from typing import Any
 
 from kilonet.evaluation.metrics import METRIC_NAMES, Metric
 from kilonet.evaluation.public_results import public_results_on
-from kilonet.sweep.costs import COST_NAMES, Cost, Target, label_of
+from kilonet.sweep.costs import Cost, Target, label_of
 from kilonet.sweep.trials import FinishedTrial, Trials
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.text_tables import aligned
 
 PICTURE_FILE = "front.svg"
-_ALWAYS_SHOWN = ("parameters", "macs", "ram_bytes")
+_SHOWN: tuple[Cost, ...] = ("parameters", "macs", "ram_bytes")
+"""The costs in the table where only parameters are minimised."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class ParetoFront:
         """Return the table, one line a network."""
         shown = list(dict.fromkeys((self.trials.objective, "accuracy")))
         scores = [METRIC_NAMES[metric] for metric in shown]
-        costs = [cost for cost in COST_NAMES if cost in (*_ALWAYS_SHOWN, *self.costs)]
+        costs = _SHOWN if self.costs == ("parameters",) else self.costs
         labels = [label_of(cost, self.target) for cost in costs]
         rows = [(*labels, "errors", *scores, "run", "layers"), *(_cells(trial, costs, shown) for trial in self.best)]
         by = "" if self.trials.objective == "accuracy" else f" by {METRIC_NAMES[self.trials.objective]}"
@@ -92,20 +94,27 @@ class ParetoFront:
 
         if not self.finished:
             raise KilonetError(f"{self.trials.folder}: no trial has had all its epochs yet; there is nothing to draw")
-        figure = Figure(figsize=(8 * len(self.costs), 5), layout="constrained")
+        columns = min(2, len(self.costs))
+        rows = math.ceil(len(self.costs) / columns)
+        figure = Figure(figsize=(8 * columns, 5 * rows), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).flat
+        # A logarithmic axis has no zero.
+        scale = "log" if all(trial.error > 0 for trial in self.finished) else "linear"
         error = "error" if self.trials.objective == "accuracy" else f"100 % minus {METRIC_NAMES[self.trials.objective]}"
-        for cost, axes in zip(self.costs, figure.subplots(1, len(self.costs), squeeze=False)[0], strict=True):
+        for axes in [*panels][len(self.costs) :]:
+            axes.remove()
+        for cost, axes in zip(self.costs, figure.axes, strict=True):
             axes.scatter(*_points(self.finished, cost), s=14, color="0.6", label="trials with all their epochs")
             line = pareto_optimal(self.finished, (cost,))
             in_one = f" in {label_of(cost, self.target)}" if len(self.costs) > 1 else ""
             axes.plot(*_points(line, cost), "o-", color="C0", drawstyle="steps-post", label=f"Pareto front{in_one}")
             if len(self.costs) > 1:
-                axes.scatter(
-                    *_points(self.best, cost), s=40, edgecolors="C1", facecolors="none", label="front in all costs"
-                )
+                rings = axes.scatter(*_points(self.best, cost), s=110, zorder=3, label="front in all costs")
+                rings.set(edgecolors="C1", facecolors="none", linewidths=1.5)
             if cost == "parameters" and self.trials.objective == "accuracy":
                 self._draw_public_results(axes)
-            axes.set(xlabel=label_of(cost, self.target), ylabel=f"holdout {error}, %", xscale="log", yscale="log")
+            axes.set(xlabel=label_of(cost, self.target), ylabel=f"holdout {error}, %", xscale="log", yscale=scale)
+            axes.tick_params(axis="x", which="both", labelrotation=30)
             for axis in (axes.xaxis, axes.yaxis):
                 axis.set_major_formatter("{x:,.10g}")
                 axis.set_minor_formatter("{x:,.10g}")

@@ -61,7 +61,8 @@ class SearchSection(Schema):
         50, description="evolution: so many trials are drawn at first, and so many of the youngest may be parents"
     )
     sample: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        10, description="evolution: of so many of these, drawn anew, the best is the parent"
+        10,
+        description="evolution: of so many of these, or of all if they are fewer, the best is the parent",
     )
     inherit: bool = Field(True, description="evolution: whether training begins with the parent's weights")
     gpus: Annotated[float, Field(ge=0, le=16)] = Field(1.0, description="GPUs that a trial on the device cuda takes")
@@ -159,6 +160,12 @@ class Plan(Schema):
     def _there_is_something_to_search(self) -> "Plan":
         if not self.layers and not self.keys and self.search.sampler == "tpe":
             raise KilonetError("nothing to search: give 'layers', or recipe keys under [keys]")
+        search = self.search
+        if search.sampler == "evolution" and search.population >= search.trials:
+            raise KilonetError(
+                f"search.population = {search.population} leaves none of search.trials = {search.trials} to be drawn "
+                "from earlier ones; lower the population, or raise the trials"
+            )
         if self.search.grace > self.search.epochs:
             raise KilonetError(f"search.grace = {self.search.grace} is over search.epochs = {self.search.epochs}")
         for key, space in self.keys.items():
@@ -219,10 +226,17 @@ class Plan(Schema):
             raise KilonetError(f"search.{first_complaint(error)}") from None
         return self.model_copy(update={"search": search})
 
-    def same_search(self, other: "Plan") -> bool:
-        """Return whether another plan is equal but for the number of trials."""
-        mine, theirs = (plan.model_dump(exclude={"search": {"trials"}}) for plan in (self, other))
-        return mine == theirs
+    def other_settings(self, other: "Plan") -> list[str]:
+        """Return the keys of SWEEP.toml in which another plan differs, but for the folder and the number of trials."""
+        mine, theirs = (plan.model_dump(exclude={"out": True, "search": {"trials"}}) for plan in (self, other))
+        changed = []
+        for section, values in mine.items():
+            if isinstance(values, dict):
+                keys = dict.fromkeys([*values, *theirs[section]])
+                changed += [f"{section}.{key}" for key in keys if values.get(key) != theirs[section].get(key)]
+            elif values != theirs[section]:
+                changed.append(section)
+        return changed
 
 
 def packaged_plans() -> list[str]:

@@ -15,6 +15,7 @@ from kilonet.sweep.costs import costs_of
 from kilonet.sweep.evolution import Child, Member, breed
 from kilonet.sweep.plan import Plan
 from kilonet.sweep.trials import TrialRecord, Trials
+from kilonet.training.run_folder import is_finished
 from kilonet.utils.errors import KilonetError
 
 _TRIES = 2000
@@ -49,6 +50,7 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
     def _restore_trial(self, number: int) -> None:
         record = self._trials.records[number]
         recipe, draws = self._redraw(record)
+        self._trials.check_run(number, recipe)
         self._drawn.add(recipe)
         self.costs[number] = costs_of(recipe.model, self._plan.budget.target)[self._plan.search.costs[0]]
         if self._trials.is_done(number):
@@ -71,8 +73,8 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
                 recipe = self._plan.candidate(draws, record.layers)
             if self._plan.search.sampler == "tpe" and (record.layers or record.parent):
                 raise ValueError("a trial of an evolution")
-            if record.parent is not None and not self._is_earlier(record.parent, record.number):
-                raise ValueError(f"trial {record.parent} is not among the earlier ones")
+            if record.parent is not None and record.parent >= record.number:
+                raise ValueError(f"its parent is trial {record.parent}")
             for name in draws.params.keys() | record.draws.keys():
                 drawn, recorded = draws.params.get(name), record.draws.get(name)
                 if type(drawn) is not type(recorded) or drawn != recorded:
@@ -80,13 +82,9 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
         except (KilonetError, ValueError, OverflowError, UserWarning) as error:
             path = self._trials.record_path(record.number)
             reason = " ".join(str(error).split())
-            raise KilonetError(
-                f"{path}: its draws are none of this sweep's ({reason}); remove the file to drop the trial"
-            ) from None
+            drop = self._trials.how_to_drop(record.number)
+            raise KilonetError(f"{path}: its draws are none of this sweep's ({reason}); {drop}") from None
         return recipe, draws
-
-    def _is_earlier(self, parent: int, number: int) -> bool:
-        return parent < number and parent in self._trials.records
 
     def suggest(self, trial_id: str) -> Any:
         """Return the configuration of the next trial for `worker.train`, or `Searcher.FINISHED` if there is none."""
@@ -103,7 +101,7 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
         objectives = [error, *(costs[cost] for cost in self._plan.search.costs)]
         self._study.tell(draws, objectives)
         record = self._trials.records[number]
-        if record.end is None:
+        if is_finished(self._trials.path(number)):
             self._members[number] = Member(record, recipe, tuple(objectives))
 
     def _draw(self) -> tuple[int, Recipe, optuna.Trial] | None:

@@ -18,9 +18,10 @@ from pydantic import Field, PositiveInt
 
 from kilonet.evaluation.metrics import Metric
 from kilonet.network.graph import MAXIMUM_LAYERS
-from kilonet.recipe import load_recipe
+from kilonet.recipe import Recipe, load_recipe
 from kilonet.sweep.costs import Cost, Target, costs_of
 from kilonet.sweep.plan import Plan, Value, load_plan
+from kilonet.training.identity import recipe_differences
 from kilonet.training.run_folder import (
     METRICS_FILE,
     RECIPE_FILE,
@@ -84,7 +85,8 @@ class Trials:
         Raises:
             KilonetError: it belongs to another plan, is not a folder of a sweep, or cannot be created.
         """
-        started = self.started_plan()
+        # Where nothing was trained there is nothing to mix up.
+        started = self.started_plan() if self.records else None
         for key in ("objective", "costs") if started else ():
             theirs, mine = (_words(getattr(plan.search, key)) for plan in (started, self.plan) if plan)
             if theirs != mine:
@@ -92,13 +94,17 @@ class Trials:
                     f"{self.folder} holds a sweep with the {key} {theirs}, not {mine}: "
                     f"continue it with --{key} {theirs}, or choose another 'out'"
                 )
-        if started and not self.plan.same_search(started):
-            raise KilonetError(f"{self.folder} holds a sweep with other settings; only search.trials may change")
-        if not started and self.folder.is_dir() and any(self.folder.glob("[!.]*")):
+        if started and (others := self.plan.other_settings(started)):
+            raise KilonetError(
+                f"{self.folder} holds a sweep with other settings ({', '.join(others)}); "
+                "only search.trials may change: undo the change, or choose another 'out'"
+            )
+        own = {PLAN_FILE, BASE_FILE} if self.started_plan() else set()
+        if not started and self.folder.is_dir() and any(path.name not in own for path in self.folder.glob("[!.]*")):
             raise KilonetError(f"{self.folder} is not empty, and is no folder of a sweep; choose another 'out'")
         make_folder(self.folder)
         base = self.folder / BASE_FILE
-        if base.is_file() and load_recipe(str(base)) != self.plan.base:
+        if started and base.is_file() and load_recipe(str(base)) != self.plan.base:
             raise KilonetError(
                 f"{self.folder} holds a sweep around another recipe: {self.plan.recipe} has changed since"
             )
@@ -112,8 +118,25 @@ class Trials:
 
     @property
     def next_number(self) -> int:
-        """The number that the next new trial gets."""
-        return max(self.records, default=0) + 1
+        """The number that the next new trial gets: no earlier one's, even if its record was removed."""
+        folders = (int(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdecimal())
+        return max(max(self.records, default=0), max(folders, default=0)) + 1
+
+    def check_run(self, number: int, recipe: Recipe) -> None:
+        """Check that the run folder of a trial, if it is begun, is that of its record.
+
+        Raises:
+            KilonetError: its recipe is another one.
+        """
+        path = self.path(number) / RECIPE_FILE
+        if path.is_file() and (found := recipe_differences(recipe, load_recipe(str(path)))):
+            raise KilonetError(
+                f"{path} is not the recipe of {self.record_path(number)}: {found[0]}; {self.how_to_drop(number)}"
+            )
+
+    def how_to_drop(self, number: int) -> str:
+        """Return what to do so that a trial no longer belongs to the sweep."""
+        return f"remove the files {self.record_path(number).name} and {self.path(number).name} to drop the trial"
 
     def add(
         self, draws: dict[str, Any], layers: tuple[str, ...] | None = None, parent: int | None = None
@@ -165,7 +188,7 @@ class Trials:
             if not (folder / RECIPE_FILE).is_file():
                 continue
             history, recipe = self.history(number), load_recipe(str(folder / RECIPE_FILE))
-            end = record.end or ("finished" if is_finished(folder) else "unfinished")
+            end = "finished" if is_finished(folder) else record.end or "unfinished"
             scores = _scores(history[-1]) if history else {}
             made = {"parent": record.parent, "end": end, "epochs": len(history), "draws": record.draws}
             costs = costs_of(recipe.model, self.plan.budget.target)
@@ -210,7 +233,7 @@ def _scores(metrics: EpochMetrics) -> dict[str, float | None]:
 
 
 def _words(value: str | Sequence[str]) -> str:
-    return value if isinstance(value, str) else " ".join(value)
+    return value if isinstance(value, str) else ",".join(value)
 
 
 def _read_record(path: Path) -> TrialRecord:
@@ -220,7 +243,9 @@ def _read_record(path: Path) -> TrialRecord:
             raise ValueError(f"the record of trial {record.number}")
         return record
     except ValueError:
-        raise KilonetError(f"{path}: not a trial's record; remove the file to drop the trial") from None
+        raise KilonetError(
+            f"{path}: not a trial's record; remove the files {path.name} and {path.stem} to drop the trial"
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from ray import tune
 
 from kilonet.evaluation.metrics import Metric
-from kilonet.models.model import load_model
+from kilonet.models.model import Model, load_model
 from kilonet.recipe import Recipe, parse_recipe
 from kilonet.sweep.inheritance import inherit
 from kilonet.sweep.trials import PLAN_FILE, WORST_ERROR, error_of
@@ -60,7 +60,7 @@ def _train_in(folder: Path, recipe: Recipe, parent: str | None, reports: "_Repor
             if (folder / RECIPE_FILE).is_file():
                 resume(folder, progress=reports)
             else:
-                start = inherit(load_model(parent), recipe.model, recipe.run.seed) if parent else None
+                start = _inherited(Path(parent), recipe) if parent else None
                 fit(recipe, out=folder, progress=reports, start=start)
         except InUse:
             if time.monotonic() > deadline:
@@ -68,6 +68,15 @@ def _train_in(folder: Path, recipe: Recipe, parent: str | None, reports: "_Repor
             time.sleep(0.2)
         else:
             return
+
+
+def _inherited(parent: Path, recipe: Recipe) -> Model:
+    try:
+        return inherit(load_model(parent), recipe.model, recipe.run.seed)
+    except KilonetError as error:
+        raise KilonetError(
+            f"its parent's model cannot be read: {error}; remove {parent} to have the parent trained again"
+        ) from None
 
 
 class _Reports(NoProgress):

@@ -27,7 +27,7 @@ from kilonet.evaluation.negatives import Negatives, read_negatives
 from kilonet.evaluation.scoring import class_counts
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.models.metadata import metadata_of
-from kilonet.models.model import Model, check_storable
+from kilonet.models.model import Model, check_storable, load_model
 from kilonet.network.memory import check_training_memory
 from kilonet.network.module import initial_network
 from kilonet.recipe import Recipe, TrainSection, load_recipe
@@ -54,6 +54,7 @@ from kilonet.training.run_folder import (
 )
 from kilonet.utils.environment import describe_environment, torch_threads_kept
 from kilonet.utils.errors import KilonetError, TrainingDiverged
+from kilonet.utils.schema import shortened
 
 _STEPS_BETWEEN_LOSS_CHECKS = 50
 """On an asynchronous device: reading the loss waits for the device."""
@@ -65,10 +66,10 @@ _LEAST_IMAGES_JUDGED = 1000
 def fit(
     recipe: Recipe | str | Path | None = None,
     data: DataSet | str | Path | None = None,
-    out: Path | None = None,
+    out: Path | str | None = None,
     progress: Progress | None = None,
     *,
-    start: Model | None = None,
+    start: Model | Path | str | None = None,
 ) -> Run:
     """Train a recipe's network.
 
@@ -78,7 +79,8 @@ def fit(
         data: the images to train on and to score, or the name of data; by default what the recipe names.
         out: a new or empty folder for the run's files; without it no files are written.
         progress: receives the events of the run.
-        start: a model with the weights that training begins with; without it they are drawn from the recipe's seed.
+        start: a model of the recipe's layers, or the name, the file or the run folder of one, with whose weights
+            training begins; without it they are drawn from the recipe's seed.
 
     Raises:
         KilonetError: the recipe, the images, the start or the folder cannot be used, or there is not enough memory.
@@ -95,7 +97,9 @@ def fit(
         recipe = load_recipe(str(recipe))
     if isinstance(data, str | Path):
         recipe, data = recipe.replace(data=str(data)), None
-    return _fit(recipe, data, out, progress, start)
+    if isinstance(start, str | Path):
+        start = load_model(start)
+    return _fit(recipe, data, None if out is None else Path(out), progress, start)
 
 
 def _fit(
@@ -209,15 +213,13 @@ def _check_memory(recipe: Recipe, data: DataSet) -> None:
 def _check_start(start: Model | None, recipe: Recipe) -> None:
     if start is None:
         return
-    given, needed = (
-        {name: tensor.shape for name, tensor in network.state().items()}
-        for network in (start.network, initial_network(recipe.model, seed=0))
-    )
-    if given != needed:
-        raise KilonetError(
-            f"the weights to begin with are of another network ({start.section.parameters:,} parameters) than the "
-            f"recipe's ({recipe.model.parameters:,})"
-        )
+    for key in ("input", "layers", "mean", "std"):
+        given, needed = getattr(start.section, key), getattr(recipe.model, key)
+        if given != needed:
+            raise KilonetError(
+                f"the weights to begin with are of another network: its {key} is {shortened(given)}, the recipe's "
+                f"{shortened(needed)}"
+            )
 
 
 def _obtain_teachers(

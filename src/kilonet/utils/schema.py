@@ -32,7 +32,8 @@ def first_complaint(error: ValidationError) -> str:
         return f"{key}: unknown key"
     if first["type"] == "missing":
         return f"{key}: missing"
-    message = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+    message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "a list")
+    message = f"{message[:1].lower()}{message[1:]}".removesuffix(" after validation, not 0")
     return f"{key} = {shortened(first['input'])}: {message}" if key else message
 
 
