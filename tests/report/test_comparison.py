@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,18 @@ def test_a_name_for_two_recipes_is_told_apart(finished: Run, tmp_path: Path) -> 
         run["model_sha256"] += "x"
     second.write_text(json.dumps(runs))
     assert [group.name for group in read_groups([str(first), str(second)])] == ["same #1", "same #2"]
+
+
+def test_the_runs_of_a_folder_have_the_names_of_their_folders(finished: Run, tmp_path: Path) -> None:
+    """Such as the trials of a sweep, of which some are not finished."""
+    assert finished.folder
+    for number, name in enumerate(("0002", "0008")):
+        folder = tmp_path / "sweep" / name
+        shutil.copytree(finished.folder, folder)
+        result = json.loads((folder / "result.json").read_text())
+        result["recipe"]["train"]["ema"] = 0.5 + number / 10
+        (folder / "result.json").write_text(json.dumps({**result, "model_sha256": name}))
+    assert [group.name for group in read_groups([str(tmp_path / "sweep")])] == ["sweep 0002", "sweep 0008"]
 
 
 def test_threads_and_device_make_no_groups_but_precision_does(finished: Run, tmp_path: Path) -> None:

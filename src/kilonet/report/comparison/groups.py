@@ -92,7 +92,7 @@ def read_groups(sources: Sequence[str], metric: Metric = "accuracy") -> tuple[Gr
         record.score(metric)
     name_of = {record.result.model_sha256: name for record, name in read}
     groups = group_repetitions(records)
-    names = _numbered([name_of[group[0].result.model_sha256] for group in groups])
+    names = _told_apart([(name_of[group[0].result.model_sha256], group[0].folder) for group in groups])
     return tuple(
         Group(name, tuple(sorted(group, key=lambda record: record.seed)), metric)
         for name, group in zip(names, groups, strict=True)
@@ -129,11 +129,16 @@ def _scored_images(record: RunRecord) -> str:
     return f"{result.scored_images:,} {result.scored.lower()} images of {result.recipe.run.data}"
 
 
-def _numbered(names: Sequence[str]) -> list[str]:
-    """Return the names, with numbers added to those that occur more than once."""
-    counts: dict[str, int] = {}
-    numbered = []
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-        numbered.append(name if names.count(name) == 1 else f"{name} #{counts[name]}")
-    return numbered
+def _told_apart(named: Sequence[tuple[str, Path | None]]) -> list[str]:
+    """Return the names; to those that occur more than once the names of their run folders are added, or numbers.
+
+    Args:
+        named: the name of each group, and the folder of its first run, if any.
+    """
+    names = [name for name, _ in named]
+    longer = [
+        f"{name} {folder.name}" if folder and seed_of(folder) is None and names.count(name) > 1 else name
+        for name, folder in named
+    ]
+    places = [longer[:place].count(name) + 1 for place, name in enumerate(longer)]
+    return [f"{name} #{place}" if longer.count(name) > 1 else name for name, place in zip(longer, places, strict=True)]
