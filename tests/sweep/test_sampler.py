@@ -69,6 +69,13 @@ def test_a_candidate_over_the_budget_is_never_a_trial(tmp_path: Path) -> None:
     assert not [path for path in trials.folder.iterdir() if path.is_dir()], "drawing must train nothing"
 
 
+@pytest.fixture
+def _few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sampler gives up after a tenth of its tries."""
+    monkeypatch.setattr("kilonet.sweep.sampler._TRIES", 200)
+
+
+@pytest.mark.usefixtures("_few_tries")
 def test_a_small_space_is_drawn_once_each_and_ends(tmp_path: Path) -> None:
     trials = begun(plan_in(tmp_path, layers=("conv {4..8}", "gap", "pointwise 10")))
     sampler = CandidateSampler(trials.plan, trials)
@@ -78,6 +85,7 @@ def test_a_small_space_is_drawn_once_each_and_ends(tmp_path: Path) -> None:
     assert "drawn before" in sampler.exhausted
 
 
+@pytest.mark.usefixtures("_few_tries")
 def test_a_space_without_candidates_says_why(tmp_path: Path) -> None:
     trials = begun(plan_in(tmp_path, budget={"max_parameters": 10}))
     sampler = CandidateSampler(trials.plan, trials)
