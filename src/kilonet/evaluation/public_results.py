@@ -25,6 +25,11 @@ class PublicResult(Schema):
     """The lowest and the highest accuracy of the runs from which this one was chosen."""
     source: Annotated[str, Field(min_length=1)]
 
+    @property
+    def label(self) -> str:
+        """What a plot calls it."""
+        return f"public, {self.parameters:,}: {self.conditions}"
+
 
 class _PublicResults(Schema):
     result: Annotated[tuple[PublicResult, ...], Field(strict=False, min_length=1)]

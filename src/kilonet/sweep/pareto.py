@@ -101,6 +101,7 @@ class ParetoFront:
         # A logarithmic axis has no zero.
         scale = "log" if all(trial.error > 0 for trial in self.finished) else "linear"
         error = "error" if self.trials.objective == "accuracy" else f"100 % minus {METRIC_NAMES[self.trials.objective]}"
+        best = self.best
         for axes in [*panels][len(self.costs) :]:
             axes.remove()
         for cost, axes in zip(self.costs, figure.axes, strict=True):
@@ -109,7 +110,7 @@ class ParetoFront:
             in_one = f" in {label_of(cost, self.target)}" if len(self.costs) > 1 else ""
             axes.plot(*_points(line, cost), "o-", color="C0", drawstyle="steps-post", label=f"Pareto front{in_one}")
             if len(self.costs) > 1:
-                rings = axes.scatter(*_points(self.best, cost), s=110, zorder=3, label="front in all costs")
+                rings = axes.scatter(*_points(best, cost), s=110, zorder=3, label="front in all costs")
                 rings.set(edgecolors="C1", facecolors="none", linewidths=1.5)
             if cost == "parameters" and self.trials.objective == "accuracy":
                 self._draw_public_results(axes)
@@ -129,8 +130,7 @@ class ParetoFront:
         results = public_results_on(self.finished[0].result.recipe.run.data)
         near = [result for result in results if min(sizes) / 2 <= result.parameters <= 2 * max(sizes)]
         for marker, result in zip(cycle("^vsDx"), near, strict=False):
-            label = f"public, {result.parameters:,}: {result.conditions}"
-            axes.plot([result.parameters], [100 - result.accuracy], marker, color="0.4", label=label)
+            axes.plot([result.parameters], [100 - result.accuracy], marker, color="0.4", label=result.label)
 
 
 def pareto_optimal(trials: Iterable[FinishedTrial], costs: Sequence[Cost]) -> list[FinishedTrial]:
@@ -138,21 +138,15 @@ def pareto_optimal(trials: Iterable[FinishedTrial], costs: Sequence[Cost]) -> li
 
     Of trials that are equal in all, the first one stays.
     """
-    ordered = sorted(trials, key=lambda one: one.number)
-    points = [(*(trial.costs[cost] for cost in costs), trial.error) for trial in ordered]
-    return [ordered[place] for place in nondominated(points)]
 
+    def objectives(trial: FinishedTrial) -> tuple[float, ...]:
+        return (*(trial.costs[cost] for cost in costs), trial.error)
 
-def nondominated(points: Sequence[tuple[float, ...]]) -> list[int]:
-    """Return the places of the points that no other point is below or at in all coordinates, by increasing coordinates.
-
-    Of equal points the first one stays.
-    """
-    front: list[int] = []
-    # In this order no point is dominated by a later one.
-    for place in sorted(range(len(points)), key=lambda place: (points[place], place)):
-        if not any(all(map(le, points[kept], points[place])) for kept in front):
-            front.append(place)
+    front: list[FinishedTrial] = []
+    # In this order no trial is beaten by a later one.
+    for trial in sorted(trials, key=lambda one: (objectives(one), one.number)):
+        if not any(all(map(le, objectives(kept), objectives(trial))) for kept in front):
+            front.append(trial)
     return front
 
 

@@ -209,6 +209,11 @@ class Plan(Schema):
             raise KilonetError(objection)
         return recipe
 
+    def costs_of(self, recipe: Recipe) -> list[int]:
+        """Return what is minimised beside the error for a recipe's network, in the order of `search.costs`."""
+        costs = costs_of(recipe.model, self.budget.target)
+        return [costs[cost] for cost in self.search.costs]
+
     def to_toml(self) -> str:
         """Return the plan as TOML."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))

@@ -11,7 +11,6 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from kilonet.recipe import Recipe
-from kilonet.sweep.costs import costs_of
 from kilonet.sweep.evolution import Child, Member, breed
 from kilonet.sweep.plan import Plan
 from kilonet.sweep.trials import TrialRecord, Trials
@@ -52,7 +51,7 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
         recipe, draws = self._redraw(record)
         self._trials.check_run(number, recipe)
         self._drawn.add(recipe)
-        self.costs[number] = costs_of(recipe.model, self._plan.budget.target)[self._plan.search.costs[0]]
+        self.costs[number] = self._plan.costs_of(recipe)[0]
         if self._trials.is_done(number):
             self._learn(number, recipe, draws, self._trials.error(number))
         else:
@@ -97,8 +96,7 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
 
     def _learn(self, number: int, recipe: Recipe, draws: optuna.Trial, error: float) -> None:
         """Take what a trial ended with into account for later ones."""
-        costs = costs_of(recipe.model, self._plan.budget.target)
-        objectives = [error, *(costs[cost] for cost in self._plan.search.costs)]
+        objectives = [error, *self._plan.costs_of(recipe)]
         self._study.tell(draws, objectives)
         record = self._trials.records[number]
         if is_finished(self._trials.path(number)):
@@ -106,8 +104,9 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
 
     def _draw(self) -> tuple[int, Recipe, optuna.Trial] | None:
         reason = ""
+        number = self._trials.next_number
         # A seed a trial: a sweep that is killed and continued draws what it would have drawn.
-        seed = _seed(self._plan.search.seed, self._trials.next_number)
+        seed = _seed(self._plan.search.seed, number)
         model, uniform = _sampler(seed), optuna.samplers.RandomSampler(seed)
         evolves, generator = self._plan.search.sampler == "evolution", np.random.default_rng(seed)
         child = Child(None, None, {})
@@ -115,7 +114,7 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
             self._study.sampler = uniform if evolves or attempt >= _TRIES_BY_MODEL else model
             try:
                 if evolves:
-                    child = breed(self._plan, self._members, self._trials.next_number, generator)
+                    child = breed(self._plan, self._members, number, generator)
             except KilonetError as error:
                 reason = str(error)
                 continue
@@ -164,7 +163,7 @@ def configuration(trials: Trials, number: int, recipe: Recipe) -> dict[str, Any]
         "started_in": str(Path.cwd()),
         "recipe": json.dumps(recipe.model_dump(mode="json", exclude_none=True)),
         "parameters": recipe.model.parameters,
-        "cost": costs_of(recipe.model, plan.budget.target)[plan.search.costs[0]],
+        "cost": plan.costs_of(recipe)[0],
         "parent": str(trials.path(parent)) if parent and plan.search.inherit else None,
         "objective": trials.objective,
     }

@@ -136,7 +136,7 @@ class Trials:
 
     def how_to_drop(self, number: int) -> str:
         """Return what to do so that a trial no longer belongs to the sweep."""
-        return f"remove the files {self.record_path(number).name} and {self.path(number).name} to drop the trial"
+        return _how_to_drop(self.record_path(number))
 
     def add(
         self, draws: dict[str, Any], layers: tuple[str, ...] | None = None, parent: int | None = None
@@ -236,6 +236,10 @@ def _words(value: str | Sequence[str]) -> str:
     return value if isinstance(value, str) else ",".join(value)
 
 
+def _how_to_drop(record: Path) -> str:
+    return f"remove the files {record.name} and {record.stem} to drop the trial"
+
+
 def _read_record(path: Path) -> TrialRecord:
     try:
         record = TrialRecord.model_validate_json(read_bounded(path, _MAXIMUM_RECORD_BYTES, "a trial's record"))
@@ -243,9 +247,7 @@ def _read_record(path: Path) -> TrialRecord:
             raise ValueError(f"the record of trial {record.number}")
         return record
     except ValueError:
-        raise KilonetError(
-            f"{path}: not a trial's record; remove the files {path.name} and {path.stem} to drop the trial"
-        ) from None
+        raise KilonetError(f"{path}: not a trial's record; {_how_to_drop(path)}") from None
 
 
 @dataclass(frozen=True)

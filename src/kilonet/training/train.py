@@ -257,7 +257,9 @@ def _train(
     start: Model | None = None,
 ) -> Run:
     """Train the epochs that are left, with a checkpoint after each if there is a folder; return the finished run."""
-    identity = identity_of(recipe, data, [teacher.result.model_sha256 for teacher in teachers], negatives, start)
+    identity = None
+    if folder:
+        identity = identity_of(recipe, data, [teacher.result.model_sha256 for teacher in teachers], negatives, start)
     with torch_threads_kept():
         network = initial_network(recipe.model, recipe.run.seed)
         if start is not None:
@@ -294,11 +296,14 @@ def _train_epochs(
     folder: RunFolder | None,
     progress: Progress,
     *,
-    identity: Identity,
+    identity: Identity | None,
 ) -> list[EpochMetrics]:
-    """Train the epochs that the checkpoint in the folder, if there is one, does not have; return all metrics."""
+    """Train the epochs that the checkpoint in the folder, if there is one, does not have; return all metrics.
+
+    The identity of the run is that of its checkpoints; None without a folder.
+    """
     history: list[EpochMetrics] = []
-    if folder:
+    if folder and identity:
         if checkpoint := folder.load_checkpoint():
             check_identity(checkpoint.path, checkpoint.identity, identity)
             _restore(engine, checkpoint)
@@ -309,7 +314,7 @@ def _train_epochs(
     try:
         while len(history) < recipe.train.epochs:
             history.append(_run_epoch(engine, recipe, data, history, progress))
-            if folder:
+            if folder and identity:
                 folder.save_checkpoint(engine.state(), history, identity)
     finally:
         progress.stopped()

@@ -48,8 +48,7 @@ def _drawn(figure: Any, comparison: Comparison) -> Any:
 
 def _draw_public_results(axes: Any, data: str) -> None:
     for marker, result in zip(itertools.cycle("^vsDx"), public_results_on(data), strict=False):
-        name = f"{result.parameters:,}"
         if result.range:
-            axes.plot([result.parameters] * 2, result.range, color="0.7", linewidth=4, label=f"{name}: range of runs")
-        label = f"public, {name}: {result.conditions}"
-        axes.plot([result.parameters], [result.accuracy], marker, color="0.4", label=label)
+            label = f"{result.parameters:,}: range of runs"
+            axes.plot([result.parameters] * 2, result.range, color="0.7", linewidth=4, label=label)
+        axes.plot([result.parameters], [result.accuracy], marker, color="0.4", label=result.label)
