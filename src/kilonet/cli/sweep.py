@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from kilonet.sweep.costs import Cost
     from kilonet.sweep.pareto import ParetoFront
 
+_NO_COSTS = "none"
+
 
 def add_flags(parser: Parser) -> None:
     parser.add_argument("plan", metavar="PLAN", help="a SWEEP.toml, or a packaged plan such as '1k'")
@@ -34,11 +36,11 @@ def add_flags(parser: Parser) -> None:
     )
     parser.add_argument(
         "--costs",
-        type=lambda text: text.split(","),
+        type=lambda text: [] if text == _NO_COSTS else text.split(","),
         metavar="COST[,COST...]",
         help="what is minimised beside the error: parameters, macs, ram_bytes, instructions, flash_bytes, or several "
-        "with commas (default: the plan's, which is parameters unless it says otherwise); with --show, what the front "
-        "is made of",
+        f"with commas, or {_NO_COSTS} for the error alone (default: the plan's, which is parameters unless it says "
+        "otherwise); with --show, what the front is made of",
     )
     add_json_flag(parser)
 
@@ -70,7 +72,7 @@ def _search(source: str, address: str | None, objective: "Metric | None", costs:
         given: dict[str, Sequence[str]] = {
             "--address": [address] if address else [],
             "--objective": [objective] if objective else [],
-            "--costs": [",".join(costs)] if costs else [],
+            "--costs": [",".join(costs) or _NO_COSTS] if costs is not None else [],
         }
         flags = [word for flag, values in given.items() if values for word in (flag, *values)]
         words = shlex.join(["kilonet", "sweep", source, *flags])

@@ -17,7 +17,7 @@ from kilonet.utils.text_tables import aligned
 
 PICTURE_FILE = "front.svg"
 _SHOWN: tuple[Cost, ...] = ("parameters", "macs", "ram_bytes")
-"""The costs in the table where only parameters are minimised."""
+"""The costs in the table where only parameters are minimised, or none."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,13 @@ class ParetoFront:
         """Return the table, one line a network."""
         shown = list(dict.fromkeys((self.trials.objective, "accuracy")))
         scores = [METRIC_NAMES[metric] for metric in shown]
-        costs = _SHOWN if self.costs == ("parameters",) else self.costs
+        costs = _SHOWN if self.costs in ((), ("parameters",)) else self.costs
         labels = [label_of(cost, self.target) for cost in costs]
         rows = [(*labels, "errors", *scores, "run", "layers"), *(_cells(trial, costs, shown) for trial in self.best)]
         by = "" if self.trials.objective == "accuracy" else f" by {METRIC_NAMES[self.trials.objective]}"
         if self.costs != ("parameters",):
-            by += f" against {' and '.join(label_of(cost, self.target) for cost in self.costs)}"
+            against = " and ".join(label_of(cost, self.target) for cost in self.costs)
+            by += f" against {against}" if against else " by the error alone"
         counts = f"{len(self.trials.records)} trials, {len(self.finished)} with all their epochs"
         counts += f"; the front{by}, in {self.trials.folder}"
         measured = f"{', '.join(['errors', *scores[:-1]])} and {scores[-1]} on the holdout:"
@@ -82,9 +83,9 @@ class ParetoFront:
     def draw(self) -> Path:
         """Draw all finished trials and the front into `front.svg`, and return its path.
 
-        Each cost has a panel of its own, with the trials that no other beats in the error and this cost as a line, and
-        with marks at those that no other beats in all costs. Beside errors on MNIST against parameters stand those of
-        networks of such sizes that others published.
+        Each cost, or parameters where the error alone counts, has a panel of its own, with the trials that no other
+        beats in the error and this cost as a line, and with marks at those that no other beats in all costs. Beside
+        errors on MNIST against parameters stand those of networks of such sizes that others published.
 
         Raises:
             KilonetError: no trial is finished yet.
@@ -94,22 +95,23 @@ class ParetoFront:
 
         if not self.finished:
             raise KilonetError(f"{self.trials.folder}: no trial has had all its epochs yet; there is nothing to draw")
-        columns = min(2, len(self.costs))
-        rows = math.ceil(len(self.costs) / columns)
+        costs: tuple[Cost, ...] = self.costs or ("parameters",)
+        columns = min(2, len(costs))
+        rows = math.ceil(len(costs) / columns)
         figure = Figure(figsize=(8 * columns, 5 * rows), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).flat
         # A logarithmic axis has no zero.
         scale = "log" if all(trial.error > 0 for trial in self.finished) else "linear"
         error = "error" if self.trials.objective == "accuracy" else f"100 % minus {METRIC_NAMES[self.trials.objective]}"
         best = self.best
-        for axes in [*panels][len(self.costs) :]:
+        for axes in [*panels][len(costs) :]:
             axes.remove()
-        for cost, axes in zip(self.costs, figure.axes, strict=True):
+        for cost, axes in zip(costs, figure.axes, strict=True):
             axes.scatter(*_points(self.finished, cost), s=14, color="0.6", label="trials with all their epochs")
             line = pareto_optimal(self.finished, (cost,))
-            in_one = f" in {label_of(cost, self.target)}" if len(self.costs) > 1 else ""
+            in_one = f" in {label_of(cost, self.target)}" if len(costs) > 1 else ""
             axes.plot(*_points(line, cost), "o-", color="C0", drawstyle="steps-post", label=f"Pareto front{in_one}")
-            if len(self.costs) > 1:
+            if len(costs) > 1:
                 rings = axes.scatter(*_points(best, cost), s=110, zorder=3, label="front in all costs")
                 rings.set(edgecolors="C1", facecolors="none", linewidths=1.5)
             if cost == "parameters" and self.trials.objective == "accuracy":

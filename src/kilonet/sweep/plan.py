@@ -48,10 +48,10 @@ class SearchSection(Schema):
         3.0, description="the best trial in so many goes on at each rung; rungs are at grace times its powers"
     )
     objective: Metric = Field("accuracy", description="what a trial is better by, on the holdout, beside its costs")
-    costs: Annotated[tuple[Cost, ...], Field(min_length=1)] = Field(
+    costs: tuple[Cost, ...] = Field(
         ("parameters",),
         strict=False,
-        description="what is minimised beside the error; early stopping groups by the first",
+        description="what is minimised beside the error; early stopping groups by the first; [] for the error alone",
     )
     sampler: Literal["tpe", "evolution"] = Field(
         "tpe",
@@ -208,6 +208,10 @@ class Plan(Schema):
         if objection:
             raise KilonetError(objection)
         return recipe
+
+    def first_cost(self, recipe: Recipe) -> int:
+        """Return the cost by which early stopping groups trials: the same for all where the error alone counts."""
+        return next(iter(self.costs_of(recipe)), 0)
 
     def costs_of(self, recipe: Recipe) -> list[int]:
         """Return what is minimised beside the error for a recipe's network, in the order of `search.costs`."""

@@ -51,7 +51,7 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
         recipe, draws = self._redraw(record)
         self._trials.check_run(number, recipe)
         self._drawn.add(recipe)
-        self.costs[number] = self._plan.costs_of(recipe)[0]
+        self.costs[number] = self._plan.first_cost(recipe)
         if self._trials.is_done(number):
             self._learn(number, recipe, draws, self._trials.error(number))
         else:
@@ -163,7 +163,7 @@ def configuration(trials: Trials, number: int, recipe: Recipe) -> dict[str, Any]
         "started_in": str(Path.cwd()),
         "recipe": json.dumps(recipe.model_dump(mode="json", exclude_none=True)),
         "parameters": recipe.model.parameters,
-        "cost": plan.costs_of(recipe)[0],
+        "cost": plan.first_cost(recipe),
         "parent": str(trials.path(parent)) if parent and plan.search.inherit else None,
         "objective": trials.objective,
     }

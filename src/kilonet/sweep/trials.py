@@ -233,7 +233,7 @@ def _scores(metrics: EpochMetrics) -> dict[str, float | None]:
 
 
 def _words(value: str | Sequence[str]) -> str:
-    return value if isinstance(value, str) else ",".join(value)
+    return value if isinstance(value, str) else ",".join(value) or "none"
 
 
 def _how_to_drop(record: Path) -> str:
