@@ -1,8 +1,9 @@
-"""Writes docs/RESULTS.md from the runs in docs/results.
+"""Writes docs/RESULTS.md and its picture from the runs in docs/results.
 
     python benchmarks/results.py [--check]
 
-Every file there that `kilonet train ... --seeds N --json` printed is a row. Runs with `--holdout` have no row of their
+The files in docs/results/budgets (benchmarks/budgets.py) are a table of their own. Every other file that
+`kilonet train ... --seeds N --json` printed is a row of the second. Runs with `--holdout` have no row of their
 own; their accuracy stands as a prediction in the row of the same recipe. With `--check` nothing is written, and a
 difference gives exit status 1.
 """
@@ -16,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import budget_tables
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.network.cost import network_cost
 from kilonet.recipe import Recipe, load_recipe, packaged_recipes
@@ -24,10 +26,14 @@ from kilonet.training.identity import training_keys
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "RESULTS.md"
+PICTURE = ROOT / "docs" / "pictures" / "budgets.svg"
 
 _HEAD = """# Results
 
 Made from the files in [results/](results) by `make results`; nothing here is written by hand.
+
+{budgets}
+## The packaged recipes
 
 Accuracies are those of the final epoch: mean ± standard deviation over n seeds, all of which are listed. No epoch and
 no seed is picked. "Predicted" is the accuracy of the same recipe on 10,000 held-out training images, where such runs
@@ -84,7 +90,7 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def page(folder: Path) -> str:
-    """Return the page of a folder of results."""
+    """Return the page of a folder of results, whose folder `budgets` holds the cells."""
     rows = read_rows(folder)
     predictions = {row.kind: row for row in rows if row.is_prediction}
     heads = (
@@ -105,7 +111,8 @@ def page(folder: Path) -> str:
     )
     lines = [f"| {' | '.join(heads)} |", "|---|---|---:|---:|---:|---:|---:|---|---:|---|---|---:|---|---|"]
     lines += [_line(row, predictions) for row in rows if not row.is_prediction]
-    return "\n".join([_HEAD, *lines, ""])
+    budgets = budget_tables.section(budget_tables.read_cells(folder / "budgets"))
+    return "\n".join([_HEAD.format(budgets=budgets), *lines, ""])
 
 
 def _line(row: Row, predictions: Mapping[str, Row]) -> str:
@@ -180,12 +187,14 @@ def main() -> int:
     """Write the page, or check it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
-    wanted = page(RESULTS)
+    cells = budget_tables.read_cells()
+    wanted = {PAGE: page(RESULTS), PICTURE: budget_tables.picture(cells)}
     if parser.parse_args().check:
-        current = PAGE.read_text(encoding="utf-8")
-        print("docs/RESULTS.md is as generated" if wanted == current else "docs/RESULTS.md differs: make results")
-        return int(wanted != current)
-    PAGE.write_text(wanted, encoding="utf-8")
+        differing = [path.name for path, text in wanted.items() if path.read_text(encoding="utf-8") != text]
+        print(f"{' and '.join(differing)} differ: make results" if differing else "all is as generated")
+        return int(bool(differing))
+    for path, text in wanted.items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 

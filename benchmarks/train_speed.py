@@ -4,9 +4,9 @@
 
 Every contender trains in a process of its own, one after another, round after round, so that a machine whose speed
 drifts is unfair to none. An epoch is the training part with augmentation, all 60,000 images at batch 128; each kilonet
-process gives the median of its epochs. Printed are medians over the rounds, the ratio to the homework-style script (the
-median of the rounds' ratios) and the share of the machine's float32 peak, measured in the same rounds, as are the
-native engine's convolutions alone (see kernel_speed.py).
+process gives the median of its epochs. Printed are medians over the rounds, the ratio to the homework-style script with
+the same network (the median of the rounds' ratios) and the share of the machine's float32 peak, measured in the same
+rounds, as are the native engine's convolutions alone (see kernel_speed.py).
 """
 
 import argparse
@@ -14,12 +14,14 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from kernel_speed import overall_gflops, pass_times, precisions
+from kilonet.engines.native import multiplies_bfloat16
 from kilonet.network.cost import network_cost
 from kilonet.network.operations import Convolution
 from kilonet.network.section import ModelSection
@@ -37,36 +39,39 @@ class Contender:
     """Something that trains an epoch."""
 
     name: str
-    recipe: str | None
-    """None for the homework-style script."""
-    engine: str = ""
+    recipe: str
+    engine: str
+    """`script` for the homework-style script, with the recipe's network."""
     precision: str = "auto"
     instructions: str = ""
     """What the native engine is built for; empty for all that the processor has."""
+    script: str = "baseline"
+    """The network of the script beside which it stands."""
 
 
-def _for_avx2() -> list[Contender]:
-    """Name the older instruction set where this processor has it, as one of those that people own."""
-    name = "fast, native engine for AVX2"
-    return [Contender(name, "fast", "native", "float32", "avx2")] if torch.cpu.get_capabilities().get("avx2") else []
+def _contenders() -> Iterator[Contender]:
+    """Yield the contenders; those of each network begin with the script."""
+    for recipe, network in (("best", "best"), ("fast", "baseline")):
+        yield Contender(f"homework-style script, `{network}`", recipe, "script", script=network)
+        yield Contender(f"{recipe}, torch engine", recipe, "torch", script=network)
+        yield Contender(f"{recipe}, native engine", recipe, "native", script=network)
+        if multiplies_bfloat16():
+            yield Contender(f"{recipe}, native engine in float32", recipe, "native", "float32", script=network)
+        # The older instruction set, where this processor has it, is that of many that people own.
+        if torch.cpu.get_capabilities().get("avx2"):
+            yield Contender(f"{recipe}, native engine for AVX2", recipe, "native", "float32", "avx2", network)
+    yield Contender("baseline, torch engine", "baseline", "torch")
+    yield Contender("baseline, native engine", "baseline", "native")
 
 
-CONTENDERS = (
-    Contender("homework-style script", None),
-    Contender("fast, torch engine", "fast", "torch"),
-    Contender("fast, native engine", "fast", "native"),
-    Contender("fast, native engine in float32", "fast", "native", "float32"),
-    *_for_avx2(),
-    Contender("baseline, torch engine", "baseline", "torch"),
-    Contender("baseline, native engine", "baseline", "native"),
-)
+CONTENDERS = tuple(_contenders())
 
 
 def epoch_seconds(contender: Contender, epochs: int, threads: int) -> float:
     """Train in a new process and return the seconds of an epoch's training part."""
-    if contender.recipe is None:
-        command = [sys.executable, str(HERE / "homework_style.py"), "--threads", str(threads)]
-        done = run(command)
+    if contender.engine == "script":
+        script = [str(HERE / "homework_style.py"), "--network", contender.script]
+        done = run([sys.executable, *script, "--threads", str(threads)])
         return float(statistics.median(json.loads(done)["seconds"]))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
@@ -95,20 +100,21 @@ def _convolves(operations: tuple[object, ...]) -> bool:
     return any(isinstance(operation, Convolution) for operation in operations)
 
 
-def table(seconds: dict[str, list[float]], peaks: list[float], flops: int) -> str:
-    """Return the table of medians and ratios."""
-    baseline = seconds[CONTENDERS[0].name]
+def table(seconds: Mapping[Contender, Sequence[float]], peaks: Sequence[float]) -> str:
+    """Return the table of medians, and of ratios to the script with the same network."""
+    scripts = {contender.script: values for contender, values in seconds.items() if contender.engine == "script"}
     lines = [
         f"| {'epoch of 60,000 images, batch 128':<34} | seconds (min to max)   | ratio | GFLOP/s | of peak |",
         f"|{'-' * 36}|{'-' * 24}|------:|--------:|--------:|",
     ]
-    for name, values in seconds.items():
+    for contender, values in seconds.items():
+        flops = training_flops(load_recipe(contender.recipe).model)
         middle = statistics.median(values)
-        ratio = statistics.median(slow / fast for slow, fast in zip(baseline, values, strict=True))
+        ratio = statistics.median(slow / fast for slow, fast in zip(scripts[contender.script], values, strict=True))
         speed = IMAGES * flops / middle / 1e9
         share = statistics.median(IMAGES * flops / one / 1e9 / peak for one, peak in zip(values, peaks, strict=True))
         spread = f"{middle:.2f} ({min(values):.2f} to {max(values):.2f})"
-        lines.append(f"| {name:<34} | {spread:<22} | {ratio:>5.2f} | {speed:>7.0f} | {100 * share:>5.0f} % |")
+        lines.append(f"| {contender.name:<34} | {spread:<22} | {ratio:>5.2f} | {speed:>7.0f} | {100 * share:>5.0f} % |")
     return "\n".join(lines)
 
 
@@ -119,25 +125,24 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3, help="epochs of each kilonet process")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in CONTENDERS}
+    seconds: dict[Contender, list[float]] = {contender: [] for contender in CONTENDERS}
     peaks: list[float] = []
-    kernels: dict[str, list[float]] = {precision: [] for precision in precisions()}
-    model = load_recipe("fast").model
+    kernels: dict[tuple[str, str], list[float]] = {(name, one): [] for name in ("best", "fast") for one in precisions()}
     for number in range(options.rounds):
         peaks.append(peak_gflops(options.threads))
-        for precision, speeds in kernels.items():
-            speeds.append(overall_gflops(pass_times(model, precision, BATCH, options.threads)))
+        for (name, precision), speeds in kernels.items():
+            speeds.append(overall_gflops(pass_times(load_recipe(name).model, precision, BATCH, options.threads)))
         for contender in CONTENDERS:
-            seconds[contender.name].append(epoch_seconds(contender, options.epochs, options.threads))
-            print(f"round {number}: {contender.name}: {seconds[contender.name][-1]:.2f} s", file=sys.stderr, flush=True)
+            seconds[contender].append(epoch_seconds(contender, options.epochs, options.threads))
+            print(f"round {number}: {contender.name}: {seconds[contender][-1]:.2f} s", file=sys.stderr, flush=True)
     versions = f"torch {torch.__version__}, Python {sys.version.split()[0]}"
     peak = f"float32 peak {statistics.median(peaks):.0f} GFLOP/s; {options.rounds} rounds"
     print(f"Measured on: {processor_name()}, {options.threads} threads, {versions}; {peak}\n")
-    print(table(seconds, peaks, training_flops(model)))
-    for precision, speeds in kernels.items():
+    print(table(seconds, peaks))
+    for (name, precision), speeds in kernels.items():
         share = statistics.median(speed / one for speed, one in zip(speeds, peaks, strict=True))
         speed = f"{statistics.median(speeds):.0f} GFLOP/s, {100 * share:.0f} % of the float32 peak"
-        print(f"\nConvolutions of `fast` alone in {precision}: {speed}")
+        print(f"\nConvolutions of `{name}` alone in {precision}: {speed}")
 
 
 if __name__ == "__main__":

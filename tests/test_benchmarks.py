@@ -29,6 +29,7 @@ from kilonet.export.exporter import export_c, export_onnx
 from kilonet.export.quantisation import QuantisationResult
 from kilonet.models.model import load_model
 from kilonet.network.cost import network_cost
+from kilonet.network.module import initial_network
 from kilonet.recipe import Recipe, load_recipe, parse_recipe
 from kilonet.utils.compilers import run_compiler
 from preloaded import run_forked
@@ -128,7 +129,20 @@ def test_the_homework_style_script_trains_the_homework_s_network(
     result = json.loads(capsys.readouterr().out)
     assert result["images"] == 512
     assert len(result["seconds"]) == len(result["test_accuracy"]) == 1
-    assert sum(parameter.numel() for parameter in homework_style.seed_network(0.1).parameters()) == 7662
+
+
+def test_the_homework_style_networks_are_those_of_the_recipes() -> None:
+    for name, network in homework_style.NETWORKS.items():
+        model = load_recipe(name).model
+        script, ours = network(0.0), initial_network(model, 0)
+        # Both list their tensors in the order of the layers.
+        theirs, state = list(script.state_dict().values()), dict(ours.state_dict())
+        assert [one.shape for one in theirs] == [one.shape for one in state.values()], name
+        script.load_state_dict(dict(zip(script.state_dict(), state.values(), strict=True)))
+        images = torch.rand(4, *model.input_shape)
+        # Ours normalises pixels from 0 to 255, the script has done so when it reads an image.
+        logits = script.eval()((images - 0.1307) / 0.3081)
+        torch.testing.assert_close(logits, ours.eval()(255 * images), rtol=1e-4, atol=1e-5)
 
 
 def test_training_takes_so_many_operations() -> None:

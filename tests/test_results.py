@@ -28,7 +28,8 @@ def runs_of(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def row_of(folder: Path, name: str) -> dict[str, str]:
-    lines = [line for line in results.page(folder).splitlines() if line.startswith("|")]
+    packaged = results.page(folder).split("## The packaged recipes")[1]
+    lines = [line for line in packaged.splitlines() if line.startswith("|")]
     heads = [head.strip() for head in lines[0].split("|")]
     (cells,) = (line.split("|") for line in lines if line.startswith(f"| `{name}` "))
     return dict(zip(heads, map(str.strip, cells), strict=True))
