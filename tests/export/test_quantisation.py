@@ -1,6 +1,5 @@
 """From trained models to integers: folding, ranges and the accuracy that is kept."""
 
-import dataclasses
 from typing import Any
 
 import hypothesis
@@ -12,10 +11,9 @@ from numpy.typing import NDArray
 from helpers import model_section, refusal, some_pixels
 from kilonet.data.datasets import DataSet, Images
 from kilonet.export import folding, quantisation
-from kilonet.export.finetuning import finetune
 from kilonet.export.integer import IntegerConvolution, IntegerNetwork, integer_logits
 from kilonet.export.manifest import read_manifest
-from kilonet.export.unrounded_steps import UnroundedConvolution, to_integer_network
+from kilonet.export.unrounded_steps import to_integer_network
 from kilonet.models.model import Model, load_model
 from kilonet.utils.errors import KilonetError
 from strategies import images_for, model_of, models
@@ -111,45 +109,6 @@ def test_calibration_repeats_to_the_bit(mnist: DataSet) -> None:
             assert np.array_equal(one.weights, other.weights)
             assert np.array_equal(one.bias, other.bias)
             assert np.array_equal(one.output.multiplier, other.output.multiplier)
-
-
-@pytest.fixture
-def short_finetuning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One epoch of small batches, so that few images make steps enough to see what they do."""
-    monkeypatch.setattr("kilonet.export.finetuning.EPOCHS", 1)
-    monkeypatch.setattr("kilonet.export.finetuning._BATCH", 32)
-
-
-def first(images: Images, count: int) -> Images:
-    return Images(images.pixels[:count], images.labels[:count])
-
-
-@pytest.mark.usefixtures("short_finetuning")
-def test_finetuning_repairs_bad_biases_and_repeats_to_the_bit(small: DataSet) -> None:
-    """Scales that were chosen badly: every bias of two convolutions is off by a seventh of its channel's range."""
-    model, images = load_model("baseline"), first(small.train, 640)
-    steps = list(quantisation.choose_scales(model, images))
-    for number in (1, 2):
-        step = steps[number]
-        assert isinstance(step, UnroundedConvolution)
-        steps[number] = dataclasses.replace(step, bias=step.bias + 255 / 7 / step.output.multiplier)
-    pixels = small.test.pixels.numpy()
-    before = accuracy(integer_logits(to_integer_network(model.section, steps), pixels), small.test)
-    tuned = [to_integer_network(model.section, finetune(model, steps, images)) for _ in range(2)]
-    after = [integer_logits(network, pixels) for network in tuned]
-    assert np.array_equal(after[0], after[1])
-    assert accuracy(after[0], small.test) > before + 0.05
-    assert accuracy(after[0], small.test) > 0.97
-
-
-@pytest.mark.usefixtures("short_finetuning")
-def test_finetuning_happens_only_when_the_drop_asks_for_it(small: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, images = load_model("mcu"), first(small.train, 600)
-    assert quantisation.quantise(model, images).finetuned_accuracy is None
-    monkeypatch.setattr("kilonet.export.quantisation.TOLERATED_DROP", -1.0)
-    forced = quantisation.quantise(model, images)
-    assert forced.finetuned_accuracy is not None
-    assert forced.finetuned_accuracy > 0.95
 
 
 def test_images_of_another_size_are_refused() -> None:

@@ -10,6 +10,7 @@ import torch
 
 import kilonet
 from kilonet.data.datasets import DataSet, Images
+from kilonet.data.section import AugmentSection
 from kilonet.evaluation.scoring import accuracy_of, evaluate
 from kilonet.export.c import codegen
 from kilonet.export.c.footprint import footprint_of
@@ -22,6 +23,7 @@ from kilonet.export.html.page import PAGE_FILE, check_takes_pictures
 from kilonet.export.integer import IntegerNetwork, Pixels, integer_logits
 from kilonet.export.manifest import MANIFEST_FILE, Manifest, manifest_content, same_network
 from kilonet.export.quantisation import QuantisationResult, quantise
+from kilonet.export.training_data import augment_of
 from kilonet.models.model import MODEL_FILE, PACKAGED_LICENCE, Model, packaged_models
 from kilonet.utils.errors import KilonetError
 
@@ -75,7 +77,8 @@ def export_model(
         model: the trained network.
         data: the data set that it was trained on.
         folder: where to; made if it is missing.
-        source: the model's name or path as the user gave it; the page takes its name from it.
+        source: the model's name or path as the user gave it; the page takes its name from it, and fine-tuning the
+            random changes of a run.
         max_flash: limit of the C form's flash in bytes.
         max_ram: limit of the C form's RAM in bytes.
         prefix: what the names of the C form begin with.
@@ -86,12 +89,22 @@ def export_model(
         KilonetError: a limit, a prefix or a family is given for another form than C, or an error of `export_c`,
             `export_onnx` or `export_html`.
     """
+    augment = augment_of(source)
     if form == "c" or form in PACKAGES:
         licence = PACKAGED_LICENCE if source in packaged_models() else None
         named = DEFAULT_PREFIX if prefix is None else prefix
         package = None if form == "c" else form
         return export_c(
-            model, data, folder, max_flash, max_ram, prefix=named, licence=licence, package=package, family=family
+            model,
+            data,
+            folder,
+            max_flash,
+            max_ram,
+            prefix=named,
+            licence=licence,
+            package=package,
+            family=family,
+            augment=augment,
         )
     if form not in ("html", "onnx"):
         raise KilonetError(f"'{form}' is no form; choose one of c, {', '.join(PACKAGES)}, html, onnx")
@@ -106,8 +119,8 @@ def export_model(
             "--max-flash and --max-ram are limits of microcontrollers: give them with --to c or a package of it"
         )
     if form == "onnx":
-        return export_onnx(model, data, folder)
-    return export_html(model, data, folder, model_name(source))
+        return export_onnx(model, data, folder, augment)
+    return export_html(model, data, folder, model_name(source), augment)
 
 
 def model_name(source: str) -> str:
@@ -127,6 +140,7 @@ def export_c(
     licence: str | None = None,
     package: str | None = None,
     family: str | None = None,
+    augment: AugmentSection | None = None,
 ) -> ExportResult:
     """Write the C form of a model.
 
@@ -141,6 +155,7 @@ def export_c(
         licence: the model's licence, which the header states.
         package: the package to write it as, a name of `PACKAGES`; None for its files alone.
         family: the processors that it is for, a name of `FAMILIES`; None for all.
+        augment: as for `quantise`.
 
     Raises:
         CheckFailed: a limit is exceeded; nothing is written.
@@ -153,7 +168,7 @@ def export_c(
     facts = CFacts(prefix, family=family or GENERIC)
     with open_folder(folder, model) as target:
         _check_held_form(target, prefix, package)
-        quantised = quantise(model, data.train)
+        quantised = quantise(model, data.train, augment)
         sources = codegen.sources(quantised.network, model.section, model.metadata, facts)
         footprint = footprint_of(quantised.network, sources, prefix)
         footprint.check(max_flash, max_ram)
@@ -191,7 +206,7 @@ def _check_held_form(target: ExportFolder, prefix: str, package: str | None) -> 
         )
 
 
-def export_onnx(model: Model, data: DataSet, folder: Path) -> ExportResult:
+def export_onnx(model: Model, data: DataSet, folder: Path, augment: AugmentSection | None = None) -> ExportResult:
     """Write the float32 and int8 ONNX forms of a model, and the model file, which `verify` compares the floats with.
 
     Args:
@@ -199,6 +214,7 @@ def export_onnx(model: Model, data: DataSet, folder: Path) -> ExportResult:
         data: the data set that it was trained on. Scales are chosen on the training images; the accuracy on the test
             images is written into the files.
         folder: where to; made if it is missing.
+        augment: as for `quantise`.
 
     Raises:
         KilonetError: a library of the extra `onnx` is missing, images of another size, or a folder
@@ -208,7 +224,7 @@ def export_onnx(model: Model, data: DataSet, folder: Path) -> ExportResult:
     from kilonet.export.onnx import float32, int8  # noqa: F401, PLC0415
 
     with open_folder(folder, model) as target:
-        quantised = quantise(model, data.train)
+        quantised = quantise(model, data.train, augment)
         accuracies = {
             "onnx": evaluate(model, data.test).accuracy,
             "onnx-int8": _integer_accuracy(quantised.network, data.test),
@@ -218,7 +234,9 @@ def export_onnx(model: Model, data: DataSet, folder: Path) -> ExportResult:
     return ExportResult(folder, files, _holdout_figures(quantised), (_integers_line(quantised),))
 
 
-def export_html(model: Model, data: DataSet, folder: Path, name: str) -> ExportResult:
+def export_html(
+    model: Model, data: DataSet, folder: Path, name: str, augment: AugmentSection | None = None
+) -> ExportResult:
     """Write a model as one HTML page.
 
     Args:
@@ -227,6 +245,7 @@ def export_html(model: Model, data: DataSet, folder: Path, name: str) -> ExportR
             accuracy on the test images.
         folder: where to; made if it is missing.
         name: the model's name on the page.
+        augment: as for `quantise`.
 
     Raises:
         KilonetError: the network takes images of neither one nor three channels, images of another size, or a folder
@@ -234,7 +253,7 @@ def export_html(model: Model, data: DataSet, folder: Path, name: str) -> ExportR
     """
     check_takes_pictures(model.section.input_shape)
     with open_folder(folder, model) as target:
-        quantised = quantise(model, data.train)
+        quantised = quantise(model, data.train, augment)
         accuracy = _integer_accuracy(quantised.network, data.test)
         manifest = _new_manifest(model, data, quantised.network, {"html": accuracy}, name)
         files = _publish(target, manifest, {"html": None}, model)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kilonet.data.datasets import DataSet, Images
+from kilonet.data.section import AugmentSection
 from kilonet.evaluation.scoring import accuracy_of
 from kilonet.export import folding
 from kilonet.export.finetuning import finetune
@@ -78,13 +79,14 @@ class QuantisationResult:
         return max(self.calibrated_accuracy, self.finetuned_accuracy or 0.0)
 
 
-def quantise(model: Model, images: Images) -> QuantisationResult:
+def quantise(model: Model, images: Images, augment: AugmentSection | None = None) -> QuantisationResult:
     """Return the integer network of a model, fine-tuned if rounding alone loses over 0.05 points of accuracy.
 
     Args:
         model: the trained network.
         images: its training images; a sixth of them, the same that --holdout takes, are set aside to measure accuracy,
             the rest choose scales and fine-tune.
+        augment: the random changes of the images in its training; None if they are not known.
 
     Raises:
         KilonetError: the images are of another size than the network's or too few, the network computes NaN or
@@ -100,7 +102,7 @@ def quantise(model: Model, images: Images) -> QuantisationResult:
     calibrated = _integer_accuracy(network, data.test)
     if wanted - calibrated <= TOLERATED_DROP:
         return QuantisationResult(network, wanted, calibrated, None, len(data.test))
-    tuned = to_integer_network(model.section, finetune(model, steps, data.train))
+    tuned = to_integer_network(model.section, finetune(model, steps, data.train, augment))
     found = _integer_accuracy(tuned, data.test)
     return QuantisationResult(tuned if found > calibrated else network, wanted, calibrated, found, len(data.test))
 

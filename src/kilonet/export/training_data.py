@@ -1,9 +1,10 @@
-"""The data that a model was trained on, as far as it is known: what commands use where no data are named."""
+"""The data that a model was trained on and their changes, as far as they are known, for commands without `--data`."""
 
 from pathlib import Path
 
 from kilonet.data.datasets import DataSet, load_data
 from kilonet.data.preprocessing import Preprocessing
+from kilonet.data.section import AugmentSection
 from kilonet.evaluation.scoring import matched_data
 from kilonet.export.manifest import MANIFEST_FILE, Manifest, read_manifest
 from kilonet.models.classes import match_classes
@@ -50,19 +51,35 @@ def known_data(source: str, model: Classifier, remedy: str = "name them with --d
         KilonetError: nothing is known, and the model reads no digits.
     """
     path = Path(source)
-    folder = path if path.is_dir() else path.parent
-    if source not in packaged_models() and path.exists():
-        if is_finished(folder):
-            return data_of_run(read_result(folder), str(folder))
-        if (
-            path.is_dir()
-            and (path / MANIFEST_FILE).is_file()
-            and (known := data_of_export(read_manifest(path), source))
-        ):
-            return known
+    if folder := _run_folder(source):
+        return data_of_run(read_result(folder), str(folder))
+    if (
+        source not in packaged_models()
+        and path.is_dir()
+        and (path / MANIFEST_FILE).is_file()
+        and (known := data_of_export(read_manifest(path), source))
+    ):
+        return known
     if not model.reads_digits:
         raise KilonetError(f"what data {source} was trained on is not known; {remedy}")
     return KnownData(source, _PACKAGED)
+
+
+def augment_of(source: str) -> AugmentSection | None:
+    """Return the random changes of the images in a model's training; None if it is in no run folder.
+
+    Args:
+        source: as for `data_of`.
+    """
+    folder = _run_folder(source)
+    return None if folder is None else read_result(folder).recipe.augment
+
+
+def _run_folder(source: str) -> Path | None:
+    """Return the run folder that a model was loaded from, or None."""
+    path = Path(source)
+    folder = path if path.is_dir() else path.parent
+    return folder if source not in packaged_models() and path.exists() and is_finished(folder) else None
 
 
 def data_of_export(manifest: Manifest, owner: str) -> KnownData | None:

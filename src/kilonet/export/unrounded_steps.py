@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.export.folding import FoldedConvolution, convolve
+from kilonet.export.folding import FoldedConvolution, per_weight
 from kilonet.export.integer import (
     MAXIMUM_MULTIPLIER,
     MAXIMUM_SHIFT,
@@ -101,7 +101,16 @@ def execute_step(step: UnroundedStep, values: Tensor, *, is_last: bool, sums: Te
         case UnroundedConvolution():
             sums = rounded_convolution_sums(step, values) if sums is None else sums
             result = step.output.apply(sums.relu() if step.folded.relu else sums, values)
-    return result if is_last else round_straight_through(result.clamp(0, _PIXEL))
+    return result if is_last else _to_uint8(result)
+
+
+def _to_uint8(values: Tensor) -> Tensor:
+    """Round as `round_straight_through` and clamp; the gradient is zero where that clamps. The values are used up."""
+    # As few passes as possible: those over the maps take longer than the convolutions. The bound is just below 256.
+    held = functional.hardtanh(values.add_(0.5), 0.0, _PIXEL + 0.99)
+    with torch.no_grad():
+        held.floor_()
+    return held
 
 
 def _window_sums(operation: Averaging, values: Tensor) -> Tensor:
@@ -112,9 +121,15 @@ def _window_sums(operation: Averaging, values: Tensor) -> Tensor:
 
 def rounded_convolution_sums(step: UnroundedConvolution, values: Tensor) -> Tensor:
     """Return the sums of a convolution with its weights and bias rounded: (N, channels out, rows, columns)."""
-    weights = round_straight_through(step.weights.clamp(-MAXIMUM_WEIGHT, MAXIMUM_WEIGHT)).to(values.dtype)
-    return convolve(
-        step.folded, weights, round_straight_through(step.bias).to(values.dtype), step.pad.to(values.dtype), values
+    operation, dtype = step.folded.operation, values.dtype
+    weights = round_straight_through(step.weights.clamp(-MAXIMUM_WEIGHT, MAXIMUM_WEIGHT))
+    bias = round_straight_through(step.bias)
+    if operation.padding:
+        # Less its pad a map is padded with zeros, which takes no copy of it; the bias makes up for what is missing.
+        bias = bias + (weights * per_weight(step.pad.to(weights.dtype), operation)).sum((1, 2, 3))
+        values = values - _spread(step.pad, values)
+    return functional.conv2d(
+        values, weights.to(dtype), bias.to(dtype), operation.stride, operation.padding, groups=operation.groups
     )
 
 
