@@ -24,7 +24,7 @@ from kilonet.data.datasets import DataSet, Images
 from kilonet.export.c.bindings import CompiledC
 from kilonet.export.c.codegen import sources
 from kilonet.export.c.targets import TARGETS, TargetResult, run_target
-from kilonet.export.exporter import export_c
+from kilonet.export.exporter import export_model
 from kilonet.export.manifest import read_manifest
 from kilonet.network.cost import network_cost
 from kilonet.recipe import Recipe, load_recipe
@@ -107,7 +107,7 @@ def figures(run: Run, data: DataSet) -> dict[str, Any]:
     images, result = data.test, run.result
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        export_c(run.model, data, folder)
+        export_model("c", run.model, data, folder, str(run.folder))
         compiled = CompiledC(folder, run.model.section.input_shape, run.model.section.classes)
         predicted = compiled.logits(images.pixels.numpy()).argmax(1)
         shown = counted(folder, run, images)
