@@ -255,9 +255,12 @@ def parse_recipe(table: Mapping[str, Any], source: str, changes: Mapping[str, An
         # A run keeps its recipe as a file.
         recipe.to_toml().encode()
     except UnicodeEncodeError as error:
-        raise KilonetError(f"{source}: '{error.object[error.start - 9 : error.end]}' is not UTF-8; rename it") from None
+        line = error.object[: error.start].rpartition("\n")[2] + error.object[error.start :].partition("\n")[0]
+        raise KilonetError(f"{source}: not UTF-8, so no recipe can hold it; rename what this names: {line}") from None
     except ValidationError as error:
-        raise KilonetError(f"{source}: {first_complaint(error)}") from None
+        place = error.errors()[0]["loc"]
+        blamed = f", with {place[1]} changed" if len(place) > 1 and place[1] in changes else ""
+        raise KilonetError(f"{source}{blamed}: {first_complaint(error)}") from None
     except KilonetError as error:
         raise KilonetError(f"{source}: {error}") from None
     return recipe

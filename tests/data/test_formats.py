@@ -210,10 +210,10 @@ def test_a_pixel_table_alone_is_split_and_one_without_labels_is_noted(
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("1," + "7," * 63 + "256", "not from 0 to 255"),
-        ("1,2,3", "column"),
-        ("1," + "x," * 63 + "1", "lines 2 to"),
-        ("1," + "nan," * 63 + "1", "255"),
+        ("1," + "7," * 63 + "256", "line 5: '256' is no number from 0 to 255"),
+        ("1,2,3", "line 5 has 3 columns, not 65"),
+        ("1," + "7," * 62 + "x,1", "line 5: 'x' is no number from 0 to 255"),
+        ("1," + "nan," * 63 + "1", "line 5: 'nan' is no number from 0 to 255"),
     ],
 )
 def test_a_line_that_will_not_do_is_refused(tmp_path: Path, line: str, words: str) -> None:

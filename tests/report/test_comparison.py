@@ -248,6 +248,20 @@ def test_what_cannot_be_compared_is_one_line(
         command(capsys, "compare", RESULTS / "best.json", flag, tmp_path / "a.xyz").refused("a.xyz", "xyz")
 
 
+@pytest.mark.parametrize("flag", ["--plot", "--distribution"])
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_only_its_own_pictures_are_replaced(
+    flag: str, ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(b"a photo of mine")
+    command(capsys, "compare", RESULTS / "best.json", flag, path).refused(path, "exists", f"another file with {flag}")
+    assert path.read_bytes() == b"a photo of mine"
+    path.unlink()
+    for _ in range(2):
+        assert command(capsys, "compare", RESULTS / "best.json", flag, path).status == 0
+
+
 def test_json_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sources = [RESULTS / "mcu.json", RESULTS / "baseline.json"]
     answer = json.loads(command(capsys, "compare", *sources, "--json", "--plot", tmp_path / "a.svg").out)

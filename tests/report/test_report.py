@@ -409,6 +409,7 @@ def test_bad_input_is_refused_in_one_line(
     command(capsys, "report", run, "--digit", "-1").refused("--digit -1")
     command(capsys, "report", run, "--out", tmp_path).refused("--out")
     command(capsys, "report", run, "--out", "no/such/folder.html").refused("no/such/folder.html")
+    command(capsys, "report", run, "--out", run / "model.safetensors").refused("model.safetensors exists", "--out")
     command(capsys, "report", run, "--corruptions", "bad.json").refused("bad.json")
     command(capsys, "report", run, "--exported", tmp_path).refused("model.json")
     command(capsys, "report", "best", "--results", "bad.json").refused("bad.json")

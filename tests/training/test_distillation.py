@@ -1,6 +1,7 @@
 """Teachers: their sources, the images that they may see, their folders, and that resuming changes nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -257,11 +258,30 @@ def test_an_unusable_teacher_is_refused_before_anything_is_written(
     assert not Path("run").exists()
 
 
-def test_there_is_nothing_to_learn_from_a_network_without_weights(small_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("workplace")
+def test_a_teacher_of_other_classes_is_refused(few: DataSet, small_folder: Path) -> None:
+    """Its probabilities are taken class by class, so that the same names in another order will not do either."""
+    names = tuple(f"class {number}" for number in range(10))
+    recipe = write_recipe(Path("teacher.toml"), small_folder, epochs=1)
+    fit(load_recipe(str(recipe)), replace(few, names=names), Path("named"))
+    for ours, words in (
+        (("ape", *names[1:]), ("class 0 is 'class 0', not 'ape'",)),
+        ((names[0], names[2], names[1], *names[3:]), ("class 1 is 'class 1', not 'class 2'",)),
+    ):
+        with pytest.raises(KilonetError) as error:
+            fit(student("named"), replace(few, names=ours), Path("run"))
+        refusal(error, "the teacher named has other classes than the data", *words)
+        assert not Path("run").exists()
+    fit(student("named", epochs=1), replace(few, names=names), Path("run"))
+
+
+def test_there_is_nothing_to_learn_from_a_network_without_weights(
+    few: DataSet, small_folder: Path, tmp_path: Path
+) -> None:
     shape = {"input": [10, 28, 28]}
     path = write_recipe(tmp_path / "weightless.toml", small_folder, layers=["gap"], **shape)
     with pytest.raises(KilonetError) as error:
-        resolve_teachers(student(path, **shape), NoProgress())
+        resolve_teachers(student(path, **shape), few, NoProgress())
     refusal(error, path, "no weights")
 
 

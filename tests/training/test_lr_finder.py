@@ -127,6 +127,9 @@ def test_bad_input_is_refused_in_one_line(
     command(capsys, "lr-find", "fast", "--plot", "curve.gif").refused("curve.gif", ".png")
     command(capsys, "lr-find", "fast", "--plot", "no/such/curve.png").refused("curve.png")
     command(capsys, "lr-find", "fast", "--data", "no-such", "--engine", "torch").refused("no-such")
+    (tmp_path / "photo.png").write_bytes(b"mine")
+    command(capsys, "lr-find", "fast", "--plot", "photo.png").refused("photo.png exists", "--plot")
+    (tmp_path / "photo.png").unlink()
     assert not list(tmp_path.iterdir())
 
 

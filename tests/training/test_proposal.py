@@ -231,6 +231,8 @@ def test_classes_are_shown_as_often_where_one_is_over_three_times_another() -> N
     assert recipe_for(found, [300, 100]).train.sampling == "shuffled"
     train = recipe_for(found, [301, 100]).train
     assert (train.sampling, train.class_weights) == ("balanced", None)
+    # A class that cannot be drawn at all would end the training.
+    assert recipe_for(found, [300, 0]).train.sampling == "shuffled"
     # Both would favour the rare class twice.
     choice = choose_network(found, Limits())
     inspection = inspection_of(found, choice.preprocessing.shape, [301, 100])

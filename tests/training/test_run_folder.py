@@ -333,6 +333,19 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(interrupted: Inter
     assert resume(interrupted.folder).result.model_sha256 == interrupted.sha256
 
 
+def test_epochs_whose_checkpoint_is_gone_are_not_trained_again_unasked(interrupted: Interrupted) -> None:
+    checkpoint, metrics = interrupted.folder / CHECKPOINT_FILE, interrupted.folder / METRICS_FILE
+    checkpoint.unlink()
+    before = metrics.read_bytes()
+    with pytest.raises(KilonetError) as error:
+        resume(interrupted.folder)
+    epochs = len(before.splitlines())
+    refusal(error, checkpoint, f"is gone, so the {epochs} epochs of metrics.jsonl", f"remove {metrics}")
+    assert metrics.read_bytes() == before
+    metrics.unlink()
+    assert resume(interrupted.folder).result.model_sha256 == interrupted.sha256
+
+
 def test_metrics_that_a_kill_left_behind_the_checkpoint_are_caught_up(interrupted: Interrupted) -> None:
     finished = resume(interrupted.folder)
     # As if killed after the last checkpoint and before its metrics.

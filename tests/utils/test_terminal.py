@@ -1,9 +1,15 @@
 """Names in output: nothing that moves a cursor, hides text or breaks a line."""
 
-import pytest
+import os
+import subprocess
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import needs
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.terminal import printable, printable_lines
+from kilonet.utils.terminal import printable, printable_lines, shell_word
 
 
 @pytest.mark.parametrize("name", ["a.png", "Übung 7.png", "数字", "a\u202fb \N{NO-BREAK SPACE}c", "🙂"])
@@ -28,3 +34,17 @@ def test_what_is_hidden_is_escaped(name: str, shown: str) -> None:
     message = str(KilonetError(f"{name}: damaged"))
     assert message.isprintable()
     message.encode()
+
+
+@given(path=st.binary(min_size=1, max_size=12).filter(lambda path: b"\0" not in path))
+def test_a_path_in_a_command_is_that_path_to_a_shell(path: bytes) -> None:
+    """Whatever bytes it has; one that begins with a hyphen is no flag."""
+    needs("bash")
+    word = shell_word(os.fsdecode(path))
+    assert printable(word) == word
+    done = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True)
+    assert done.stdout == (b"./" + path if path.startswith(b"-") else path)
+
+
+def test_a_plain_path_stays_readable_in_a_command() -> None:
+    assert [shell_word(path) for path in ("runs/a", "my photos", "Übung")] == ["runs/a", "'my photos'", "'Übung'"]

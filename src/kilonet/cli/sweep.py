@@ -10,7 +10,7 @@ from kilonet.cli.flags import Parser, add_json_flag
 from kilonet.evaluation.metrics import METRIC_NAMES
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
-from kilonet.utils.terminal import printable_lines
+from kilonet.utils.terminal import printable_lines, shell_word
 
 if TYPE_CHECKING:
     from kilonet.evaluation.metrics import Metric
@@ -100,7 +100,7 @@ def _stored_front(source: str, objective: "Metric | None", costs: "list[Cost] | 
     plan = load_plan(source)
     started = Trials(plan).started_plan()
     if started is None:
-        raise KilonetError(f"{plan.out}: no sweep there yet; start it with: kilonet sweep {shlex.quote(source)}")
+        raise KilonetError(f"{plan.out}: no sweep there yet; start it with: kilonet sweep {shell_word(source)}")
     plan = plan.with_search(objective=started.search.objective, costs=started.search.costs)
     front = ParetoFront.of(Trials(plan.with_search(objective=objective, costs=costs)))
     with needed_from("sweep", "--show"):

@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from kilonet.cli.flags import Parser, add_json_flag, add_recipe_flags, named_pat
 from kilonet.evaluation.metrics import balanced_line
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.terminal import counted, printable_lines
+from kilonet.utils.terminal import counted, printable_lines, shell_word
 
 if TYPE_CHECKING:
     from kilonet.recipe import Recipe
@@ -105,7 +104,7 @@ def run_text(run: "Run") -> str:
         f"Time: {result.seconds:.1f} s of training for {counted(len(run.history), 'epoch')} ({computed})",
         *_teacher_lines(result),
         f"Run folder: {run.folder}",
-        f"Next: kilonet evaluate {shlex.quote(str(run.folder))}",
+        f"Next: kilonet evaluate {shell_word(run.folder)}",
     ]
     return "\n".join(lines)
 

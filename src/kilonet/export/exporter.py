@@ -26,6 +26,7 @@ from kilonet.export.quantisation import QuantisationResult, quantise
 from kilonet.export.training_data import augment_of
 from kilonet.models.model import MODEL_FILE, PACKAGED_LICENCE, Model, packaged_models
 from kilonet.utils.errors import KilonetError
+from kilonet.utils.terminal import shell_word
 
 STORED_IMAGES = 8
 
@@ -52,10 +53,10 @@ class ExportResult:
 
     def __str__(self) -> str:
         """Return the summary, the names of the files and the next command."""
-        look = f"open {self.folder / PAGE_FILE}, or " if self.is_page else ""
+        look = f"open {shell_word(self.folder / PAGE_FILE)}, or " if self.is_page else ""
         written = f"Wrote {', '.join(self.files)} to {self.folder}"
         use = [f"Then: {self.use}"] if self.use else []
-        return "\n".join([*self.summary, written, f"Next: {look}kilonet verify {self.folder}", *use])
+        return "\n".join([*self.summary, written, f"Next: {look}kilonet verify {shell_word(self.folder)}", *use])
 
 
 def export_model(

@@ -143,7 +143,7 @@ def _held(path: Path, model: Model) -> Manifest | None:
         listed = ", ".join([*others[:_LISTED], *(["..."] if len(others) > _LISTED else [])])
         raise KilonetError(
             f"{path}: no {MANIFEST_FILE} in it, but files that 'kilonet export' did not write ({listed}); "
-            "choose another folder or empty it"
+            "choose another folder"
         )
     return None
 

@@ -27,7 +27,7 @@ def data_of(source: str | Path, model: Classifier) -> DataSet:
     Raises:
         KilonetError: the data are not known, not there any more, or of other classes.
     """
-    return matched_data(model, known_data(str(source), model).load(model.section))
+    return matched_data(model, known_data(str(source), model).load(model.section, "--data names others"))
 
 
 def is_own_data(source: str | Path, model: Classifier, data: str) -> bool:
@@ -107,7 +107,7 @@ def verification_data(folder: Path, given: str | None, label_pattern: str | None
     if given is not None:
         data = load_data(given, Preprocessing.of(section), label_pattern=label_pattern)
     elif known := data_of_export(manifest, str(folder)):
-        data = known.load(section)
+        data = known.load(section, "--data names others")
     elif metadata.reads_digits(section.input_shape, section.classes):
         data = load_data(_PACKAGED)
     else:

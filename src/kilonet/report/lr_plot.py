@@ -7,9 +7,10 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from kilonet.report.comparison.plotting import DRAWING_MARK
 from kilonet.training.lr_finder import RangeTest
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.files import write_atomically
+from kilonet.utils.files import check_replaceable, write_atomically
 
 ENDINGS = (".png", ".svg", ".pdf")
 
@@ -18,10 +19,12 @@ def check_plot_path(path: Path) -> None:
     """Check a path that `draw_range_test` is to write.
 
     Raises:
-        KilonetError: another ending than of `ENDINGS`, or a folder that does not exist.
+        KilonetError: another ending than of `ENDINGS`, a folder that does not exist, or a file that is there and is no
+            such drawing.
     """
     if path.suffix.lower() not in ENDINGS or not path.parent.is_dir():
         raise KilonetError(f"--plot {path}: name a file that ends in {', '.join(ENDINGS)}, in a folder that exists")
+    check_replaceable(path, DRAWING_MARK, "--plot")
 
 
 def draw_range_test(test: RangeTest, path: Path) -> None:

@@ -9,10 +9,9 @@ from kilonet.models.model import MODEL_FILE, PACKAGED_LICENCE, packaged_models
 from kilonet.report.sources import ExtraFiles, collect
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
-from kilonet.utils.files import make_folder, read_bounded, write_atomically
+from kilonet.utils.files import check_replaceable, make_folder, write_atomically
 
 CARD_FILE = "README.md"
-_MAXIMUM_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,14 @@ def write_report(
     """Write a report about the first source, with the others beside it; arguments as for `collect`.
 
     Raises:
-        KilonetError: no such run, an unfinished run, a file that belongs to another model, or the extra `report` is not
-            installed.
+        KilonetError: no such run, an unfinished run, a file that belongs to another model, a file in the way that is no
+            such report, or the extra `report` is not installed.
     """
     with needed_from("report"):
-        from kilonet.report.page import report_html  # noqa: PLC0415
+        from kilonet.report.page import REPORT_MARK, report_html  # noqa: PLC0415
     if out.is_dir():
         raise KilonetError(f"{out} is a folder; --out names the file to write")
+    check_replaceable(out, REPORT_MARK, "--out")
     subject = collect(sources, extra, image_index)
     content = report_html(subject).encode()
     write_atomically(out, content)
@@ -82,8 +82,7 @@ def write_card(source: str, out: Path, extra: ExtraFiles | None = None, licence:
         from kilonet.report.card import CARD_MARK, card_markdown  # noqa: PLC0415
     folder = out if out.suffix.lower() != ".md" else None
     path = folder / CARD_FILE if folder else out
-    if path.exists() and CARD_MARK not in read_bounded(path, _MAXIMUM_BYTES, "a card").decode(errors="replace"):
-        raise KilonetError(f"{path} exists and is not a card that kilonet wrote; name another file with --out")
+    check_replaceable(path, CARD_MARK, "--out")
     if folder is not None and folder.exists():
         # A file in its place is refused before the model is scored.
         make_folder(folder)

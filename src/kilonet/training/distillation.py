@@ -64,8 +64,13 @@ class Teacher:
     result: TeacherResult
 
 
-def resolve_teachers(recipe: Recipe, progress: Progress) -> list[TeacherSource]:
+def resolve_teachers(recipe: Recipe, data: DataSet, progress: Progress) -> list[TeacherSource]:
     """Load the recipes and models that a resolved recipe names as its teachers, and check them; trains nothing.
+
+    Args:
+        recipe: the student's.
+        data: the student's images, whose classes the teachers must have in the same order.
+        progress: gets what cannot be checked.
 
     Raises:
         KilonetError: a teacher does not exist, has another input or other classes than the student, has a teacher
@@ -73,7 +78,9 @@ def resolve_teachers(recipe: Recipe, progress: Progress) -> list[TeacherSource]:
     """
     sources: list[TeacherSource] = []
     for name in recipe.distill.teacher:
-        sources += _resolve_recipe(name, recipe) if names_a_recipe(name) else [_resolve_model(name, recipe, progress)]
+        sources += (
+            _resolve_recipe(name, recipe) if names_a_recipe(name) else [_resolve_model(name, recipe, data, progress)]
+        )
     return sources
 
 
@@ -87,11 +94,12 @@ def _resolve_recipe(name: str, student: Recipe) -> list[Recipe]:
     return [own.replace(seed=own.run.seed + number) for number in range(student.distill.teachers)]
 
 
-def _resolve_model(name: str, student: Recipe, progress: Progress) -> TrainedModel:
+def _resolve_model(name: str, student: Recipe, data: DataSet, progress: Progress) -> TrainedModel:
     if name not in packaged_models() and not Path(name).exists():
         raise KilonetError(f"no teacher '{name}': neither a recipe nor a run folder or a model file")
     model = load_model(name)
     _check_fit(name, model.section, student.model)
+    _check_classes(name, model, data)
     trained = TrainedModel(model, _run_folder_of(name, model))
     if student.run.holdout or student.run.calibration is not None:
         _check_unseen(name, trained, student, progress)
@@ -113,6 +121,16 @@ def _check_fit(name: str, teacher: ModelSection, student: ModelSection) -> None:
         )
     if not teacher.parameters:
         raise KilonetError(f"the teacher {name} has no weights, so there is nothing to learn from it")
+
+
+def _check_classes(name: str, teacher: Model, data: DataSet) -> None:
+    """Check that a teacher's classes are those of the data, as its probabilities are taken class by class."""
+    theirs, ours = teacher.metadata.names, data.names
+    if theirs is None or ours is None or list(theirs) == list(ours):
+        return
+    pairs = zip(theirs, ours, strict=True)
+    number, (its, own) = next((number, pair) for number, pair in enumerate(pairs) if pair[0] != pair[1])
+    raise KilonetError(f"the teacher {name} has other classes than the data: class {number} is '{its}', not '{own}'")
 
 
 def _check_unseen(name: str, teacher: TrainedModel, student: Recipe, progress: Progress) -> None:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +35,7 @@ from kilonet.training.train import fit, prepare_teachers, resume
 from kilonet.utils.capacity import cores
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
-from kilonet.utils.terminal import printable
+from kilonet.utils.terminal import printable, shell_word
 
 RUNS = Path("runs")
 MAXIMUM_SEEDS = 1000
@@ -94,9 +93,7 @@ def _go_on(folder: Path, progress: Progress, *, tensorboard: bool) -> Run:
 
 def _check_same_recipe(recipe: Recipe, folder: Path) -> None:
     if different := recipe_differences(recipe, load_recipe(str(folder / RECIPE_FILE))):
-        resume = (
-            "" if is_finished(folder) else f", or continue it with: kilonet train --resume {shlex.quote(str(folder))}"
-        )
+        resume = "" if is_finished(folder) else f", or continue it with: kilonet train --resume {shell_word(folder)}"
         raise KilonetError(
             f"{folder} holds the run of another recipe: {'; '.join(different)}; choose another --out{resume}"
         )
@@ -171,7 +168,7 @@ def _prepare_teachers(recipe: Recipe, parent: Path) -> None:
     try:
         prepare_teachers(recipe, parent, progress_on())
     except KeyboardInterrupt:
-        command = f"the same command with --out {shlex.quote(str(parent))}"
+        command = f"the same command with --out {shell_word(parent)}"
         raise KeyboardInterrupt(f"interrupted in the teacher's training; saved; go on with {command}") from None
 
 
@@ -287,5 +284,5 @@ def _resumable(folder: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         begun = folder.exists() and not is_finished(folder)
-        command = f"kilonet train --resume {shlex.quote(str(folder))}"
+        command = f"kilonet train --resume {shell_word(folder)}"
         raise KeyboardInterrupt(f"interrupted; saved; go on with: {command}" if begun else "interrupted") from None

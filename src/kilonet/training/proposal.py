@@ -419,8 +419,8 @@ def propose_recipe(inspection: Inspection, choice: NetworkChoice, changes: Mappi
         table["run"]["calibration"] = share
         reasons["calibration"] = "of the training images, kept aside to fit probabilities and thresholds on"
     smallest, largest = min(inspection.train_counts), max(inspection.train_counts)
-    # Whoever sets weights decides about the balance.
-    if largest > UNBALANCED * smallest and not changes.get("class_weights"):
+    # Whoever sets weights decides about the balance. A class without images cannot be drawn as often as the others.
+    if largest > UNBALANCED * smallest > 0 and not changes.get("class_weights"):
         table["train"]["sampling"] = "balanced"
         reasons["sampling"] = f"the largest class has {largest:,} training images, the smallest {smallest:,}"
     if "layers" in changes:

@@ -1,6 +1,5 @@
 """A proposed recipe as a TOML file whose comments say why each value is what it is."""
 
-import shlex
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from kilonet.recipe import Recipe
 from kilonet.training.proposal import Limits, Proposal, propose
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import write_atomically
-from kilonet.utils.terminal import printable
+from kilonet.utils.terminal import printable, shell_word
 
 _WIDTH = 118
 _SECTIONS = ("model", "train", "augment", "run")
@@ -59,7 +58,7 @@ class WrittenRecipe:
             lines.append(
                 f"Contact sheet: {self.sheet}" + (f", {shown} of {classes:,} classes" if shown < classes else "")
             )
-        return "\n".join([*lines, f"Recipe: {self.path}", f"Next: kilonet train {shlex.quote(str(self.path))}"])
+        return "\n".join([*lines, f"Recipe: {self.path}", f"Next: kilonet train {shell_word(self.path)}"])
 
 
 def write_recipe(

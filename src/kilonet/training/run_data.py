@@ -11,6 +11,8 @@ from kilonet.training.run_folder import Result
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable
 
+_ELSEWHERE = "bring them back, or run this in the folder from which it was trained"
+
 
 @dataclass(frozen=True)
 class KnownData:
@@ -27,11 +29,12 @@ class KnownData:
     label_pattern: str | None = None
     """What `load_data` takes, too."""
 
-    def load(self, section: ModelSection) -> DataSet:
+    def load(self, section: ModelSection, remedy: str = _ELSEWHERE) -> DataSet:
         """Load the data, undivided; a line on stderr says if they have changed.
 
         Args:
             section: the network that takes them.
+            remedy: what to do if they are not there, for the message.
 
         Raises:
             KilonetError: they are not there any more.
@@ -39,7 +42,7 @@ class KnownData:
         try:
             data = load_data(self.source, Preprocessing.of(section), label_pattern=self.label_pattern)
         except KilonetError as error:
-            raise KilonetError(f"the data of {self.owner}: {error}; --data names others") from None
+            raise KilonetError(f"the data of {self.owner}: {error}; {remedy}") from None
         found = self.fingerprint and (divided(data, self.run) if self.run else data).fingerprint()
         if found != self.fingerprint:
             line = f"kilonet: {self.source} has changed since {self.owner} was made from it"

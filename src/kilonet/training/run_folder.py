@@ -13,7 +13,6 @@ Every file is replaced atomically. A process that trains holds the folder's lock
 
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from kilonet.utils.environment import Environment
 from kilonet.utils.errors import InUse, KilonetError
 from kilonet.utils.files import is_temporary, read_bounded, write_atomically
 from kilonet.utils.schema import Fraction, Schema, first_complaint
+from kilonet.utils.terminal import shell_word
 
 RECIPE_FILE = "recipe.toml"
 METRICS_FILE = "metrics.jsonl"
@@ -214,7 +214,7 @@ class RunFolder:
         if is_finished(path):
             raise KilonetError(f"{path} holds a finished run; choose another folder")
         if occupied:
-            resume = f"; continue it with: kilonet train --resume {shlex.quote(str(path))}"
+            resume = f"; continue it with: kilonet train --resume {shell_word(path)}"
             hint = resume if (path / RECIPE_FILE).exists() else ""
             raise KilonetError(f"{path} is not empty{hint}")
         folder = cls(path, recipe, lock_folder(path))
@@ -265,10 +265,18 @@ class RunFolder:
         """Return the last checkpoint, or None if there is none yet.
 
         Raises:
-            KilonetError: the checkpoint is damaged.
+            KilonetError: the checkpoint is damaged, or it is missing though epochs were trained.
         """
-        path = self.path / CHECKPOINT_FILE
-        return read_checkpoint(path) if path.exists() else None
+        path, metrics = self.path / CHECKPOINT_FILE, self.path / METRICS_FILE
+        if path.exists():
+            return read_checkpoint(path)
+        # A checkpoint is written before the metrics, so someone removed it.
+        if metrics.exists() and (history := read_history(self.path)):
+            raise KilonetError(
+                f"{path} is gone, so the {len(history):,} epochs of {METRICS_FILE} cannot be continued; train in a new "
+                f"folder, or remove {metrics} to begin anew in this one"
+            )
+        return None
 
     def finish(self, result: Result, model: Model) -> None:
         """Write the model and then the result, which marks the run as finished."""

@@ -113,7 +113,7 @@ def _fit(
     negatives = _read_negatives(recipe, data)
     if data.preparation is not None:
         progress.message(data.preparation)
-    sources = resolve_teachers(recipe, progress)
+    sources = resolve_teachers(recipe, data, progress)
     if out is None:
         teachers = _obtain_teachers(sources, data, None, progress)
         return _train(recipe, data, None, progress, teachers, negatives=negatives, start=start)
@@ -145,7 +145,7 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
             # The teachers are in the folder already; the recipes or models that they came from may be gone.
             teachers = load_teachers(recipe.distill, path, data)
         else:
-            teachers = _obtain_teachers(resolve_teachers(recipe, progress), data, path, progress)
+            teachers = _obtain_teachers(resolve_teachers(recipe, data, progress), data, path, progress)
         return _train(recipe, data, folder, progress, teachers, negatives=negatives, start=start)
 
 
@@ -160,7 +160,7 @@ def prepare_teachers(recipe: Recipe, parent: Path, progress: Progress) -> None:
     recipe = resolve_run(recipe, progress.message)
     data = prepare_data(recipe)
     train = partial(_train_teacher, data=data, progress=progress)
-    train_shared_teachers(resolve_teachers(recipe, progress), data, parent, train)
+    train_shared_teachers(resolve_teachers(recipe, data, progress), data, parent, train)
 
 
 def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:

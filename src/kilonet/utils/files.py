@@ -24,6 +24,7 @@ try:
 except ImportError:  # Windows, which does not remove a file that a process has open.
     fcntl = None  # type: ignore[assignment]
 
+_MAXIMUM_REPLACED = 64 << 20
 _TEMPORARY = r"\.{name}\.[0-9a-f]{{8}}\.tmp"
 
 
@@ -207,3 +208,20 @@ def read_bounded(path: Path, maximum: int, what: str) -> bytes:
     if len(content) > maximum:
         raise KilonetError(f"{path}: too large for {what} (over {maximum:,} bytes)")
     return content
+
+
+def check_replaceable(path: Path, mark: str, flag: str) -> None:
+    """Check that a file which is about to be replaced is one that kilonet wrote.
+
+    Args:
+        path: the file, which need not exist.
+        mark: what the files hold that kilonet writes there.
+        flag: what named the file, for the message.
+
+    Raises:
+        KilonetError: there is another file, or one that cannot be read.
+    """
+    if path.exists() and mark.encode() not in read_bounded(path, _MAXIMUM_REPLACED, "a file to be replaced"):
+        raise KilonetError(
+            f"{path} exists, and nothing in it says that kilonet wrote it; remove it, or name another file with {flag}"
+        )

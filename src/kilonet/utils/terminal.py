@@ -1,5 +1,8 @@
 """Text for a terminal: names from files cannot move its cursor, change its colours or break a line."""
 
+import os
+import shlex
+import string
 import unicodedata
 
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -19,6 +22,18 @@ def _escaped(character: str) -> str:
     if unicodedata.category(character) not in _HIDDEN:
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+def shell_word(path: object) -> str:
+    """Return a path as a word of a command that can be copied into bash or zsh, in printable characters."""
+    text = str(path)
+    if text.startswith("-"):
+        text = f"./{text}"
+    if printable(text) == text:
+        return shlex.quote(text)
+    # The form $'...' takes any byte.
+    kept = set(map(ord, string.printable.strip())) - set(b"\\'") | {ord(" ")}
+    return "$'" + "".join(chr(byte) if byte in kept else f"\\x{byte:02x}" for byte in os.fsencode(text)) + "'"
 
 
 def printable_lines(text: object) -> str:

@@ -48,6 +48,8 @@ def list_manifests(tables: list[Table], folder: Path, *, whole: bool) -> Listing
                 found.setdefault(part, []).append((path, label))
             elif labels[path] != (label, part):
                 raise KilonetError(f"{table.path}: {name} has two labels or parts: '{labels[path][0]}' and '{label}'")
+    if not found and not skipped:
+        raise KilonetError(f"{tables[0].path}: it names no image files")
     if not found:
         raise KilonetError(
             f"{tables[0].path}: none of the image files that it names is there; {len(skipped):,} are missing"

@@ -1,5 +1,6 @@
 """CSV files with a picture a line: its label, first or last, and a number for each pixel, 0 to 255 or 0 to 1."""
 
+import math
 import re
 from itertools import islice
 from pathlib import Path
@@ -119,10 +120,31 @@ def _values(rows: list[str], table: Table, count: int, first: int) -> NDArray[np
     try:
         values = np.loadtxt(rows, np.float32, delimiter=table.delimiter, ndmin=2, comments=None, quotechar='"')
     except (ValueError, OverflowError) as error:
+        _check_rows(rows, table, count, first)
         reason = str(error).partition("; use")[0]
         raise KilonetError(f"{table.path}, lines {first} to {first + len(rows) - 1}: {reason}") from None
-    if values.shape != (len(rows), count):
-        raise KilonetError(f"{table.path}: line {first} has {values.shape[1] + 1:,} columns, not {count + 1:,}")
-    if not ((values >= 0) & (values <= 255)).all():
-        raise KilonetError(f"{table.path}, lines {first} to {first + len(rows) - 1}: pixels are not from 0 to 255")
+    if values.shape != (len(rows), count) or not ((values >= 0) & (values <= 255)).all():
+        _check_rows(rows, table, count, first)
+        raise KilonetError(
+            f"{table.path}, lines {first} to {first + len(rows) - 1}: not {count:,} pixels from 0 to 255"
+        )
     return values
+
+
+def _check_rows(rows: list[str], table: Table, count: int, first: int) -> None:
+    """Find the line that is no picture.
+
+    Raises:
+        KilonetError: a line has another number of columns, or a cell that is no pixel.
+    """
+    for number, row in enumerate(rows, first):
+        cells = [cell.strip().strip('"') for cell in row.split(table.delimiter)]
+        if len(cells) != count:
+            raise KilonetError(f"{table.path}: line {number} has {len(cells) + 1:,} columns, not {count + 1:,}")
+        for cell in cells:
+            try:
+                level = float(cell)
+            except ValueError:
+                level = math.nan
+            if not 0 <= level <= 255:
+                raise KilonetError(f"{table.path}: line {number}: '{cell[:20]}' is no number from 0 to 255")

@@ -119,6 +119,13 @@ class Inspection:
             )
         if largest > UNBALANCED * smallest:
             lines.append(f"the largest class has {largest:,} training images, the smallest {smallest:,}")
+        both = zip(self.classes, self.train_counts, self.test_counts, strict=True)
+        unseen = [name for name, trained, tested in both if trained == 0 < tested]
+        if unseen:
+            named = ", ".join(f"'{name}'" for name in unseen[:_LISTED]) + (", ..." if len(unseen) > _LISTED else "")
+            lines.append(
+                f"{counted(len(unseen), 'class', 'classes')} with test images, but no training images: {named}"
+            )
         untested = [name for name, count in zip(self.classes, self.test_counts, strict=True) if count == 0]
         if untested:
             named = ", ".join(f"'{name}'" for name in untested[:_LISTED]) + (", ..." if len(untested) > _LISTED else "")

@@ -7,6 +7,10 @@ from typing import Any
 
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
+from kilonet.utils.files import check_replaceable
+
+DRAWING_MARK = "Matplotlib"
+"""What matplotlib writes into PNG, SVG, PDF and PostScript files; into others it writes no name."""
 
 
 def save_drawing(path: Path, flag: str, draw: Callable[[Callable[..., Any]], Any]) -> None:
@@ -18,8 +22,10 @@ def save_drawing(path: Path, flag: str, draw: Callable[[Callable[..., Any]], Any
         draw: returns a figure, which it makes by the class that it is given, matplotlib's Figure.
 
     Raises:
-        KilonetError: the extra `plot` is not installed, the format is unknown, or the file cannot be written.
+        KilonetError: the extra `plot` is not installed, the format is unknown, the file cannot be written, or there is
+            one that holds no drawing of matplotlib's.
     """
+    check_replaceable(path, DRAWING_MARK, flag)
     with needed_from("plot", flag):
         # Importing matplotlib takes half a second, which other commands should not wait for.
         import matplotlib as mpl  # noqa: PLC0415

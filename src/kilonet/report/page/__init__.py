@@ -21,6 +21,8 @@ from kilonet.report.page.measurements import Measurements, measure
 from kilonet.report.page.tables import exported_table, layer_table, recipe_tables
 from kilonet.report.subject import Subject
 
+REPORT_MARK = '<meta name="generator" content="kilonet '
+"""What all reports hold."""
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
