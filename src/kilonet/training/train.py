@@ -437,11 +437,12 @@ def mean_loss(logits: Tensor, labels: Tensor) -> float:
 
 
 def _check_training_loss(losses: Sequence[float], recipe: Recipe, labels: Tensor) -> None:
-    """Stop a run whose loss is no better than guessing.
+    """Stop a run whose loss is no better than guessing, and does not fall.
 
     The mean loss of an epoch is judged, or of as many epochs as make enough steps and images for a mean that tells
     something: on a small set an epoch may be a single step, and with class weights a few images may decide the mean. As
-    many epochs before them are not judged, because the loss may be high at first although training goes well.
+    many epochs before them are not judged, because the loss may be high at first although training goes well. A loss
+    below that of those is falling: a small network with many classes may need several epochs to pass guessing.
 
     Args:
         losses: the mean training loss of each epoch so far.
@@ -453,8 +454,9 @@ def _check_training_loss(losses: Sequence[float], recipe: Recipe, labels: Tensor
     judged = max(math.ceil(_LEAST_STEPS_JUDGED / steps), math.ceil(_LEAST_IMAGES_JUDGED / images))
     if len(losses) < 2 * judged:
         return
-    loss, guessing = sum(losses[-judged:]) / judged, math.log(recipe.model.classes)
-    if loss >= guessing:
+    before, loss = sum(losses[-2 * judged : -judged]) / judged, sum(losses[-judged:]) / judged
+    guessing = math.log(recipe.model.classes)
+    if loss >= max(guessing, before):
         last = len(losses) - 1
         epochs = f"epoch {last}" if judged == 1 else f"epochs {last - judged + 1} to {last}"
         raise _diverged(f"the loss of {epochs} is {loss:.3g}, no better than guessing ({guessing:.3g})", recipe)
