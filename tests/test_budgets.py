@@ -71,7 +71,9 @@ def test_the_figures_are_those_of_the_integers(cell_file: tuple[Path, DataSet], 
     assert str(Path.home()) not in path.read_text()
     first, second = content["runs"]
     assert first == second
-    predicted = integer_logits(quantise(finished.model, data.train).network, data.test.pixels.numpy()).argmax(1)
+    predicted = integer_logits(
+        quantise(finished.model, data.train, finished.result.recipe.augment).network, data.test.pixels.numpy()
+    ).argmax(1)
     assert first["integer_accuracy"] == float((predicted == data.test.labels.numpy()).mean())
     assert first["test_accuracy"] == finished.result.final.test_accuracy
     assert first["instructions"] > content["macs"]
