@@ -128,7 +128,7 @@ def _layers(shape: Shape, classes: int, channels: int, halvings: int) -> Iterato
 
     def depthwise(width: int) -> str:
         kernel = _KERNEL if min(sides) >= _KERNEL else 3
-        return f"conv {width} {kernel}x{kernel} same depthwise residual"
+        return f"conv {width} {kernel}x{kernel} same depthwise"
 
     # Padded where maps are small: a border is much of them.
     padded = min(sides) >> halvings < _SMALLEST_MAP + 2
@@ -137,13 +137,15 @@ def _layers(shape: Shape, classes: int, channels: int, halvings: int) -> Iterato
         sides[:] = [side - 2 for side in sides]
     yield from pool(pools[0])
     yield f"pointwise {first}"
-    yield depthwise(first)
+    yield f"{depthwise(first)} residual"
     yield from pool(pools[1])
     yield f"pointwise {second}"
-    yield depthwise(second)
+    yield f"{depthwise(second)} residual"
     yield from pool(pools[2])
     yield f"pointwise {channels}"
-    yield depthwise(channels)
+    yield f"{depthwise(channels)} residual"
+    # As in `best`, these two do not add their input: three sums in a row, with no batch norm between, grow until a run
+    # at the proposed rate diverges.
     for _ in range(2):
         yield f"pointwise {channels}"
         if min(sides) >= _SMALLEST_MAP:
