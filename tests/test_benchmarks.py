@@ -151,6 +151,24 @@ def test_training_takes_so_many_operations() -> None:
     assert train_speed.training_flops(model) == 2 * (3 * 1_498_880 - 60_840) == 8_871_600
 
 
+def test_each_network_is_compared_with_the_script_that_trains_it() -> None:
+    contenders = train_speed.CONTENDERS
+    assert [one.recipe for one in contenders if one.engine == "script"] == ["best", "fast"]
+    assert contenders[0].engine == "script", "best comes first"
+    seconds = {one: [100.0, 400.0] if one.script == "best" else [10.0, 40.0] for one in contenders}
+    faster = next(one for one in contenders if (one.recipe, one.engine) == ("best", "native"))
+    seconds[faster] = [2.0, 8.0]
+    rows = [line.split("|")[1:-1] for line in train_speed.table(seconds, [100.0, 50.0]).splitlines()[2:]]
+    assert [row[0].strip() for row in rows] == [one.name for one in contenders]
+    ratios = {row[0].strip(): float(row[2]) for row in rows}
+    assert ratios.pop(faster.name) == 50
+    assert set(ratios.values()) == {1}
+    (cells,) = (row for row in rows if row[0].strip() == faster.name)
+    assert cells[1].strip() == "5.00 (2.00 to 8.00)"
+    flops = 60_000 * train_speed.training_flops(load_recipe("best").model) / 1e9
+    assert (int(cells[3]), cells[4].strip()) == (round(flops / 5), f"{flops / 4 + flops / 8:.0f} %")
+
+
 @NEEDS_COMPILER
 def test_all_passes_of_the_convolutions_are_timed(quick_compiler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(quick_compiler))
