@@ -159,6 +159,19 @@ def test_names_are_text_and_nothing_else(finished: Run) -> None:
     assert "{{ 7 * 7 }}" in page
 
 
+def test_the_name_of_the_data_is_text_in_one_line(seeds: Path) -> None:
+    def renamed(record: RunRecord) -> RunRecord:
+        recipe = record.result.recipe.replace(data="a\x1b[1mb")
+        return replace(record, result=record.result.model_copy(update={"recipe": recipe}))
+
+    subject = collect([str(seeds)])
+    assert subject.record
+    others = tuple(map(renamed, subject.others))
+    page = report_html(replace(subject, record=renamed(subject.record), others=others))
+    assert "\x1b" not in page
+    assert "a\\x1b[1mb" in page
+
+
 AWKWARD = (
     "$$",
     "$\\frac{",

@@ -1,7 +1,7 @@
 """What formats that hold arrays of pixels have in common: levels from 0 to 255, parts of one size, labels from 0."""
 
+import math
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def check_size(shape: tuple[int, ...], item: int, source: object) -> None:
     Raises:
         KilonetError: it has no elements or too many, or there is not enough memory.
     """
-    count, free = prod(shape), available_memory()
+    count, free = math.prod(shape), available_memory()
     stated = " x ".join(map(str, shape))
     if not 0 < count <= MAXIMUM_ELEMENTS:
         raise KilonetError(f"{source}: its header says {stated} elements; 1 to {MAXIMUM_ELEMENTS:,} are read")
@@ -54,6 +54,10 @@ def as_levels(values: NDArray[Any], source: object) -> NDArray[np.uint8]:
     if values.dtype.kind not in "biuf":
         raise KilonetError(f"{source}: its pixels are {values.dtype}, not numbers from 0 to 255")
     lowest, highest = float(values.min()), float(values.max())
+    if math.isnan(lowest):
+        missing = np.isnan(values)
+        first = int(np.argwhere(missing)[0, 0])
+        raise KilonetError(f"{source}: {int(missing.sum()):,} of its pixels are NaN, the first in image {first} from 0")
     if not (lowest >= 0 and highest <= 255):
         raise KilonetError(f"{source}: its pixels go from {lowest:g} to {highest:g}, not from 0 to 255")
     if values.dtype.kind == "f":

@@ -13,6 +13,7 @@ from kilonet.report.page.charts import ACCENT, FAINT, INK, SECOND, chart
 from kilonet.report.page.figures import PageFigure, Row, Table, percent, span
 from kilonet.training.run_folder import EpochMetrics
 from kilonet.training.run_records import RunRecord, group_repetitions
+from kilonet.utils.terminal import printable
 
 # All images of a small set may be classified correctly, and zero has no logarithm.
 _LEAST_ERROR = 1e-4
@@ -133,7 +134,7 @@ def _run_table(records: Sequence[RunRecord]) -> Table:
     rows = [
         (
             record.name,
-            f"{Path(record.result.recipe.run.data).name}, {record.result.scored.lower()}",
+            f"{printable(Path(record.result.recipe.run.data).name)}, {record.result.scored.lower()}",
             str(record.result.recipe.run.seed),
             f"{record.result.parameters:,}",
             str(record.result.recipe.train.epochs),

@@ -5,6 +5,7 @@ from typing import Any
 from kilonet.recipe import SECTIONS, Recipe
 from kilonet.report.page.figures import TIMES, Row, Table
 from kilonet.report.subject import Subject
+from kilonet.utils.terminal import printable
 
 
 def recipe_tables(recipe: Recipe) -> list[Table]:
@@ -25,8 +26,8 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return f" {TIMES} ".join(map(str, value))
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        return f" {TIMES} ".join(map(printable, value))
+    return f"{value:,}" if isinstance(value, int) else printable(value)
 
 
 def layer_table(subject: Subject) -> Table:
