@@ -49,8 +49,19 @@ class Cell:
 
     def spread(self, figure: str) -> str:
         """Return mean and standard deviation of a share over the seeds, in percent."""
-        mean, deviation = mean_and_std([100 * run[figure] for run in self.runs])
-        return f"{mean:.2f} %" if len(self.runs) == 1 else f"{mean:.2f} ± {deviation:.2f} %"
+        return spread([100 * run[figure] for run in self.runs])
+
+
+def spread(percents: Sequence[float]) -> str:
+    """Return mean and standard deviation as text; one value stands alone."""
+    mean, deviation = mean_and_std(percents)
+    return f"{mean:.2f} %" if len(percents) == 1 else f"{mean:.2f} ± {deviation:.2f} %"
+
+
+def machine(environment: Mapping[str, Any]) -> str:
+    """Return processor, threads, engine and precision of a run's environment as text."""
+    threads = f"{environment['threads']} thread" + ("s" if environment["threads"] > 1 else "")
+    return f"{environment['processor']}, {threads}, {environment['engine']} engine, {environment['precision']}"
 
 
 def read_cells(folder: Path = OUT) -> list[Cell]:
@@ -69,7 +80,7 @@ def section(cells: Sequence[Cell]) -> str:
         shown = (known.get((name, budget)) for name in SETS)
         lines.append(f"| {limit:,} | {' | '.join(cell.spread('integer_accuracy') if cell else '' for cell in shown)} |")
     picture = "![Errors of networks of 500 to 32,000 parameters on four data sets](pictures/budgets.svg)"
-    heads = {
+    columns: dict[str, Callable[[Cell], str]] = {
         "data": lambda cell: TITLES[cell.data],
         "recipe": lambda cell: f"`{Path(cell.content['recipe']).stem}`",
         "parameters": lambda cell: f"{cell.content['parameters']:,}",
@@ -84,10 +95,9 @@ def section(cells: Sequence[Cell]) -> str:
         "instructions": lambda cell: f"{cell.runs[0]['instructions']:,}",
         "teacher": _teacher,
         "seconds a run": lambda cell: f"{mean_and_std([run['seconds'] for run in cell.runs])[0]:.0f}",
-        "machine": _machine,
+        "machine": lambda cell: machine(cell.content["environment"]),
         "command": lambda cell: f"`{cell.content['command']}`",
     }
-    columns: dict[str, Callable[[Cell], str]] = heads
     details = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     details += [f"| {' | '.join(text(cell) for text in columns.values())} |" for cell in cells]
     return "\n".join([_HEAD, *lines, "", picture, "", _DETAILS, *details, ""])
@@ -101,12 +111,6 @@ def _teacher(cell: Cell) -> str:
     return "; ".join(
         f"{one['parameters']:,} parameters, {100 * one['accuracy']:.2f} %" for one in cell.content["teachers"]
     )
-
-
-def _machine(cell: Cell) -> str:
-    environment = cell.content["environment"]
-    threads = f"{environment['threads']} thread" + ("s" if environment["threads"] > 1 else "")
-    return f"{environment['processor']}, {threads}, {environment['engine']} engine, {environment['precision']}"
 
 
 def picture(cells: Sequence[Cell]) -> str:

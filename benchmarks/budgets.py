@@ -22,7 +22,6 @@ from typing import Any
 
 from kilonet.data.datasets import DataSet, Images
 from kilonet.export.c.bindings import CompiledC
-from kilonet.export.c.codegen import sources
 from kilonet.export.c.targets import TARGETS, TargetResult, run_target
 from kilonet.export.exporter import export_model
 from kilonet.export.manifest import read_manifest
@@ -85,18 +84,15 @@ def checked(run: Run, recipe: Recipe) -> Run:
     return run
 
 
-def counted(model_folder: Path, run: Run, images: Images) -> TargetResult:
-    """Return what an image takes on the chip.
+def counted(exported: Path, images: Images) -> TargetResult:
+    """Return what an image takes on the chip, by an exported folder.
 
     Raises:
         SystemExit: no compiler or emulator, or a logit that differs from the integer reference's.
     """
-    network = read_manifest(model_folder).network
-    files = sources(network, run.model.section, run.model.metadata)
     target = next(target for target in TARGETS if target.name == CHIP)
-    shown = run_target(
-        target, network, {name: text.encode() for name, text in files.items()}, images.pixels[:COUNTED_IMAGES].numpy()
-    )
+    files = {path.name: path.read_bytes() for path in exported.iterdir() if path.suffix in (".c", ".h")}
+    shown = run_target(target, read_manifest(exported).network, files, images.pixels[:COUNTED_IMAGES].numpy())
     if shown.not_run or not shown.passed:
         raise SystemExit(f"{CHIP}: {shown.not_run or f'{shown.differing_logits} logits differ'}")
     return shown
@@ -110,7 +106,7 @@ def figures(run: Run, data: DataSet) -> dict[str, Any]:
         export_model("c", run.model, data, folder, str(run.folder))
         compiled = CompiledC(folder, run.model.section.input_shape, run.model.section.classes)
         predicted = compiled.logits(images.pixels.numpy()).argmax(1)
-        shown = counted(folder, run, images)
+        shown = counted(folder, images)
     labels = images.labels.numpy()
     readings = readings_of(data.names)
     near = (

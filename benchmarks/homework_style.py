@@ -43,10 +43,12 @@ def read_packaged(name: str, header: int) -> Any:
         return np.frombuffer(stream.read(), np.uint8, offset=header)
 
 
-def convolution(channels_in: int, channels_out: int, dropout: float) -> list[nn.Module]:
+def convolution(
+    channels_in: int, channels_out: int, dropout: float, *, kernel: int = 3, padding: int = 0, groups: int = 1
+) -> list[nn.Module]:
     """Return convolution, ReLU, batch norm and dropout in the baseline's order."""
     return [
-        nn.Conv2d(channels_in, channels_out, 3, bias=False),
+        nn.Conv2d(channels_in, channels_out, kernel, padding=padding, groups=groups, bias=False),
         nn.ReLU(),
         nn.BatchNorm2d(channels_out),
         nn.Dropout(dropout),
@@ -68,12 +70,7 @@ class Residual(nn.Module):
 
 def depthwise(channels: int, dropout: float, padding: int = 0) -> list[nn.Module]:
     """Return a depthwise 5x5 convolution, ReLU, batch norm and dropout."""
-    return [
-        nn.Conv2d(channels, channels, 5, padding=padding, groups=channels, bias=False),
-        nn.ReLU(),
-        nn.BatchNorm2d(channels),
-        nn.Dropout(dropout),
-    ]
+    return convolution(channels, channels, dropout, kernel=5, padding=padding, groups=channels)
 
 
 def best_network(dropout: float) -> nn.Sequential:

@@ -119,22 +119,20 @@ def _line(row: Row, predictions: Mapping[str, Row]) -> str:
     first = row.runs[0]
     predicted = predictions.get(row.kind)
     seconds, _ = mean_and_std([run["seconds"] for run in row.runs])
-    environment = first["environment"]
-    threads = f"{environment['threads']} thread" + ("s" if environment["threads"] > 1 else "")
     cells = (
         f"`{row.name}`",
         row.recipe.run.data,
         f"{first['parameters']:,}",
         f"{network_cost(row.recipe.model).macs:,}",
         str(row.recipe.train.epochs),
-        f"**{_spread(row)}**",
+        f"**{budget_tables.spread(row.accuracies)}**",
         str(len(row.runs)),
         ", ".join(f"{share:.2f}" for share in row.accuracies),
-        f"{_spread(predicted)} (n = {len(predicted.runs)})" if predicted else "",
+        f"{budget_tables.spread(predicted.accuracies)} (n = {len(predicted.runs)})" if predicted else "",
         _rule(row),
         "; ".join(map(_teacher, first.get("teachers", []))),
         f"{seconds:.0f}",
-        f"{environment['processor']}, {threads}, {environment['engine']} engine, {environment['precision']}",
+        budget_tables.machine(first["environment"]),
         f"`{command_of(row)}`",
     )
     return f"| {' | '.join(cells)} |"
@@ -148,11 +146,6 @@ def _rule(row: Row) -> str:
     lasts = [[epoch["test_accuracy"] for epoch in history[-_RULE_LAST:]] for history in histories]
     kept = sum(len(shares) == _RULE_LAST and min(shares) >= _RULE_SHARE for shares in lasts)
     return f"{kept} of {len(lasts)}"
-
-
-def _spread(row: Row) -> str:
-    mean, deviation = mean_and_std(row.accuracies)
-    return f"{mean:.2f} %" if len(row.runs) == 1 else f"{mean:.2f} ± {deviation:.2f} %"
 
 
 def _teacher(teacher: Mapping[str, Any]) -> str:

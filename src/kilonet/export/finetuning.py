@@ -2,7 +2,8 @@
 
 Adam trains the weights and biases of the unrounded steps through the straight-through estimator. The targets are the
 probabilities of the float network on augmented training images (distillation: G. Hinton, O. Vinyals, J. Dean,
-"Distilling the knowledge in a neural network", 2015). Scales do not change. The same seed gives the same result.
+"Distilling the knowledge in a neural network", 2015). Scales do not change. The same seed gives the same result
+on as many threads of torch.
 """
 
 import copy

@@ -122,14 +122,12 @@ class Inspection:
         both = zip(self.classes, self.train_counts, self.test_counts, strict=True)
         unseen = [name for name, trained, tested in both if trained == 0 < tested]
         if unseen:
-            named = ", ".join(f"'{name}'" for name in unseen[:_LISTED]) + (", ..." if len(unseen) > _LISTED else "")
             lines.append(
-                f"{counted(len(unseen), 'class', 'classes')} with test images, but no training images: {named}"
+                f"{counted(len(unseen), 'class', 'classes')} with test images, but no training images: {_named(unseen)}"
             )
         untested = [name for name, count in zip(self.classes, self.test_counts, strict=True) if count == 0]
         if untested:
-            named = ", ".join(f"'{name}'" for name in untested[:_LISTED]) + (", ..." if len(untested) > _LISTED else "")
-            lines.append(f"{counted(len(untested), 'class', 'classes')} without test images: {named}")
+            lines.append(f"{counted(len(untested), 'class', 'classes')} without test images: {_named(untested)}")
         return lines + self._duplicate_lines() + list(self.notes)
 
     def _duplicate_lines(self) -> list[str]:
@@ -235,6 +233,11 @@ def inspect(found: Survey, preprocessing: Preprocessing) -> Inspection:
         skipped=tuple((str(path), why) for path, why in data.skipped),
         notes=tuple(pixel_notes(data, dominant, share)),
     )
+
+
+def _named(classes: Sequence[str]) -> str:
+    """Return the first names of some classes, for a message."""
+    return ", ".join(f"'{name}'" for name in classes[:_LISTED]) + (", ..." if len(classes) > _LISTED else "")
 
 
 def _counts(images: Images, classes: int) -> tuple[int, ...]:
