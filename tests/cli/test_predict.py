@@ -344,13 +344,33 @@ def test_a_box_is_in_pixels_of_the_file(sheet: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("flag", ["--csv", "--show"])
-def test_no_image_is_written_over(flag: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    photo = folder / "00-is-7.png"
-    before = photo.read_bytes()
-    again = photo.parent / "." / ".." / folder.name / photo.name
-    command(capsys, "predict", "best", photo, flag, again).refused(flag, "is one of the images")
-    command(capsys, "predict", "best", folder, flag, photo).refused(flag, "is one of the images")
-    assert photo.read_bytes() == before
+def test_only_what_predict_wrote_is_written_over(
+    flag: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo, out = folder / "00-is-7.png", tmp_path / "out.png"
+    for other in (photo, folder / "01-is-2.png", tmp_path / "notes.txt"):
+        if other.suffix == ".txt":
+            other.write_text("file,place: what I saw")
+        before = other.read_bytes()
+        command(capsys, "predict", "best", photo, flag, other).refused(f"{other}", "nothing in it says", flag)
+        assert other.read_bytes() == before
+    for _ in range(2):
+        assert command(capsys, "predict", "best", photo, flag, out).status == 0
+    before, other_flag = out.read_bytes(), "--show" if flag == "--csv" else "--csv"
+    command(capsys, "predict", "best", photo, other_flag, out).refused("nothing in it says", other_flag)
+    assert out.read_bytes() == before
+
+
+def test_what_was_seen_is_not_written_over_when_it_is_read(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = tmp_path / "seen.png"
+    assert command(capsys, "predict", "best", folder / "00-is-7.png", "--show", seen).status == 0
+    before = seen.read_bytes()
+    again = seen.parent / "." / ".." / tmp_path.name / seen.name
+    command(capsys, "predict", "best", seen, "--show", again).refused("--show", "is one of the images")
+    command(capsys, "predict", "best", tmp_path, "--show", seen).refused("--show", "is one of the images")
+    assert seen.read_bytes() == before
 
 
 def test_two_outputs_are_two_files(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

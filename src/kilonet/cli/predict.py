@@ -45,11 +45,14 @@ def add_flags(parser: Parser) -> None:
 def run(flags: argparse.Namespace) -> int:
     from kilonet.export.loading import load
     from kilonet.models.page_picture import page_as_png
-    from kilonet.models.prediction import predict_files
-    from kilonet.utils.files import write_atomically
+    from kilonet.models.prediction import CSV_MARK, PICTURE_MARK, predict_files
+    from kilonet.utils.files import check_replaceable, write_atomically
 
     if flags.all and flags.show is not None and (len(flags.files) > 1 or flags.files[0].is_dir()):
         raise KilonetError("--show draws the boxes of one page; give one file with --all")
+    for path, mark, flag in ((flags.csv, CSV_MARK, "--csv"), (flags.show, PICTURE_MARK, "--show")):
+        if path is not None:
+            check_replaceable(path, mark, flag)
     predicted = predict_files(load(flags.model), flags.files, line=flags.line, page=flags.all)
     _check_outputs(flags, [*(one.file for one in predicted.files), *(path for path, _ in predicted.skipped)])
     if flags.csv is not None:

@@ -1,13 +1,11 @@
 """A page with the boxes of its digits drawn into it."""
 
-import io
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from kilonet.data.digits.page import PAGE_SIDE
 from kilonet.data.image_folders import read_picture
-from kilonet.models.prediction import PredictedFile
+from kilonet.models.prediction import PredictedFile, marked_png
 
 _SURE, _UNCERTAIN = "#0050d0", "#e06000"
 _LEAST_TEXT = 10
@@ -32,6 +30,4 @@ def page_as_png(page: PredictedFile) -> bytes:
         draw.rectangle((box.left, box.top, box.right, box.bottom), outline=colour, width=max(1, box.height // 24))
         font = ImageFont.load_default(max(_LEAST_TEXT, box.height // 3))
         draw.text((box.left, box.top), one.name or "-", colour, font, anchor="lb")
-    stream = io.BytesIO()
-    image.save(stream, "PNG")
-    return stream.getvalue()
+    return marked_png(image)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
 from kilonet.data.decode import READABLE, WORKING_SIDE, Picture
@@ -41,6 +41,11 @@ _BATCH = 256
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _CSV_COLUMNS = ("file", "place", "class", "name", "probability", "uncertain", "no_digit", "none_of_these")
 _CSV_EDGES = ("left", "top", "right", "bottom")
+
+CSV_MARK = ",".join(_CSV_COLUMNS)
+"""What tells a table of predictions from other files: how it begins."""
+PICTURE_MARK = "Software\0kilonet"
+"""What tells a picture of what was seen from other PNG files: a text in it."""
 
 
 @dataclass(frozen=True)
@@ -286,12 +291,20 @@ class PredictedFiles:
             raise KilonetError("no image could be read, so there is nothing to show")
         # A picture has its channels last.
         pictures = [pixels if pixels.ndim == 2 else pixels.transpose(1, 2, 0) for pixels in inputs]
-        stream = io.BytesIO()
-        Image.fromarray(np.concatenate(pictures, axis=1)).save(stream, "PNG")
-        return stream.getvalue()
+        return marked_png(Image.fromarray(np.concatenate(pictures, axis=1)))
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.files))
+
+
+def marked_png(image: Image.Image) -> bytes:
+    """Return a picture as a PNG file that holds `PICTURE_MARK`."""
+    information = PngImagePlugin.PngInfo()
+    keyword, text = PICTURE_MARK.split("\0")
+    information.add_text(keyword, text)
+    stream = io.BytesIO()
+    image.save(stream, "PNG", pnginfo=information)
+    return stream.getvalue()
 
 
 def _cell(value: object) -> object:
