@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import re
-import shutil
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from digit_pages import Digits, page_of_rows
-from helpers import TINY_LAYERS, model_section, tiny_recipe
+from helpers import NEEDS_COMPILER, TINY_LAYERS, model_section, tiny_recipe
 from kilonet.data.augment import apply_transforms
 from kilonet.data.datasets import DataSet, Images
 from kilonet.data.listing import FASHION
@@ -55,9 +54,6 @@ import train_speed  # noqa: E402
 import whole_pages  # noqa: E402
 
 # Compiled in the tests, not when they are collected: by one of their processes, and into the cache of this run.
-NEEDS_COMPILER = pytest.mark.skipif(
-    not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="no C++ compiler"
-)
 
 
 def test_the_pages_are_as_generated(
@@ -253,7 +249,7 @@ def test_rows_that_touch_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert int(found[1]) >= max(int(found[2]), 80)
 
 
-@pytest.mark.skipif(not FASHION.is_dir(), reason="no Fashion-MNIST here: Debian's package dataset-fashion-mnist")
+@pytest.mark.skipif(not FASHION.is_dir(), reason="needs dataset-fashion-mnist")
 def test_most_clothes_are_no_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_digits, "CLOTHES", 60)
     found = re.match(
@@ -487,10 +483,10 @@ def test_another_library_is_built_from_its_sources_and_counted(
     with pytest.raises(SystemExit, match="not the sources of BitNetMCU"):
         list(chip_peers.bitnetmcu(tmp_path, images, target, "-Os"))
     if target.missing:
-        pytest.skip(f"no {target.missing} here")
+        pytest.skip(f"needs {target.missing}")
     # Kilonet's own C needs no C library, but CMSIS-NN does. A compiler without one answers with the bare name.
     if not Path(run_compiler(["arm-none-eabi-gcc", "-print-file-name=libc.a"]).strip()).is_absolute():
-        pytest.skip("no C library for arm-none-eabi-gcc here (libnewlib-arm-none-eabi)")
+        pytest.skip("needs libnewlib-arm-none-eabi")
     (tmp_path / "Include").mkdir()
     (tmp_path / "Include" / "arm_nnfunctions.h").write_text(CMSIS_NN, encoding="utf-8")
     (tmp_path / "Source" / "ConvolutionFunctions").mkdir(parents=True)

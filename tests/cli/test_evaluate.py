@@ -69,7 +69,7 @@ def test_summary_tells_of_data_that_fit(small_folder: Path, capsys: pytest.Captu
     )
 
 
-@pytest.mark.skipif(not FASHION.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+@pytest.mark.skipif(not FASHION.is_dir(), reason="needs dataset-fashion-mnist")
 def test_fashion_mnist_is_a_name_for_data(capsys: pytest.CaptureFixture[str]) -> None:
     table = json.loads(command(capsys, "evaluate", "uno", "--data", "fashion-mnist", "--json").out)
     assert table["images"] == 10_000

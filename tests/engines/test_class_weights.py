@@ -1,12 +1,10 @@
 """The weights of classes, compared with torch's own and with figures by hand."""
 
-import shutil
-
 import pytest
 import torch
 from torch.nn import functional
 
-from helpers import refusal, tiny_recipe
+from helpers import NEEDS_COMPILER, refusal, tiny_recipe
 from kilonet.data.augment import Batch
 from kilonet.data.datasets import Images
 from kilonet.engines.class_weights import class_weights, effective_images
@@ -15,9 +13,6 @@ from kilonet.engines.torch_engine import TorchEngine
 from kilonet.network.module import initial_network
 from kilonet.utils.errors import KilonetError
 
-needs_compiler = pytest.mark.skipif(
-    not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="no C++ compiler"
-)
 LABELS = torch.tensor([0] * 100 + [1] * 20 + [2] * 5)
 THREE = ("gap", "pointwise 3")
 
@@ -64,7 +59,7 @@ def test_the_loss_of_a_step_is_the_mean_of_weighted_cross_entropies() -> None:
     assert engine.take_totals().loss / 65 == pytest.approx(expected.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("engine", [pytest.param("native", marks=needs_compiler), "torch"])
+@pytest.mark.parametrize("engine", [pytest.param("native", marks=NEEDS_COMPILER), "torch"])
 @pytest.mark.parametrize(("weights", "learnt"), [("none", [0.8, 0.16, 0.04]), ("balanced", [1 / 3] * 3)])
 @pytest.mark.parametrize("size", [125, 5])
 def test_images_that_tell_nothing_get_the_share_of_each_class_in_the_loss(

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import helpers
-from helpers import refusal, tiny_recipe
+from helpers import NEEDS_COMPILER, refusal, tiny_recipe
 from kilonet.data.augment import NOISE_STARTS, Batch, draw_changes
 from kilonet.data.datasets import DataSet, Images
 from kilonet.engines.native import NativeEngine, bindings, build, cache, codegen, native_unavailable_reason
@@ -37,9 +37,7 @@ from kilonet.utils.errors import KilonetError
 from preloaded import Started, forked_script
 from reference import Reference
 
-pytestmark = pytest.mark.skipif(
-    not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="no C++ compiler"
-)
+pytestmark = NEEDS_COMPILER
 
 SMALL = [
     "conv 5",
@@ -912,7 +910,7 @@ def sanitised_steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path
         [compiler, *SANITISED, "probe.cpp", "-o", "probe"], cwd=folder, capture_output=True, check=False
     )
     if probe.returncode:
-        pytest.skip("this compiler has no sanitisers")
+        pytest.skip("needs a compiler with sanitisers")
     compile_steps([compiler, *SANITISED], folder)
     return compiler, folder / "native_steps.o"
 

@@ -1,6 +1,5 @@
 """Distillation in the native engine, compared with torch in float64."""
 
-import shutil
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from test_native import (
 )
 from torch import Tensor
 
-from helpers import same_tensors, tiny_recipe
+from helpers import NEEDS_COMPILER, same_tensors, tiny_recipe
 from kilonet.data.augment import Batch
 from kilonet.data.datasets import DataSet, Images
 from kilonet.engines.native import NativeEngine
@@ -34,9 +33,7 @@ from kilonet.training.run_folder import Run
 from kilonet.training.train import fit, scheduled_rate
 from reference import Reference
 
-pytestmark = pytest.mark.skipif(
-    not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="no C++ compiler"
-)
+pytestmark = NEEDS_COMPILER
 
 WIDE = ["conv 9", "pointwise 8", "maxpool 2", "conv 10 same", "gap", "pointwise 5"]
 

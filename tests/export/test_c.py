@@ -64,8 +64,8 @@ int main(void)
 """
 CORTEX = Path(__file__).parent / "cortex"
 
-needs_cross_compiler = pytest.mark.skipif(not shutil.which("arm-none-eabi-gcc"), reason="no arm-none-eabi-gcc here")
-needs_emulator = pytest.mark.skipif(not shutil.which("qemu-system-arm"), reason="no qemu-system-arm here")
+needs_cross_compiler = pytest.mark.skipif(not shutil.which("arm-none-eabi-gcc"), reason="needs gcc-arm-none-eabi")
+needs_emulator = pytest.mark.skipif(not shutil.which("qemu-system-arm"), reason="needs qemu-system-arm")
 
 
 def integers(model: Model, pixels: torch.Tensor) -> IntegerNetwork:
@@ -280,7 +280,7 @@ def test_the_ram_is_that_of_the_variables(make: Callable[[], IntegerNetwork], tm
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_compilers_agree_and_have_no_complaint(compiler: str, level: str, target: str, tmp_path: Path) -> None:
     if not shutil.which(compiler):
-        pytest.skip(f"no {compiler} here")
+        pytest.skip(f"needs {compiler}")
     network = wide_network()
     folder = write(network, tmp_path)
     run(compiler, *STRICT, "-c", "main.c", folder=folder)

@@ -228,7 +228,7 @@ def test_the_example_scales_a_picture_of_any_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compiler", [("gcc", "-std=c99"), ("clang", "-std=c99"), ("g++", "-std=c++20", "-x", "c++")])
 def test_compilers_have_no_complaint(compiler: tuple[str, ...], tmp_path: Path) -> None:
     if not shutil.which(compiler[0]):
-        pytest.skip(f"no {compiler[0]} here")
+        pytest.skip(f"needs {compiler[0]}")
     program, standard, *language = compiler
     for section in (NETWORKS[1], NETWORKS[3], NETWORKS[5]):
         write(section, tmp_path)
