@@ -29,7 +29,7 @@ and the logits, instructions an image, all of the first seed. A command trains, 
 folder takes `--data SET=FOLDER` besides. A recipe is a packaged one or a file in
 [benchmarks/budgets](../benchmarks/budgets); the figures are in [results/budgets](results/budgets). No layout was
 searched for each data set: those of MNIST and of CIFAR-10 were fitted to the others, so that most cells can be
-bettered.
+bettered. Seconds say little: the runs shared two cores with up to five others, and some waited for minutes.
 """
 
 
