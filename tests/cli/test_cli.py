@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from argparse import Namespace
@@ -291,3 +293,61 @@ def test_the_packaged_models_work_by_name(
     accuracy = json_of(answer.out)["accuracy"]
     assert isinstance(accuracy, float)
     assert accuracy >= 0.98
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *((name, "") for name in ("evaluate", "card", "calibrate", "summary", "lr-find", "serve", "report", "compare")),
+        ("export", "", "--to", "c"),
+        ("init", ""),
+        *((name, "best", "--data", "") for name in ("evaluate", "summary", "export")),
+        ("verify", "exported", "--data", ""),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_name_is_not_the_current_folder(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    command(capsys, *words).refused("an empty name")
+
+
+def test_a_label_pattern_is_checked_wherever_it_is_given(
+    small_folder: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (("evaluate", "best"), ("verify", "."), ("export", "best", "--to", "c", "--out", "out")):
+        command(capsys, *words, "--label-pattern", "(.)").refused("--label-pattern", "--data")
+        bad = command(capsys, *words, "--data", small_folder, "--label-pattern", "(")
+        bad.refused("--label-pattern '('", "no regular expression")
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_table_of_text_is_no_json(capsys: pytest.CaptureFixture[str]) -> None:
+    command(capsys, "summary", "best", "--classic", "--json").refused("--classic", "--json")
+
+
+def test_the_summary_of_a_trained_model_compares_the_names_of_classes(
+    tmp_path: Path, finished: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part, count in (("train", 4), ("test", 2)):
+        for name in ("0", "1", "zzz"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.full((28, 28), 40 * number, np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{number}.png")
+    assert finished.folder is not None
+    for words in (("summary", finished.folder), ("evaluate", finished.folder)):
+        command(capsys, *words, "--data", tmp_path).refused("no class 'zzz'")
+    shutil.rmtree(tmp_path / "train" / "zzz")
+    shutil.rmtree(tmp_path / "test" / "zzz")
+    assert "they fit the network" in command(capsys, "summary", finished.folder, "--data", tmp_path).out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_closed_and_a_full_output_are_no_traceback() -> None:
+    for words, status, told in (
+        ("recipes >&-", 0, ""),
+        ("no-such-command 2>&-", 2, ""),
+        ("recipes >/dev/full", 2, "kilonet: error: standard output cannot be written: No space left on device\n"),
+    ):
+        script = f"exec {shlex.join(KILONET)} {words}"
+        done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (status, "", told)

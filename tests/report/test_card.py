@@ -25,6 +25,7 @@ from kilonet.report.card import card_markdown
 from kilonet.report.sources import collect
 from kilonet.report.subject import Subject
 from kilonet.training.run_folder import Run
+from kilonet.training.train import fit
 from report_pages import scored_once
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -207,3 +208,31 @@ def test_names_and_environments_are_text(finished: Run) -> None:
     assert "\x1b" not in body
     for meaning in ("<img", "](javascript", "&lt;"):
         assert not re.search(r"(?<!\\)" + re.escape(meaning), re.sub("`[^`\n]*`", "", body)), meaning
+
+
+def test_another_model_is_not_replaced(finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = folder_of(finished)
+    theirs, foreign, own = tmp_path / "theirs", tmp_path / "foreign", tmp_path / "own"
+    shutil.copytree(run, theirs)
+    (theirs / "model.safetensors").write_bytes(load_model("best").content)
+    foreign.mkdir()
+    (foreign / "model.safetensors").write_text("x")
+    for folder in (theirs, foreign):
+        before = (folder / "model.safetensors").read_bytes()
+        command(capsys, "card", run, "--out", folder).refused("model.safetensors is another model", "--out")
+        assert (folder / "model.safetensors").read_bytes() == before
+        assert not (folder / "README.md").exists()
+    # A later model takes the place of an earlier one in a folder that holds nothing but a card.
+    assert command(capsys, "card", "mcu", "--out", own).status == 0
+    assert command(capsys, "card", run, "--out", own).status == 0
+    assert (own / "model.safetensors").read_bytes() == finished.model.content
+
+
+def test_runs_of_several_recipes_have_no_card(
+    finished: Run, small_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder_of(finished), tmp_path / "first")
+    fit(tiny_recipe(small_folder, epochs=1), out=tmp_path / "second")
+    out = tmp_path / "card.md"
+    command(capsys, "card", tmp_path, "--out", out).refused(f"{tmp_path}", "several recipes")
+    assert not out.exists()

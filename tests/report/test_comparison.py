@@ -337,3 +337,11 @@ def test_there_must_be_something_to_read() -> None:
     with pytest.raises(KilonetError) as error:
         compare([])
     refusal(error, "no runs given")
+
+
+def test_a_name_of_two_lines_is_written_in_one(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finished.folder is not None
+    shutil.copytree(finished.folder, tmp_path / "a\nb")
+    assert "\na\\nb " in command(capsys, "compare", tmp_path / "a\nb").out

@@ -123,6 +123,7 @@ def test_bad_input_is_refused_in_one_line(
     command(capsys, "lr-find", "fast", "--lowest", "0").refused("--lowest 0")
     command(capsys, "lr-find", "fast", "--lowest", "nan").refused("--lowest nan")
     command(capsys, "lr-find", "fast", "--highest", "inf").refused("--highest inf")
+    command(capsys, "lr-find", "fast", "--highest", "1e308").refused("--highest 1e+308", "at most 10000")
     command(capsys, "lr-find", "fast", "--steps", "5").refused("--steps 5", "50")
     command(capsys, "lr-find", "fast", "--plot", "curve.gif").refused("curve.gif", ".png")
     command(capsys, "lr-find", "fast", "--plot", "no/such/curve.png").refused("curve.png")

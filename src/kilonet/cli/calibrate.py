@@ -3,12 +3,12 @@
 import argparse
 import json
 
-from kilonet.cli.flags import Parser, add_json_flag, named_path
+from kilonet.cli.flags import Parser, add_json_flag, named, named_path
 from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a run folder or a model file, which is changed")
+    parser.add_argument("model", type=named, metavar="MODEL", help="a run folder or a model file, which is changed")
     parser.add_argument(
         "--by",
         type=named_path,

@@ -4,12 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
-from kilonet.cli.flags import MODEL, Parser, add_json_flag, add_measurement_flags, named_path
+from kilonet.cli.flags import MODEL, Parser, add_json_flag, add_measurement_flags, named, named_path
 from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    parser.add_argument("model", type=named, metavar="MODEL", help=MODEL)
     parser.add_argument(
         "--out",
         type=named_path,

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from kilonet.cli.flags import Parser, add_json_flag, named_path
+from kilonet.cli.flags import Parser, add_json_flag, named, named_path
 from kilonet.evaluation.metrics import METRIC_NAMES
 from kilonet.utils.terminal import printable_lines
 
@@ -11,6 +11,7 @@ from kilonet.utils.terminal import printable_lines
 def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "runs",
+        type=named,
         nargs="+",
         metavar="RUN",
         help="run folders, folders of several seeds, or files that 'kilonet train --json' printed",

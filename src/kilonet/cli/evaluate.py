@@ -4,14 +4,22 @@ import argparse
 import json
 import sys
 
-from kilonet.cli.flags import DATA, MODEL_OR_EXPORT, Parser, add_json_flag, add_label_pattern_flag
+from kilonet.cli.flags import (
+    DATA,
+    MODEL_OR_EXPORT,
+    Parser,
+    add_json_flag,
+    add_label_pattern_flag,
+    check_label_pattern,
+    named,
+)
 from kilonet.utils.extras import needed_from
 from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=MODEL_OR_EXPORT)
-    parser.add_argument("--data", help=f"{DATA} or photos (default: the model's own)")
+    parser.add_argument("model", type=named, metavar="MODEL", help=MODEL_OR_EXPORT)
+    parser.add_argument("--data", type=named, help=f"{DATA} or photos (default: the model's own)")
     add_label_pattern_flag(parser)
     parser.add_argument(
         "--corruptions", action="store_true", help="score the model under the 15 corruptions of MNIST-C instead"
@@ -25,6 +33,7 @@ def run(flags: argparse.Namespace) -> int:
     from kilonet.export.loading import load
     from kilonet.export.training_data import data_of, is_own_data
 
+    check_label_pattern(flags)
     model = load(flags.model)
     if flags.data is None or is_own_data(flags.model, model, flags.data):
         images = data_of(flags.model, model).test

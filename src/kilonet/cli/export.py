@@ -3,12 +3,21 @@
 import argparse
 import json
 
-from kilonet.cli.flags import DATA, MODEL, Parser, add_json_flag, add_label_pattern_flag, named_path
+from kilonet.cli.flags import (
+    DATA,
+    MODEL,
+    Parser,
+    add_json_flag,
+    add_label_pattern_flag,
+    check_label_pattern,
+    named,
+    named_path,
+)
 from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    parser.add_argument("model", type=named, metavar="MODEL", help=MODEL)
     parser.add_argument(
         "--to",
         choices=("c", "arduino", "platformio", "esp-idf", "zephyr", "cmake", "html", "onnx"),
@@ -27,6 +36,7 @@ def add_flags(parser: Parser) -> None:
     )
     parser.add_argument(
         "--data",
+        type=named,
         help=f"the training data, to choose scales on: {DATA} (default: the model's own)",
     )
     add_label_pattern_flag(parser)
@@ -58,6 +68,7 @@ def run(flags: argparse.Namespace) -> int:
     from kilonet.export.training_data import data_of
     from kilonet.models.model import load_model
 
+    check_label_pattern(flags)
     model = load_model(flags.model)
     if flags.data is None:
         data = data_of(flags.model, model)

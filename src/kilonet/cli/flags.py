@@ -63,6 +63,26 @@ def named_path(text: str) -> Path:
     return Path(text)
 
 
+def named(text: str) -> str:
+    """Return a name of data or a model, as a type of an argument; an empty one would be the current folder."""
+    return str(named_path(text)) and text
+
+
+def check_label_pattern(flags: argparse.Namespace) -> None:
+    """Check a --label-pattern that is given, also where the data turn out to need none.
+
+    Raises:
+        KilonetError: there is no --data, or it is no pattern.
+    """
+    from kilonet.data.formats.file_names import check_pattern
+
+    if flags.label_pattern is None:
+        return
+    if flags.data is None:
+        raise KilonetError("--label-pattern reads the labels of --data from the names of its files; name the data")
+    check_pattern(flags.label_pattern)
+
+
 def add_json_flag(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 

@@ -5,13 +5,13 @@ import json
 import re
 from pathlib import Path
 
-from kilonet.cli.flags import DATA, Parser, add_json_flag, named_path
+from kilonet.cli.flags import DATA, Parser, add_json_flag, named, named_path
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
-    parser.add_argument("data", metavar="DATA", help=DATA)
+    parser.add_argument("data", type=named, metavar="DATA", help=DATA)
     parser.add_argument(
         "--out",
         type=named_path,

@@ -3,14 +3,14 @@
 import argparse
 import json
 
-from kilonet.cli.flags import Parser, add_json_flag, add_recipe_flags, named_path, recipe_changes
+from kilonet.cli.flags import Parser, add_json_flag, add_recipe_flags, named, named_path, recipe_changes
 from kilonet.utils.extras import needed_from
 from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
     parser.usage = "%(prog)s RECIPE [flags]"
-    parser.add_argument("recipe", metavar="RECIPE", help="a packaged recipe or a TOML file")
+    parser.add_argument("recipe", type=named, metavar="RECIPE", help="a packaged recipe or a TOML file")
     # The defaults are those of kilonet.training.lr_finder, which is slow to import.
     parser.add_argument(
         "--lowest", type=float, default=1e-4, metavar="X", help="the first step's learning rate (default: %(default)g)"

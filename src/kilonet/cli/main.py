@@ -4,11 +4,13 @@ Figures go to stdout, progress to stderr. Exit status: 0 done, 1 a check failed 
 130 interrupted.
 """
 
+import errno
 import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from kilonet.cli.flags import Parser, did_you_mean
 from kilonet.data.notices import files_were_skipped, forget
@@ -40,6 +42,10 @@ _LONGEST_LINE = 8000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, by default the one in `sys.argv`, and return its exit status."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Closed by whoever started the command.
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         # A name that the terminal's encoding lacks is written escaped, as on stderr.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -57,8 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        # For example a name that is too long for any file.
-        return _fail(f"error: {error}", 2)
+        # For example a name that is too long for any file. Files are written with their names in the message.
+        full = error.errno == errno.ENOSPC and error.filename is None
+        return _fail(f"error: {f'standard output cannot be written: {error.strerror}' if full else error}", 2)
     return status
 
 

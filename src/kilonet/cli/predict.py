@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kilonet.cli.flags import MODEL_OR_EXPORT, Parser, add_json_flag, named_path
+from kilonet.cli.flags import MODEL_OR_EXPORT, Parser, add_json_flag, named, named_path
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable, printable_lines
 
@@ -19,7 +19,7 @@ _LISTED = 20
 
 
 def add_flags(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=MODEL_OR_EXPORT)
+    parser.add_argument("model", type=named, metavar="MODEL", help=MODEL_OR_EXPORT)
     parser.add_argument(
         "files",
         nargs="+",

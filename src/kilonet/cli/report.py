@@ -4,13 +4,14 @@ import argparse
 import json
 from pathlib import Path
 
-from kilonet.cli.flags import Parser, add_json_flag, add_measurement_flags, named_path
+from kilonet.cli.flags import Parser, add_json_flag, add_measurement_flags, named, named_path
 from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "runs",
+        type=named,
         nargs="+",
         metavar="RUN",
         help="run folders, or folders of several seeds; the first, which may be any model, is shown in full",

@@ -2,12 +2,12 @@
 
 import argparse
 
-from kilonet.cli.flags import MODEL_OR_EXPORT, Parser
+from kilonet.cli.flags import MODEL_OR_EXPORT, Parser, named
 
 
 def add_flags(parser: Parser) -> None:
     parser.usage = "%(prog)s MODEL [flags]"
-    parser.add_argument("model", metavar="MODEL", help=MODEL_OR_EXPORT)
+    parser.add_argument("model", type=named, metavar="MODEL", help=MODEL_OR_EXPORT)
     parser.add_argument(
         "--host",
         default="127.0.0.1",

@@ -3,13 +3,23 @@
 import argparse
 import json
 
-from kilonet.cli.flags import DATA, Parser, add_json_flag, add_label_pattern_flag, named_path
+from kilonet.cli.flags import (
+    DATA,
+    Parser,
+    add_json_flag,
+    add_label_pattern_flag,
+    check_label_pattern,
+    named,
+    named_path,
+)
 from kilonet.utils.terminal import printable_lines
 
 
 def add_flags(parser: Parser) -> None:
     parser.add_argument("folder", type=named_path, metavar="FOLDER", help="what 'kilonet export' wrote")
-    parser.add_argument("--data", help=f"the test images to classify: {DATA} (default: those of the export)")
+    parser.add_argument(
+        "--data", type=named, help=f"the test images to classify: {DATA} (default: those of the export)"
+    )
     add_label_pattern_flag(parser)
     parser.add_argument(
         "--targets",
@@ -29,6 +39,7 @@ def run(flags: argparse.Namespace) -> int:
     from kilonet.export.training_data import verification_data
     from kilonet.export.verify import verify
 
+    check_label_pattern(flags)
     images = verification_data(flags.folder, flags.data, flags.label_pattern).test
     verification = verify(flags.folder, images, run_foreign_code=flags.run_foreign_code, targets=flags.targets)
     print(json.dumps(verification.as_json()) if flags.json else printable_lines(verification))

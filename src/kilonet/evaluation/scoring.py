@@ -49,7 +49,7 @@ class WorstImage:
     label: int
     predicted: int
     probability: float
-    """The probability of the predicted class."""
+    """The probability of the predicted class, not calibrated, as the loss is."""
     loss: float
     """Cross-entropy in nats."""
 

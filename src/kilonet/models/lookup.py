@@ -1,10 +1,14 @@
 """The network behind a name that may be a recipe's or a model's."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kilonet.network.section import ModelSection
 from kilonet.recipe import load_recipe, names_a_recipe, packaged_recipes
 from kilonet.utils.errors import KilonetError
+
+if TYPE_CHECKING:
+    from kilonet.models.model import Model
 
 _RECIPE_IN_RUN = "recipe.toml"
 
@@ -35,3 +39,16 @@ def model_section(source: str) -> ModelSection:
         raise KilonetError(
             f"no recipe or model '{source}': neither a file, a run folder nor packaged ({names})"
         ) from None
+
+
+def trained_model(source: str) -> "Model | None":
+    """Return the model of a name that `model_section` takes; None for a recipe and a run that is not finished.
+
+    Raises:
+        KilonetError: the model cannot be read.
+    """
+    from kilonet.models.model import MODEL_FILE, load_model  # noqa: PLC0415
+
+    folder = Path(source)
+    unfinished = (folder / _RECIPE_IN_RUN).is_file() and not (folder / MODEL_FILE).is_file()
+    return None if names_a_recipe(source) or unfinished else load_model(source)

@@ -1,15 +1,18 @@
 """Write report pages and model cards to files, as `kilonet report` and `kilonet card` do."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kilonet.models.model import MODEL_FILE, PACKAGED_LICENCE, packaged_models
+from kilonet.models.model import MAXIMUM_BYTES, MODEL_FILE, PACKAGED_LICENCE, packaged_models
 from kilonet.report.sources import ExtraFiles, collect
+from kilonet.training.run_folder import RESULT_FILE
+from kilonet.training.run_records import group_repetitions
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
-from kilonet.utils.files import check_replaceable, make_folder, write_atomically
+from kilonet.utils.files import check_replaceable, make_folder, read_bounded, write_atomically
 
 CARD_FILE = "README.md"
 
@@ -87,6 +90,11 @@ def write_card(source: str, out: Path, extra: ExtraFiles | None = None, licence:
         # A file in its place is refused before the model is scored.
         make_folder(folder)
     subject = collect([source], extra)
+    records = [record for record in (subject.record, *subject.others) if record is not None and record.folder]
+    if len(group_repetitions(records)) > 1:
+        raise KilonetError(f"{source} has runs of several recipes; name one of them")
+    if folder is not None:
+        _check_model_replaceable(folder, subject.model.sha256)
     text = card_markdown(subject, licence or (PACKAGED_LICENCE if source in packaged_models() else None))
     if folder is None:
         write_atomically(path, text.encode())
@@ -95,3 +103,19 @@ def write_card(source: str, out: Path, extra: ExtraFiles | None = None, licence:
     subject.model.save(folder / MODEL_FILE)
     write_atomically(path, text.encode())
     return WrittenCard((path, folder / MODEL_FILE), subject.model.sha256)
+
+
+def _check_model_replaceable(folder: Path, sha256: str) -> None:
+    """Check that no other model than an earlier one of a folder's card is replaced.
+
+    Raises:
+        KilonetError: the folder has another model, and no card, or it is a run folder.
+    """
+    model = folder / MODEL_FILE
+    if not model.exists():
+        return
+    content = read_bounded(model, MAXIMUM_BYTES, "a model to be replaced")
+    if hashlib.sha256(content).hexdigest() == sha256:
+        return
+    if (folder / RESULT_FILE).exists() or not (folder / CARD_FILE).exists():
+        raise KilonetError(f"{model} is another model, which would be lost; name another folder with --out")

@@ -78,7 +78,9 @@ def calibrate(source: str, by: Path | None = None, negatives: Path | None = None
 def _images_kept(run: Run, folder: Path) -> Images:
     """Return the images that a run kept aside, or else those that it held out and scored."""
     own = run.result.recipe.run
-    data = divided(matched_data(run.model, data_of_run(run.result, str(folder)).load(run.model.section)), own)
+    data = divided(
+        matched_data(run.model, data_of_run(run.result, str(folder)).load(run.model.section, unchanged=True)), own
+    )
     if data.validation is not None:
         return data.validation
     if not own.holdout:

@@ -24,6 +24,8 @@ from kilonet.utils.environment import torch_threads_kept
 from kilonet.utils.errors import KilonetError
 
 LOWEST, HIGHEST = 1e-4, 10.0
+LIMIT = 1e4
+"""No learning rate is higher."""
 STEPS = 300
 LEAST_STEPS = 50
 MOST_STEPS = 100_000
@@ -107,6 +109,8 @@ def find_rate(
         raise KilonetError(
             f"the rates must rise: --lowest {lowest:g} is not below --highest {highest:g}, or not above 0"
         )
+    if highest > LIMIT:
+        raise KilonetError(f"--highest {highest:g}: must be at most {LIMIT:g}")
     if not LEAST_STEPS <= steps <= MOST_STEPS:
         raise KilonetError(f"--steps {steps}: must be from {LEAST_STEPS} to {MOST_STEPS:,}")
     progress = progress or NoProgress()

@@ -29,15 +29,16 @@ class KnownData:
     label_pattern: str | None = None
     """What `load_data` takes, too."""
 
-    def load(self, section: ModelSection, remedy: str = _ELSEWHERE) -> DataSet:
+    def load(self, section: ModelSection, remedy: str = _ELSEWHERE, *, unchanged: bool = False) -> DataSet:
         """Load the data, undivided; a line on stderr says if they have changed.
 
         Args:
             section: the network that takes them.
             remedy: what to do if they are not there, for the message.
+            unchanged: whether to refuse data that have changed.
 
         Raises:
-            KilonetError: they are not there any more.
+            KilonetError: they are not there any more, or have changed.
         """
         try:
             data = load_data(self.source, Preprocessing.of(section), label_pattern=self.label_pattern)
@@ -45,8 +46,12 @@ class KnownData:
             raise KilonetError(f"the data of {self.owner}: {error}; {remedy}") from None
         found = self.fingerprint and (divided(data, self.run) if self.run else data).fingerprint()
         if found != self.fingerprint:
-            line = f"kilonet: {self.source} has changed since {self.owner} was made from it"
-            print(printable(line), file=sys.stderr)
+            line = f"{self.source} has changed since {self.owner} was made from it"
+            if unchanged:
+                raise KilonetError(
+                    f"{line}, so which images it has not seen cannot be told; bring the images back, or train anew"
+                )
+            print(printable(f"kilonet: {line}"), file=sys.stderr)
         return data
 
 

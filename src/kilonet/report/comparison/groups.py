@@ -10,6 +10,7 @@ from kilonet.evaluation.statistics import mean_and_std, mean_interval
 from kilonet.training.run_folder import seed_of
 from kilonet.training.run_records import RunRecord, group_repetitions, read_runs
 from kilonet.utils.errors import KilonetError
+from kilonet.utils.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def read_groups(sources: Sequence[str], metric: Metric = "accuracy") -> tuple[Gr
 def _group_name(source: str) -> str:
     path = Path(source).resolve()
     if path.is_file():
-        return path.stem
-    return path.name if seed_of(path) is None else path.parent.name
+        return printable(path.stem)
+    return printable(path.name if seed_of(path) is None else path.parent.name)
 
 
 def _refuse_twins(records: Sequence[RunRecord]) -> None:
