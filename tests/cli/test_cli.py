@@ -310,6 +310,12 @@ def test_an_empty_name_is_not_the_current_folder(words: tuple[str, ...], capsys:
     command(capsys, *words).refused("an empty name")
 
 
+@pytest.mark.parametrize("name", ["train", "lr-find"])
+def test_no_data_have_an_empty_name(name: str, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command(capsys, name, "best", "--data", "").refused("no data ''", "an empty name")
+    assert not list(elsewhere.iterdir())
+
+
 def test_a_label_pattern_is_checked_wherever_it_is_given(
     small_folder: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -202,6 +202,9 @@ def test_unreadable_negatives_are_listed_and_counted(
     assert "2 files of" in answer.err
     assert "None of these below a probability of" in answer.out
     assert load_model(tmp_path / "run").metadata.calibration == before
+    for told in (True, False):
+        answer = command(capsys, "calibrate", tmp_path / "run")
+        assert ("any more; --negatives" in answer.out) == told
 
 
 def test_a_run_calibrates_itself_again_on_what_it_kept_aside(told: Run, tmp_path: Path, stripes: Path) -> None:

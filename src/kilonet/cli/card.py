@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 from kilonet.cli.flags import MODEL, Parser, add_json_flag, add_measurement_flags, named, named_path
@@ -20,6 +21,7 @@ def add_flags(parser: Parser) -> None:
     add_measurement_flags(parser)
     parser.add_argument(
         "--license",
+        type=_licence,
         metavar="NAME",
         help="the model's licence as the Hub names it, such as 'mit' (default: mit for a packaged model)",
     )
@@ -33,3 +35,10 @@ def run(flags: argparse.Namespace) -> int:
     written = write_card(flags.model, flags.out, ExtraFiles(flags.results, flags.corruptions), flags.license)
     print(json.dumps(written.as_json()) if flags.json else printable_lines(written))
     return 0
+
+
+def _licence(text: str) -> str:
+    """Return a licence's identifier, as a type of an argument."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no identifier of a licence, such as 'mit' or 'apache-2.0'")
+    return text

@@ -56,16 +56,19 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def named_path(text: str) -> Path:
-    """Return a path, as a type of an argument; no name, such as that of a shell's variable that is not set, is none."""
+def named(text: str) -> str:
+    """Return a name of data or a model, as a type of an argument.
+
+    An empty one, such as that of a shell's variable that is not set, would be the current folder.
+    """
     if not text:
         raise argparse.ArgumentTypeError("an empty name")
-    return Path(text)
+    return text
 
 
-def named(text: str) -> str:
-    """Return a name of data or a model, as a type of an argument; an empty one would be the current folder."""
-    return str(named_path(text)) and text
+def named_path(text: str) -> Path:
+    """Return a path, as a type of an argument; see `named`."""
+    return Path(named(text))
 
 
 def check_label_pattern(flags: argparse.Namespace) -> None:

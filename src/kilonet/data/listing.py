@@ -61,6 +61,9 @@ def list_data(source: str, label_pattern: str | None = None) -> Listing:
     Raises:
         KilonetError: there is no such source, it is of no format that is read, a file is damaged, or a class is empty.
     """
+    if not source:
+        # The path of an empty name is the current folder.
+        raise KilonetError(f"no data '': an empty name, not {FORMATS}")
     if label_pattern is not None:
         folder = Path(source)
         if not folder.is_dir():

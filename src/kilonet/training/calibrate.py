@@ -22,6 +22,8 @@ class Calibrated:
     calibration: Calibration
     report: CalibrationReport
     negatives: Negatives | None
+    rejected: bool
+    """Whether the model's calibration until now rejected images."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the calibration, with the report and the files that could not be read if there were negatives."""
@@ -39,6 +41,8 @@ class Calibrated:
             f"{answer} below a probability of {100 * calibration.sure_from:.2f}%",
             f"Unlike the training images below an energy of {calibration.energy_from:.3f}",
         ]
+        if self.rejected and not calibration.rejects:
+            lines.append('No answer is "none of these" any more; --negatives FOLDER keeps it')
         return "\n".join([*lines, str(self.report)] if self.negatives else lines)
 
 
@@ -46,7 +50,7 @@ def calibrate(source: str, by: Path | None = None, negatives: Path | None = None
     """Fit a calibration on the images that a run kept out of training, and save it in a model's file.
 
     A run calibrates its own model with the images that it kept aside or held out. For a model that was trained on all
-    images, a run of the same recipe is used that kept some. A line on stderr says if its data have changed since.
+    images, a run of the same recipe is used that kept some.
 
     Args:
         source: the model whose file is changed: a run folder or a model file.
@@ -54,8 +58,8 @@ def calibrate(source: str, by: Path | None = None, negatives: Path | None = None
         negatives: a folder of images of none of the classes, for "none of these".
 
     Raises:
-        KilonetError: no such model or run, a run that kept no images, one of another network, a run folder whose model
-            was exchanged, or too few images.
+        KilonetError: no such model or run, a run that kept no images, one whose data have changed since, one of another
+            network, a run folder whose model was exchanged, or too few images.
     """
     model = load_model(source)
     folder = model_path(source).parent
@@ -72,7 +76,8 @@ def calibrate(source: str, by: Path | None = None, negatives: Path | None = None
     calibration, report = calibrate_on(run.model, images, others)
     metadata = model.metadata.model_copy(update={"calibration": calibration})
     model.with_metadata(metadata).save(model_path(source))
-    return Calibrated(calibration, report, others)
+    before = model.metadata.calibration
+    return Calibrated(calibration, report, others, before is not None and bool(before.rejects))
 
 
 def _images_kept(run: Run, folder: Path) -> Images:
