@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from kilonet.cli import main
+from kilonet.export.c.targets import Target
 from kilonet.models.model import Model, load_model
 from kilonet.network.section import ModelSection
 from kilonet.recipe import Recipe, parse_recipe
@@ -61,6 +62,7 @@ DEBIAN = {
 }
 """Debian's package of each program that `needs` looks for."""
 
+# Nothing is compiled to see that: networks are compiled in the tests, into the cache of their run.
 NEEDS_COMPILER = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="needs a C++ compiler"
 )
@@ -71,6 +73,12 @@ def needs(*programs: str) -> None:
     missing = sorted({DEBIAN[program] for program in programs if not shutil.which(program)})
     if missing:
         pytest.skip(f"needs {' '.join(missing)}")
+
+
+def needs_target(target: Target) -> None:
+    """Skip a test where a microcontroller's compiler or emulator is missing."""
+    if target.missing:
+        pytest.skip(f"needs {target.missing}")
 
 
 def tiny_recipe(data: Path | str = "mnist", **changes: Any) -> Recipe:

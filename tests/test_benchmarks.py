@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from digit_pages import Digits, page_of_rows
-from helpers import NEEDS_COMPILER, TINY_LAYERS, model_section, tiny_recipe
+from helpers import NEEDS_COMPILER, TINY_LAYERS, model_section, needs_target, tiny_recipe
 from kilonet.data.augment import apply_transforms
 from kilonet.data.datasets import DataSet, Images
 from kilonet.data.listing import FASHION
@@ -52,8 +52,6 @@ import scaling  # noqa: E402
 import start_time  # noqa: E402
 import train_speed  # noqa: E402
 import whole_pages  # noqa: E402
-
-# Compiled in the tests, not when they are collected: by one of their processes, and into the cache of this run.
 
 
 def test_the_pages_are_as_generated(
@@ -482,8 +480,7 @@ def test_another_library_is_built_from_its_sources_and_counted(
         list(chip_peers.cmsis_nn(tmp_path, quantised_mcu.network, images, target, "-Os"))
     with pytest.raises(SystemExit, match="not the sources of BitNetMCU"):
         list(chip_peers.bitnetmcu(tmp_path, images, target, "-Os"))
-    if target.missing:
-        pytest.skip(f"needs {target.missing}")
+    needs_target(target)
     # Kilonet's own C needs no C library, but CMSIS-NN does. A compiler without one answers with the bare name.
     if not Path(run_compiler(["arm-none-eabi-gcc", "-print-file-name=libc.a"]).strip()).is_absolute():
         pytest.skip("needs libnewlib-arm-none-eabi")

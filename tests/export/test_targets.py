@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_c import images_of, integers, needs_cross_compiler, run, sources, strided_network, wide_network, write
 
-from helpers import command, refusal
+from helpers import command, needs_target, refusal
 from kilonet.data.datasets import DataSet
 from kilonet.export.c import codegen, targets
 from kilonet.export.c.targets import TARGETS, Target, TargetResult, run_target
@@ -71,8 +71,7 @@ def lively(section: ModelSection, seed: int) -> IntegerNetwork:
 
 
 def found_on(target: Target, network: IntegerNetwork, written: dict[str, str] | None = None) -> TargetResult:
-    if target.missing:
-        pytest.skip(f"needs {target.missing}")
+    needs_target(target)
     texts = {name: text.encode() for name, text in (written or sources(network)).items()}
     found = run_target(target, network, texts, images_of(network)[:10])
     assert (found.not_run, found.differing_logits) == ("", 0)
@@ -154,8 +153,7 @@ def test_what_is_exported_for_a_processor_passes_its_self_test_here(family: str,
 
 @each_kernel
 def test_windows_of_any_size_give_the_reference_s_logits_and_pass_the_self_test(target: Target) -> None:
-    if target.missing:
-        pytest.skip(f"needs {target.missing}")
+    needs_target(target)
     network = lively(ModelSection(input=(2, 28, 31), layers=(*WINDOWS, "gap", "pointwise 3")), 5)
     convolutions = [one.operation for one in network.operations if isinstance(one, IntegerConvolution)]
     assert {one.kernel for one in convolutions if one.groups > 1} >= {1, 5, 6, 7, 9}
@@ -171,8 +169,7 @@ PAIRS = [target for target in TARGETS if target.name in ("cortex-m4", "cortex-m3
 @pytest.mark.parametrize("target", PAIRS, ids=[target.name for target in PAIRS])
 @pytest.mark.parametrize("columns", [18, 19, 20, 21])
 def test_four_pixels_at_once_are_the_reference_s_and_rows_give_them_too(target: Target, columns: int) -> None:
-    if target.missing:
-        pytest.skip(f"needs {target.missing}")
+    needs_target(target)
     network = lively(ModelSection(input=(3, 18, columns), layers=(*BY_PLANES, "gap", "pointwise 4")), 6)
     placed = [(one.operation, shape) for one, shape in network.placed if isinstance(one, IntegerConvolution)]
     by_planes = [goes_by_planes(operation, shape) for operation, shape in placed if operation.groups > 1]
@@ -241,8 +238,7 @@ MOST = {"cortex-m0": 675_000, "cortex-m4": 432_000, "cortex-m55": 143_000, "rv32
 def test_what_an_image_of_mcu_takes(
     target: Target, quantised_mcu: QuantisationResult, mnist: DataSet, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if target.missing:
-        pytest.skip(f"needs {target.missing}")
+    needs_target(target)
     mcu = quantised_mcu.network
     texts = {name: text.encode() for name, text in sources(mcu).items()}
     found = run_target(target, mcu, texts, mnist.test.pixels[:50].numpy())
@@ -301,8 +297,7 @@ def test_verify_counts_on_a_target(
     exported: Path, small_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     only(monkeypatch, "cortex-m4", "cortex-m0")
-    if KERNELS["cortex-m4"].missing:
-        pytest.skip(f"needs {KERNELS['cortex-m4'].missing}")
+    needs_target(KERNELS["cortex-m4"])
     shown = command(capsys, "verify", exported, "--data", small_folder, "--targets")
     assert shown.status == 0
     heads, _, m0, m4 = shown.out.splitlines()[-4:]
@@ -314,8 +309,7 @@ def test_verify_fails_where_a_target_differs(
     exported: Path, small_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     only(monkeypatch, "cortex-m4")
-    if KERNELS["cortex-m4"].missing:
-        pytest.skip(f"needs {KERNELS['cortex-m4'].missing}")
+    needs_target(KERNELS["cortex-m4"])
     kernels = exported / "meter_kernels.h"
     # Only these processors have the instruction, so the C form passes on this machine.
     kernels.write_text(kernels.read_text().replace("smmulr", "smmul"))
@@ -346,8 +340,7 @@ def test_what_is_missing_is_said(
 
 
 def on_an_avr(network: IntegerNetwork, pixels: Pixels) -> TargetResult:
-    if AVR.missing:
-        pytest.skip(f"needs {AVR.missing}")
+    needs_target(AVR)
     texts = {name: text.encode() for name, text in sources(network).items()}
     return run_target(AVR, network, texts, pixels)
 

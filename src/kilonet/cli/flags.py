@@ -77,12 +77,12 @@ def check_label_pattern(flags: argparse.Namespace) -> None:
     Raises:
         KilonetError: there is no --data, or it is no pattern.
     """
-    from kilonet.data.formats.file_names import check_pattern
-
     if flags.label_pattern is None:
         return
     if flags.data is None:
         raise KilonetError("--label-pattern reads the labels of --data from the names of its files; name the data")
+    from kilonet.data.formats.file_names import check_pattern
+
     check_pattern(flags.label_pattern)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from kilonet.models.model import MAXIMUM_BYTES, MODEL_FILE, PACKAGED_LICENCE, packaged_models
 from kilonet.report.sources import ExtraFiles, collect
-from kilonet.training.run_folder import RESULT_FILE
+from kilonet.training.run_folder import is_finished
 from kilonet.training.run_records import group_repetitions
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.extras import needed_from
@@ -117,5 +117,5 @@ def _check_model_replaceable(folder: Path, sha256: str) -> None:
     content = read_bounded(model, MAXIMUM_BYTES, "a model to be replaced")
     if hashlib.sha256(content).hexdigest() == sha256:
         return
-    if (folder / RESULT_FILE).exists() or not (folder / CARD_FILE).exists():
+    if is_finished(folder) or not (folder / CARD_FILE).exists():
         raise KilonetError(f"{model} is another model, which would be lost; name another folder with --out")
