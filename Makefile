@@ -17,7 +17,7 @@ train: $(INSTALLED)
 	$(BIN)/kilonet train
 
 # The tests of a file stay together, as they share what is costly to make; tests/conftest.py says in which order they run
-# and how many at once.
+# and how many at once. `make test CI=true` leaves out nothing but the longer proofs, as .ci/run does.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: $(INSTALLED_DEV)

@@ -50,7 +50,7 @@ hypothesis.settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--run-slow", action="store_true", help="run the longer proofs too")
+    parser.addoption("--run-slow", action="store_true", help="run all tests, the longer proofs too")
 
 
 @pytest.fixture
@@ -113,6 +113,12 @@ LONGEST = (
     "test_lr_finder.py",
     "test_openapi.py",
     "test_app.py",
+    "test_predict.py",
+    "test_model.py",
+    "test_picture_page.py",
+    "test_evaluate.py",
+    "test_foreign_code.py",
+    "test_metadata_in_forms.py",
 )
 
 
@@ -127,14 +133,24 @@ def pytest_xdist_auto_num_workers() -> int:
     return cores() + 1
 
 
+def left_out(*, run_slow: bool) -> dict[str, str]:
+    """Return the markers of the tests that are skipped, with the reason."""
+    if run_slow:
+        return {}
+    reasons = {"slow": "a longer proof; run it with --run-slow"}
+    if "CI" not in os.environ:
+        reasons["ci"] = "takes long; run it with CI=true"
+    return reasons
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
-    if config.getoption("--run-slow"):
-        return
+    reasons = left_out(run_slow=config.getoption("--run-slow"))
     for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="a longer proof; run it with --run-slow"))
+        for marker, reason in reasons.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.hookimpl(wrapper=True)

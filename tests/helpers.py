@@ -62,6 +62,12 @@ DEBIAN = {
 }
 """Debian's package of each program that `needs` looks for."""
 
+
+def in_ci(*values: Any) -> list[Any]:
+    """Return parameters that a test has where CI is set, beside those it always has."""
+    return [pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.ci) for value in values]
+
+
 # Nothing is compiled to see that: networks are compiled in the tests, into the cache of their run.
 NEEDS_COMPILER = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("c++", "g++", "clang++")), reason="needs a C++ compiler"

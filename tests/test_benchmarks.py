@@ -107,6 +107,7 @@ def test_figures_of_two_exports_make_no_table(tmp_path: Path, monkeypatch: pytes
         docs.shipping_table("export.json verify.json")
 
 
+@pytest.mark.ci
 def test_the_homework_style_script_trains_the_homework_s_network(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,6 +164,7 @@ def test_each_network_is_compared_with_the_script_that_trains_it() -> None:
     assert (int(cells[3]), cells[4].strip()) == (round(flops / 5), f"{flops / 4 + flops / 8:.0f} %")
 
 
+@pytest.mark.ci
 @NEEDS_COMPILER
 def test_all_passes_of_the_convolutions_are_timed(quick_compiler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(quick_compiler))
@@ -185,6 +187,7 @@ def test_a_start_is_timed_from_its_beginning(
     assert 0 < warm[1] < warm[0] < cold[0]
 
 
+@pytest.mark.ci
 def test_the_second_reading_is_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "subprocess", SimpleNamespace(run=run_forked))
     reading.write_images(tmp_path, 1200)
@@ -208,6 +211,7 @@ def test_the_example_of_a_recipe_is_one() -> None:
     assert recipe.model.parameters <= 8000
 
 
+@pytest.mark.ci
 @NEEDS_COMPILER
 def test_all_that_classifies_is_checked_and_timed(
     small: DataSet, tmp_path: Path, quantised_mcu: QuantisationResult, monkeypatch: pytest.MonkeyPatch

@@ -64,6 +64,7 @@ def cell_file(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return budgets.written("mnist:1k", [finished, finished], data, tmp_path_factory.mktemp("cells")), data
 
 
+@pytest.mark.ci
 def test_the_figures_are_those_of_the_integers(cell_file: tuple[Path, DataSet], finished: Run) -> None:
     path, data = cell_file
     content = json.loads(path.read_text())

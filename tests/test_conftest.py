@@ -1,11 +1,11 @@
-"""What tests/conftest.py does in CI: a test that skips for want of a program or a library fails."""
+"""What tests/conftest.py does in CI: it leaves out neither what takes long nor what wants a program or a library."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import pytest_runtest_makereport
+from conftest import left_out, pytest_runtest_makereport
 
 
 def reported(outcome: str, longrepr: Any) -> pytest.TestReport:
@@ -32,6 +32,14 @@ def test_only_ci_must_have_what_tests_need(reason: str, in_ci: str, monkeypatch:
     assert report.outcome == in_ci
     assert reason in str(report.longrepr)
     assert reported("passed", None).outcome == "passed"
+
+
+def test_ci_leaves_out_the_longer_proofs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    assert left_out(run_slow=False).keys() == {"slow", "ci"}
+    monkeypatch.setenv("CI", "true")
+    assert left_out(run_slow=False).keys() == {"slow"}
+    assert not left_out(run_slow=True)
 
 
 def test_ci_says_that_it_is_ci() -> None:

@@ -33,6 +33,7 @@ def pictures(notebook: dict[str, Any]) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
+@pytest.mark.ci
 def test_the_notebook_runs_from_pictures_to_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = NOTEBOOK.read_text(encoding="utf-8")
     stored = json.loads(text)

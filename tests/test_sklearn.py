@@ -39,6 +39,7 @@ def digits() -> tuple[NDArray[np.float64], NDArray[np.str_]]:
     return images[:600], names[labels[:600]]
 
 
+@pytest.mark.ci
 def test_it_keeps_the_contract_of_estimators() -> None:
     from sklearn.utils.estimator_checks import check_estimator
 

@@ -57,7 +57,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture(scope="module", params=["borrowed", pytest.param("installed", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("borrowed", marks=pytest.mark.ci), pytest.param("installed", marks=pytest.mark.slow)],
+)
 def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """The wheel in an environment of its own, the libraries it needs borrowed from this one, or installed too."""
     folder = tmp_path_factory.mktemp("environment")

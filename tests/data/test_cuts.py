@@ -16,6 +16,7 @@ from marks import mnist_mark, touching
 from surroundings import as_file, plain
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("count", "least"), [(2, 11), (3, 10)])
 def test_digits_that_touch_are_read_in_a_row(mnist: DataSet, count: int, least: int) -> None:
     model, right, rows = load_model("best"), 0, 12

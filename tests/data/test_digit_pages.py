@@ -33,6 +33,7 @@ def numbers_of(drawn: DigitPage, images: list[PreparedImage]) -> list[int | None
     return drawn.numbers([(box.left, box.top, box.right, box.bottom) for box in boxes if box])
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("kind", "shape", "extra"), [(page_of_rows, {"rows": 5}, 0), (sudoku, {}, 1), (form, {}, 1)])
 def test_a_page_is_read(digits: Digits, kind: Callable[..., DigitPage], shape: dict[str, int], extra: int) -> None:
     drawn = kind(digits, np.random.default_rng([61, 0]), **shape)

@@ -27,6 +27,7 @@ def test_the_pictures_vary_as_they_should() -> None:
         assert [change.stroke for change in changes].count(stroke) == COUNT // 3
 
 
+@pytest.mark.ci
 def test_found_digits_are_read_nearly_as_well_as_clean_ones(mnist: DataSet) -> None:
     model, test = load_model("best"), mnist.test
     labels = test.labels[:COUNT].numpy()

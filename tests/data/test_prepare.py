@@ -42,6 +42,7 @@ def test_mnists_test_images_written_as_files_are_seen_as_they_are(mnist: DataSet
         np.testing.assert_array_equal(seen.pixels, image)
 
 
+@pytest.mark.ci
 def test_inverted_test_images_are_recognised_as_well(mnist: DataSet) -> None:
     images, labels = mnist.test.pixels[:250, 0].numpy(), mnist.test.labels[:250].numpy()
     prepared = [prepare_digit(picture(255 - image)) for image in images]
@@ -143,6 +144,7 @@ def test_the_paper_between_the_strokes_of_a_digit_is_not_looked_at(
     assert len(looked_at) == 1
 
 
+@pytest.mark.ci
 @given(st.integers(1, 12), st.integers(1, 1200), st.booleans(), st.sampled_from([1, 3]), st.integers(0, 99))
 def test_a_picture_may_be_of_any_shape(thin: int, long: int, upright: bool, channels: int, seed: int) -> None:
     rows, columns = (long, thin) if upright else (thin, long)

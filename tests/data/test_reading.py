@@ -194,6 +194,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert cached(tmp_path) == []
 
 
+@pytest.mark.ci
 def test_memory_does_not_grow_with_the_size_of_photos(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "data", 40, (800, 1000))
     script = f"""{PEAK}

@@ -45,6 +45,7 @@ def outcomes(model: Model, mnist: DataSet, kind: str, count: int) -> Counter[str
     return counts
 
 
+@pytest.mark.ci
 def test_digits_are_read_in_surroundings_of_every_kind(model: Model, mnist: DataSet) -> None:
     total: Counter[str] = Counter()
     for kind in KINDS:
@@ -63,6 +64,7 @@ def test_digits_are_read_in_many_pictures_of_a_kind(model: Model, mnist: DataSet
     assert counts["sure and wrong"] <= 1
 
 
+@pytest.mark.ci
 def test_letters_and_signs_are_no_sure_digits(model: Model) -> None:
     sure = 0
     for number in range(40):
@@ -72,6 +74,7 @@ def test_letters_and_signs_are_no_sure_digits(model: Model) -> None:
     assert sure <= 1
 
 
+@pytest.mark.ci
 def test_empty_surfaces_are_no_sure_digits(model: Model) -> None:
     taken = []
     # An empty ring is a 0.

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import helpers
-from helpers import NEEDS_COMPILER, refusal, tiny_recipe
+from helpers import NEEDS_COMPILER, in_ci, refusal, tiny_recipe
 from kilonet.data.augment import NOISE_STARTS, Batch, draw_changes
 from kilonet.data.datasets import DataSet, Images
 from kilonet.engines.native import NativeEngine, bindings, build, cache, codegen, native_unavailable_reason
@@ -178,7 +178,7 @@ def check_gradients(recipe: Recipe, size: int = 21) -> None:
     assert engine.take_totals().loss == pytest.approx(exact.loss, rel=1e-5)
 
 
-@pytest.mark.parametrize("size", [3, 16, 21, 48])
+@pytest.mark.parametrize("size", [3, 21, *in_ci(16, 48)])
 def test_gradients_of_a_step(size: int) -> None:
     check_gradients(make_recipe(SMALL, SMALL_INPUT, label_smoothing=0.1), size)
 
@@ -237,7 +237,7 @@ def test_gradients_of_strides_and_averages(
         check_gradients(make_recipe(layers, shape))
 
 
-@pytest.mark.parametrize("layers", [STRIDES, PADDED_STRIDES])
+@pytest.mark.parametrize("layers", [PADDED_STRIDES, *in_ci(STRIDES)])
 def test_gradients_of_strides_in_bfloat16(layers: list[str], quick_compiler: Path) -> None:
     """Rounding moves them by a fifth on these random images; a wrong one is about as far off as it is long."""
     plain = make_recipe(layers, (3, 80, 82), momentum=0.0, weight_decay=0.0, precision="bfloat16")
@@ -249,6 +249,7 @@ def test_gradients_of_strides_in_bfloat16(layers: list[str], quick_compiler: Pat
     assert all(error < 0.4 for name, error in errors.items() if name.endswith("convolution.weight")), errors
 
 
+@pytest.mark.ci
 def test_gradients_of_strides_by_other_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KILONET_NATIVE_ISA", "generic")
     check_gradients(make_recipe(STRIDES, (2, 37, 31)))
@@ -304,11 +305,12 @@ def step_in_bfloat16(layers: list[str], shape: tuple[int, int, int], size: int) 
     return found
 
 
-@pytest.mark.parametrize("size", [3, 16, 21, 48])
+@pytest.mark.parametrize("size", [3, 21, *in_ci(16, 48)])
 def test_a_step_in_bfloat16(size: int) -> None:
     step_in_bfloat16(SMALL, SMALL_INPUT, size)
 
 
+@pytest.mark.ci
 @settings(max_examples=5, derandomize=True, deadline=None, database=None, phases=[Phase.generate])
 @given(networks())
 def test_a_step_of_any_network_in_bfloat16(
@@ -323,11 +325,13 @@ def test_a_step_of_any_network_in_bfloat16(
         step_in_bfloat16(*network, 19)
 
 
+@pytest.mark.ci
 def test_a_step_of_shared_weights_in_bfloat16(quick_compiler: Path) -> None:
     with compiled_by(quick_compiler):
         step_in_bfloat16(SHARED, SMALL_INPUT, 21)
 
 
+@pytest.mark.ci
 def test_bfloat16_by_other_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     """The processor's instructions and the portable ones round alike; only the order of sums differs."""
     found = step_in_bfloat16(SMALL, SMALL_INPUT, 21)
@@ -346,6 +350,7 @@ def test_bfloat16_needs_a_processor_that_multiplies_it(monkeypatch: pytest.Monke
     assert "bfloat16" in (native_unavailable_reason(recipe) or "")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("changes", "steps"),
     [
@@ -375,6 +380,7 @@ def test_many_steps_track_torch(changes: dict[str, Any], steps: int) -> None:
         torch.testing.assert_close(engine.logits(pixels), final(pixels), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.ci
 def test_the_packaged_network_tracks_torch_on_mnist(mnist: DataSet, pytestconfig: pytest.Config) -> None:
     """Training amplifies rounding errors, so the tolerance is the distance of torch's float32 from float64."""
     recipe, train_images = load_recipe("best"), mnist.train
@@ -557,6 +563,7 @@ def test_changed_images_give_the_gradients_of_torch(changes: dict[str, Any]) -> 
     check_gradients(make_recipe(SMALL, COLOUR_INPUT, label_smoothing=0.1, **changes))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("instructions", ["avx2", "generic"])
 def test_other_instruction_sets(instructions: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if instructions == "avx2" and not torch.cpu.get_capabilities().get("avx2", False):
@@ -915,6 +922,7 @@ def sanitised_steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path
     return compiler, folder / "native_steps.o"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_kernels_run_clean_under_sanitisers(precision: str, sanitised_steps: tuple[str, Path], tmp_path: Path) -> None:
     compiler, steps = sanitised_steps

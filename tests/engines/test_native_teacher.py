@@ -20,7 +20,7 @@ from test_native import (
 )
 from torch import Tensor
 
-from helpers import NEEDS_COMPILER, same_tensors, tiny_recipe
+from helpers import NEEDS_COMPILER, in_ci, same_tensors, tiny_recipe
 from kilonet.data.augment import Batch
 from kilonet.data.datasets import DataSet, Images
 from kilonet.engines.native import NativeEngine
@@ -120,7 +120,7 @@ def trained(small: DataSet) -> Model:
     return fit(tiny_recipe(epochs=4), small).model
 
 
-@pytest.mark.parametrize(("precision", "close"), [("float32", 5e-4), ("bfloat16", 0.02)])
+@pytest.mark.parametrize(("precision", "close"), [("float32", 5e-4), *in_ci(("bfloat16", 0.02))])
 def test_the_targets_are_the_models_probabilities(precision: str, close: float, trained: Model, small: DataSet) -> None:
     """Of the surest digits and of the most uncertain ones, where rounding matters most."""
     model = trained

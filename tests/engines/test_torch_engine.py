@@ -344,6 +344,7 @@ def test_a_captured_step_takes_nothing_from_the_host(changes: dict[str, Any]) ->
         engine._step(batch)
 
 
+@pytest.mark.ci
 def test_a_compiled_step_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     recipe = tiny_recipe(precision="float32", compile=True, dropout=0.0)

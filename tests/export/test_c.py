@@ -14,7 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from helpers import DEBIAN, model_section, needs
+from helpers import DEBIAN, in_ci, model_section, needs
 from kilonet.data.datasets import DataSet, Images
 from kilonet.export.c import codegen
 from kilonet.export.c.bindings import CompiledC
@@ -32,6 +32,7 @@ LINKER = ("-fuse-ld=gold",) if shutil.which("ld.gold") else ()
 """It links a program with sanitizers in a third of the time."""
 TARGETS = ("-march=native", "-DKILONET_PLAIN")
 """Vectors, on a processor that has them, and pixel after pixel."""
+each_target = pytest.mark.parametrize("target", [TARGETS[0], *in_ci(TARGETS[1])])
 RUNTIME = tuple(name for name in codegen.LIBRARY_FILES if name != "model.c")
 PIPE = r"""#include "model.h"
 #include <stdio.h>
@@ -79,9 +80,9 @@ def mcu(mnist: DataSet) -> IntegerNetwork:
 
 
 @pytest.fixture(scope="module")
-def runtimes(mcu: IntegerNetwork, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The runtime for each target under sanitizers, which is the same for every network."""
-    return {target: sanitized_runtime(mcu, tmp_path_factory.mktemp("runtime"), target) for target in TARGETS}
+def runtimes(mcu: IntegerNetwork, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The runtime for a target under sanitizers, compiled once, as it is the same for every network."""
+    return functools.cache(lambda target: sanitized_runtime(mcu, tmp_path_factory.mktemp("runtime"), target))
 
 
 def sanitized_runtime(network: IntegerNetwork, folder: Path, target: str) -> Path:
@@ -118,6 +119,7 @@ def pgm(image: NDArray[np.uint8], head: bytes | None = None) -> bytes:
     return (b"P5\n%d %d\n255\n" % (image.shape[1], image.shape[0]) if head is None else head) + image.tobytes()
 
 
+@pytest.mark.ci
 def test_all_test_images_give_the_reference_s_logits(mcu: IntegerNetwork, mnist: DataSet, tmp_path: Path) -> None:
     needs("cc")
     pixels = mnist.test.pixels.numpy()
@@ -126,7 +128,7 @@ def test_all_test_images_give_the_reference_s_logits(mcu: IntegerNetwork, mnist:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS)
+@each_target
 def test_the_rows_of_all_test_images_give_the_logits_of_whole_images(
     target: str, mcu: IntegerNetwork, mnist: DataSet, tmp_path: Path
 ) -> None:
@@ -139,21 +141,22 @@ def test_the_rows_of_all_test_images_give_the_logits_of_whole_images(
     assert done.stdout == integer_logits(mcu, pixels).astype(np.int32).tobytes()
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.ci
+@each_target
 @hypothesis.settings(max_examples=20, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 @hypothesis.given(model=models)
 def test_random_networks_give_the_reference_s_logits_under_sanitizers(
-    tmp_path: Path, runtimes: dict[str, Path], target: str, model: Model
+    tmp_path: Path, runtimes: Callable[[str], Path], target: str, model: Model
 ) -> None:
     pixels = images_for(model.section, 1, 12)
     network = integers(model, pixels)
     folder = write(network, tmp_path)
-    found = sanitized_logits(folder, runtimes, target, network, pixels.numpy())
+    found = sanitized_logits(folder, runtimes(target), target, network, pixels.numpy())
     assert np.array_equal(found, integer_logits(network, pixels.numpy()))
 
 
 def sanitized_logits(
-    folder: Path, runtimes: dict[str, Path], target: str, network: IntegerNetwork, pixels: NDArray[np.uint8]
+    folder: Path, runtime: Path, target: str, network: IntegerNetwork, pixels: NDArray[np.uint8]
 ) -> NDArray[np.int32]:
     """Run the C as a program of its own under ASan and UBSan: raw images on stdin, raw logits on stdout.
 
@@ -171,7 +174,7 @@ def sanitized_logits(
         "pipe.c",
         "model.c",
         "kilonet_selftest.c",
-        runtimes[target],
+        runtime,
         folder=folder,
     )
     done = subprocess.run([folder / "pipe"], input=pixels.tobytes(), capture_output=True, check=False, timeout=60)
@@ -179,12 +182,12 @@ def sanitized_logits(
     return np.frombuffer(done.stdout, np.int32).reshape(-1, network.classes)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@each_target
 def test_real_images_are_clean_under_sanitizers(
-    target: str, mcu: IntegerNetwork, mnist: DataSet, runtimes: dict[str, Path], tmp_path: Path
+    target: str, mcu: IntegerNetwork, mnist: DataSet, runtimes: Callable[[str], Path], tmp_path: Path
 ) -> None:
     pixels = mnist.test.pixels[:100].numpy()
-    found = sanitized_logits(write(mcu, tmp_path), runtimes, target, mcu, pixels)
+    found = sanitized_logits(write(mcu, tmp_path), runtimes(target), target, mcu, pixels)
     assert np.array_equal(found, integer_logits(mcu, pixels))
 
 
@@ -222,19 +225,19 @@ def images_of(network: IntegerNetwork) -> NDArray[np.uint8]:
     return images_for(model_section("gap", "pointwise 3", input=network.input_shape), 6, 40).numpy()
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@each_target
 @pytest.mark.parametrize("make", [wide_network, strided_network])
 def test_a_wide_network_is_clean_under_sanitizers(
-    target: str, make: Callable[[], IntegerNetwork], runtimes: dict[str, Path], tmp_path: Path
+    target: str, make: Callable[[], IntegerNetwork], runtimes: Callable[[str], Path], tmp_path: Path
 ) -> None:
     network = make()
     pixels = images_of(network)
-    found = sanitized_logits(write(network, tmp_path), runtimes, target, network, pixels)
+    found = sanitized_logits(write(network, tmp_path), runtimes(target), target, network, pixels)
     assert np.array_equal(found, integer_logits(network, pixels))
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(("columns", "bits"), [(500, 16), (506, 32)])
+@each_target
+@pytest.mark.parametrize(("columns", "bits"), [(500, 16), *in_ci((506, 32))])
 def test_indices_have_32_bits_where_16_are_not_enough(columns: int, bits: int, target: str, tmp_path: Path) -> None:
     section = model_section("conv 64", "conv 4", "gap", "pointwise 3", input=(1, 7, columns))
     pixels = images_for(section, 6, 4)
@@ -242,7 +245,7 @@ def test_indices_have_32_bits_where_16_are_not_enough(columns: int, bits: int, t
     folder = write(network, tmp_path / "network")
     assert f"#define KILONET_INDEX uint{bits}_t" in (folder / "model.h").read_text()
     runtime = sanitized_runtime(network, tmp_path / "runtime", target)
-    found = sanitized_logits(folder, {target: runtime}, target, network, pixels.numpy())
+    found = sanitized_logits(folder, runtime, target, network, pixels.numpy())
     assert np.array_equal(found, integer_logits(network, pixels.numpy()))
 
 
@@ -252,13 +255,13 @@ STRIDED = (
 )
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@each_target
 def test_a_thousand_real_images_through_strides_and_averages(
-    target: str, runtimes: dict[str, Path], mnist: DataSet, tmp_path: Path
+    target: str, runtimes: Callable[[str], Path], mnist: DataSet, tmp_path: Path
 ) -> None:
     network = integers(model_of(model_section(*STRIDED), 3), mnist.train.pixels[:1000])
     pixels = mnist.test.pixels[:1000].numpy()
-    found = sanitized_logits(write(network, tmp_path), runtimes, target, network, pixels)
+    found = sanitized_logits(write(network, tmp_path), runtimes(target), target, network, pixels)
     expected = integer_logits(network, pixels)
     assert int((found != expected).sum()) == 0
     assert len(np.unique(expected, axis=0)) > 900, "images that all look alike would prove little"
@@ -275,8 +278,8 @@ def test_the_ram_is_that_of_the_variables(make: Callable[[], IntegerNetwork], tm
     assert data + bss + np.prod(network.input_shape) + 4 * network.classes == codegen.memory_bytes(network)
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("level", ["-Os", "-O3"])
+@each_target
+@pytest.mark.parametrize("level", ["-Os", *in_ci("-O3")])
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_compilers_agree_and_have_no_complaint(compiler: str, level: str, target: str, tmp_path: Path) -> None:
     if not shutil.which(compiler):

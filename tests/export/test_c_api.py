@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from test_c import STRICT, TARGETS, integers, needs_cross_compiler, run
+from test_c import STRICT, each_target, integers, needs_cross_compiler, run
 from test_metadata_in_forms import NAMES
 
-from helpers import command, needs, refusal
+from helpers import command, in_ci, needs, refusal
 from kilonet.data.datasets import DataSet
 from kilonet.export.c import codegen
 from kilonet.export.c.header import CFacts
@@ -111,8 +111,8 @@ int main()
 """
 
 
-@pytest.mark.parametrize("compiler", CPP)
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("compiler", [CPP[0], *in_ci(CPP[1])])
+@each_target
 def test_two_models_fit_into_one_cpp_program(compiler: str, target: str, tmp_path: Path) -> None:
     """Both folders are dropped whole into one, and the rows of three images come by turns."""
     needs(compiler)

@@ -17,6 +17,7 @@ from test_c_api import COLOURED, DIGITS, NAMED, network_of
 from test_c_api import write as write_section
 
 import kilonet
+from helpers import in_ci
 from kilonet.data.datasets import DataSet
 from kilonet.export.c import codegen
 from kilonet.export.c.header import CFacts
@@ -106,6 +107,7 @@ def check(network: IntegerNetwork, pixels: NDArray[np.uint8], folder: Path, chip
     return found
 
 
+@pytest.mark.ci
 def test_mcu_on_an_atmega2560(
     quantised_mcu: QuantisationResult, mnist: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,7 +157,7 @@ def test_the_docs_state_what_an_avr_needs(quantised_mcu: QuantisationResult, sma
     assert [line for line in found if line not in page] == []
 
 
-@pytest.mark.parametrize("section", [TINY, DIGITS, COLOURED])
+@pytest.mark.parametrize("section", [TINY, *in_ci(DIGITS, COLOURED)])
 def test_a_tiny_network_on_an_atmega328p(
     section: ModelSection, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,12 +168,14 @@ def test_a_tiny_network_on_an_atmega328p(
     assert found.bss + found.last[2] < 2 << 10
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("make", [wide_network, strided_network])
 def test_every_kind_of_table_is_read_from_flash(make: Callable[[], IntegerNetwork], tmp_path: Path) -> None:
     network = make()
     check(network, images_of(network)[:1], tmp_path, MEGA, whole=False)
 
 
+@pytest.mark.ci
 @hypothesis.settings(max_examples=4, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
 @hypothesis.given(model=models)
 def test_random_networks_give_the_reference_s_logits(tmp_path: Path, model: Model) -> None:

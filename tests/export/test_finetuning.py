@@ -49,6 +49,7 @@ def first(images: Images, count: int) -> Images:
     return Images(images.pixels[:count], images.labels[:count])
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("short_finetuning")
 def test_finetuning_repairs_bad_biases_and_repeats_to_the_bit(
     small: DataSet, capsys: pytest.CaptureFixture[str]

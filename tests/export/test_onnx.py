@@ -147,6 +147,7 @@ def best(exported_best: Path) -> IntegerNetwork:
     return read_manifest(exported_best).network
 
 
+@pytest.mark.ci
 def test_depthwise_networks_stay_within_what_verify_allows(best: IntegerNetwork, mnist: DataSet) -> None:
     pixels = mnist.test.pixels[:1000]
     found, expected = run(int8_graph(load_model("best"), best), pixels), wanted(best, pixels)

@@ -135,6 +135,7 @@ int main()
 WARNINGS = f"-DCMAKE_C_FLAGS={' '.join(STRICT[1:])}"
 
 
+@pytest.mark.ci
 def test_cmake_builds_tests_installs_and_finds_the_package(tmp_path: Path) -> None:
     """Of two networks in one program, one is installed and the other a part of the project."""
     needs("cmake")
@@ -169,6 +170,7 @@ def blinks(expected: str, name: str) -> str:
     return f"{expected}{'#' * (int(name) + 1)}\n"
 
 
+@pytest.mark.ci
 def test_arduinos_own_builder_takes_the_library_and_its_sketch_runs_on_an_uno(tmp_path: Path) -> None:
     needs("arduino-builder", "avr-g++", "simavr")
     if not (ARDUINO / "hardware/arduino/avr").is_dir():
@@ -290,6 +292,7 @@ def options_of(kconfig: Path) -> dict[str, str]:
     return {symbol.name: symbol.str_value for symbol in read.unique_defined_syms}
 
 
+@pytest.mark.ci
 def test_esp_idf_takes_the_component_and_its_example_runs(tmp_path: Path) -> None:
     needs("cmake", "riscv64-unknown-elf-gcc", "qemu-system-riscv32")
     (tmp_path / "any").mkdir()
@@ -322,6 +325,7 @@ MODULE_KEYS = {"name", "build", "samples"}
 """Of those of Zephyr's scripts/zephyr_module.py."""
 
 
+@pytest.mark.ci
 def test_zephyr_takes_the_module_and_its_sample_runs(tmp_path: Path) -> None:
     needs("cmake", "arm-none-eabi-g++", "qemu-system-arm")
     expected = write("zephyr", tmp_path / "any")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_c import images_of, integers, needs_cross_compiler, run, sources, strided_network, wide_network, write
 
-from helpers import command, needs_target, refusal
+from helpers import command, in_ci, needs_target, refusal
 from kilonet.data.datasets import DataSet
 from kilonet.export.c import codegen, targets
 from kilonet.export.c.targets import TARGETS, Target, TargetResult, run_target
@@ -40,7 +40,13 @@ KERNELS = {
 }
 """One target for each family of kernels."""
 AVR = next(target for target in TARGETS if target.name == "avr")
-each_kernel = pytest.mark.parametrize("target", KERNELS.values(), ids=KERNELS)
+each_kernel = pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param(target, id=name, marks=() if name == "cortex-m4" else pytest.mark.ci)
+        for name, target in KERNELS.items()
+    ],
+)
 SIDE_BY_SIDE = (
     *("conv 7", "conv 7 5x5 same depthwise residual", "pointwise 11", "conv 11 depthwise", "conv 9", "conv 18 1x1"),
     *("conv 13 stride 2", "conv 13 2x2 depthwise", "conv 22", "conv 22 same residual", "maxpool 2", "conv 15 1x1"),
@@ -117,9 +123,11 @@ def generic_on(target: str) -> TargetResult:
 @pytest.mark.parametrize(
     ("family", "target"),
     [
-        *(("cortex-m0", "cortex-m0"), ("cortex-m4", "cortex-m4"), ("cortex-m55", "cortex-m55"), ("rv32", "rv32imac")),
+        ("cortex-m4", "cortex-m4"),
+        *in_ci(("cortex-m0", "cortex-m0"), ("cortex-m55", "cortex-m55"), ("rv32", "rv32imac")),
         # Other processors than it is for; the last of them has the instructions of the third, too.
-        *(("avr", "cortex-m4"), ("cortex-m55", "cortex-m4"), ("cortex-m0", "cortex-m55"), ("cortex-m4", "cortex-m55")),
+        ("cortex-m4", "cortex-m55"),
+        *in_ci(("avr", "cortex-m4"), ("cortex-m55", "cortex-m4"), ("cortex-m0", "cortex-m55")),
     ],
 )
 def test_what_is_exported_for_a_processor_is_as_fast_there_and_right_on_others(family: str, target: str) -> None:
@@ -167,7 +175,7 @@ PAIRS = [target for target in TARGETS if target.name in ("cortex-m4", "cortex-m3
 
 
 @pytest.mark.parametrize("target", PAIRS, ids=[target.name for target in PAIRS])
-@pytest.mark.parametrize("columns", [18, 19, 20, 21])
+@pytest.mark.parametrize("columns", [*in_ci(18, 20), 19, 21])
 def test_four_pixels_at_once_are_the_reference_s_and_rows_give_them_too(target: Target, columns: int) -> None:
     needs_target(target)
     network = lively(ModelSection(input=(3, 18, columns), layers=(*BY_PLANES, "gap", "pointwise 4")), 6)
@@ -178,6 +186,7 @@ def test_four_pixels_at_once_are_the_reference_s_and_rows_give_them_too(target: 
     found_on(target, network, with_self_test(sources(network)))
 
 
+@pytest.mark.ci
 @each_kernel
 @pytest.mark.parametrize("second", ["conv 6 same residual", "conv 6 5x5 same depthwise residual"])
 def test_an_offset_of_more_than_32_bits_gives_the_reference_s_logits(target: Target, second: str) -> None:
@@ -262,8 +271,8 @@ def test_what_an_image_of_best_takes_where_four_pixels_are_computed_at_once(mnis
 
 
 @needs_cross_compiler
-@pytest.mark.parametrize("level", ["-O0", "-Os"])
-@pytest.mark.parametrize("processor", ["cortex-m0", "cortex-m3", "cortex-m4", "cortex-m55"])
+@pytest.mark.parametrize("level", ["-Os", *in_ci("-O0")])
+@pytest.mark.parametrize("processor", ["cortex-m0", "cortex-m55", *in_ci("cortex-m3", "cortex-m4")])
 def test_cross_compilers_have_no_complaint(processor: str, level: str, tmp_path: Path) -> None:
     folder = write(wide_network(), tmp_path)
     header = folder / "model.h"
@@ -345,6 +354,7 @@ def on_an_avr(network: IntegerNetwork, pixels: Pixels) -> TargetResult:
     return run_target(AVR, network, texts, pixels)
 
 
+@pytest.mark.ci
 def test_uno_fits_an_atmega328p(small: DataSet, mnist: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
     network = quantise(load_model("uno"), small.train).network
     monkeypatch.setattr(targets, "_AVR_IMAGE_BYTES", 2 * 784)

@@ -198,6 +198,7 @@ def test_malformed_input_is_refused_in_one_line(
     assert (tmp_path / "full" / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("pages_in_node")
 def test_all_forms_of_a_network_of_strides_and_averages_are_equal(small: DataSet, tmp_path: Path) -> None:
     needs("node")

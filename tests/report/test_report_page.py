@@ -101,6 +101,7 @@ _THIN_OUT = """(tables) => {
 }"""
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("scheme", "device"), [("light", DESKTOP), ("dark", PHONE)], ids=["desk", "phone"])
 def test_everyone_can_read_it(chromium: Browser, file: Path, scheme: Any, device: dict[str, Any]) -> None:
     with watched(chromium, file.as_uri(), color_scheme=scheme, **device) as opened:

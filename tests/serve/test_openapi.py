@@ -27,6 +27,7 @@ _PREDICTING = [("POST", "/predict"), ("POST", "/predict/batch"), ("POST", "/pred
 _INFORMING = [("GET", "/model"), ("GET", "/health"), ("GET", "/metrics")]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("method", "path", "mode"),
     # A route without input cannot be given bad input.

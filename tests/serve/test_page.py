@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, Response, Route, expect
 
 from browser import DESKTOP, PHONE, Point, draw, intruded, pixels_of, touch, watched
 from drawing_page import DIGITS, NOTHING, said, seen, shows
+from helpers import in_ci
 from kilonet.data.datasets import DataSet
 from kilonet.data.preprocessing import preprocessing_facts
 from kilonet.export.html.page import page_source
@@ -55,7 +56,7 @@ def photo_of(digit: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], path: Path)
     return path
 
 
-@pytest.mark.parametrize("digit", DIGITS)
+@pytest.mark.parametrize("digit", [0, 3, 8, *in_ci(1, 2, 4, 5, 6, 7, 9)])
 def test_a_digit_drawn_with_the_mouse_is_read_by_the_service(clean: Page, digit: int) -> None:
     draw(clean, "#paper", *DIGITS[digit])
     shows(clean, digit)

@@ -116,6 +116,7 @@ def killed(base: Path, short_folder: Path, tmp_path_factory: pytest.TempPathFact
     return Killed(plan, out, session, listening, modes)
 
 
+@pytest.mark.ci
 def test_nobody_else_reaches_a_sweep_without_address(killed: Killed) -> None:
     assert {"gcs_server", "raylet"} <= killed.listening.keys()
     for name, addresses in killed.listening.items():
@@ -123,11 +124,13 @@ def test_nobody_else_reaches_a_sweep_without_address(killed: Killed) -> None:
     assert killed.modes == {"token": 0o600, "folder": 0o700}
 
 
+@pytest.mark.ci
 def test_a_killed_driver_leaves_no_process(killed: Killed) -> None:
     assert not is_finished(killed.out / "0001")
     wait_until(lambda: not processes_that_name(killed.session), pause=0.2)
 
 
+@pytest.mark.ci
 def test_a_driver_and_a_worker_are_killed_and_a_node_is_lost(cluster: Cluster, killed: Killed) -> None:
     """The sweep whose driver was killed goes on."""
     wait_until(lambda: not processes_that_name(killed.session), pause=0.2)
@@ -169,6 +172,7 @@ def test_a_driver_and_a_worker_are_killed_and_a_node_is_lost(cluster: Cluster, k
     assert "Traceback" not in errors
 
 
+@pytest.mark.ci
 def test_weak_trials_are_stopped_early_and_stay_run_folders(
     cluster: Cluster, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

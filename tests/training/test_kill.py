@@ -134,6 +134,7 @@ def digest(folder: Path) -> str:
     return hashlib.sha256((folder / MODEL_FILE).read_bytes()).hexdigest()
 
 
+@pytest.mark.ci
 def test_a_run_killed_at_random_moments_ends_in_the_same_weights(recipe: Path, tmp_path: Path) -> None:
     prove(recipe, tmp_path, 100, ["start-up"] * 8 + ["epoch"] * 3 + ["write"] * 4)
 
@@ -144,6 +145,7 @@ def test_a_run_killed_a_hundred_times_ends_in_the_same_weights(recipe: Path, tmp
     prove(recipe, tmp_path, 1500, ["start-up"] * 30 + ["epoch"] * 30 + ["write"] * 40)
 
 
+@pytest.mark.ci
 def test_a_run_killed_in_its_teachers_training_ends_in_the_same_weights(recipe: Path, tmp_path: Path) -> None:
     whole, broken, student = tmp_path / "whole", tmp_path / "broken", tmp_path / "student.toml"
     longer = recipe.read_text().replace("[train]", "[train]\nepochs = 25")
@@ -205,6 +207,7 @@ def is_running(folder: Path) -> bool:
     return False
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="children are found under /proc")
 def test_the_processes_of_seeds_end_with_their_parent(recipe: Path, tmp_path: Path) -> None:
     folders = [tmp_path / "seeds" / f"seed{seed}" for seed in range(2)]

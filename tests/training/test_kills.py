@@ -18,6 +18,7 @@ def prove(kills: int, *commands: str, engine: str = "auto") -> None:
         assert f"{command} " in answer.out
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="workers are found under /proc")
 def test_a_few_kills_change_nothing() -> None:
     """Those of trainings are in test_kill.py."""

@@ -99,6 +99,7 @@ def test_the_callers_random_numbers_neither_matter_nor_change(small: DataSet, fi
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+@pytest.mark.ci
 def test_it_learns_from_few_images_too(small: DataSet) -> None:
     run = fit(tiny_recipe(epochs=10, dropout=0, rotation=0, shift=0), small)
     losses = [metrics.train_loss for metrics in run.history]
