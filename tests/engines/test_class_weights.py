@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from helpers import NEEDS_COMPILER, refusal, tiny_recipe
+from helpers import NEEDS_COMPILER, in_ci, refusal, tiny_recipe
 from kilonet.data.augment import Batch
 from kilonet.data.datasets import Images
 from kilonet.engines.class_weights import class_weights, effective_images
@@ -61,7 +61,7 @@ def test_the_loss_of_a_step_is_the_mean_of_weighted_cross_entropies() -> None:
 
 @pytest.mark.parametrize("engine", [pytest.param("native", marks=NEEDS_COMPILER), "torch"])
 @pytest.mark.parametrize(("weights", "learnt"), [("none", [0.8, 0.16, 0.04]), ("balanced", [1 / 3] * 3)])
-@pytest.mark.parametrize("size", [125, 5])
+@pytest.mark.parametrize("size", [125, *in_ci(5)])
 def test_images_that_tell_nothing_get_the_share_of_each_class_in_the_loss(
     engine: str, weights: str, learnt: list[float], size: int
 ) -> None:

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from service import png, service_of
 
+pytestmark = pytest.mark.ci
 _IMAGES = arrays.arrays(np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40))
 
 
@@ -27,7 +28,6 @@ _PREDICTING = [("POST", "/predict"), ("POST", "/predict/batch"), ("POST", "/pred
 _INFORMING = [("GET", "/model"), ("GET", "/health"), ("GET", "/metrics")]
 
 
-@pytest.mark.ci
 @pytest.mark.parametrize(
     ("method", "path", "mode"),
     # A route without input cannot be given bad input.

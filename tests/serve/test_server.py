@@ -20,7 +20,7 @@ from signal import SIGINT, SIGTERM
 import numpy as np
 import pytest
 
-from helpers import KILONET, Hide, command
+from helpers import KILONET, Hide, command, in_ci
 from kilonet.cli.flags import Parser
 from kilonet.cli.serve import add_flags
 from kilonet.data.datasets import DataSet
@@ -318,7 +318,7 @@ def test_a_stderr_that_nobody_reads_blocks_no_request_and_no_shutdown(tmp_path: 
 # Shutdown
 
 
-@pytest.mark.parametrize("number", [SIGTERM, SIGINT])
+@pytest.mark.parametrize("number", [SIGTERM, *in_ci(SIGINT)])
 def test_a_signal_ends_the_service_once_requests_are_answered(tmp_path: Path, seven: bytes, number: int) -> None:
     with running("--max-seconds", "5", source=mcu_file(tmp_path)) as ending:
         with socket.create_connection(("127.0.0.1", ending.port)) as idle, ThreadPoolExecutor(1) as thread:
