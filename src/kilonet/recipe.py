@@ -19,6 +19,8 @@ from kilonet.utils.files import read_bounded
 from kilonet.utils.schema import Fraction, ProperFraction, Schema, first_complaint, shortened
 
 MAXIMUM_RECIPE_BYTES = 64 << 10
+LARGEST_SHARE = 0.5
+"""The most of the training images that may be kept aside to calibrate on."""
 
 ClassWeights = Annotated[
     tuple[Annotated[float, Field(gt=0, le=1e6)], ...], Field(min_length=1, max_length=1000, strict=False)
@@ -101,7 +103,7 @@ class RunSection(Schema):
     negatives: str | None = Field(
         None, description="a folder of images of none of the classes, to calibrate 'none of these' on"
     )
-    calibration: Annotated[float, Field(gt=0, le=0.5)] | None = Field(
+    calibration: Annotated[float, Field(gt=0, le=LARGEST_SHARE)] | None = Field(
         None,
         description="share of the training images that are kept aside to calibrate the model on at the end of the run; "
         "data with images to validate on need none",

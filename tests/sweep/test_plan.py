@@ -1,5 +1,6 @@
 """SWEEP.toml: wrong input, candidates, and that no candidate is over a budget."""
 
+import contextlib
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -226,3 +227,16 @@ def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "ray.py").write_text("raise ModuleNotFoundError('no', name='ray')")
     environment = {"PATH": "", "PYTHONPATH": str(tmp_path)}
     process("sweep", written(tmp_path), env=environment).refused("needs ray", "pip install '.[sweep]'")
+
+
+def test_the_plan_that_the_docs_show_has_candidates(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "SWEEP.md").read_text(encoding="utf-8")
+    path = tmp_path / "shown.toml"
+    path.write_text(page.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    plan, fit = load_plan(str(path)), 0
+    for seed in range(40):
+        with contextlib.suppress(KilonetError):
+            plan.candidate(RandomSuggester(seed))
+            fit += 1
+    # Of 200, 90 fitted.
+    assert fit >= 8

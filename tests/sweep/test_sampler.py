@@ -444,7 +444,7 @@ def test_the_front_is_shown_and_drawn(finished: Run, tmp_path: Path, capsys: pyt
     shown = command(capsys, "sweep", path, "--show")
     assert shown.status == 0
     counts, heads, row = shown.out.splitlines()
-    assert "1 trials, 1 with all their epochs" in counts
+    assert "1 trial, 1 with all their epochs" in counts
     assert heads.split("  ")[-1].strip() == "layers"
     assert row.endswith(", ".join(TINY_LAYERS))
     answer = json.loads(command(capsys, "sweep", path, "--show", "--json").out)

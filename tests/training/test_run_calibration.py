@@ -118,9 +118,22 @@ def test_other_negatives_are_another_training(small: DataSet, small_folder: Path
     refusal(error, "the images to calibrate on are others")
 
 
-def test_too_few_images_are_said_in_one_line(small: DataSet) -> None:
+def test_too_few_images_are_refused_before_anything_is_trained(small: DataSet, tmp_path: Path) -> None:
+    with pytest.raises(KilonetError) as error:
+        fit(tiny_recipe(calibration=0.005, epochs=1), small, out=tmp_path / "run")
+    refusal(error, "6 images of 1,200", "at least 20", "give it at least 0.02, or leave it out")
+    assert not (tmp_path / "run").exists()
+    few = replace(small, train=small.train.select(torch.arange(30), "Train"))
+    with pytest.raises(KilonetError) as error:
+        fit(tiny_recipe(calibration=0.5, epochs=1), few)
+    assert str(error.value).endswith("; leave it out")
+
+
+def test_few_images_that_the_data_have_to_validate_on_are_said_in_one_line(small: DataSet) -> None:
+    """Nobody asked for a calibration."""
     progress = Messages()
-    run = fit(tiny_recipe(calibration=0.005, epochs=1), small, progress=progress)
+    data = replace(small, validation=small.train.select(torch.arange(6), "Validation"))
+    run = fit(tiny_recipe(epochs=1), data, progress=progress)
     assert run.model.metadata.calibration is None
     assert run.result.calibration is None
     assert [line for line in progress.lines if "calibrated" in line] == [

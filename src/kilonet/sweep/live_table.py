@@ -13,7 +13,7 @@ from rich.text import Text
 from kilonet.evaluation.metrics import METRIC_NAMES
 from kilonet.sweep.pareto import ParetoFront
 from kilonet.sweep.trials import Trials
-from kilonet.utils.terminal import printable
+from kilonet.utils.terminal import counted, printable
 
 
 class LiveTable(Callback):  # type: ignore[misc]
@@ -30,7 +30,10 @@ class LiveTable(Callback):  # type: ignore[misc]
 
     def __enter__(self) -> "LiveTable":
         """Start drawing if stderr is a terminal."""
-        print(f"{self._trials.plan.search.trials} trials, in {printable(self._trials.plan.out)}", file=sys.stderr)
+        print(
+            f"{counted(self._trials.plan.search.trials, 'trial')}, in {printable(self._trials.plan.out)}",
+            file=sys.stderr,
+        )
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -89,7 +92,11 @@ class LiveTable(Callback):  # type: ignore[misc]
             self._live.update(self._render())
             return
         figures = f"{parameters:,} parameters"
-        figures += f", {score} {self._measured} after {epoch} epochs" if how in ("finished", "stopped") else ""
+        figures += (
+            f", {score} {self._measured} after {counted(int(epoch), 'epoch')}"
+            if score and how in ("finished", "stopped")
+            else ""
+        )
         print(f"{self._progress()}: trial {number} {how}: {figures}", file=sys.stderr, flush=True)
 
     def _progress(self) -> str:

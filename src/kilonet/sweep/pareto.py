@@ -13,6 +13,7 @@ from kilonet.evaluation.public_results import public_results_on
 from kilonet.sweep.costs import Cost, Target, label_of
 from kilonet.sweep.trials import FinishedTrial, Trials
 from kilonet.utils.errors import KilonetError
+from kilonet.utils.terminal import counted
 from kilonet.utils.text_tables import aligned
 
 PICTURE_FILE = "front.svg"
@@ -75,7 +76,7 @@ class ParetoFront:
         if self.costs != ("parameters",):
             against = " and ".join(label_of(cost, self.target) for cost in self.costs)
             by += f" against {against}" if against else " by the error alone"
-        counts = f"{len(self.trials.records)} trials, {len(self.finished)} with all their epochs"
+        counts = f"{counted(len(self.trials.records), 'trial')}, {len(self.finished)} with all their epochs"
         counts += f"; the front{by}, in {self.trials.folder}"
         measured = f"{', '.join(['errors', *scores[:-1]])} and {scores[-1]} on the holdout:"
         return "\n".join([f"{counts}, {measured}", *aligned(rows, (len(rows[0]) - 1,))])

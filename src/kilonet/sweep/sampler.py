@@ -131,7 +131,9 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
                 continue
             self._drawn.add(recipe)
             return self._trials.add(draws.params, child.layers, child.parent).number, recipe, draws
-        self.exhausted = f"no candidate in {_TRIES:,} draws, the last one rejected: {reason}"
+        self.exhausted = (
+            f"none of {_TRIES:,} candidates fits: widen the budget, or what is drawn; the last one: {reason}"
+        )
         return None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

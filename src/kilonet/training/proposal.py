@@ -17,7 +17,7 @@ from kilonet.data.preprocessing import Preprocessing, Resize
 from kilonet.evaluation.calibration import LEAST_IMAGES
 from kilonet.network.family import Member, largest_member, smallest_members
 from kilonet.network.operations import Shape
-from kilonet.recipe import Recipe, load_recipe, parse_recipe, recipe_name
+from kilonet.recipe import LARGEST_SHARE, Recipe, load_recipe, parse_recipe, recipe_name
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import counted, printable
 
@@ -47,7 +47,6 @@ _MOST_EPOCHS = 200
 _EMA_SHARE = 0.035
 """Share of all steps over which the weights are averaged; `best` averages over about 500 of 14,000."""
 _CALIBRATION_SHARE, _FEW_IMAGES = 0.1, 500
-_LARGEST_SHARE = 0.5
 _LEAST_STEPS = 20
 """Of an epoch; for fewer, batches are made smaller."""
 
@@ -438,7 +437,7 @@ def _calibration_share(images: int, *, negatives: bool) -> float:
     if images >= _FEW_IMAGES:
         return _CALIBRATION_SHARE
     needed = max(_CALIBRATION_SHARE, math.ceil(100 * LEAST_IMAGES / max(1, images)) / 100)
-    return needed if negatives and needed <= _LARGEST_SHARE else 0.0
+    return needed if negatives and needed <= LARGEST_SHARE else 0.0
 
 
 def _batch_size(images: int) -> int:

@@ -30,7 +30,7 @@ from kilonet.models.metadata import metadata_of
 from kilonet.models.model import Model, check_storable, load_model
 from kilonet.network.memory import check_training_memory
 from kilonet.network.module import initial_network
-from kilonet.recipe import Recipe, TrainSection, load_recipe
+from kilonet.recipe import LARGEST_SHARE, Recipe, RunSection, TrainSection, load_recipe
 from kilonet.training.distillation import (
     Teacher,
     TeacherSource,
@@ -55,6 +55,7 @@ from kilonet.training.run_folder import (
 from kilonet.utils.environment import describe_environment, torch_threads_kept
 from kilonet.utils.errors import KilonetError, TrainingDiverged
 from kilonet.utils.schema import shortened
+from kilonet.utils.terminal import counted
 
 _STEPS_BETWEEN_LOSS_CHECKS = 50
 """On an asynchronous device: reading the loss waits for the device."""
@@ -175,13 +176,15 @@ def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
 
     Raises:
         KilonetError: the data do not exist or do not fit the network, a model file cannot hold what they say, or there
-            is not enough memory to train on them, or a class to be balanced has no training images.
+            is not enough memory to train on them, or a class to be balanced has no training images, or too few images
+            are kept aside to calibrate on.
     """
     data = images or load_run_data(recipe)
     check_fit(recipe.model, data)
     # What is written at the end is checked before the start.
     check_storable(recipe.model, metadata_of(data))
     data = divided(data, recipe.run)
+    _check_kept_aside(recipe.run, data)
     check_balance(recipe, data.train.labels)
     _check_memory(recipe, data)
     return data
@@ -202,6 +205,19 @@ def _read_negatives(recipe: Recipe, data: DataSet) -> Negatives | None:
     # Pictures are prepared by a network's input and its metadata; the weights do not matter.
     untrained = Model(recipe.model, initial_network(recipe.model, seed=0).state(), metadata_of(data))
     return read_negatives(Path(recipe.run.negatives), untrained)
+
+
+def _check_kept_aside(run: RunSection, data: DataSet) -> None:
+    """Refuse a calibration on too few images, which would be left out once all is trained."""
+    if run.calibration is None or data.validation is None or len(data.validation) >= LEAST_IMAGES:
+        return
+    kept, images = len(data.validation), len(data.train) + len(data.validation)
+    share = math.ceil(100 * LEAST_IMAGES / images) / 100
+    larger = f"give it at least {share:g}, or leave it out" if share <= LARGEST_SHARE else "leave it out"
+    raise KilonetError(
+        f"calibration = {run.calibration:g}: {counted(kept, 'image')} of {images:,} would be kept aside, and it takes "
+        f"at least {LEAST_IMAGES}; {larger}"
+    )
 
 
 def _check_memory(recipe: Recipe, data: DataSet) -> None:
