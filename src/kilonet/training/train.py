@@ -183,8 +183,10 @@ def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
     check_fit(recipe.model, data)
     # What is written at the end is checked before the start.
     check_storable(recipe.model, metadata_of(data))
+    asked = data.validation is None
     data = divided(data, recipe.run)
-    _check_kept_aside(recipe.run, data)
+    if asked:
+        _check_kept_aside(recipe.run, data)
     check_balance(recipe, data.train.labels)
     _check_memory(recipe, data)
     return data
