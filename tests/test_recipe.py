@@ -335,6 +335,15 @@ def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
     refusal(error, tmp_path, "best", "baseline")
 
 
+def test_a_run_folder_says_where_its_recipe_is(tmp_path: Path) -> None:
+    inside = tmp_path / "recipe.toml"
+    inside.write_text(load_recipe("best").to_toml(), encoding="utf-8")
+    with pytest.raises(KilonetError) as error:
+        load_recipe(str(tmp_path))
+    refusal(error, "a folder, not a recipe", str(inside))
+    assert load_recipe(str(inside)) == load_recipe("best")
+
+
 @pytest.mark.parametrize(
     ("written", "teachers"),
     [('"a"', ("a",)), ('["a", "b"]', ("a", "b")), ('""', ()), ("[]", ()), ('[""]', ())],

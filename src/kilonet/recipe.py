@@ -226,6 +226,9 @@ def _read_toml(source: str) -> dict[str, Any]:
     path = Path(str(files("kilonet"))) / "recipes" / f"{source}.toml" if packaged else Path(source)
     try:
         if not path.is_file():
+            inside = path / "recipe.toml"
+            if inside.is_file():
+                raise KilonetError(f"{source}: a folder, not a recipe; the recipe in it is {inside}")
             names = ", ".join(packaged_recipes())
             raise KilonetError(f"no recipe '{source}': neither a file nor a packaged recipe ({names})")
         return tomllib.loads(read_bounded(path, MAXIMUM_RECIPE_BYTES, "a recipe").decode())

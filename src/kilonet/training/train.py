@@ -183,9 +183,9 @@ def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
     check_fit(recipe.model, data)
     # What is written at the end is checked before the start.
     check_storable(recipe.model, metadata_of(data))
-    asked = data.validation is None
+    brings_some = data.validation is not None
     data = divided(data, recipe.run)
-    if asked:
+    if not brings_some:
         _check_kept_aside(recipe.run, data)
     check_balance(recipe, data.train.labels)
     _check_memory(recipe, data)
