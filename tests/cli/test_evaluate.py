@@ -81,6 +81,7 @@ def test_corruptions_without_their_extra_are_refused(hide: Hide, capsys: pytest.
     command(capsys, "evaluate", "best", "--corruptions").refused("skimage", "pip install '.[corruptions]'")
 
 
+@pytest.mark.ci
 def test_corruptions_are_a_table_with_their_mean(
     mnist: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -383,6 +383,7 @@ def test_an_empty_name_is_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
     command(capsys, "predict", "best", "").refused("FILE", "an empty name")
 
 
+@pytest.mark.ci
 def test_a_name_that_the_terminal_cannot_show_is_written_escaped(folder: Path) -> None:
     named = (folder / "00-is-7.png").rename(folder / "zähler.png")
     said = subprocess.run(

@@ -145,6 +145,7 @@ def sizes(folder: Path, chip: str, entry: str) -> str:
     return f"| {text + data:,} | {data + bss - 4:,} |"
 
 
+@pytest.mark.ci
 def test_the_docs_state_what_an_avr_needs(quantised_mcu: QuantisationResult, small: DataSet, tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "CHIP.md").read_text(encoding="utf-8")
     found = []

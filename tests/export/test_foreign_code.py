@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import kilonet
-from helpers import command, refusal, write_idx_folder
+from helpers import command, in_ci, refusal, write_idx_folder
 from kilonet.data.datasets import DataSet
 from kilonet.export.exporter import export_model
 from kilonet.export.html import browser
@@ -182,7 +182,7 @@ def test_verify_names_the_changed_file_and_runs_nothing(
 
 
 @pytest.mark.usefixtures("_pages_run_in_node")
-@pytest.mark.parametrize("plant", [in_the_tables, in_the_runtime, in_a_header, in_the_page])
+@pytest.mark.parametrize("plant", [in_the_tables, in_the_page, *in_ci(in_the_runtime, in_a_header)])
 def test_foreign_code_runs_if_the_user_says_so(
     plant: Plant, copied: Path, ran: Path, few_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

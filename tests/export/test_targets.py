@@ -302,6 +302,7 @@ def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr("kilonet.export.verify.TARGETS", tuple(target for target in TARGETS if target.name in names))
 
 
+@pytest.mark.ci
 def test_verify_counts_on_a_target(
     exported: Path, small_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -325,6 +325,7 @@ def test_a_missing_compiler_is_reported(exported: Path, small: DataSet, monkeypa
     refusal(error, "no-such-compiler", "CC")
 
 
+@pytest.mark.ci
 def test_a_training_does_not_import_the_exports_nor_what_it_does_not_need(small_folder: Path, tmp_path: Path) -> None:
     """The classes of `torch.optim` import torch's compiler, which takes 1.5 s. Nor do the exports and
     `verify` import onnx before it is asked for.

@@ -113,6 +113,7 @@ def test_a_trial_that_was_stopped_or_diverged_is_no_parent(tmp_path: Path, finis
         assert parent in ((None,) if number <= 4 else (2,) if number <= 6 else (2, 6))
 
 
+@pytest.mark.ci
 def test_a_child_is_trained_from_its_parents_weights(tmp_path: Path, small_folder: Path) -> None:
     """As `fit` trains it from them; without `inherit`, from its seed; a parent that is gone is one line."""
     base = tmp_path / "base.toml"

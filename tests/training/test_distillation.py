@@ -130,6 +130,7 @@ def test_a_run_with_a_copy_of_its_teacher_resumes_without_the_source(
     assert resume(tmp_path / "run", few).result.model_sha256 == whole
 
 
+@pytest.mark.ci
 def test_it_resumes_exactly_wherever_it_was_stopped(teacher: str, few: DataSet, tmp_path: Path) -> None:
     """Two teachers are trained for two epochs each before the two epochs of the student."""
     recipe = student(teacher, teachers=2)

@@ -132,6 +132,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "cores", lambda: 1)
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("in_this_process")
 def test_seeds_go_on_by_the_same_command(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One is finished, one has begun, one is missing; a further call trains nothing."""

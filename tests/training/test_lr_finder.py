@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from helpers import Hide, command, refusal, tiny_recipe
+from helpers import Hide, command, in_ci, refusal, tiny_recipe
 from kilonet.cli.flags import Parser
 from kilonet.cli.lr_find import add_flags
 from kilonet.training.lr_finder import HIGHEST, LOWEST, STEPS, find_rate, range_test
@@ -65,7 +65,7 @@ def test_any_losses_give_a_curve_or_one_line(losses: list[float]) -> None:
     assert found.verdict in str(found)
 
 
-@pytest.mark.parametrize("engine", ["torch", "native"])
+@pytest.mark.parametrize("engine", ["native", *in_ci("torch")])
 def test_the_suggestion_trains(small_folder: Path, engine: str) -> None:
     recipe = tiny_recipe(small_folder, engine=engine, holdout=True, epochs=4, schedule="cosine", warmup=0.2)
     found = find_rate(recipe, steps=120)
