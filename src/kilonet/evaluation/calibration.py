@@ -1,5 +1,6 @@
 """Fitting a model's confidence on images that it was not trained on, and "none of these" on images of no class."""
 
+import math
 from itertools import product
 
 import numpy as np
@@ -29,6 +30,11 @@ _MOST_SURE = 0.9999
 """The highest confidence threshold for "none of these": closer to one, probabilities are only rounding."""
 _TRIED = 40
 """How many numbers of lost images are tried for each of the two thresholds."""
+
+
+def least_share(images: int) -> float:
+    """Return the share of the training images that keeps `LEAST_IMAGES` aside, in hundredths; over 1 for too few."""
+    return math.ceil(100 * LEAST_IMAGES / images) / 100
 
 
 class CalibrationReport(Schema):

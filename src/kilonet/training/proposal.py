@@ -14,7 +14,7 @@ from typing import Any
 from kilonet.data.inspection.inspection import UNBALANCED, Inspection, Kind, inspect
 from kilonet.data.inspection.survey import Survey, survey
 from kilonet.data.preprocessing import Preprocessing, Resize
-from kilonet.evaluation.calibration import LEAST_IMAGES
+from kilonet.evaluation.calibration import least_share
 from kilonet.network.family import Member, largest_member, smallest_members
 from kilonet.network.operations import Shape
 from kilonet.recipe import LARGEST_SHARE, Recipe, load_recipe, parse_recipe, recipe_name
@@ -436,7 +436,7 @@ def _calibration_share(images: int, *, negatives: bool) -> float:
     """Return the share of the training images to keep aside: none of a few, unless there are negatives to tell from."""
     if images >= _FEW_IMAGES:
         return _CALIBRATION_SHARE
-    needed = max(_CALIBRATION_SHARE, math.ceil(100 * LEAST_IMAGES / max(1, images)) / 100)
+    needed = max(_CALIBRATION_SHARE, least_share(max(1, images)))
     return needed if negatives and needed <= LARGEST_SHARE else 0.0
 
 

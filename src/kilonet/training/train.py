@@ -22,7 +22,7 @@ from kilonet.data.datasets import DataSet, check_fit
 from kilonet.engines.class_weights import check_balance, class_weights, effective_images
 from kilonet.engines.contract import Engine, Totals
 from kilonet.engines.selection import make_engine, resolve_run
-from kilonet.evaluation.calibration import LEAST_IMAGES, CalibrationReport, calibrate_on
+from kilonet.evaluation.calibration import LEAST_IMAGES, CalibrationReport, calibrate_on, least_share
 from kilonet.evaluation.negatives import Negatives, read_negatives
 from kilonet.evaluation.scoring import class_counts
 from kilonet.evaluation.statistics import wilson_interval
@@ -175,9 +175,9 @@ def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
         images: the given images.
 
     Raises:
-        KilonetError: the data do not exist or do not fit the network, a model file cannot hold what they say, or there
-            is not enough memory to train on them, or a class to be balanced has no training images, or too few images
-            are kept aside to calibrate on.
+        KilonetError: the data do not exist or do not fit the network, a model file cannot hold what they say, there is
+            not enough memory to train on them, a class to be balanced has no training images, or too few images are
+            kept aside to calibrate on.
     """
     data = images or load_run_data(recipe)
     check_fit(recipe.model, data)
@@ -214,7 +214,7 @@ def _check_kept_aside(run: RunSection, data: DataSet) -> None:
     if run.calibration is None or data.validation is None or len(data.validation) >= LEAST_IMAGES:
         return
     kept, images = len(data.validation), len(data.train) + len(data.validation)
-    share = math.ceil(100 * LEAST_IMAGES / images) / 100
+    share = least_share(images)
     larger = f"give it at least {share:g}, or leave it out" if share <= LARGEST_SHARE else "leave it out"
     raise KilonetError(
         f"calibration = {run.calibration:g}: {counted(kept, 'image')} of {images:,} would be kept aside, and it takes "
