@@ -258,7 +258,7 @@ def shown(title: str, lines: Iterator[str], until: float) -> bool:
         lines: computed as they are asked for.
         until: what `time.perf_counter` returns when the time is up.
     """
-    print(f"\n### {title}\n", flush=True)
+    print(f"\n## {title}\n", flush=True)
     try:
         while time.perf_counter() < until:
             if (line := next(lines, None)) is None:

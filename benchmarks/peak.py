@@ -1,4 +1,4 @@
-"""What the processor can do: its float32 peak, against which shares are given."""
+"""What the machine can do, against which shares are given: the processor's float32 peak and the memory's speed."""
 
 import os
 import shutil
@@ -14,6 +14,19 @@ SOURCE = Path(__file__).with_name("fma_peak.cpp")
 def peak_gflops(threads: int) -> float:
     """Return the float32 peak, GFLOP/s: the faster of a register-resident loop and a 2048-square matrix product."""
     return max(_matrix_product_gflops(threads), _register_gflops(threads))
+
+
+def memory_gigabytes(threads: int) -> float:
+    """Return what the memory moves, GB/s: two arrays of 256 MB read and one written, each byte counted once.
+
+    Source: J. McCalpin, "STREAM: sustainable memory bandwidth in high performance computers", 1995, its `add`.
+    """
+    code = (
+        "import sys,time,torch;torch.set_num_threads(int(sys.argv[1]));a,b,c=(torch.ones(1<<26) for _ in 'abc');t=[]\n"
+        "for _ in range(9):\n s=time.perf_counter();torch.add(b,c,out=a);t.append(time.perf_counter()-s)\n"
+        "print(3*4*(1<<26)/sorted(t)[4]/1e9)"
+    )
+    return float(run([sys.executable, "-c", code, str(threads)]))
 
 
 def _matrix_product_gflops(threads: int) -> float:

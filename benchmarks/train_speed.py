@@ -6,7 +6,7 @@ Every contender trains in a process of its own, one after another, round after r
 drifts is unfair to none. An epoch is the training part with augmentation, all 60,000 images at batch 128; each kilonet
 process gives the median of its epochs. Printed are medians over the rounds, the ratio to the homework-style script with
 the same network (the median of the rounds' ratios) and the share of the machine's float32 peak, measured in the same
-rounds, as are the native engine's convolutions alone (see kernel_speed.py).
+rounds, as are the convolutions of the native engine's steps (see roofline.py).
 """
 
 import argparse
@@ -20,7 +20,6 @@ from pathlib import Path
 
 import torch
 
-from kernel_speed import overall_gflops, pass_times, precisions
 from kilonet.engines.native import multiplies_bfloat16
 from kilonet.network.cost import network_cost
 from kilonet.network.operations import Convolution
@@ -28,6 +27,7 @@ from kilonet.network.section import ModelSection
 from kilonet.recipe import load_recipe
 from kilonet.utils.environment import processor_name
 from peak import peak_gflops, run
+from roofline import precisions, step_time
 
 HERE = Path(__file__).parent
 IMAGES = 60_000
@@ -131,7 +131,8 @@ def main() -> None:
     for number in range(options.rounds):
         peaks.append(peak_gflops(options.threads))
         for (name, precision), speeds in kernels.items():
-            speeds.append(overall_gflops(pass_times(load_recipe(name).model, precision, BATCH, options.threads)))
+            step = step_time(load_recipe(name).model, precision, BATCH, options.threads)
+            speeds.append(step.convolution_gflops())
         for contender in CONTENDERS:
             seconds[contender].append(epoch_seconds(contender, options.epochs, options.threads))
             print(f"round {number}: {contender.name}: {seconds[contender][-1]:.2f} s", file=sys.stderr, flush=True)
@@ -142,7 +143,7 @@ def main() -> None:
     for (name, precision), speeds in kernels.items():
         share = statistics.median(speed / one for speed, one in zip(speeds, peaks, strict=True))
         speed = f"{statistics.median(speeds):.0f} GFLOP/s, {100 * share:.0f} % of the float32 peak"
-        print(f"\nConvolutions of `{name}` alone in {precision}: {speed}")
+        print(f"\nConvolutions of `{name}` in a step of batch {BATCH}, {precision}: {speed}")
 
 
 if __name__ == "__main__":

@@ -43,11 +43,11 @@ import class_balance  # noqa: E402
 import docs  # noqa: E402
 import gpu  # noqa: E402
 import homework_style  # noqa: E402
-import kernel_speed  # noqa: E402
 import mlperf_resnet8  # noqa: E402
 import own_digits  # noqa: E402
 import own_images  # noqa: E402
 import reading  # noqa: E402
+import roofline  # noqa: E402
 import scaling  # noqa: E402
 import start_time  # noqa: E402
 import train_speed  # noqa: E402
@@ -166,13 +166,47 @@ def test_each_network_is_compared_with_the_script_that_trains_it() -> None:
 
 @pytest.mark.ci
 @NEEDS_COMPILER
-def test_all_passes_of_the_convolutions_are_timed(quick_compiler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_roofline_has_every_operation_of_a_step(quick_compiler: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(quick_compiler))
-    model = model_section(*TINY_LAYERS)
-    times = kernel_speed.pass_times(model, "float32", 32, 1)
-    assert sum(one.flops for one in times) == 32 * train_speed.training_flops(model)
-    assert [one.name for one in times] == ["forward", "weights"] + 3 * ["forward", "input", "weights"]
-    assert all(0.1 < one.gflops < 10_000 for one in times)
+    layers = (
+        "conv 4 stride 2",
+        "maxpool 2",
+        "conv 6",
+        "conv 6 same depthwise residual",
+        "again 1",
+        "avgpool 2",
+        "gap",
+        "pointwise 10",
+    )
+    model = model_section(*layers)
+    step = roofline.step_time(model, "float32", 32, 2)
+    assert sum(one.flops for one in step.passes) == 32 * train_speed.training_flops(model)
+    assert {one.layer for one in step.passes} == set(range(len(layers)))
+    assert 0 < sum(one.seconds for one in step.passes) < step.seconds
+    assert 0.1 < step.convolution_gflops() < 10_000
+    # The first convolution: forward its input and output; backward also the batch norm's two passes, and no gradient of
+    # the input.
+    image, first = 28 * 28, 4 * 13 * 13
+    sizes = [one.bytes / 32 / 4 for one in step.passes if one.layer == 0]
+    assert sorted(sizes) == sorted([image + first, 2 * first, 2 * first, 3 * first, image + first])
+
+
+def test_the_limit_of_a_layer_is_arithmetic_or_memory() -> None:
+    model = model_section("conv 4", "gap", "pointwise 10")
+    step = roofline.StepTime(
+        6.5e-6,
+        (
+            roofline.PassTime(0, convolves=True, flops=2000.0, bytes=10.0, seconds=1e-6),
+            roofline.PassTime(0, convolves=False, flops=0.0, bytes=30.0, seconds=2e-6),
+            roofline.PassTime(1, convolves=False, flops=0.0, bytes=10.0, seconds=1e-6),
+            roofline.PassTime(2, convolves=True, flops=100.0, bytes=1.0, seconds=0.5e-6),
+        ),
+    )
+    # 2,000 operations at 2 GFLOP/s and 30 bytes at 0.03 GB/s take a microsecond each.
+    rows = [line.split("|")[1:-1] for line in roofline.table(model, step, 2.0, 0.03).splitlines()[2:]]
+    assert [cell.strip() for cell in rows[0][3:]] == ["2", "arithmetic 50 %, memory 50 %", "3", "67 %"]
+    assert rows[-1][5].strip() == "2"
+    assert step.convolution_gflops() == pytest.approx(2100 / 1.5e-6 / 1e9)
 
 
 @NEEDS_COMPILER
@@ -435,12 +469,12 @@ def test_a_part_that_fails_on_a_gpu_leaves_the_others(
     assert gpu.main(["--device", "cpu", "--parts", *parts]) == 1
     printed = capsys.readouterr().out
     assert (
-        "### One\n\nbegun\n\nFailed: ValueError: no luck\n\n### Two\n\ndone\n\nSeconds: failing 0, good 0; in"
+        "## One\n\nbegun\n\nFailed: ValueError: no luck\n\n## Two\n\ndone\n\nSeconds: failing 0, good 0; in"
         in printed
     )
     monkeypatch.setattr(gpu, "LIMIT_SECONDS", 0)
     assert gpu.main(["--device", "cpu", "--parts", "good"]) == 1
-    assert "### Two\n\n\nFailed: 0 s are over, what may follow is left out" in capsys.readouterr().out
+    assert "## Two\n\n\nFailed: 0 s are over, what may follow is left out" in capsys.readouterr().out
 
 
 def test_the_kernels_that_take_longest_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:

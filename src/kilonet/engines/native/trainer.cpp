@@ -1,5 +1,10 @@
 #include "trainer.hpp"
 
+// A program that times the operations (benchmarks/roofline.cpp) defines it before it includes this file.
+#ifndef KILONET_TIMED
+#define KILONET_TIMED(operation, step)
+#endif
+
 namespace {
 
 constexpr int64_t max_parts = 64;
@@ -207,6 +212,7 @@ void Trainer::change_values(const Batch& batch, Group& group, const int64_t* pla
 
 void Trainer::run_forward(const Batch& batch, Group& group, int begin, int end) {
   for (int o = begin; o < end; o++) {
+    KILONET_TIMED(o, 0);
     const Operation& operation = network_.operations[o];
     const Vector* input = tensor(group, operation.input);
     Vector* output = tensor(group, operation.output);
@@ -222,6 +228,7 @@ void Trainer::run_forward(const Batch& batch, Group& group, int begin, int end) 
 }
 
 void Trainer::run_backward(const Batch& batch, Group& group, BackwardStep step) {
+  KILONET_TIMED(step.operation, 1 + (int)step.part);
   const Operation& operation = network_.operations[step.operation];
   const Shape from = shape(operation.input), to = shape(operation.output);
   const Vector* output_gradient = gradient(group, operation.output);
