@@ -1,6 +1,6 @@
 // Times every operation of a network in whole training steps on made images. Prints first the median microseconds of a
-// step, then a line for each step of an operation: the operation, its kind, the step (0 forward, then the parts of
-// `BackwardPart`), floating-point operations and bytes an image, and the median microseconds of all threads together.
+// step, then a line for each step of an operation: the operation, its kind, the size of its pool, the step (0 forward, then the
+// parts of `BackwardPart`), floating-point operations and bytes an image, and the median microseconds of all threads together.
 // Built by roofline.py with the generated network.cpp.
 #include <algorithm>
 #include <atomic>
@@ -49,12 +49,14 @@ static double bytes_of(const Operation& operation, int step) {
   size_t values = in + out;
   if (operation.kind == Kind::norm) {
     // Forward it reads its input and the residual; backward its input and a gradient, for the sums.
-    if (step == 0 && operation.residual >= 0) values += out;
+    if (step == 0 && operation.residual >= 0) values += in;
   } else if (operation.kind == Kind::convolution) {
-    // The batch norm's gradient and the ReLU's output are read, and the gradient between the two is written.
-    if (step == 2) values = 3 * out;
+    // What arrives at the batch norm behind it, if that is an operation of its own, and at its max pooling, if it has one.
+    const size_t arriving = values_of((&operation + (operation.norm >= 0))->output);
+    // That and the ReLU's output are read, and the gradient before the ReLU is written.
+    if (step == 2) values = arriving + 2 * out;
     // All at once: the same without the gradient between, and what the other two steps read and write.
-    if (step == 1) values = 2 * out + (operation.needs_input_gradient ? 2 * in : in);
+    if (step == 1) values = arriving + out + (operation.needs_input_gradient ? 2 * in : in);
     // A folded batch norm reads the input again; a residual's gradient is added.
     if (step == 4) values += (operation.folded_norm >= 0 ? in : 0) + (residual ? out : 0);
   } else if (step > 0 && operation.kind == Kind::max_pool) {
@@ -108,9 +110,10 @@ int main(int, char** arguments) {
   std::printf("%.2f\n", median(whole));
   for (size_t at = 0; at < times.size(); at++) {
     const int o = (int)at / steps_of_an_operation, step = (int)at % steps_of_an_operation;
+    const Operation& operation = network.operations[o];
     const double microseconds = median(times[at]);
     if (microseconds > 0)
-      std::printf("%d %d %d %.0f %.0f %.2f\n", o, (int)network.operations[o].kind, step, flops_of(network.operations[o], step),
-                  bytes_of(network.operations[o], step), microseconds);
+      std::printf("%d %d %d %d %.0f %.0f %.2f\n", o, (int)operation.kind, operation.pool_size, step, flops_of(operation, step),
+                  bytes_of(operation, step), microseconds);
   }
 }

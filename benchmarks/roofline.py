@@ -1,6 +1,6 @@
 """A roofline of the native engine: what each layer computes and moves, how fast, and the machine's limit.
 
-    python benchmarks/roofline.py [RECIPE] [--batch 64] [--threads 2] [--precision float32]
+    python benchmarks/roofline.py [RECIPE] [--batch 64] [--threads 2] [--precision float32] [--rounds 5]
 
 The network's own kernels and the trainer are compiled with the engine's flags into a program (roofline.cpp) that runs
 whole training steps on made images and times every operation. A layer's row has its convolution, its batch norm or its
@@ -8,7 +8,8 @@ pooling, forward and backward. Operations are two a multiply-accumulate; what a 
 input's gradient over the border of zeros, counts for nothing. Bytes are those of the float32 tensors that a pass reads
 and writes, each once. The limit is the time of the operations at the processor's float32 peak or of the bytes at the
 memory's speed, whichever is longer, added up over the passes (S. Williams and others, "Roofline: an insightful visual
-performance model for multicore architectures", 2009). A layer whose tensors lie in a cache can be faster than that.
+performance model for multicore architectures", 2009). A layer whose tensors lie in a cache can be faster than that. The
+peak and the memory's speed are the highest of the rounds; the table is that of the round with the median step.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -38,7 +40,8 @@ class PassTime:
     """A pass of an operation over the batch of a step."""
 
     layer: int
-    """The place of the layer in the recipe's list, with repeated layers written out."""
+    """The place of the layer in the recipe's list, repeated layers written out; a pool behind a batch norm, which is
+    computed with it, has the place of the norm's layer."""
     convolves: bool
     flops: float
     """Of the whole batch."""
@@ -78,17 +81,18 @@ def step_time(model: ModelSection, precision: str, batch: int, threads: int) -> 
         program = compile_program(model, precision, SOURCE, Path(folder))
         words = [str(program), str(batch), str(threads), str(STEPS)]
         first, *lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
-    layers: dict[int, int] = {}
+    layer, following, seen = 0, 0, -1
     passes = []
     for line in lines:
-        operation, kind, _, flops, size, microseconds = line.split()
-        if int(operation) not in layers:
-            # A batch norm belongs to the layer of the convolution before it.
-            last = max(layers.values(), default=-1)
-            layers[int(operation)] = last if int(kind) == _NORM else last + 1
-        layer, convolves = layers[int(operation)], int(kind) == _CONVOLUTION
+        operation, kind, pool, _, flops, size, microseconds = line.split()
+        if int(operation) != seen:
+            seen = int(operation)
+            if int(kind) != _NORM:
+                layer, following = following, following + 1
+            elif int(pool):
+                following += 1
         seconds = 1e-6 * float(microseconds) / threads
-        passes.append(PassTime(layer, convolves, batch * float(flops), batch * float(size), seconds))
+        passes.append(PassTime(layer, int(kind) == _CONVOLUTION, batch * float(flops), batch * float(size), seconds))
     return StepTime(1e-6 * float(first), tuple(passes))
 
 
@@ -110,8 +114,10 @@ def table(model: ModelSection, step: StepTime, peak: float, memory: float) -> st
         "| layer | MFLOP | MB | limit, us | bound by | reached, us | of the limit |",
         "|---|---:|---:|---:|---|---:|---:|",
     ]
-    for number, placed in enumerate(model.placed):
-        lines.append(_row(f"`{placed.layer}`", [one for one in step.passes if one.layer == number], peak, memory))
+    begins = [*sorted({one.layer for one in step.passes}), len(model.placed)]
+    for begin, end in pairwise(begins):
+        name = ", ".join(f"`{placed.layer}`" for placed in model.placed[begin:end])
+        lines.append(_row(name, [one for one in step.passes if one.layer == begin], peak, memory))
     lines.append(_row("all layers", step.passes, peak, memory))
     rest = 1e6 * (step.seconds - sum(one.seconds for one in step.passes))
     lines.append(f"| images, loss, weights, waiting |  |  |  |  | {rest:,.0f} |  |")
@@ -134,15 +140,20 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="images a step (default: the recipe's)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
     batch = options.batch or recipe.train.batch_size
-    peak, memory = peak_gflops(options.threads), memory_gigabytes(options.threads)
-    step = step_time(recipe.model, options.precision, batch, options.threads)
+    peak = memory = 0.0
+    steps = []
+    for _ in range(options.rounds):
+        peak, memory = max(peak, peak_gflops(options.threads)), max(memory, memory_gigabytes(options.threads))
+        steps.append(step_time(recipe.model, options.precision, batch, options.threads))
+    step = sorted(steps, key=lambda one: one.seconds)[len(steps) // 2]
     print(
         f"{processor_name()}, {options.threads} threads, float32 peak {peak:.0f} GFLOP/s, memory {memory:.0f} GB/s; "
         f"`{options.recipe}` in {options.precision}, {batch} images a step, {1e3 * step.seconds:.2f} ms a step, "
-        f"medians of {STEPS} steps\n"
+        f"medians of {STEPS} steps, {options.rounds} rounds\n"
     )
     print(table(recipe.model, step, peak, memory))
 

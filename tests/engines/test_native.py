@@ -90,6 +90,20 @@ AVERAGES = [
     "gap",
     "pointwise 5",
 ]
+# Behind batch norms, and so parts of them, but for the last one: a dense residual's gradient is needed whole. The first
+# one leaves out columns at the end, whose gradient is zero.
+POOLS = [
+    "conv 5",
+    "maxpool 3",
+    "conv 5 5x5 same depthwise residual",
+    "maxpool 2",
+    "conv 5 same residual",
+    "maxpool 2",
+    "gap",
+    "pointwise 5",
+]
+# Too large for a byte to number its places.
+LARGE_POOL = ["conv 6", "maxpool 16", "gap", "pointwise 5"]
 TINY = ["conv 2", "gap"]
 COUNT = 60
 
@@ -210,13 +224,17 @@ def test_gradients_with_flips() -> None:
     check_gradients(coloured_recipe(flip=True, flip_vertical=True))
 
 
-def test_logits_with_the_statistics_of_each_channel() -> None:
-    recipe = coloured_recipe()
-    network = Network(recipe.model).eval()
+def check_logits(recipe: Recipe, *counts: int) -> None:
+    engine, network = native(recipe), Network(recipe.model).eval()
     network.load(weights_for(recipe))
     pixels = images_for(recipe)[0]
-    with torch.no_grad():
-        torch.testing.assert_close(native(recipe).logits(pixels), network(pixels), rtol=1e-4, atol=1e-4)
+    for count in counts or (COUNT,):
+        with torch.no_grad():
+            torch.testing.assert_close(engine.logits(pixels[:count]), network(pixels[:count]), rtol=1e-4, atol=1e-4)
+
+
+def test_logits_with_the_statistics_of_each_channel() -> None:
+    check_logits(coloured_recipe())
 
 
 @pytest.mark.parametrize(
@@ -235,6 +253,15 @@ def test_gradients_of_strides_and_averages(
 ) -> None:
     with compiled_by(quick_compiler):
         check_gradients(make_recipe(layers, shape))
+
+
+@pytest.mark.parametrize("layers", [POOLS, LARGE_POOL])
+def test_gradients_and_logits_of_pools_behind_batch_norms(layers: list[str], quick_compiler: Path) -> None:
+    recipe = make_recipe(layers, (2, 37, 34))
+    assert codegen.source(recipe.model, "float32").count("{Kind::max_pool,") == 1
+    with compiled_by(quick_compiler):
+        check_gradients(recipe)
+        check_logits(recipe)
 
 
 @pytest.mark.parametrize("layers", [PADDED_STRIDES, *in_ci(STRIDES)])
@@ -411,14 +438,7 @@ def distance(found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_logits_of_any_count(precision: str) -> None:
     """Scoring is in float32 with either precision of training."""
-    recipe = make_recipe(SMALL, SMALL_INPUT, precision=precision)
-    engine = native(recipe)
-    network = Network(recipe.model).eval()
-    network.load(weights_for(recipe))
-    pixels = images_for(recipe)[0]
-    for count in (0, 1, 17, COUNT):
-        with torch.no_grad():
-            torch.testing.assert_close(engine.logits(pixels[:count]), network(pixels[:count]), rtol=1e-4, atol=1e-4)
+    check_logits(make_recipe(SMALL, SMALL_INPUT, precision=precision), 0, 1, 17, COUNT)
 
 
 @pytest.mark.parametrize(
@@ -899,7 +919,7 @@ EVERY_KERNEL = [
     *("conv 4", "conv 5 stride 2", "pointwise 4", "maxpool 2", "conv 6 same", "conv 6 same residual", "avgpool 2"),
     *("conv 12 2x2 stride 2 depthwise", "gap", "pointwise 5"),
 ]
-"""Every kernel, with rows and columns left over from every window."""
+"""Every kernel, with rows and columns left over from every window; `POOLS` has what dropout leaves out."""
 
 
 SANITISED = (
@@ -924,11 +944,16 @@ def sanitised_steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_kernels_run_clean_under_sanitisers(precision: str, sanitised_steps: tuple[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("layers", "dropout", "precision"),
+    [(EVERY_KERNEL, 0.1, "float32"), (EVERY_KERNEL, 0.1, "bfloat16"), (POOLS, 0.0, "float32")],
+)
+def test_kernels_run_clean_under_sanitisers(
+    layers: list[str], dropout: float, precision: str, sanitised_steps: tuple[str, Path], tmp_path: Path
+) -> None:
     compiler, steps = sanitised_steps
     shutil.copy(steps, tmp_path)
-    done = run_steps([compiler, *SANITISED], [], tmp_path, precision)
+    done = run_steps([compiler, *SANITISED], [], tmp_path, precision, layers=layers, dropout=dropout)
     assert done.returncode == 0, done.stderr
 
 
@@ -938,10 +963,16 @@ def compile_steps(compiler: list[str], folder: Path) -> None:
 
 
 def run_steps(
-    compiler: list[str], emulator: list[str], folder: Path, precision: str
+    compiler: list[str],
+    emulator: list[str],
+    folder: Path,
+    precision: str,
+    *,
+    layers: list[str] = EVERY_KERNEL,
+    dropout: float = 0.1,
 ) -> subprocess.CompletedProcess[str]:
-    """Link the compiled native_steps.cpp in a folder with a network of every kernel, and run it."""
-    model = make_recipe(EVERY_KERNEL, (2, 31, 28), dropout=0.1).model
+    """Link the compiled native_steps.cpp in a folder with a network, and run it."""
+    model = make_recipe(layers, (2, 31, 28), dropout=dropout).model
     (folder / "network.cpp").write_text(codegen.source(model, precision))
     includes = f"-I{Path(codegen.__file__).parent}"
     subprocess.run([*compiler, includes, "network.cpp", "native_steps.o", "-o", "steps"], cwd=folder, check=True)

@@ -40,6 +40,10 @@ class ValueRange:
         return self.begin + prod(self.shape)
 
 
+_LARGEST_POOLED = 15
+"""The largest window whose places have a number in a byte."""
+
+
 def value_ranges(model: ModelSection) -> list[ValueRange]:
     """Return the places of all weights and statistics of a network, in the order of `Network.state()`."""
     result: list[ValueRange] = []
@@ -100,11 +104,18 @@ class _PendingNorm:
     has_dropout: bool
     residual: int
     """The tensor added behind it, or -1."""
+    depthwise: bool
+    """Whether the convolution is depthwise."""
 
     @property
     def folds(self) -> bool:
         """Whether it can be folded into the weights of a convolution without padding."""
         return not self.has_dropout and self.residual < 0
+
+    @property
+    def pools(self) -> bool:
+        """Whether max pooling can be a part of it: the gradient for a residual is spread channel by channel."""
+        return not self.has_dropout and (self.residual < 0 or self.depthwise)
 
 
 @dataclass(frozen=True)
@@ -145,6 +156,9 @@ class _TableBuilder:
         if isinstance(first, Convolution):
             self._add_convolution(placed, first)
             return
+        if isinstance(first, MaxPooling) and self.pending and self.pending.pools and first.size <= _LARGEST_POOLED:
+            self.apply_pending_norm(first.size, placed.output_shape)
+            return
         self.apply_pending_norm()
         if isinstance(first, MaxPooling):
             self._add_operation("max_pool", placed.output_shape, pool_size=first.size)
@@ -153,15 +167,21 @@ class _TableBuilder:
         elif isinstance(first, GlobalAveragePooling):
             self._add_operation("global_average_pool", placed.output_shape)
 
-    def apply_pending_norm(self) -> None:
-        """Add the pending batch norm as an operation of its own, so that the last tensor is the last layer's output."""
+    def apply_pending_norm(self, pool_size: int = 0, pooled: Shape | None = None) -> None:
+        """Add the pending batch norm as an operation of its own, so that the last tensor is the last layer's output.
+
+        Args:
+            pool_size: of the max pooling behind it, which is a part of the operation then.
+            pooled: the shape behind that.
+        """
         if self.pending is not None:
             pending, self.pending = self.pending, None
             self._add_operation(
                 "norm",
-                self.tensors[-1],
+                pooled or self.tensors[-1],
                 norm=pending.norm,
                 residual=pending.residual,
+                pool_size=pool_size,
                 has_dropout=pending.has_dropout,
             )
 
@@ -224,7 +244,9 @@ class _TableBuilder:
         self.ends_linearly = not normed
         if normed:
             self.norms.append(f"{{{before + 1}, {self.begins[placed.tensor_name('batch_norm.weight')]}}}")
-            self.pending = _PendingNorm(norm, has_dropout, before if placed.layer.residual else -1)
+            residual = before if placed.layer.residual else -1
+            depthwise = convolution.groups == convolution.channels_out
+            self.pending = _PendingNorm(norm, has_dropout, residual, depthwise)
 
     def _add_operation(
         self,

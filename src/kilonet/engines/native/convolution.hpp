@@ -58,6 +58,7 @@ struct InputGradientArguments {
   Vector* scratch;
   Vector* result;
   const Vector* added;     // what is added to the result, for an input that two operations read; null for nothing
+  int added_from;          // the channel at which it begins
   // The rest is used only if the input's batch norm is folded into the weights.
   NormGradient norm;
   const Vector* values;  // the input

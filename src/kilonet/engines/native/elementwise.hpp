@@ -70,48 +70,40 @@ inline Vector backward_dropout(const Dropout& dropout, Vector gradient, size_t e
   return dropout.active ? masked(dropout.kept(element), gradient * dropout.scale) : gradient;
 }
 
-// Adds up what batch norm needs for its backward pass. For each channel, adds to `sums` the sum of the gradient before
-// dropout, and the sum of its products with (value - mean).
-inline void backward_norm_sums(Shape shape, const Vector* gradient, const Vector* values, const float* mean,
+// Adds up what batch norm needs of a channel for its backward pass. `gradient` is the channel's plane; adds to `sums` the sum
+// of the gradient before dropout, and the sum of its products with (value - mean).
+inline void backward_norm_sums(Shape shape, int channel, const Vector* gradient, const Vector* values, float mean,
                                const Dropout& dropout, float* sums) {
-  for (int c = 0; c < shape.channels; c++) {
-    const Vector centre = broadcast(mean[c]);
-    const size_t begin = c * shape.pitch();
-    Sum sum, product;
-    for_parts(shape.plane(), [&](size_t i, int part) {
-      const Vector result = backward_dropout(dropout, gradient[begin + i], begin + i);
-      sum.parts[part] += result;
-      product.parts[part] += result * (values[begin + i] - centre);
-    });
-    sums[2 * c] += sum.of_lanes();
-    sums[2 * c + 1] += product.of_lanes();
-  }
+  const Vector centre = broadcast(mean);
+  const size_t begin = channel * shape.pitch();
+  Sum sum, product;
+  for_parts(shape.plane(), [&](size_t i, int part) {
+    const Vector result = backward_dropout(dropout, gradient[i], begin + i);
+    sum.parts[part] += result;
+    product.parts[part] += result * (values[begin + i] - centre);
+  });
+  sums[0] += sum.of_lanes();
+  sums[1] += product.of_lanes();
 }
 
-// Turns the gradient after dropout of the channels from `begin` to `end` into the one before the ReLU, with `border` columns
-// on both sides of each row; adds the result's sum of each channel to `channel_sums`. `result` is where the first of these
-// channels is written.
-inline void backward_norm_and_relu(Shape shape, int begin, int end, const Vector* gradient, const Vector* values,
-                                   const Dropout& dropout, NormGradient norm, int border, Vector* result,
-                                   float* channel_sums) {
-  const int columns = shape.columns + 2 * border;
-  const size_t pitch = pitch_of((size_t)shape.rows * columns);
-  for (int c = begin; c < end; c++) {
-    const Vector gradient_scale = broadcast(norm.gradient_scale[c]), value_scale = broadcast(norm.value_scale[c]);
-    const Vector offset = broadcast(norm.offset[c]);
-    Sum total;
-    for (int y = 0; y < shape.rows; y++) {
-      const size_t first = c * shape.pitch() + (size_t)y * shape.columns;
-      Vector* row = result + (c - begin) * pitch + (size_t)y * columns + border;
-      for_parts(shape.columns, [&](size_t x, int part) {
-        const Vector value = values[first + x], before = backward_dropout(dropout, gradient[first + x], first + x);
-        const Vector found = masked(value > 0, gradient_scale * before + (value_scale * value + offset));
-        row[x] = found;
-        total.parts[part] += found;
-      });
-    }
-    channel_sums[c] += total.of_lanes();
+// Turns the gradient after dropout of a channel into the one before the ReLU, with `border` columns on both sides of each row,
+// and returns the result's sum. `gradient` and `result` are the channel's planes.
+inline float backward_norm_and_relu(Shape shape, int channel, const Vector* gradient, const Vector* values,
+                                    const Dropout& dropout, NormGradient norm, int border, Vector* result) {
+  const Vector gradient_scale = broadcast(norm.gradient_scale[channel]), value_scale = broadcast(norm.value_scale[channel]);
+  const Vector offset = broadcast(norm.offset[channel]);
+  Sum total;
+  for (int y = 0; y < shape.rows; y++) {
+    const size_t own = (size_t)y * shape.columns, first = channel * shape.pitch() + own;
+    Vector* row = result + (size_t)y * (shape.columns + 2 * border) + border;
+    for_parts(shape.columns, [&](size_t x, int part) {
+      const Vector value = values[first + x], before = backward_dropout(dropout, gradient[own + x], first + x);
+      const Vector found = masked(value > 0, gradient_scale * before + (value_scale * value + offset));
+      row[x] = found;
+      total.parts[part] += found;
+    });
   }
+  return total.of_lanes();
 }
 
 // Adds the sums of the channels from `begin` to `end`.
@@ -161,6 +153,68 @@ inline void add_channel_sums(Shape shape, int begin, int end, const Vector* grad
             open &= ~taken;
           }
       }
+}
+
+// Where the first maximum of a window is, by image: row * size + column.
+typedef uint8_t Places __attribute__((vector_size(lanes)));
+
+[[gnu::always_inline]] inline void norm_and_max_pool_windows(Shape from, Shape to, int size, const Vector* input,
+                                                             ChannelAffine affine, Shape residual_shape,
+                                                             const Vector* residual, Vector* output, Places* places) {
+  for (int c = 0; c < from.channels; c++) {
+    const Vector scale = broadcast(affine.scale[c]), shift = broadcast(affine.shift[c]);
+    for (int y = 0; y < to.rows; y++)
+      for (int x = 0; x < to.columns; x++) {
+        Vector highest{};
+        Mask place{};
+#pragma GCC unroll 2
+        for (int j = 0; j < size; j++) {
+          const Vector* row = input + c * from.pitch() + from.row(y * size + j) + (size_t)x * size;
+          const Vector* added =
+              residual ? residual + c * residual_shape.pitch() + residual_shape.row(y * size + j) + (size_t)x * size : nullptr;
+#pragma GCC unroll 2
+          for (int i = 0; i < size; i++) {
+            Vector value = scale * row[i] + shift;
+            if (added) value += added[i];
+            const Mask higher = (Mask{} == (i + j)) | (highest < value) | (value != value);
+            highest = higher ? value : highest;
+            place = higher ? Mask{} + (j * size + i) : place;
+          }
+        }
+        const size_t window = c * to.plane() + (size_t)y * to.columns + x;
+        output[c * to.pitch() + (size_t)y * to.columns + x] = highest;
+        places[window] = __builtin_convertvector(place, Places);
+      }
+  }
+}
+
+[[gnu::always_inline]] inline void spread_pool_gradient_windows(Shape from, Shape to, int size, const Vector* gradient,
+                                                                const Places* places, Vector* plane) {
+  for (int y = 0; y < to.rows; y++)
+    for (int x = 0; x < to.columns; x++) {
+      const Vector whole = gradient[(size_t)y * to.columns + x];
+      const Mask place = __builtin_convertvector(places[(size_t)y * to.columns + x], Mask);
+      Vector* corner = plane + (size_t)y * size * from.columns + (size_t)x * size;
+#pragma GCC unroll 2
+      for (int j = 0; j < size; j++)
+#pragma GCC unroll 2
+        for (int i = 0; i < size; i++) corner[(size_t)j * from.columns + i] = masked(place == j * size + i, whole);
+    }
+}
+
+// Computes output = max pooling of (affine(input) + residual), which is not written itself, and the place of each maximum.
+inline void apply_batch_norm_and_max_pool(Shape from, Shape to, int size, const Vector* input, ChannelAffine affine,
+                                          Shape residual_shape, const Vector* residual, Vector* output, Places* places) {
+  size == 2 ? norm_and_max_pool_windows(from, to, 2, input, affine, residual_shape, residual, output, places)
+            : norm_and_max_pool_windows(from, to, size, input, affine, residual_shape, residual, output, places);
+}
+
+// Writes the gradient of a channel's plane before max pooling: that of each window at the place of its maximum, and zero
+// elsewhere. `gradient` and `places` are those of the channel's windows.
+inline void spread_pool_gradient(Shape from, Shape to, int size, const Vector* gradient, const Places* places, Vector* plane) {
+  if (from.rows % size || from.columns % size) std::fill_n(plane, from.plane(), Vector{});
+  size == 2 ? spread_pool_gradient_windows(from, to, 2, gradient, places, plane)
+            : spread_pool_gradient_windows(from, to, size, gradient, places, plane);
 }
 
 // The usual window size gets its own loops, which the compiler unrolls.

@@ -214,16 +214,21 @@ template <CorrelationPlan P>
 struct StoreSum {
   InputGradientArguments arguments;
   int channel;
-  size_t place(int c, int y, int x) const { return (channel + c) * P.pitch_out + y * P.columns_out + x; }
+  const Vector* added_at(int c, int y, int x) const {
+    return arguments.added + (channel - arguments.added_from + c) * P.pitch_out + y * P.columns_out + x;
+  }
+  Vector* result_at(int c, int y, int x) const {
+    return arguments.result + (channel + c) * P.pitch_out + y * P.columns_out + x;
+  }
   template <int columns>
   void prefetch(int c, int y, int x) const {
-    prefetch_vectors<columns, false>(arguments.added + place(c, y, x));
-    prefetch_vectors<columns, true>(arguments.result + place(c, y, x));
+    prefetch_vectors<columns, false>(added_at(c, y, x));
+    prefetch_vectors<columns, true>(result_at(c, y, x));
   }
   template <int columns>
   void store_row(int c, int y, int x, const Vector* values) {
-    const Vector* added = arguments.added + place(c, y, x);
-    Vector* output = arguments.result + place(c, y, x);
+    const Vector* added = added_at(c, y, x);
+    Vector* output = result_at(c, y, x);
 #pragma GCC unroll 16
     for (int j = 0; j < columns; j++) output[j] = added[j] + values[j];
   }

@@ -22,7 +22,7 @@ struct Operation {
   int norm = -1;             // convolution: the batch norm that follows; norm: the batch norm applied
   int folded_norm = -1;      // convolution: the batch norm of its input, which is folded into the weights
   int residual = -1;         // norm: the tensor added
-  int pool_size = 0;         // max_pool, average_pool
+  int pool_size = 0;         // max_pool, average_pool; norm: of the max pooling behind it, or 0
   bool has_dropout = false;  // norm: whether dropout follows
   bool needs_input_gradient = false;
   bool accumulates_input_gradient = false;  // convolution: whether its input's gradient is added to one already there

@@ -44,12 +44,13 @@ Mask Trainer::Group::valid_lanes() const {
 Trainer::Trainer(const Network& network, const TrainerSettings& settings)
     : network_(network), settings_(settings), thread_pool_((int)settings.threads), scratch_(settings.threads) {
   size_t vectors = 0, gradients = 0, biases = 0, norms = 0, widest = 0, padded = 0, kernel = 0, most = 0, weights = 0;
-  size_t channel_gradient = 0;
+  size_t channel_gradient = 0, spread = 0;
   borders_.resize(network.tensor_count);
   for (int o = 0; o < network.operation_count; o++) {
     const Operation& operation = network.operations[o];
     bias_offsets_.push_back(biases);
     weight_offsets_.push_back(weights);
+    if (operation.kind == Kind::norm && operation.pool_size) spread = std::max(spread, network.tensors[operation.input].plane());
     if (operation.kind != Kind::convolution) continue;
     const Convolution& c = operation.kernels.shape;
     biases += c.channels_out;
@@ -65,6 +66,9 @@ Trainer::Trainer(const Network& network, const TrainerSettings& settings)
     tensor_offsets_.push_back(vectors);
     tensor_gradient_offsets_.push_back(gradients);
     vectors += shape.vectors();
+    // Tensor 0 is the input, and each operation adds one. Places are bytes, a quarter of a vector.
+    if (t > 0 && network.operations[t - 1].kind == Kind::norm && network.operations[t - 1].pool_size)
+      vectors += (shape.values() + 3) / 4;
     gradients += shape.channels * pitch_of((size_t)shape.rows * (shape.columns + 2 * borders_[t]));
     widest = std::max(widest, (size_t)shape.channels);
   }
@@ -85,7 +89,7 @@ Trainer::Trainer(const Network& network, const TrainerSettings& settings)
   for (Scratch& scratch : scratch_)
     scratch = {zeros<Vector>(padded), zeros<Vector>(kernel), zeros<Vector>(2 * widest), zeros<Vector>(most),
                zeros<Vector>(vectors), zeros<Vector>(shape(0).vectors() + 2 * shape(network.tensor_count - 1).channels),
-               zeros<Vector>(channel_gradient), nullptr, nullptr, zeros<uint8_t>(frame_bytes(network.tensors[0]))};
+               zeros<Vector>(channel_gradient), zeros<Vector>(spread), nullptr, nullptr, zeros<uint8_t>(frame_bytes(network.tensors[0]))};
   plan_backward();
 }
 
@@ -262,13 +266,18 @@ void Trainer::forward_convolution(const Operation& operation, Group& group) {
 }
 
 // Computes the gradient before the ReLU of a convolution's output channels from `begin` to `end`, whose batch norm is an
-// operation of its own, the next one.
+// operation of its own, the next one. `result` is where the first of these channels is written.
 void Trainer::backward_relu(const Batch& batch, const Operation& operation, Group& group, int begin, int end,
                             Vector* result) {
   const Operation& norm = *(&operation + 1);
-  backward_norm_and_relu(shape(operation.output), begin, end, gradient(group, norm.output), tensor(group, operation.output),
-                         dropout(batch, group, (int)index_of(norm)), norm_gradient(operation.norm), borders_[operation.output],
-                         result, &group.sums->bias_gradient[bias_offsets_[index_of(operation)]]);
+  const Shape own = shape(operation.output);
+  const int border = borders_[operation.output];
+  const size_t pitch = pitch_of((size_t)own.rows * (own.columns + 2 * border));
+  const Dropout dropped = dropout(batch, group, (int)index_of(norm));
+  float* bias_gradient = &group.sums->bias_gradient[bias_offsets_[index_of(operation)]];
+  for (int c = begin; c < end; c++)
+    bias_gradient[c] += backward_norm_and_relu(own, c, normed_gradient(norm, group, c), tensor(group, operation.output), dropped,
+                                               norm_gradient(operation.norm), border, result + (c - begin) * pitch);
 }
 
 // Runs the backward pass of a grouped convolution, one group of its channels after another. If its input comes of a
@@ -277,7 +286,6 @@ void Trainer::backward_channels(const Batch& batch, const Operation& operation, 
   const Convolution& c = operation.kernels.shape;
   const Operation* next = next_of(operation);
   const bool normed = next && next->kind == Kind::norm;
-  // Tensor 0 is the input, and each operation adds one.
   const Operation* before = operation.input > 0 ? &network_.operations[operation.input - 1] : nullptr;
   const bool biased = before && before->kind == Kind::convolution && before->norm < 0;
   WeightGradientArguments weights = weight_arguments(operation, group);
@@ -294,6 +302,11 @@ void Trainer::backward_channels(const Batch& batch, const Operation& operation, 
     }
     operation.kernels.weight_gradient(weights, g, g + 1);
     if (!operation.needs_input_gradient) continue;
+    if (input.added && next->pool_size) {
+      // The plane that `backward_relu` has spread, of the only channel of this group.
+      input.added = group.scratch.spread.get();
+      input.added_from = g;
+    }
     operation.kernels.input_gradient(input, g, g + 1);
     if (biased)
       add_channel_sums(gradient_shape(operation.input), g * c.group_inputs(), (g + 1) * c.group_inputs(),
@@ -371,16 +384,34 @@ Dropout Trainer::dropout(const Batch& batch, const Group& group, int operation) 
 
 void Trainer::forward_norm(const Batch& batch, const Operation& operation, Group& group) {
   const size_t norm = norm_offsets_[operation.norm];
-  apply_batch_norm(shape(operation.output), tensor(group, operation.input), {&scale_[norm], &shift_[norm]},
-                   dropout(batch, group, (int)index_of(operation)),
-                   shape(std::max(operation.residual, 0)),
-                   operation.residual < 0 ? nullptr : tensor(group, operation.residual), tensor(group, operation.output));
+  const Shape from = shape(operation.input), added = shape(std::max(operation.residual, 0));
+  const ChannelAffine affine{&scale_[norm], &shift_[norm]};
+  const Vector *input = tensor(group, operation.input), *residual = nullptr;
+  if (operation.residual >= 0) residual = tensor(group, operation.residual);
+  if (operation.pool_size)
+    return apply_batch_norm_and_max_pool(from, shape(operation.output), operation.pool_size, input, affine, added, residual,
+                                         tensor(group, operation.output), places(group, operation));
+  apply_batch_norm(from, input, affine, dropout(batch, group, (int)index_of(operation)), added, residual,
+                   tensor(group, operation.output));
+}
+
+// Returns the plane of a channel's gradient behind a batch norm, before its max pooling if it has one.
+const Vector* Trainer::normed_gradient(const Operation& operation, Group& group, int channel) {
+  const Shape to = shape(operation.output);
+  const Vector* own = gradient(group, operation.output) + channel * to.pitch();
+  if (!operation.pool_size) return own;
+  spread_pool_gradient(shape(operation.input), to, operation.pool_size, own,
+                       places(group, operation) + channel * to.plane(), group.scratch.spread.get());
+  return group.scratch.spread.get();
 }
 
 void Trainer::backward_norm(const Batch& batch, const Operation& operation, Group& group) {
   const size_t norm = norm_offsets_[operation.norm];
-  backward_norm_sums(shape(operation.output), gradient(group, operation.output), tensor(group, operation.input), &mean_[norm],
-                     dropout(batch, group, (int)index_of(operation)), &group.sums->backward_sums[2 * norm]);
+  const Dropout dropped = dropout(batch, group, (int)index_of(operation));
+  float* sums = &group.sums->backward_sums[2 * norm];
+  for (int c = 0; c < channels(operation.norm); c++)
+    backward_norm_sums(shape(operation.input), c, normed_gradient(operation, group, c), tensor(group, operation.input),
+                       mean_[norm + c], dropped, sums + 2 * c);
 }
 
 // Orders a convolution's weights for the forward kernel, with the batch norm of its input folded into them.

@@ -3,8 +3,10 @@
 // A group of `lanes` images runs through the network independently of other groups; all threads synchronise only where
 // batch norm needs the statistics of the whole batch. Once these are known, batch norm is an affine map, and this is used
 // twice: forward, it is folded into the weights of the convolution behind it if nothing stands between them; backward, it
-// is two sums and one affine map. Sums over the batch are kept for each part of the batch and added in a fixed order, so
-// results do not depend on the number of threads.
+// is two sums and one affine map. Max pooling behind it is a part of it, so that what lies between is neither written nor
+// read: backward, the gradient of a plane is spread from its windows and the places of their maxima when it is needed. Sums
+// over the batch are kept for each part of the batch and added in a fixed order, so results do not depend on the number of
+// threads.
 #pragma once
 #include <memory>
 #include <new>
@@ -97,6 +99,7 @@ class Trainer {
   struct Scratch {
     Array<Vector> padded, kernel, channel_sums, weight_sums, tensors, teacher;
     Array<Vector> gradient;  // of one group of channels of a convolution's output
+    Array<Vector> spread;    // the gradient of a plane before max pooling
     Array<Vector> others, plane;  // for mixup and blur, made when they are first needed
     Array<uint8_t> frames;
   };
@@ -152,6 +155,7 @@ class Trainer {
   InputGradientArguments input_arguments(const Operation& operation, Group& group);
   void backward_input(const Operation& operation, Group& group);
   void forward_norm(const Batch& batch, const Operation& operation, Group& group);
+  const Vector* normed_gradient(const Operation& operation, Group& group, int channel);
   void backward_norm(const Batch& batch, const Operation& operation, Group& group);
   float weight_of(int64_t image) const;
   MixedLabel label_of(const TrainingBatch& batch, int64_t place) const;
@@ -185,6 +189,10 @@ class Trainer {
     return {own.channels, own.rows, own.columns};
   }
   Vector* tensor(const Group& group, int number) const { return group.tensors + tensor_offsets_[number]; }
+  // Of a batch norm with max pooling behind it, which lie behind its output.
+  Places* places(const Group& group, const Operation& norm) const {
+    return (Places*)(tensor(group, norm.output) + shape(norm.output).vectors());
+  }
   Vector* gradient(const Group& group, int number) const { return group.gradients + tensor_gradient_offsets_[number]; }
   NormGradient norm_gradient(int norm) const {
     const size_t at = norm_offsets_[norm];
