@@ -5,7 +5,8 @@
 A generated part stands between `<!-- begin KIND ARGUMENT -->` and `<!-- end -->`. With `--check` nothing is written,
 and a page that differs is exit status 1. The kinds, whose files are in docs/results:
 
-- `accuracy NAME...`: a row for each file that `kilonet train RECIPE --seeds N --json` wrote, with every seed.
+- `accuracy NAME...`: a row for each file that `kilonet train RECIPE --seeds N --json` wrote, with every seed, or with
+  the lowest and the highest of more than twelve. A file that has not its recipe's name is written `RECIPE=NAME`.
 - `claims NAME...`: the same files in the few columns that the front page has room for.
 - `command COMMAND`: what the command prints now; `| head -N` behind it keeps the first N lines.
 - `corruptions MODEL...`: what `kilonet evaluate MODEL --corruptions --json` wrote to corruptions-MODEL.json.
@@ -36,6 +37,7 @@ PAGES = (
     *(page for page in sorted((ROOT / "docs").rglob("*.md")) if RESULTS not in page.parents),
 )
 
+_MOST_LISTED = 12
 _PART = re.compile(r"(<!-- begin (?P<kind>\w+) (?P<argument>.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -53,10 +55,11 @@ def accuracy_table(names: str) -> str:
     return "\n".join(lines + [_accuracy_row(name) for name in names.split()])
 
 
-def _accuracy_row(name: str) -> str:
-    runs = _runs(name)
+def _accuracy_row(word: str) -> str:
+    name, runs = _recipe_and_runs(word)
     seconds, _ = mean_and_std([run["seconds"] for run in runs])
-    every = ", ".join(f"{100 * run['final']['test_accuracy']:.2f}" for run in runs)
+    shares = [f"{100 * run['final']['test_accuracy']:.2f}" for run in runs]
+    every = ", ".join(shares) if len(shares) <= _MOST_LISTED else f"{min(shares)} to {max(shares)}"
     counts = f"{runs[0]['parameters']:,} | {runs[0]['recipe']['train']['epochs']}"
     return f"| `{name}` | {counts} | {_claim(runs)} | {len(runs)} | {every} | {seconds:.0f} | {_machine(runs[0])} |"
 
@@ -64,16 +67,18 @@ def _accuracy_row(name: str) -> str:
 def claims_table(names: str) -> str:
     """Return a table with a row for each results file: what it is, how accurate, over how many seeds."""
     lines = ["| recipe | parameters | test accuracy | seeds | the recipe |", "|---|---:|---:|---:|---|"]
-    for name in names.split():
-        runs = _runs(name)
+    for word in names.split():
+        name, runs = _recipe_and_runs(word)
         counts = f"{runs[0]['parameters']:,} | {_claim(runs)} | {len(runs)}"
         lines.append(f"| `{name}` | {counts} | {load_recipe(name).about} |")
     return "\n".join(lines)
 
 
-def _runs(name: str) -> list[dict[str, Any]]:
-    runs: list[dict[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["runs"]
-    return runs
+def _recipe_and_runs(word: str) -> tuple[str, list[dict[str, Any]]]:
+    """Return a recipe's name and its runs, for the name of the file or both as RECIPE=NAME."""
+    recipe, _, name = word.partition("=")
+    runs: list[dict[str, Any]] = json.loads((RESULTS / f"{name or recipe}.json").read_text(encoding="utf-8"))["runs"]
+    return recipe, runs
 
 
 def _claim(runs: list[dict[str, Any]]) -> str:

@@ -43,6 +43,8 @@ the goal of the course from which the first network comes: 99.4 % in each of the
 column counts the seeds that reach it, where the accuracy of every epoch is kept.
 """
 _RULE_EPOCHS, _RULE_LAST, _RULE_SHARE = 15, 5, 0.994
+_MOST_LISTED = 12
+"""The most seeds whose accuracies a row has one by one."""
 _MAY_DIFFER = {"run.holdout", "run.engine", "run.precision"}
 """Keys of a recipe in which a row and its prediction may differ."""
 _WITHOUT_FLAG = {"seed", "holdout", "engine", "device", "precision", "threads"}
@@ -127,7 +129,7 @@ def _line(row: Row, predictions: Mapping[str, Row]) -> str:
         str(row.recipe.train.epochs),
         f"**{budget_tables.spread(row.accuracies)}**",
         str(len(row.runs)),
-        ", ".join(f"{share:.2f}" for share in row.accuracies),
+        _every_seed(row),
         f"{budget_tables.spread(predicted.accuracies)} (n = {len(predicted.runs)})" if predicted else "",
         _rule(row),
         "; ".join(map(_teacher, first.get("teachers", []))),
@@ -136,6 +138,13 @@ def _line(row: Row, predictions: Mapping[str, Row]) -> str:
         f"`{command_of(row)}`",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _every_seed(row: Row) -> str:
+    shares = row.accuracies
+    if len(shares) <= _MOST_LISTED:
+        return ", ".join(f"{share:.2f}" for share in shares)
+    return f"{min(shares):.2f} to {max(shares):.2f}, all in [results/{row.name}.json](results/{row.name}.json)"
 
 
 def _rule(row: Row) -> str:

@@ -96,6 +96,17 @@ def test_the_front_page_s_table_is_of_the_same_files_as_the_whole_one() -> None:
         assert [name, parameters, share, runs] == [cells[1], cells[2], cells[4], cells[5]]
 
 
+def test_a_file_of_another_name_than_its_recipe_stands_under_the_recipe_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = json.loads((docs.RESULTS / "best.json").read_text())["runs"]
+    (tmp_path / "longer.json").write_text(json.dumps({"runs": 3 * runs}))
+    monkeypatch.setattr(docs, "RESULTS", tmp_path)
+    claim, accuracy = docs.claims_table("best=longer"), docs.accuracy_table("best=longer")
+    assert "| `best` | 7,662 | **99.60 ± 0.04 %** | 18 |" in claim
+    assert "| `best` | 7,662 | 15 | **99.60 ± 0.04 %** | 18 | 99.55 to 99.67 |" in accuracy
+
+
 def test_figures_of_two_exports_make_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = docs.shipping_table("export.json verify.json")
     assert len(table.splitlines()) == 2 + 1 + 5

@@ -49,6 +49,14 @@ def test_a_row_says_what_the_runs_came_to(folder: Path) -> None:
     assert row["teachers"].startswith("40,336 parameters, 99.61 % of test")
 
 
+def test_of_many_seeds_a_row_has_the_lowest_and_the_highest(folder: Path) -> None:
+    runs = runs_of(folder, "baseline")
+    (folder / "many.json").write_text(json.dumps({"runs": [*runs, *runs, runs[0]]}))
+    row = row_of(folder, "many")
+    assert row["every seed"] == "99.46 to 99.56, all in [results/many.json](results/many.json)"
+    assert row["n"] == "13"
+
+
 def test_files_that_come_later_are_rows(folder: Path) -> None:
     runs = runs_of(folder, "baseline")[:3]
     for run in runs:

@@ -306,6 +306,17 @@ def test_threads_and_device_make_no_groups_but_precision_does(finished: Run, tmp
     assert [(group.name, len(group.records)) for group in groups] == [("first", 4), ("other", 2)]
 
 
+def test_of_many_seeds_the_table_has_the_lowest_and_the_highest(
+    finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = results_file(tmp_path / "many.json", finished.result, *range(50, 37, -1))
+    few = results_file(tmp_path / "few.json", finished.result, *range(50, 38, -1), epochs=9)
+    lines = command(capsys, "compare", many, few).out.splitlines()
+    assert any(line.startswith("many ") and re.search(r" 38 to 50 +0 to 12$", line) for line in lines)
+    shown = ", ".join(map(str, range(50, 38, -1))), ", ".join(map(str, range(12)))
+    assert any(line.startswith("few ") and line.endswith("  ".join(shown)) for line in lines)
+
+
 def test_every_run_is_a_dot_in_the_distribution(
     finished: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
