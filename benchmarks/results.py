@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import budget_tables
-from kilonet.evaluation.statistics import mean_and_std
+from kilonet.evaluation.statistics import mean_and_std, mean_interval
 from kilonet.network.cost import network_cost
 from kilonet.recipe import Recipe, load_recipe, packaged_recipes
 from kilonet.training.identity import training_keys
@@ -114,7 +114,26 @@ def page(folder: Path) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---|---|---:|---:|---:|---:|---:|---|---:|---|---|---:|---|---|"]
     lines += [_line(row, predictions) for row in rows if not row.is_prediction]
     budgets = budget_tables.section(budget_tables.read_cells(folder / "budgets"))
-    return "\n".join([_HEAD.format(budgets=budgets), *lines, ""])
+    many = [_seeds_section(row) for row in rows if len(row.runs) > _MOST_LISTED]
+    return "\n".join([_HEAD.format(budgets=budgets), *lines, "", *many])
+
+
+def _seeds_section(row: Row) -> str:
+    """Return a section on a row of many seeds: how far one may lie from their mean, with a picture of all."""
+    shares, name, rule = row.accuracies, row.name, _rule(row)
+    mean, deviation = mean_and_std(shares)
+    lowest, highest = mean_interval(shares)
+    inside = sum(abs(share - mean) <= deviation for share in shares)
+    return f"""\
+## {len(shares)} seeds of `{_nearest(row)[0]}`
+
+Mean {mean:.3f} %, 95 % interval {lowest:.3f} to {highest:.3f}. Standard deviation {deviation:.3f}; {inside} seeds lie
+within one of the mean. The lowest has {min(shares):.2f}, the highest {max(shares):.2f} %.
+{f"The course's rule is kept by {rule}." if rule else ""}
+Drawn by `kilonet compare docs/results/{name}.json --distribution docs/pictures/{name}.svg`:
+
+![The accuracy of each of {len(shares)} seeds, with their mean and standard deviation](pictures/{name}.svg)
+"""
 
 
 def _line(row: Row, predictions: Mapping[str, Row]) -> str:
@@ -165,11 +184,17 @@ def _teacher(teacher: Mapping[str, Any]) -> str:
 
 def command_of(row: Row) -> str:
     """Return the command that trains such runs, from the packaged recipe that takes the fewest flags."""
-    options = {name: list(_flags(load_recipe(name), row.recipe)) for name in packaged_recipes()}
-    name = min(options, key=lambda name: (len(options[name]), name != row.name, name))
-    words = ["kilonet", "train", name, *(word for flag in options[name] for word in flag)]
+    name, flags = _nearest(row)
+    words = ["kilonet", "train", name, *(word for flag in flags for word in flag)]
     words += ["--seeds", str(len(row.runs))] if len(row.runs) > 1 else []
     return shlex.join([*words, "--json"])
+
+
+def _nearest(row: Row) -> tuple[str, list[list[str]]]:
+    """Return the packaged recipe that takes the fewest flags to train such runs, and these flags."""
+    options = {name: list(_flags(load_recipe(name), row.recipe)) for name in packaged_recipes()}
+    name = min(options, key=lambda name: (len(options[name]), name != row.name, name))
+    return name, options[name]
 
 
 def _flags(base: Recipe, wanted: Recipe) -> Iterator[list[str]]:
