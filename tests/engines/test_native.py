@@ -104,6 +104,8 @@ POOLS = [
 ]
 # Too large for a byte to number its places.
 LARGE_POOL = ["conv 6", "maxpool 16", "gap", "pointwise 5"]
+# A single channel is no depthwise convolution.
+POOL_OF_ONE_CHANNEL = ["conv 1", "conv 1 same residual", "maxpool 2", "pointwise 4", "gap", "pointwise 5"]
 TINY = ["conv 2", "gap"]
 COUNT = 60
 
@@ -255,7 +257,7 @@ def test_gradients_of_strides_and_averages(
         check_gradients(make_recipe(layers, shape))
 
 
-@pytest.mark.parametrize("layers", [POOLS, LARGE_POOL])
+@pytest.mark.parametrize("layers", [POOLS, LARGE_POOL, POOL_OF_ONE_CHANNEL])
 def test_gradients_and_logits_of_pools_behind_batch_norms(layers: list[str], quick_compiler: Path) -> None:
     recipe = make_recipe(layers, (2, 37, 34))
     assert codegen.source(recipe.model, "float32").count("{Kind::max_pool,") == 1

@@ -105,7 +105,7 @@ class _PendingNorm:
     residual: int
     """The tensor added behind it, or -1."""
     depthwise: bool
-    """Whether the convolution is depthwise."""
+    """Whether the convolution has a group for each of its channels, of which there are several."""
 
     @property
     def folds(self) -> bool:
@@ -245,7 +245,7 @@ class _TableBuilder:
         if normed:
             self.norms.append(f"{{{before + 1}, {self.begins[placed.tensor_name('batch_norm.weight')]}}}")
             residual = before if placed.layer.residual else -1
-            depthwise = convolution.groups == convolution.channels_out
+            depthwise = 1 < convolution.groups == convolution.channels_out
             self.pending = _PendingNorm(norm, has_dropout, residual, depthwise)
 
     def _add_operation(

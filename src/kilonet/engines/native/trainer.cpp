@@ -50,7 +50,8 @@ Trainer::Trainer(const Network& network, const TrainerSettings& settings)
     const Operation& operation = network.operations[o];
     bias_offsets_.push_back(biases);
     weight_offsets_.push_back(weights);
-    if (operation.kind == Kind::norm && operation.pool_size) spread = std::max(spread, network.tensors[operation.input].plane());
+    if (operation.kind == Kind::norm && operation.pool_size)
+      spread = std::max(spread, network.tensors[operation.input].plane());
     if (operation.kind != Kind::convolution) continue;
     const Convolution& c = operation.kernels.shape;
     biases += c.channels_out;
@@ -89,7 +90,8 @@ Trainer::Trainer(const Network& network, const TrainerSettings& settings)
   for (Scratch& scratch : scratch_)
     scratch = {zeros<Vector>(padded), zeros<Vector>(kernel), zeros<Vector>(2 * widest), zeros<Vector>(most),
                zeros<Vector>(vectors), zeros<Vector>(shape(0).vectors() + 2 * shape(network.tensor_count - 1).channels),
-               zeros<Vector>(channel_gradient), zeros<Vector>(spread), nullptr, nullptr, zeros<uint8_t>(frame_bytes(network.tensors[0]))};
+               zeros<Vector>(channel_gradient), zeros<Vector>(spread), nullptr, nullptr,
+               zeros<uint8_t>(frame_bytes(network.tensors[0]))};
   plan_backward();
 }
 
