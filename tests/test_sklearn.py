@@ -53,10 +53,13 @@ def test_it_learns_from_pixels_of_any_range_and_keeps_the_labels(
     digits: tuple[NDArray[np.float64], NDArray[np.str_]],
 ) -> None:
     images, labels = digits
-    estimator = classifier(**{**FAST, "epochs": 15, "learning_rate": 0.1}).fit(images[:450], labels[:450])
+    # Training on so few images is chaotic: by seed, and so by processor, it ends between 0.90 and 0.95. In the default
+    # batches at a rate of 0.1 it ended between 0.79 and 0.91.
+    lasting = {"epochs": 15, "batch_size": 16, "learning_rate": 0.05}
+    estimator = classifier(**{**FAST, **lasting}).fit(images[:450], labels[:450])
     assert estimator.classes_.tolist() == sorted(set(labels))
     assert estimator.model_.section.input_shape == (1, 8, 8)
-    assert estimator.score(images[450:], labels[450:]) > 0.8
+    assert estimator.score(images[450:], labels[450:]) > 0.85
     shares = estimator.predict_proba(images[450:])
     np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
     np.testing.assert_array_equal(estimator.classes_[shares.argmax(1)], estimator.predict(images[450:]))
