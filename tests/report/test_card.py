@@ -168,6 +168,7 @@ def test_bad_input_is_refused_in_one_line(
     command(capsys, "card", "best").refused("README.md", "--out")
     command(capsys, "card", "best", "--out", "taken").refused("taken")
     command(capsys, "card", "no-such", "--out", "x.md").refused("no-such")
+    command(capsys, "card", "best", "--out", "card.txt").refused("card.txt", "card.md", "folder")
     command(capsys, "card", "baseline", "--out", "x.md", "--results", RESULTS / "best.json").refused("none of its runs")
     for licence in ("", "a\nb: c", "-mit", "\u00df"):
         command(capsys, "card", "best", "--out", "x.md", f"--license={licence}").refused("--license", "no identifier")

@@ -410,6 +410,7 @@ def test_bad_input_is_refused_in_one_line(
     monkeypatch.chdir(tmp_path)
     run = folder_of(finished)
     (tmp_path / "bad.json").write_text("{}")
+    (tmp_path / "empty.json").write_text("\n")
     (tmp_path / "half").mkdir()
     command(capsys, "report").refused("report: ", "required: RUN")
     with pytest.raises(KilonetError) as error:
@@ -424,10 +425,13 @@ def test_bad_input_is_refused_in_one_line(
     command(capsys, "report", run, "--out", "no/such/folder.html").refused("no/such/folder.html")
     command(capsys, "report", run, "--out", run / "model.safetensors").refused("model.safetensors exists", "--out")
     command(capsys, "report", run, "--corruptions", "bad.json").refused("bad.json")
+    command(capsys, "report", run, "--corruptions", "empty.json").refused(
+        "empty.json is empty", "evaluate MODEL --corr"
+    )
     command(capsys, "report", run, "--exported", tmp_path).refused("model.json")
     command(capsys, "report", "best", "--results", "bad.json").refused("bad.json")
     command(capsys, "report", "baseline", "--results", RESULTS / "best.json").refused("none of its runs", "baseline")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.json", "half"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.json", "empty.json", "half"]
 
 
 def test_another_runs_result_beside_a_model_is_refused(finished: Run) -> None:

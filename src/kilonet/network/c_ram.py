@@ -12,6 +12,8 @@ from typing import assert_never
 from kilonet.network.operations import AveragePooling, Averaging, Convolution, GlobalAveragePooling, MaxPooling, Shape
 from kilonet.network.section import ModelSection
 
+OPERATION_BYTES = {16: 44, 32: 52}
+"""Size of a kilonet_operation where pointers take four bytes, by the bits of its indices."""
 _STATE_BYTES = 12
 """Size of a kilonet_position in kilonet_runtime.h."""
 

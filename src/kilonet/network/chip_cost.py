@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kilonet.network.c_ram import (
+    OPERATION_BYTES,
     Computed,
     OperationMemory,
     c_ram_bytes,
@@ -133,13 +134,13 @@ def work_of(operation: Computed, shape: Shape) -> NDArray[np.float64]:
 
 
 def _flash(model: ModelSection, operations: list[tuple[Computed, Shape]], chip: Chip) -> int:
-    """Estimate the bytes of flash: 44 an operation, 8 an output, 8 more with a residual sum, and weights and code."""
+    """Estimate the bytes of flash: those of an operation, 8 an output, 8 more with a residual sum, weights and code."""
     convolutions = [operation for operation, _ in operations if isinstance(operation, Convolution)]
     residual = sum(placed.output_shape[0] for placed in model.placed if "residual" in placed.text)
     requantised = sum(
         operation.output_shape(shape)[0] for operation, shape in operations if not isinstance(operation, MaxPooling)
     )
     padded = sum(operation.channels_in for operation in convolutions if operation.padding)
-    tables = 44 * len(operations) + 8 * requantised + 8 * residual + padded
+    tables = OPERATION_BYTES[16] * len(operations) + 8 * requantised + 8 * residual + padded
     code = chip.code + chip.depthwise * any(operation.groups > 1 for operation in convolutions)
     return sum(operation.weights for operation in convolutions) + tables + code

@@ -116,8 +116,14 @@ def _read_robustness(given: Path | None, home: Path | None) -> Robustness | None
     path = given or (home / CORRUPTIONS_FILE if home else None)
     if path is None or (given is None and not path.is_file()):
         return None
+    content = read_bounded(path, _MAXIMUM_BYTES, "figures")
+    if not content.strip():
+        # What a shell leaves of `kilonet evaluate ... > corruptions.json` that was refused or interrupted.
+        raise KilonetError(
+            f"{path} is empty; remove it, or write it again with: kilonet evaluate MODEL --corruptions --json"
+        )
     try:
-        return Robustness.model_validate_json(read_bounded(path, _MAXIMUM_BYTES, "figures"))
+        return Robustness.model_validate_json(content)
     except ValidationError as error:
         raise KilonetError(f"{path}: {first_complaint(error)}") from None
 

@@ -15,6 +15,8 @@ from kilonet.utils.extras import needed_from
 from kilonet.utils.files import check_replaceable, make_folder, read_bounded, write_atomically
 
 CARD_FILE = "README.md"
+_OTHER_FILES = {".htm", ".html", ".json", ".markdown", ".pdf", ".rst", ".safetensors", ".txt", ".yaml", ".yml"}
+"""Endings of files, which a folder for a card hardly has."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,15 @@ def write_card(source: str, out: Path, extra: ExtraFiles | None = None, licence:
         licence: the licence as the Hub names it; by default MIT for a packaged model and none for any other.
 
     Raises:
-        KilonetError: no such model, a file that belongs to another model, a file in the way that is not such a card, or
-            the extra `card` is not installed.
+        KilonetError: no such model, a file that belongs to another model, a file in the way that is not such a card,
+            the name of a file of another kind, or the extra `card` is not installed.
     """
     with needed_from("card"):
         from kilonet.report.card import CARD_MARK, card_markdown  # noqa: PLC0415
+    if out.suffix.lower() in _OTHER_FILES and not out.is_dir():
+        raise KilonetError(
+            f"--out {out}: a card is a Markdown file, such as {out.with_suffix('.md').name}, or a folder"
+        )
     folder = out if out.suffix.lower() != ".md" else None
     path = folder / CARD_FILE if folder else out
     check_replaceable(path, CARD_MARK, "--out")

@@ -38,6 +38,7 @@ from kilonet.export.integer import (
 )
 from kilonet.models.metadata import NO_METADATA, Metadata
 from kilonet.network.c_ram import (
+    OPERATION_BYTES,
     Computed,
     OperationMemory,
     c_ram_bytes,
@@ -65,8 +66,6 @@ _REQUANTISATION = "kilonet_requantisation"
 _NARROW_SHIFTS = range(17, 32)
 _NARROW_PRODUCT = 1 << 46
 _NARROW_OFFSET = 1 << 31
-_OPERATION_BYTES = {16: 44, 32: 52}
-"""Size of a kilonet_operation where pointers take four bytes, by the bits of its indices."""
 _POINTERS = ("weights", "requantisation", "offset", "skip", "pad")
 _FIELDS = (
     *(*_POINTERS, "pixel", "memory", "memory_size", "row_size"),
@@ -127,7 +126,7 @@ def weight_bytes(network: IntegerNetwork) -> int:
 def table_bytes(network: IntegerNetwork) -> int:
     """Return the bytes of all other tables: biases, multipliers, shifts and the operations themselves."""
     kept = [memory_of(operation, shape) for operation, shape in _operations(network)]
-    operation_bytes = _OPERATION_BYTES[_index_bits(kept)]
+    operation_bytes = OPERATION_BYTES[_index_bits(kept)]
     return sum(
         operation_bytes + sum(len(table.content()) for table in tables if table.name != "weights")
         for tables in _tables(network)
