@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from kilonet.cli import main as main_of_kilonet
-from kilonet.evaluation.statistics import mean_and_std
+from kilonet.evaluation.statistics import listed, mean_and_std
 from kilonet.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +37,6 @@ PAGES = (
     *(page for page in sorted((ROOT / "docs").rglob("*.md")) if RESULTS not in page.parents),
 )
 
-_MOST_LISTED = 12
 _PART = re.compile(r"(<!-- begin (?P<kind>\w+) (?P<argument>.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -58,8 +57,7 @@ def accuracy_table(names: str) -> str:
 def _accuracy_row(word: str) -> str:
     name, runs = _recipe_and_runs(word)
     seconds, _ = mean_and_std([run["seconds"] for run in runs])
-    shares = [f"{100 * run['final']['test_accuracy']:.2f}" for run in runs]
-    every = ", ".join(shares) if len(shares) <= _MOST_LISTED else f"{min(shares)} to {max(shares)}"
+    every = listed([100 * run["final"]["test_accuracy"] for run in runs], ".2f")
     counts = f"{runs[0]['parameters']:,} | {runs[0]['recipe']['train']['epochs']}"
     return f"| `{name}` | {counts} | {_claim(runs)} | {len(runs)} | {every} | {seconds:.0f} | {_machine(runs[0])} |"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import budget_tables
-from kilonet.evaluation.statistics import mean_and_std, mean_interval
+from kilonet.evaluation.statistics import MOST_LISTED, listed, mean_and_std, mean_interval
 from kilonet.network.cost import network_cost
 from kilonet.recipe import Recipe, load_recipe, packaged_recipes
 from kilonet.training.identity import training_keys
@@ -43,8 +43,6 @@ the goal of the course from which the first network comes: 99.4 % in each of the
 column counts the seeds that reach it, where the accuracy of every epoch is kept.
 """
 _RULE_EPOCHS, _RULE_LAST, _RULE_SHARE = 15, 5, 0.994
-_MOST_LISTED = 12
-"""The most seeds whose accuracies a row has one by one."""
 _MAY_DIFFER = {"run.holdout", "run.engine", "run.precision"}
 """Keys of a recipe in which a row and its prediction may differ."""
 _WITHOUT_FLAG = {"seed", "holdout", "engine", "device", "precision", "threads"}
@@ -114,7 +112,7 @@ def page(folder: Path) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---|---|---:|---:|---:|---:|---:|---|---:|---|---|---:|---|---|"]
     lines += [_line(row, predictions) for row in rows if not row.is_prediction]
     budgets = budget_tables.section(budget_tables.read_cells(folder / "budgets"))
-    many = [_seeds_section(row) for row in rows if len(row.runs) > _MOST_LISTED]
+    many = [_seeds_section(row) for row in rows if len(row.runs) > MOST_LISTED]
     return "\n".join([_HEAD.format(budgets=budgets), *lines, "", *many])
 
 
@@ -161,9 +159,8 @@ def _line(row: Row, predictions: Mapping[str, Row]) -> str:
 
 def _every_seed(row: Row) -> str:
     shares = row.accuracies
-    if len(shares) <= _MOST_LISTED:
-        return ", ".join(f"{share:.2f}" for share in shares)
-    return f"{min(shares):.2f} to {max(shares):.2f}, all in [results/{row.name}.json](results/{row.name}.json)"
+    more = f", all in [results/{row.name}.json](results/{row.name}.json)" if len(shares) > MOST_LISTED else ""
+    return listed(shares, ".2f") + more
 
 
 def _rule(row: Row) -> str:

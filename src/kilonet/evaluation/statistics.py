@@ -7,6 +7,9 @@ interval, and `scipy.stats` takes half a second or more to import.
 import math
 from collections.abc import Sequence
 
+MOST_LISTED = 12
+"""The most numbers that `listed` gives one by one."""
+
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """Return the 95 % confidence interval of a proportion, two fractions; (0, 1) without trials.
@@ -31,6 +34,13 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
     if len(values) < 2:
         return mean, math.nan
     return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def listed(numbers: Sequence[float], form: str) -> str:
+    """Return numbers in a format, one by one, or the lowest and the highest of more than a line has room for."""
+    if len(numbers) > MOST_LISTED:
+        return f"{min(numbers):{form}} to {max(numbers):{form}}"
+    return ", ".join(f"{number:{form}}" for number in numbers)
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:

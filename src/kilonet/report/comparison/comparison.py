@@ -13,7 +13,7 @@ from kilonet.data.datasets import Images
 from kilonet.data.preprocessing import Preprocessing
 from kilonet.evaluation.metrics import METRIC_NAMES, Metric
 from kilonet.evaluation.scoring import correct_predictions
-from kilonet.evaluation.statistics import mean_and_std
+from kilonet.evaluation.statistics import listed, mean_and_std
 from kilonet.models.calibration import check_finite
 from kilonet.models.model import load_model
 from kilonet.report.comparison.groups import Group, read_groups
@@ -22,9 +22,6 @@ from kilonet.training.run_data import divided, load_run_data
 from kilonet.training.run_records import RunRecord, repetition_keys
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.text_tables import aligned
-
-_MOST_LISTED = 12
-"""The most runs of a group whose figures the table has one by one; `--json` has them all."""
 
 
 @dataclass(frozen=True)
@@ -204,18 +201,11 @@ def _cells(group: Group) -> tuple[str, ...]:
     spread = "" if math.isnan(deviation) else f"{deviation:.3f}"
     interval = "" if group.interval is None else "{:.3f} to {:.3f}".format(*(100 * end for end in group.interval))
     if group.metric == "accuracy":
-        each = _listed([record.errors for record in group.records], "d")
+        each = listed([record.errors for record in group.records], "d")
     else:
-        each = _listed([100 * score for score in group.scores], ".2f")
+        each = listed([100 * score for score in group.scores], ".2f")
     counts = (f"{group.parameters:,}", str(len(group.records)))
-    return (group.name, *counts, f"{mean:.3f} %", spread, interval, each, _listed(group.seeds, "d"))
-
-
-def _listed(numbers: Sequence[float], form: str) -> str:
-    """Return numbers one by one, or the lowest and the highest of more than a line of a terminal has room for."""
-    if len(numbers) > _MOST_LISTED:
-        return f"{min(numbers):{form}} to {max(numbers):{form}}"
-    return ", ".join(f"{number:{form}}" for number in numbers)
+    return (group.name, *counts, f"{mean:.3f} %", spread, interval, each, listed(group.seeds, "d"))
 
 
 def _differences(groups: Sequence[Group]) -> list[str]:
