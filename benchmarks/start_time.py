@@ -2,11 +2,12 @@
 
     python benchmarks/start_time.py [--rounds 5]
 
-Cold is with an empty compile cache, warm with the network's kernels compiled before. Of a process's time the import of
-torch is named apart, as it is the same whatever is trained.
+The recipes are `best` and `fast`. Cold is with an empty compile cache, warm with the network's kernels compiled before.
+Of a process's time the import of torch is named apart, as it is the same whatever is trained.
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ import time
 
 from kilonet.utils.environment import processor_name
 
+RECIPES = ("best", "fast")
 STEP = """
 import sys, time
 start, imported = float(sys.argv[1]), time.time()
@@ -34,7 +36,7 @@ print(time.time() - start, imported)
 """
 
 
-def first_step(cache: str, recipe: str = "fast") -> tuple[float, float]:
+def first_step(cache: str, recipe: str) -> tuple[float, float]:
     """Return the seconds to the end of the first step, and those of importing torch, in a new process."""
     command = [sys.executable, "-c", STEP, str(time.time()), recipe]
     environment = os.environ | {"KILONET_CACHE": cache}
@@ -48,18 +50,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    starts: dict[str, list[tuple[float, float]]] = {"cold": [], "warm": []}
-    for _ in range(options.rounds):
+    starts: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for _, recipe in itertools.product(range(options.rounds), RECIPES):
         with tempfile.TemporaryDirectory() as cache:
-            starts["cold"].append(first_step(cache))
-            starts["warm"].append(first_step(cache))
+            for state in ("cold", "warm"):
+                starts.setdefault((recipe, state), []).append(first_step(cache, recipe))
     print(f"{processor_name()}, {options.rounds} rounds\n")
-    print("| compile cache | seconds to the end of the first step | of them importing torch | the rest |")
-    print("|---|---:|---:|---:|")
-    for name, pairs in starts.items():
+    print("| recipe | compile cache | seconds to the end of the first step | of them importing torch | the rest |")
+    print("|---|---|---:|---:|---:|")
+    for (recipe, state), pairs in starts.items():
         figures = [statistics.median(values) for values in zip(*pairs, strict=True)]
         rest = statistics.median(whole - imported for whole, imported in pairs)
-        print(f"| {name} | {figures[0]:.2f} | {figures[1]:.2f} | {rest:.2f} |")
+        print(f"| `{recipe}` | {state} | {figures[0]:.2f} | {figures[1]:.2f} | {rest:.2f} |")
 
 
 if __name__ == "__main__":

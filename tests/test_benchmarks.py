@@ -234,6 +234,31 @@ def test_a_start_is_timed_from_its_beginning(
     assert 0 < warm[1] < warm[0] < cold[0]
 
 
+def test_starts_of_best_come_first(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    taken = {
+        ("best", "cold"): [9.0, 7.0],
+        ("best", "warm"): [3.0, 3.0],
+        ("fast", "cold"): [5.0, 6.0],
+        ("fast", "warm"): [2.0, 2.0],
+    }
+    caches: set[str] = set()
+
+    def first_step(cache: str, recipe: str) -> tuple[float, float]:
+        state = "warm" if cache in caches else "cold"
+        caches.add(cache)
+        return taken[recipe, state].pop(), 1.0
+
+    monkeypatch.setattr(start_time, "first_step", first_step)
+    monkeypatch.setattr(sys, "argv", ["start_time.py", "--rounds", "2"])
+    start_time.main()
+    assert capsys.readouterr().out.splitlines()[-4:] == [
+        "| `best` | cold | 8.00 | 1.00 | 7.00 |",
+        "| `best` | warm | 3.00 | 1.00 | 2.00 |",
+        "| `fast` | cold | 5.50 | 1.00 | 4.50 |",
+        "| `fast` | warm | 2.00 | 1.00 | 1.00 |",
+    ]
+
+
 @pytest.mark.ci
 def test_the_second_reading_is_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "subprocess", SimpleNamespace(run=run_forked))
