@@ -50,6 +50,7 @@ import reading  # noqa: E402
 import roofline  # noqa: E402
 import scaling  # noqa: E402
 import start_time  # noqa: E402
+import time_to_accuracy  # noqa: E402
 import train_speed  # noqa: E402
 import whole_pages  # noqa: E402
 
@@ -256,6 +257,30 @@ def test_starts_of_best_come_first(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         "| `best` | warm | 3.00 | 1.00 | 2.00 |",
         "| `fast` | cold | 5.50 | 1.00 | 4.50 |",
         "| `fast` | warm | 2.00 | 1.00 | 1.00 |",
+    ]
+
+
+def test_the_script_s_time_is_compared_with_each_recipe_s(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = {"best": (80.0, 75.0, 0.996), "fast": (8.0, 5.0, 0.992)}
+    monkeypatch.setattr(time_to_accuracy, "recipe_run", lambda recipe, _: runs[recipe])
+    monkeypatch.setattr(time_to_accuracy, "script_run", lambda seed: (seed == 0, 240.0, 0.991))
+    monkeypatch.setattr(sys, "argv", ["time_to_accuracy.py", "--best-seeds", "2", "--script-seeds", "2"])
+    time_to_accuracy.main()
+    ratios = [
+        "  3.2 times the training of `best`, 3.0 times its whole command,",
+        "  48.0 times the training of `fast`, 30.0 times its whole command",
+    ]
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "- `kilonet train best`: 99.60 ± 0.00 % (final epoch, n = 2: 99.60, 99.60),",
+        "  80.0 s for the whole command, 75.0 s of it training (medians)",
+        "- `kilonet train fast`: 99.20 ± 0.00 % (final epoch, n = 5: 99.20, 99.20, 99.20, 99.20, 99.20),",
+        "  8.0 s for the whole command, 5.0 s of it training (medians)",
+        "- homework-style script: 240 s of training to the first epoch at 99.14 %,",
+        *ratios,
+        "- homework-style script: 240 s of training without it (best 99.10 %),",
+        *ratios,
     ]
 
 
