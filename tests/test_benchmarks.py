@@ -46,6 +46,7 @@ import homework_style  # noqa: E402
 import mlperf_resnet8  # noqa: E402
 import own_digits  # noqa: E402
 import own_images  # noqa: E402
+import peers  # noqa: E402
 import reading  # noqa: E402
 import roofline  # noqa: E402
 import scaling  # noqa: E402
@@ -281,6 +282,45 @@ def test_the_script_s_time_is_compared_with_each_recipe_s(
         *ratios,
         "- homework-style script: 240 s of training without it (best 99.10 %),",
         *ratios,
+    ]
+
+
+@pytest.mark.parametrize("name", peers.RECIPES)
+def test_the_networks_of_other_libraries_are_those_of_the_recipes(name: str) -> None:
+    """Torch's modules stand for the operations of another library."""
+    model = load_recipe(name).model
+    ours = initial_network(model, 0).eval()
+    modules = [module for module in ours.layers.modules() if not list(module.children())]
+    assert len(modules) == len(peers.operations(model))
+    images = torch.rand(4, *model.input_shape)
+    logits = peers.run_layers(model, modules, (images - 0.1307) / 0.3081).flatten(1)
+    torch.testing.assert_close(logits, ours(255 * images), rtol=1e-4, atol=1e-5)
+    shapes = [tensor.shape for tensor in ours.parameters()]
+    peers.check_parameters(model, shapes)
+    with pytest.raises(SystemExit, match="parameters, not 7,662"):
+        peers.check_parameters(model, shapes[:-1])
+
+
+def test_each_network_has_a_table_of_libraries(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    milliseconds = {"kilonet native": 10, "kilonet torch": 40}
+    monkeypatch.setattr(peers, "PEERS", {name: peers.PEERS[name] for name in milliseconds})
+    monkeypatch.setattr(
+        peers, "_time_apart", lambda name, recipe, _: milliseconds[name] * (2 if recipe == "best" else 1) / 1000
+    )
+    monkeypatch.setattr(sys, "argv", ["peers.py", "--rounds", "1"])
+    peers.main()
+    lines = capsys.readouterr().out.splitlines()
+    heads = [line for line in lines if line.startswith("Network")]
+    assert heads == [
+        "Network of `best`, 7,662 parameters, 1,404,692 MACs:",
+        "Network of `fast`, 7,662 parameters, 1,498,880 MACs:",
+    ]
+    rows = [line for line in lines if line.startswith("| kilonet torch")]
+    assert [row.split("|")[3:-1] for row in rows] == [
+        [" 80.0 (80.0 to 80.0) ", " 37.5 ", " 4.0 x "],
+        [" 40.0 (40.0 to 40.0) ", " 18.8 ", " 4.0 x "],
     ]
 
 
