@@ -1,4 +1,4 @@
-"""What the machine can do, against which shares are given: the processor's float32 peak and the memory's speed."""
+"""What the machine can do, against which shares are given: the processor's peak and the memory's speed."""
 
 import os
 import shutil
@@ -11,9 +11,12 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("fma_peak.cpp")
 
 
-def peak_gflops(threads: int) -> float:
-    """Return the float32 peak, GFLOP/s: the faster of a register-resident loop and a 2048-square matrix product."""
-    return max(_matrix_product_gflops(threads), _register_gflops(threads))
+def peak_gflops(threads: int, precision: str = "float32") -> float:
+    """Return the peak in `float32` or `bfloat16`, GFLOP/s.
+
+    It is the faster of a register-resident loop and a 2048-square matrix product.
+    """
+    return max(_matrix_product_gflops(threads, precision), _register_gflops(threads, precision))
 
 
 def memory_gigabytes(threads: int) -> float:
@@ -29,23 +32,24 @@ def memory_gigabytes(threads: int) -> float:
     return float(run([sys.executable, "-c", code, str(threads)]))
 
 
-def _matrix_product_gflops(threads: int) -> float:
+def _matrix_product_gflops(threads: int, precision: str) -> float:
     code = (
-        "import sys,time,torch;torch.set_num_threads(int(sys.argv[1]));a=torch.randn(2048,2048);a@a;t=[]\n"
+        "import sys,time,torch;torch.set_num_threads(int(sys.argv[1]))\n"
+        "a=torch.randn(2048,2048).to(getattr(torch,sys.argv[2]));a@a;t=[]\n"
         "for _ in range(9):\n s=time.perf_counter();a@a;t.append(time.perf_counter()-s)\n"
         "print(2*2048**3/sorted(t)[4]/1e9)"
     )
-    return float(run([sys.executable, "-c", code, str(threads)]))
+    return float(run([sys.executable, "-c", code, str(threads), precision]))
 
 
-def _register_gflops(threads: int) -> float:
+def _register_gflops(threads: int, precision: str) -> float:
     compiler = os.environ.get("CXX") or shutil.which("c++")
     if compiler is None:
         return 0.0
     with tempfile.TemporaryDirectory() as folder:
         program = str(Path(folder) / "fma_peak")
         run([compiler, "-O3", "-march=native", "-std=c++17", str(SOURCE), "-o", program, "-pthread"])
-        return float(run([program, str(threads)]))
+        return float(run([program, str(threads), precision]))
 
 
 def run(command: list[str], environment: Mapping[str, str] | None = None) -> str:

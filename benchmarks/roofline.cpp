@@ -42,27 +42,31 @@ static double flops_of(const Operation& operation, int step) {
   return step == 2 ? 0 : pass;
 }
 
-// Returns the bytes of float32 tensors that a step reads and writes, each tensor once.
+static double bytes_of(int tensor) {
+  return (network.tensors[tensor].stored == Storage::float32 ? 4.0 : 2.0) * values_of(tensor);
+}
+
+// Returns the bytes of the tensors that a step reads and writes, each tensor once.
 static double bytes_of(const Operation& operation, int step) {
-  const size_t in = values_of(operation.input), out = values_of(operation.output);
+  const double in = bytes_of(operation.input), out = bytes_of(operation.output);
   const bool residual = operation.accumulates_input_gradient;
-  size_t values = in + out;
+  double bytes = in + out;
   if (operation.kind == Kind::norm) {
     // Forward it reads its input and the residual; backward its input and a gradient, for the sums.
-    if (step == 0 && operation.residual >= 0) values += in;
+    if (step == 0 && operation.residual >= 0) bytes += in;
   } else if (operation.kind == Kind::convolution) {
     // What arrives at the batch norm behind it, if that is an operation of its own, and at its max pooling, if it has one.
-    const size_t arriving = values_of((&operation + (operation.norm >= 0))->output);
+    const double arriving = bytes_of((&operation + (operation.norm >= 0))->output);
     // That and the ReLU's output are read, and the gradient before the ReLU is written.
-    if (step == 2) values = arriving + 2 * out;
+    if (step == 2) bytes = arriving + 2 * out;
     // All at once: the same without the gradient between, and what the other two steps read and write.
-    if (step == 1) values = arriving + out + (operation.needs_input_gradient ? 2 * in : in);
+    if (step == 1) bytes = arriving + out + (operation.needs_input_gradient ? 2 * in : in);
     // A folded batch norm reads the input again; a residual's gradient is added.
-    if (step == 4) values += (operation.folded_norm >= 0 ? in : 0) + (residual ? out : 0);
+    if (step == 4) bytes += (operation.folded_norm >= 0 ? in : 0) + (residual ? out : 0);
   } else if (step > 0 && operation.kind == Kind::max_pool) {
-    values = 2 * (in + out);
+    bytes = 2 * (in + out);
   }
-  return 4.0 * values;
+  return bytes;
 }
 
 int main(int, char** arguments) {

@@ -1,15 +1,16 @@
 """A roofline of the native engine: what each layer computes and moves, how fast, and the machine's limit.
 
-    python benchmarks/roofline.py [RECIPE] [--batch 64] [--threads 2] [--precision float32] [--rounds 5]
+    python benchmarks/roofline.py [RECIPE] [--batch 64] [--threads 2] [--precision bfloat16] [--rounds 5]
 
 The network's own kernels and the trainer are compiled with the engine's flags into a program (roofline.cpp) that runs
 whole training steps on made images and times every operation. A layer's row has its convolution, its batch norm or its
 pooling, forward and backward. Operations are two a multiply-accumulate; what a pass computes beyond them, such as the
-input's gradient over the border of zeros, counts for nothing. Bytes are those of the float32 tensors that a pass reads
-and writes, each once. The limit is the time of the operations at the processor's float32 peak or of the bytes at the
-memory's speed, whichever is longer, added up over the passes (S. Williams and others, "Roofline: an insightful visual
-performance model for multicore architectures", 2009). A layer whose tensors lie in a cache can be faster than that. The
-peak and the memory's speed are the highest of the rounds; the table is that of the round with the median step.
+input's gradient over the border of zeros, counts for nothing. Bytes are those of the tensors that a pass reads and
+writes, each once. The limit is the time of the operations at the processor's peak in the precision or of the bytes at
+the memory's speed, whichever is longer, added up over the passes (S. Williams and others, "Roofline: an insightful
+visual performance model for multicore architectures", 2009). A layer whose tensors lie in a cache can be faster than
+that. The peak and the memory's speed are the highest of the rounds; the table is that of the round with the median
+step.
 """
 
 import argparse
@@ -62,6 +63,10 @@ class StepTime:
     seconds: float
     passes: tuple[PassTime, ...]
 
+    def flops(self) -> float:
+        """Return the operations of all passes."""
+        return sum(one.flops for one in self.passes)
+
     def convolution_gflops(self) -> float:
         """Return the operations of all convolutions over their time, in thousand millions a second."""
         convolutions = [one for one in self.passes if one.convolves]
@@ -107,7 +112,7 @@ def table(model: ModelSection, step: StepTime, peak: float, memory: float) -> st
     Args:
         model: the network.
         step: its times.
-        peak: of the processor, GFLOP/s.
+        peak: of the processor in the precision of the step, GFLOP/s.
         memory: what the memory moves, GB/s.
     """
     lines = [
@@ -139,23 +144,31 @@ def main() -> None:
     parser.add_argument("recipe", nargs="?", default="best")
     parser.add_argument("--batch", type=int, help="images a step (default: the recipe's)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--precision", choices=precisions(), default=precisions()[-1])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
     batch = options.batch or recipe.train.batch_size
-    peak = memory = 0.0
+    memory = 0.0
+    peaks = dict.fromkeys({"float32", options.precision}, 0.0)
     steps = []
     for _ in range(options.rounds):
-        peak, memory = max(peak, peak_gflops(options.threads)), max(memory, memory_gigabytes(options.threads))
+        memory = max(memory, memory_gigabytes(options.threads))
+        for precision, peak in peaks.items():
+            peaks[precision] = max(peak, peak_gflops(options.threads, precision))
         steps.append(step_time(recipe.model, options.precision, batch, options.threads))
-    step = sorted(steps, key=lambda one: one.seconds)[len(steps) // 2]
+    steps.sort(key=lambda one: one.seconds)
+    step = steps[len(steps) // 2]
+    speed = step.flops() / step.seconds / 1e9
+    most = ", ".join(f"{precision} peak {peak:.0f} GFLOP/s" for precision, peak in sorted(peaks.items(), reverse=True))
     print(
-        f"{processor_name()}, {options.threads} threads, float32 peak {peak:.0f} GFLOP/s, memory {memory:.0f} GB/s; "
-        f"`{options.recipe}` in {options.precision}, {batch} images a step, {1e3 * step.seconds:.2f} ms a step, "
+        f"{processor_name()}, {options.threads} threads, {most}, memory {memory:.0f} GB/s; "
+        f"`{options.recipe}` in {options.precision}, {batch} images a step, {1e3 * step.seconds:.2f} ms a step "
+        f"({1e3 * steps[0].seconds:.2f} to {1e3 * steps[-1].seconds:.2f}), {speed:.0f} GFLOP/s, "
+        f"{100 * speed / peaks['float32']:.0f} % of the float32 peak, "
         f"medians of {STEPS} steps, {options.rounds} rounds\n"
     )
-    print(table(recipe.model, step, peak, memory))
+    print(table(recipe.model, step, peaks[options.precision], memory))
 
 
 if __name__ == "__main__":

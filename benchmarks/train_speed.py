@@ -3,10 +3,11 @@
     python benchmarks/train_speed.py [--rounds 3] [--epochs 3] [--threads 2]
 
 Every contender trains in a process of its own, one after another, round after round, so that a machine whose speed
-drifts is unfair to none. An epoch is the training part with augmentation, all 60,000 images at batch 128; each kilonet
-process gives the median of its epochs. Printed are medians over the rounds, the ratio to the homework-style script with
-the same network (the median of the rounds' ratios) and the share of the machine's float32 peak, measured in the same
-rounds, as are the convolutions of the native engine's steps (see roofline.py).
+drifts is unfair to none. An epoch is the training part with augmentation, all 60,000 images, at the batch size of
+`best` for its network and at 128 for the other; each kilonet process gives the median of its epochs. Printed are
+medians over the rounds, the ratio to the homework-style script with the same network (the median of the rounds' ratios)
+and the share of the machine's float32 peak, measured in the same rounds, as are the convolutions of the native engine's
+steps (see roofline.py).
 """
 
 import argparse
@@ -31,7 +32,7 @@ from roofline import precisions, step_time
 
 HERE = Path(__file__).parent
 IMAGES = 60_000
-BATCH = 128
+BATCHES = {"best": 64, "fast": 128, "baseline": 128}
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,13 @@ def epoch_seconds(contender: Contender, epochs: int, threads: int) -> float:
     """Train in a new process and return the seconds of an epoch's training part."""
     if contender.engine == "script":
         script = [str(HERE / "homework_style.py"), "--network", contender.script]
+        script += ["--batch-size", str(BATCHES[contender.recipe])]
         done = run([sys.executable, *script, "--threads", str(threads)])
         return float(statistics.median(json.loads(done)["seconds"]))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         command = [sys.executable, "-m", "kilonet", "train", contender.recipe, "--out", str(out), "--json"]
-        changes: dict[str, object] = {"epochs": epochs, "batch-size": BATCH, "threads": threads}
+        changes: dict[str, object] = {"epochs": epochs, "batch-size": BATCHES[contender.recipe], "threads": threads}
         changes |= {"engine": contender.engine, "precision": contender.precision}
         environment = {"KILONET_NATIVE_ISA": contender.instructions} if contender.instructions else {}
         run(command + [word for key, value in changes.items() for word in (f"--{key}", str(value))], environment)
@@ -104,7 +106,7 @@ def table(seconds: Mapping[Contender, Sequence[float]], peaks: Sequence[float]) 
     """Return the table of medians, and of ratios to the script with the same network."""
     scripts = {contender.script: values for contender, values in seconds.items() if contender.engine == "script"}
     lines = [
-        f"| {'epoch of 60,000 images, batch 128':<34} | seconds (min to max)   | ratio | GFLOP/s | of peak |",
+        f"| {'epoch of 60,000 images':<34} | seconds (min to max)   | ratio | GFLOP/s | of peak |",
         f"|{'-' * 36}|{'-' * 24}|------:|--------:|--------:|",
     ]
     for contender, values in seconds.items():
@@ -131,7 +133,7 @@ def main() -> None:
     for number in range(options.rounds):
         peaks.append(peak_gflops(options.threads))
         for (name, precision), speeds in kernels.items():
-            step = step_time(load_recipe(name).model, precision, BATCH, options.threads)
+            step = step_time(load_recipe(name).model, precision, BATCHES[name], options.threads)
             speeds.append(step.convolution_gflops())
         for contender in CONTENDERS:
             seconds[contender].append(epoch_seconds(contender, options.epochs, options.threads))
@@ -143,7 +145,7 @@ def main() -> None:
     for (name, precision), speeds in kernels.items():
         share = statistics.median(speed / one for speed, one in zip(speeds, peaks, strict=True))
         speed = f"{statistics.median(speeds):.0f} GFLOP/s, {100 * share:.0f} % of the float32 peak"
-        print(f"\nConvolutions of `{name}` in a step of batch {BATCH}, {precision}: {speed}")
+        print(f"\nConvolutions of `{name}` in a step of batch {BATCHES[name]}, {precision}: {speed}")
 
 
 if __name__ == "__main__":

@@ -103,6 +103,19 @@ POOLS = [
     "pointwise 5",
 ]
 # Too large for a byte to number its places.
+# Depthwise layers of all kinds: with even and odd kernels, a stride, padding that is stored and one that is not.
+DEPTHWISE = [
+    "conv 6",
+    "pointwise 6",
+    "conv 6 5x5 same depthwise residual",
+    "conv 6 same depthwise",
+    "conv 6 2x2 depthwise",
+    "conv 6 5x5 same stride 2 depthwise",
+    "conv 7",
+    "conv 7 4x4 stride 2 depthwise",
+    "gap",
+    "pointwise 5",
+]
 LARGE_POOL = ["conv 6", "maxpool 16", "gap", "pointwise 5"]
 # A single channel is no depthwise convolution.
 POOL_OF_ONE_CHANNEL = ["conv 1", "conv 1 same residual", "maxpool 2", "pointwise 4", "gap", "pointwise 5"]
@@ -337,6 +350,26 @@ def step_in_bfloat16(layers: list[str], shape: tuple[int, int, int], size: int) 
 @pytest.mark.parametrize("size", [3, 21, *in_ci(16, 48)])
 def test_a_step_in_bfloat16(size: int) -> None:
     step_in_bfloat16(SMALL, SMALL_INPUT, size)
+
+
+@pytest.mark.parametrize(
+    ("layers", "halves"),
+    [
+        (POOLS, True),
+        *in_ci((AVERAGES, True)),
+        (DEPTHWISE, True),
+        # Pooling or a residual of the input, or pooling of means, have tensors of two kinds.
+        *in_ci((["maxpool 2", *DEPTHWISE[:3], *DEPTHWISE[-2:]], False), (["conv 2 same residual", *DEPTHWISE], False)),
+        *in_ci(([*DEPTHWISE[:-1], "maxpool 1", "pointwise 5"], False)),
+    ],
+    ids=["pools", "averages", "depthwise", "pooled input", "residual of the input", "pooled means"],
+)
+def test_a_step_in_bfloat16_with_tensors_in_halves(layers: list[str], halves: bool, quick_compiler: Path) -> None:
+    model = make_recipe(layers, (2, 37, 34)).model
+    assert ("Storage::halves" in codegen.source(model, "bfloat16")) == halves
+    assert "Storage::halves" not in codegen.source(model, "float32")
+    with compiled_by(quick_compiler):
+        step_in_bfloat16(layers, (2, 37, 34), 37)
 
 
 @pytest.mark.ci
@@ -948,7 +981,11 @@ def sanitised_steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path
 @pytest.mark.ci
 @pytest.mark.parametrize(
     ("layers", "dropout", "precision"),
-    [(EVERY_KERNEL, 0.1, "float32"), (EVERY_KERNEL, 0.1, "bfloat16"), (POOLS, 0.0, "float32")],
+    [
+        *((EVERY_KERNEL, 0.1, precision) for precision in ("float32", "bfloat16")),
+        *((POOLS, 0.0, precision) for precision in ("float32", "bfloat16")),
+        (DEPTHWISE, 0.0, "bfloat16"),
+    ],
 )
 def test_kernels_run_clean_under_sanitisers(
     layers: list[str], dropout: float, precision: str, sanitised_steps: tuple[str, Path], tmp_path: Path

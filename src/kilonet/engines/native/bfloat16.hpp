@@ -1,32 +1,33 @@
-// Pairs of bfloat16 values. Tensors and weights are rounded and packed in pairs for an instruction that multiplies both
-// values of a pair and adds the two products in float32. A pair fills the 32 bits of one float32 value; its first value
-// is in the lower half.
+// bfloat16 values, which are the upper 16 bits of float32 ones. They are stored as halves, one value for each image, or as
+// pairs: two values are packed for an instruction that multiplies both values of a pair and adds the two products in float32.
+// A pair fills the 32 bits of one float32 value; its first value is in the lower half.
 #pragma once
 #include "vectors.hpp"
 
-// Whether training convolutions multiply pairs.
-#ifdef KILONET_BFLOAT16
-constexpr bool bfloat16 = true;
-#else
-constexpr bool bfloat16 = false;
+#ifdef __AVX512BF16__
+#include <immintrin.h>
 #endif
 
-// Reading the header of the instructions takes the compiler a fifth of a second.
-#if defined(KILONET_BFLOAT16) && defined(__AVX512BF16__)
-#include <immintrin.h>
-#define HAS_BFLOAT16_INSTRUCTIONS
-#endif
+// One bfloat16 value for each image.
+typedef uint16_t Halves __attribute__((vector_size(lanes * 2)));
 
 constexpr int pair_count(int count) { return (count + 1) / 2; }
+
+inline Words as_words(Halves values) { return __builtin_convertvector(values, Words); }
+
+// Packs two values of each image that are rounded already.
+inline Vector pair_of(Halves first, Halves second) { return (Vector)(as_words(first) | as_words(second) << 16); }
 
 inline Vector first_values(Vector pairs) { return (Vector)((Words)pairs << 16); }
 
 inline Vector second_values(Vector pairs) { return (Vector)((Words)pairs & 0xffff0000); }
 
-#ifdef HAS_BFLOAT16_INSTRUCTIONS
+#ifdef __AVX512BF16__
+inline Halves rounded(Vector values) { return (Halves)_mm512_cvtneps_pbh((__m512)values); }
+
 inline Vector pack_pair(Vector first, Vector second) {
-  typedef short Halves __attribute__((vector_size(64)));
-  const Halves order = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+  typedef short Places __attribute__((vector_size(64)));
+  const Places order = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                         8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   return (Vector)_mm512_permutexvar_epi16((__m512i)order, (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first));
 }
@@ -41,6 +42,8 @@ inline Words round_to_bfloat16(Vector values) {
   return values == values ? words + 0x7fff + (words >> 16 & 1) : words | 0x400000;
 }
 
+inline Halves rounded(Vector values) { return __builtin_convertvector(round_to_bfloat16(values) >> 16, Halves); }
+
 inline Vector pack_pair(Vector first, Vector second) {
   return (Vector)(round_to_bfloat16(first) >> 16 | (round_to_bfloat16(second) & 0xffff0000));
 }
@@ -49,6 +52,12 @@ inline Vector add_products(Vector sum, Vector factors, Vector values) {
   return sum + first_values(factors) * first_values(values) + second_values(factors) * second_values(values);
 }
 #endif
+
+// The values of an element of a tensor, which is stored as float32 values or as halves.
+inline Vector loaded(const Vector* element) { return *element; }
+inline Vector loaded(const Halves* element) { return (Vector)(as_words(*element) << 16); }
+inline void put(Vector* element, Vector values) { *element = values; }
+inline void put(Halves* element, Vector values) { *element = rounded(values); }
 
 // Multiplies all lanes by the same pair of weights.
 inline Vector add_products(Vector sum, float weights, Vector values) {
@@ -62,13 +71,23 @@ inline Vector multiply_add(Vector sum, Factor factor, Vector values) {
   return sum + factor * values;
 }
 
-// Packs channels 2p and 2p + 1 into channel p of the output; an odd last channel is paired with zeros.
-inline void pair_channels(int channels, size_t pitch, size_t plane, const Vector* input, Vector* output) {
-  for (int c = 0; c < channels; c += 2, input += 2 * pitch, output += pitch)
-    for (size_t i = 0; i < plane; i++) output[i] = pack_pair(input[i], c + 1 < channels ? input[pitch + i] : Vector{});
+inline Vector pack_elements(const Vector* first, const Vector* second) {
+  return pack_pair(*first, second ? *second : Vector{});
+}
+inline Vector pack_elements(const Halves* first, const Halves* second) {
+  return pair_of(*first, second ? *second : Halves{});
 }
 
-// A tensor whose rows are `columns` vectors apart and whose channels are `pitch` vectors apart.
+// Packs channels 2p and 2p + 1 into channel p of the output; an odd last channel is paired with zeros.
+template <class Element>
+inline void pair_channels(int channels, size_t pitch, size_t plane, const Element* input, Vector* output) {
+  for (int c = 0; c < channels; c += 2, input += 2 * pitch, output += pitch) {
+    const Element* second = c + 1 < channels ? input + pitch : nullptr;
+    for (size_t i = 0; i < plane; i++) output[i] = pack_elements(input + i, second ? second + i : nullptr);
+  }
+}
+
+// A tensor whose rows are `columns` elements apart and whose channels are `pitch` elements apart.
 template <class Element>
 struct Planes {
   Element* begin;
@@ -77,15 +96,15 @@ struct Planes {
 };
 
 // Pairs every `step`-th column with the one `distance` to its right, and those without one with zeros.
-template <int step, int distance>
-inline void pair_columns(int channels, int rows, int columns, Planes<const Vector> from, Planes<Vector> to) {
+template <int step, int distance, class Element>
+inline void pair_columns(int channels, int rows, int columns, Planes<const Element> from, Planes<Vector> to) {
   for (int c = 0; c < channels; c++)
     for (int y = 0; y < rows; y++) {
-      const Vector* row = from.begin + c * from.pitch + (size_t)y * from.columns;
+      const Element* row = from.begin + c * from.pitch + (size_t)y * from.columns;
       Vector* pairs = to.begin + c * to.pitch + (size_t)y * to.columns;
       int x = 0;
-      for (; x + distance < columns; x += step) pairs[x / step] = pack_pair(row[x], row[x + distance]);
-      for (; x < columns; x += step) pairs[x / step] = pack_pair(row[x], Vector{});
+      for (; x + distance < columns; x += step) pairs[x / step] = pack_elements(row + x, row + x + distance);
+      for (; x < columns; x += step) pairs[x / step] = pack_elements(row + x, (const Element*)nullptr);
     }
 }
 

@@ -79,8 +79,8 @@ def source(model: ModelSection, precision: str) -> str:
     builder.apply_pending_norm()
     range_rows = [f"{{ValueRole::{one.role}, {one.begin}, {one.end}}}" for one in ranges]
     tables = (
-        _table("Shape", "tensors", [f"{{{c}, {r}, {k}, {p}}}" for (c, r, k), p in builder.padded_tensors()]),
-        "".join(f"{line}\n" for line in [*builder.convolution_lines(), *builder.pair_storages()]),
+        "".join(f"{line}\n" for line in [*builder.convolution_lines(), *builder.storage_lines(precision)]),
+        _table("Shape", "tensors", builder.tensor_rows()),
         _table("Operation", "operations", builder.operations),
         _table("BatchNorm", "norms", builder.norms or ["{}"]),
         _table("ValueRange", "value_ranges", range_rows),
@@ -142,8 +142,12 @@ class _TableBuilder:
     operations: list[str] = field(default_factory=list)
     norms: list[str] = field(default_factory=list)
     convolutions: list[_ConvolutionShape] = field(default_factory=list)
-    folds: list[bool] = field(default_factory=list)
-    """Whether the batch norm before it is folded into a convolution, for each convolution."""
+    folded_before: dict[int, int] = field(default_factory=dict)
+    """The convolution that has the batch norm of its input folded into it, by the number of this input."""
+    means: list[int] = field(default_factory=list)
+    """The outputs of global average pooling."""
+    elementwise: list[set[int]] = field(default_factory=list)
+    """The tensors of each batch norm that is an operation of its own and of each pooling with windows."""
     pending: _PendingNorm | None = None
     ends_linearly: bool = False
     """Whether the last operation is a convolution without batch norm."""
@@ -185,21 +189,32 @@ class _TableBuilder:
                 has_dropout=pending.has_dropout,
             )
 
-    def padded_tensors(self) -> list[tuple[Shape, int]]:
-        """Return the shape of each tensor, and the rows and columns of zeros around its planes."""
-        return [(shape, self.paddings.get(number, 0)) for number, shape in enumerate(self.tensors)]
+    def tensor_rows(self) -> list[str]:
+        """Return a row for each tensor: its shape, the rows and columns of zeros around its planes, its storage."""
+        return [
+            f"{{{c}, {r}, {k}, {self.paddings.get(number, 0)}, stored_{number}}}"
+            for number, (c, r, k) in enumerate(self.tensors)
+        ]
 
     def convolution_lines(self) -> list[str]:
         """Return a line for each convolution with the constants of its kernels."""
         return [shape.line(number) for number, shape in enumerate(self.convolutions)]
 
-    def pair_storages(self) -> list[str]:
-        """Return a line for each convolution that says whether its input and output are stored in pairs of bfloat16."""
-        count = len(self.folds)
-        stored = [
-            f"stores_pairs(convolution_{n - 1}, convolution_{n})" if self.folds[n] else "false" for n in range(count)
-        ]
-        return [f"constexpr PairStorage storage_{n}{{{stored[n]}, {[*stored, 'false'][n + 1]}}};" for n in range(count)]
+    def storage_lines(self, precision: str) -> list[str]:
+        """Return a line for each tensor that says how it is stored."""
+        # The input, means over all places and the logits.
+        in_float32 = {0, *self.means, len(self.tensors) - 1}
+        # Batch norm and pooling have tensors of one kind: if one of theirs is in float32, no tensor is in halves.
+        mixed = any(not in_float32.isdisjoint(tensors) for tensors in self.elementwise)
+        lines = []
+        for tensor in range(len(self.tensors)):
+            in_halves = precision == "bfloat16" and not mixed and tensor not in in_float32
+            stored = f"Storage::{'halves' if in_halves else 'float32'}"
+            if tensor in self.folded_before:
+                number = self.folded_before[tensor]
+                stored = f"stores_pairs(convolution_{number - 1}, convolution_{number}) ? Storage::pairs : {stored}"
+            lines.append(f"constexpr Storage stored_{tensor} = {stored};")
+        return lines
 
     def _add_convolution(self, placed: PlacedLayer, convolution: Convolution) -> None:
         if convolution.padding or placed.layer.residual or not (self.pending and self.pending.folds):
@@ -228,7 +243,7 @@ class _TableBuilder:
         if self.convolutions:
             of_sum = "StoreSum" if placed.layer.residual else "StoreGradient"
             stores.append(of_sum if folded_norm < 0 else "StoreNormGradient")
-        kernels = f"kernels<{', '.join([name, f'storage_{len(self.convolutions)}', *stores])}>()"
+        kernels = f"kernels<{', '.join([name, f'Storages{{stored_{before}, stored_{before + 1}}}', *stores])}>()"
         self._add_operation(
             "convolution",
             placed.output_shape,
@@ -238,7 +253,8 @@ class _TableBuilder:
             weight_offset=self.begins[placed.tensor_name("convolution.weight")],
             kernels=kernels,
         )
-        self.folds.append(folded_norm >= 0)
+        if folded_norm >= 0:
+            self.folded_before[before] = len(self.convolutions)
         self.convolutions.append(_ConvolutionShape(numbers, stored_padded=stored_padded))
         self.pending = None
         self.ends_linearly = not normed
@@ -267,6 +283,10 @@ class _TableBuilder:
         backward = int(bool(self.convolutions))
         flags = int(has_dropout), backward, int(accumulates)
         numbers = (norm, folded_norm, residual, pool_size, *flags, weight_offset)
+        if kind == "global_average_pool":
+            self.means.append(last + 1)
+        elif kind != "convolution":
+            self.elementwise.append({last, last + 1} | ({residual} if residual >= 0 else set()))
         self.operations.append(f"{{Kind::{kind}, {last}, {last + 1}, {', '.join(map(str, numbers))}, {kernels}}}")
         self.tensors.append(output)
         self.ends_linearly = False

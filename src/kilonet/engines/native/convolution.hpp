@@ -2,6 +2,14 @@
 #pragma once
 #include "vectors.hpp"
 
+// How a tensor and its gradient are stored: each value in float32, or in bfloat16, in halves or in pairs of channels.
+enum class Storage { float32, halves, pairs };
+
+// Those of a convolution's input and output.
+struct Storages {
+  Storage input, output;
+};
+
 struct Convolution {
   int channels_in, channels_out, rows, columns, kernel, padding, groups, stride = 1;
   bool stored_padded = false;  // whether the input is stored with its padding
@@ -29,17 +37,17 @@ struct Convolution {
   constexpr size_t spread_pitch() const { return pitch_of((size_t)rows_out() * spread_columns()); }
   constexpr int taps() const { return kernel * kernel; }
   constexpr size_t weight_count() const { return (size_t)channels_out * group_inputs() * taps(); }
-  constexpr size_t padded_vectors() const { return padding && !stored_padded ? group_inputs() * input_pitch() : 0; }
+  constexpr size_t padded_vectors() const { return group_inputs() * input_pitch(); }
   constexpr size_t spread_vectors() const { return stride == 1 ? 0 : group_outputs() * spread_pitch(); }
 };
 
 struct ForwardArguments {
-  const Vector* input;
+  const void* input;
   Vector* padded;         // scratch memory for `padded_vectors()`
-  const float* weights;   // [group][input][kernel row][kernel column][output], inputs in pairs if `paired`
+  const float* weights;   // [group][input][kernel row][kernel column][output], packed in pairs if these are multiplied
   Vector* scratch;
   const float* bias;      // by output channel
-  Vector* output;
+  void* output;
   Mask valid_lanes;       // lanes that hold an image
   const float* centre;    // by output channel: a value near the mean, so that the sum of squares keeps its precision
   Vector* sums;           // by output channel: sum of (output - centre), and of its square
@@ -53,24 +61,24 @@ struct NormGradient {
 };
 
 struct InputGradientArguments {
-  const Vector* gradient;  // of the output, with its border, from the first group on that is computed
-  const float* weights;    // [group][output][kernel row][kernel column][input], taps reversed, outputs in pairs if `paired`
+  const void* gradient;  // of the output, with its border, from the first group on that is computed
+  const float* weights;  // [group][output][kernel row][kernel column][input], taps reversed, packed in pairs likewise
   Vector* scratch;
-  Vector* result;
-  const Vector* added;     // what is added to the result, for an input that two operations read; null for nothing
-  int added_from;          // the channel at which it begins
+  void* result;
+  const void* added;     // what is added to the result, for an input that two operations read; null for nothing
+  int added_from;        // the channel at which it begins
   // The rest is used only if the input's batch norm is folded into the weights.
   NormGradient norm;
-  const Vector* values;  // the input
+  const void* values;    // the input
   int border;            // of the result
   size_t pitch;          // of the result
   Vector* channel_sums;  // sums of the result, by channel
 };
 
 struct WeightGradientArguments {
-  const Vector* input;
-  Vector* padded;          // scratch memory for `padded_vectors()`
-  const Vector* gradient;  // of the output, with its border, from the first group on that is computed
+  const void* input;
+  Vector* padded;        // scratch memory for `padded_vectors()`
+  const void* gradient;  // of the output, with its border, from the first group on that is computed
   Vector* scratch;
   Vector* sums;  // by weight, added to
 };
@@ -80,8 +88,9 @@ struct WeightGradientArguments {
 struct Kernels {
   Convolution shape;
   size_t scratch_vectors;
-  // Packs rows of weights in pairs; null if the kernels of training do not multiply pairs.
-  void (*pair_rows)(int rows, size_t length, float* weights);
+  // Packs weights in pairs, in place: rows of them, by channel, or the taps of a depthwise kernel. Null if the kernels of
+  // training do not multiply pairs.
+  void (*pair_weights)(int rows, size_t length, float* weights);
   void (*forward)(const ForwardArguments&);
   void (*float32_forward)(const ForwardArguments&);  // never multiplies pairs
   void (*input_gradient)(const InputGradientArguments&, int begin, int end);

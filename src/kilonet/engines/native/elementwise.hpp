@@ -1,8 +1,10 @@
-// All operations except convolutions, for one group of images: batch norm, dropout, pooling and the loss.
+// All operations except convolutions, for one group of images: batch norm, dropout, pooling and the loss. An `Element` of a
+// tensor is a float32 value or a half of each image.
 #pragma once
 #include <algorithm>
 #include <cmath>
 
+#include "bfloat16.hpp"
 #include "network.hpp"
 
 // Source: C. Wellons, "Prospecting for hash functions", 2018, the function lowbias32.
@@ -35,17 +37,18 @@ struct ChannelAffine {
 
 // Computes output = dropout(affine(input)) + residual. Dropout may be inactive and the residual null; only the residual may
 // have padding, as `residual_shape` says.
-inline void apply_batch_norm(Shape shape, const Vector* input, ChannelAffine affine, const Dropout& dropout,
-                             Shape residual_shape, const Vector* residual, Vector* output) {
+template <class Element>
+inline void apply_batch_norm(Shape shape, const Element* input, ChannelAffine affine, const Dropout& dropout,
+                             Shape residual_shape, const Element* residual, Element* output) {
   for (int c = 0; c < shape.channels; c++) {
     const Vector scale = broadcast(affine.scale[c] * dropout.scale), shift = broadcast(affine.shift[c] * dropout.scale);
     for (int y = 0; y < shape.rows; y++) {
       const size_t first = c * shape.pitch() + shape.row(y);
-      const Vector* added = residual ? residual + c * residual_shape.pitch() + residual_shape.row(y) : nullptr;
+      const Element* added = residual ? residual + c * residual_shape.pitch() + residual_shape.row(y) : nullptr;
       for (int x = 0; x < shape.columns; x++) {
-        Vector value = scale * input[first + x] + shift;
+        Vector value = scale * loaded(input + first + x) + shift;
         if (dropout.active) value = masked(dropout.kept(first + x), value);
-        output[first + x] = added ? value + added[x] : value;
+        put(output + first + x, added ? value + loaded(added + x) : value);
       }
     }
   }
@@ -72,15 +75,16 @@ inline Vector backward_dropout(const Dropout& dropout, Vector gradient, size_t e
 
 // Adds up what batch norm needs of a channel for its backward pass. `gradient` is the channel's plane; adds to `sums` the sum
 // of the gradient before dropout, and the sum of its products with (value - mean).
-inline void backward_norm_sums(Shape shape, int channel, const Vector* gradient, const Vector* values, float mean,
+template <class Element>
+inline void backward_norm_sums(Shape shape, int channel, const Element* gradient, const Element* values, float mean,
                                const Dropout& dropout, float* sums) {
   const Vector centre = broadcast(mean);
   const size_t begin = channel * shape.pitch();
   Sum sum, product;
   for_parts(shape.plane(), [&](size_t i, int part) {
-    const Vector result = backward_dropout(dropout, gradient[i], begin + i);
+    const Vector result = backward_dropout(dropout, loaded(gradient + i), begin + i);
     sum.parts[part] += result;
-    product.parts[part] += result * (values[begin + i] - centre);
+    product.parts[part] += result * (loaded(values + begin + i) - centre);
   });
   sums[0] += sum.of_lanes();
   sums[1] += product.of_lanes();
@@ -88,18 +92,20 @@ inline void backward_norm_sums(Shape shape, int channel, const Vector* gradient,
 
 // Turns the gradient after dropout of a channel into the one before the ReLU, with `border` columns on both sides of each row,
 // and returns the result's sum. `gradient` and `result` are the channel's planes.
-inline float backward_norm_and_relu(Shape shape, int channel, const Vector* gradient, const Vector* values,
-                                    const Dropout& dropout, NormGradient norm, int border, Vector* result) {
+template <class Element>
+inline float backward_norm_and_relu(Shape shape, int channel, const Element* gradient, const Element* values,
+                                    const Dropout& dropout, NormGradient norm, int border, Element* result) {
   const Vector gradient_scale = broadcast(norm.gradient_scale[channel]), value_scale = broadcast(norm.value_scale[channel]);
   const Vector offset = broadcast(norm.offset[channel]);
   Sum total;
   for (int y = 0; y < shape.rows; y++) {
     const size_t own = (size_t)y * shape.columns, first = channel * shape.pitch() + own;
-    Vector* row = result + (size_t)y * (shape.columns + 2 * border) + border;
+    Element* row = result + (size_t)y * (shape.columns + 2 * border) + border;
     for_parts(shape.columns, [&](size_t x, int part) {
-      const Vector value = values[first + x], before = backward_dropout(dropout, gradient[own + x], first + x);
+      const Vector value = loaded(values + first + x);
+      const Vector before = backward_dropout(dropout, loaded(gradient + own + x), first + x);
       const Vector found = masked(value > 0, gradient_scale * before + (value_scale * value + offset));
-      row[x] = found;
+      put(row + x, found);
       total.parts[part] += found;
     });
   }
@@ -107,49 +113,53 @@ inline float backward_norm_and_relu(Shape shape, int channel, const Vector* grad
 }
 
 // Adds the sums of the channels from `begin` to `end`.
-inline void add_channel_sums(Shape shape, int begin, int end, const Vector* gradient, float* channel_sums) {
+template <class Element>
+inline void add_channel_sums(Shape shape, int begin, int end, const Element* gradient, float* channel_sums) {
   for (int c = begin; c < end; c++) {
     Sum total;
-    for_parts(shape.plane(), [&](size_t i, int part) { total.parts[part] += gradient[c * shape.pitch() + i]; });
+    for_parts(shape.plane(), [&](size_t i, int part) { total.parts[part] += loaded(gradient + c * shape.pitch() + i); });
     channel_sums[c] += total.of_lanes();
   }
 }
 
-[[gnu::always_inline]] inline void max_pool_windows(Shape from, Shape to, int size, const Vector* input, Vector* output) {
+template <class Element>
+[[gnu::always_inline]] inline void max_pool_windows(Shape from, Shape to, int size, const Element* input, Element* output) {
   for (int c = 0; c < from.channels; c++)
     for (int y = 0; y < to.rows; y++)
       for (int x = 0; x < to.columns; x++) {
-        const Vector* corner = input + c * from.pitch() + (size_t)y * size * from.columns + (size_t)x * size;
-        Vector highest = corner[0];
+        const Element* corner = input + c * from.pitch() + (size_t)y * size * from.columns + (size_t)x * size;
+        Vector highest = loaded(corner);
 #pragma GCC unroll 2
         for (int j = 0; j < size; j++)
 #pragma GCC unroll 2
           for (int i = 0; i < size; i++) {
-            const Vector value = corner[(size_t)j * from.columns + i];
+            const Vector value = loaded(corner + (size_t)j * from.columns + i);
             highest = (highest < value) | (value != value) ? value : highest;
           }
-        output[c * to.pitch() + y * to.columns + x] = highest;
+        put(output + c * to.pitch() + y * to.columns + x, highest);
       }
 }
 
 // Gives each gradient to the first maximum of its window.
-[[gnu::always_inline]] inline void max_pool_gradient_windows(Shape from, Shape to, int size, const Vector* input,
-                                                              const Vector* output, const Vector* gradient, Vector* result) {
-  if (from.rows % size || from.columns % size) std::fill_n(result, from.vectors(), Vector{});
+template <class Element>
+[[gnu::always_inline]] inline void max_pool_gradient_windows(Shape from, Shape to, int size, const Element* input,
+                                                             const Element* output, const Element* gradient,
+                                                             Element* result) {
+  if (from.rows % size || from.columns % size) std::fill_n(result, from.vectors(), Element{});
   for (int c = 0; c < from.channels; c++)
     for (int y = 0; y < to.rows; y++)
       for (int x = 0; x < to.columns; x++) {
         const size_t corner = c * from.pitch() + (size_t)y * size * from.columns + (size_t)x * size;
         const size_t window = c * to.pitch() + y * to.columns + x;
-        const Vector highest = output[window], whole = gradient[window];
+        const Vector highest = loaded(output + window), whole = loaded(gradient + window);
         Mask open = Mask{} == 0;
 #pragma GCC unroll 2
         for (int j = 0; j < size; j++)
 #pragma GCC unroll 2
           for (int i = 0; i < size; i++) {
             const size_t place = corner + (size_t)j * from.columns + i;
-            const Mask taken = open & (input[place] == highest);
-            result[place] = masked(taken, whole);
+            const Mask taken = open & (loaded(input + place) == highest);
+            put(result + place, masked(taken, whole));
             open &= ~taken;
           }
       }
@@ -158,9 +168,10 @@ inline void add_channel_sums(Shape shape, int begin, int end, const Vector* grad
 // Where the first maximum of a window is, by image: row * size + column.
 typedef uint8_t Places __attribute__((vector_size(lanes)));
 
-[[gnu::always_inline]] inline void norm_and_max_pool_windows(Shape from, Shape to, int size, const Vector* input,
+template <class Element>
+[[gnu::always_inline]] inline void norm_and_max_pool_windows(Shape from, Shape to, int size, const Element* input,
                                                              ChannelAffine affine, Shape residual_shape,
-                                                             const Vector* residual, Vector* output, Places* places) {
+                                                             const Element* residual, Element* output, Places* places) {
   for (int c = 0; c < from.channels; c++) {
     const Vector scale = broadcast(affine.scale[c]), shift = broadcast(affine.shift[c]);
     for (int y = 0; y < to.rows; y++)
@@ -169,100 +180,112 @@ typedef uint8_t Places __attribute__((vector_size(lanes)));
         Mask place{};
 #pragma GCC unroll 2
         for (int j = 0; j < size; j++) {
-          const Vector* row = input + c * from.pitch() + from.row(y * size + j) + (size_t)x * size;
-          const Vector* added =
+          const Element* row = input + c * from.pitch() + from.row(y * size + j) + (size_t)x * size;
+          const Element* added =
               residual ? residual + c * residual_shape.pitch() + residual_shape.row(y * size + j) + (size_t)x * size : nullptr;
 #pragma GCC unroll 2
           for (int i = 0; i < size; i++) {
-            Vector value = scale * row[i] + shift;
-            if (added) value += added[i];
+            Vector value = scale * loaded(row + i) + shift;
+            if (added) value += loaded(added + i);
             const Mask higher = (Mask{} == (i + j)) | (highest < value) | (value != value);
             highest = higher ? value : highest;
             place = higher ? Mask{} + (j * size + i) : place;
           }
         }
         const size_t window = c * to.plane() + (size_t)y * to.columns + x;
-        output[c * to.pitch() + (size_t)y * to.columns + x] = highest;
+        put(output + c * to.pitch() + (size_t)y * to.columns + x, highest);
         places[window] = __builtin_convertvector(place, Places);
       }
   }
 }
 
-[[gnu::always_inline]] inline void spread_pool_gradient_windows(Shape from, Shape to, int size, const Vector* gradient,
-                                                                const Places* places, Vector* plane) {
+template <class Element>
+[[gnu::always_inline]] inline void spread_pool_gradient_windows(Shape from, Shape to, int size, const Element* gradient,
+                                                                const Places* places, Element* plane) {
   for (int y = 0; y < to.rows; y++)
     for (int x = 0; x < to.columns; x++) {
-      const Vector whole = gradient[(size_t)y * to.columns + x];
+      const Vector whole = loaded(gradient + (size_t)y * to.columns + x);
       const Mask place = __builtin_convertvector(places[(size_t)y * to.columns + x], Mask);
-      Vector* corner = plane + (size_t)y * size * from.columns + (size_t)x * size;
+      Element* corner = plane + (size_t)y * size * from.columns + (size_t)x * size;
 #pragma GCC unroll 2
       for (int j = 0; j < size; j++)
 #pragma GCC unroll 2
-        for (int i = 0; i < size; i++) corner[(size_t)j * from.columns + i] = masked(place == j * size + i, whole);
+        for (int i = 0; i < size; i++)
+          put(corner + (size_t)j * from.columns + i, masked(place == j * size + i, whole));
     }
 }
 
 // Computes output = max pooling of (affine(input) + residual), which is not written itself, and the place of each maximum.
-inline void apply_batch_norm_and_max_pool(Shape from, Shape to, int size, const Vector* input, ChannelAffine affine,
-                                          Shape residual_shape, const Vector* residual, Vector* output, Places* places) {
+template <class Element>
+inline void apply_batch_norm_and_max_pool(Shape from, Shape to, int size, const Element* input, ChannelAffine affine,
+                                          Shape residual_shape, const Element* residual, Element* output, Places* places) {
   size == 2 ? norm_and_max_pool_windows(from, to, 2, input, affine, residual_shape, residual, output, places)
             : norm_and_max_pool_windows(from, to, size, input, affine, residual_shape, residual, output, places);
 }
 
 // Writes the gradient of a channel's plane before max pooling: that of each window at the place of its maximum, and zero
 // elsewhere. `gradient` and `places` are those of the channel's windows.
-inline void spread_pool_gradient(Shape from, Shape to, int size, const Vector* gradient, const Places* places, Vector* plane) {
-  if (from.rows % size || from.columns % size) std::fill_n(plane, from.plane(), Vector{});
+template <class Element>
+inline void spread_pool_gradient(Shape from, Shape to, int size, const Element* gradient, const Places* places,
+                                 Element* plane) {
+  if (from.rows % size || from.columns % size) std::fill_n(plane, from.plane(), Element{});
   size == 2 ? spread_pool_gradient_windows(from, to, 2, gradient, places, plane)
             : spread_pool_gradient_windows(from, to, size, gradient, places, plane);
 }
 
 // The usual window size gets its own loops, which the compiler unrolls.
-inline void max_pool(Shape from, Shape to, int size, const Vector* input, Vector* output) {
+template <class Element>
+inline void max_pool(Shape from, Shape to, int size, const Element* input, Element* output) {
   size == 2 ? max_pool_windows(from, to, 2, input, output) : max_pool_windows(from, to, size, input, output);
 }
 
-inline void max_pool_gradient(Shape from, Shape to, int size, const Vector* input, const Vector* output,
-                              const Vector* gradient, Vector* result) {
+template <class Element>
+inline void max_pool_gradient(Shape from, Shape to, int size, const Element* input, const Element* output,
+                              const Element* gradient, Element* result) {
   size == 2 ? max_pool_gradient_windows(from, to, 2, input, output, gradient, result)
             : max_pool_gradient_windows(from, to, size, input, output, gradient, result);
 }
 
 // The mean over windows that do not overlap. Remaining rows and columns at the end are dropped.
-inline void average_pool(Shape from, Shape to, int size, const Vector* input, Vector* output) {
+template <class Element>
+inline void average_pool(Shape from, Shape to, int size, const Element* input, Element* output) {
   for (int c = 0; c < from.channels; c++)
     for (int y = 0; y < to.rows; y++)
       for (int x = 0; x < to.columns; x++) {
-        const Vector* corner = input + c * from.pitch() + (size_t)y * size * from.columns + (size_t)x * size;
+        const Element* corner = input + c * from.pitch() + (size_t)y * size * from.columns + (size_t)x * size;
         Vector sum{};
         for (int j = 0; j < size; j++)
-          for (int i = 0; i < size; i++) sum += corner[(size_t)j * from.columns + i];
-        output[c * to.pitch() + y * to.columns + x] = sum / (float)(size * size);
+          for (int i = 0; i < size; i++) sum += loaded(corner + (size_t)j * from.columns + i);
+        put(output + c * to.pitch() + y * to.columns + x, sum / (float)(size * size));
       }
 }
 
-inline void average_pool_gradient(Shape from, Shape to, int size, const Vector* gradient, Vector* result) {
-  if (from.rows % size || from.columns % size) std::fill_n(result, from.vectors(), Vector{});
+template <class Element>
+inline void average_pool_gradient(Shape from, Shape to, int size, const Element* gradient, Element* result) {
+  if (from.rows % size || from.columns % size) std::fill_n(result, from.vectors(), Element{});
   for (int c = 0; c < from.channels; c++)
     for (int y = 0; y < to.rows; y++)
       for (int x = 0; x < to.columns; x++) {
-        Vector* corner = result + c * from.pitch() + (size_t)y * size * from.columns + (size_t)x * size;
-        const Vector share = gradient[c * to.pitch() + y * to.columns + x] / (float)(size * size);
-        for (int j = 0; j < size; j++) std::fill_n(corner + (size_t)j * from.columns, size, share);
+        Element* corner = result + c * from.pitch() + (size_t)y * size * from.columns + (size_t)x * size;
+        const Vector share = loaded(gradient + c * to.pitch() + y * to.columns + x) / (float)(size * size);
+        for (int j = 0; j < size; j++)
+          for (int i = 0; i < size; i++) put(corner + (size_t)j * from.columns + i, share);
       }
 }
 
-inline void global_average_pool(Shape from, const Vector* input, Vector* output) {
+template <class Element>
+inline void global_average_pool(Shape from, const Element* input, Vector* output) {
   for (int c = 0; c < from.channels; c++) {
     Vector sum{};
-    for (size_t i = 0; i < from.plane(); i++) sum += input[c * from.pitch() + i];
+    for (size_t i = 0; i < from.plane(); i++) sum += loaded(input + c * from.pitch() + i);
     output[c] = sum / (float)from.plane();
   }
 }
 
-inline void global_average_pool_gradient(Shape from, const Vector* gradient, Vector* result) {
+template <class Element>
+inline void global_average_pool_gradient(Shape from, const Vector* gradient, Element* result) {
   for (int c = 0; c < from.channels; c++)
-    std::fill_n(result + c * from.pitch(), from.plane(), gradient[c] / (float)from.plane());
+    for (size_t i = 0; i < from.plane(); i++) put(result + c * from.pitch() + i, gradient[c] / (float)from.plane());
 }
 
 struct LossSums {

@@ -4,14 +4,41 @@
 // is a vector times one broadcast weight, for any number of channels and any kernel size. A tile of results stays in
 // registers during the whole reduction. With bfloat16 a tensor is first rounded and packed in pairs: pairs of channels for
 // a sum over channels, pairs of columns for a sum over positions. One instruction then multiplies and adds both values of
-// a pair. A tensor that only convolutions read is stored in pairs of channels, and so is its gradient, which halves the
-// memory traffic.
+// a pair. Tensors and their gradients are stored in bfloat16 too, which halves the memory traffic: those that only
+// convolutions read in pairs of channels, the others in halves.
 #pragma once
 #include "bfloat16.hpp"
 #include "convolution.hpp"
 
-// Whether sums over channels multiply pairs.
-constexpr bool paired(Convolution c) { return bfloat16 && c.groups == 1 && c.channels_in > 1 && c.channels_out > 1; }
+// Whether training convolutions multiply pairs.
+#ifdef KILONET_BFLOAT16
+constexpr bool bfloat16 = true;
+#else
+constexpr bool bfloat16 = false;
+#endif
+
+// An element of a tensor that is stored so; a pair is as large as a float32 value.
+template <Storage stored>
+struct ElementOf {
+  using Type = Vector;
+};
+
+template <>
+struct ElementOf<Storage::halves> {
+  using Type = Halves;
+};
+
+template <Storage stored>
+using Element = typename ElementOf<stored>::Type;
+
+// What is multiplied in pairs, forward and for the input's gradient: nothing, channels, or the columns of a depthwise layer.
+enum class Pairing { none, channels, columns };
+
+constexpr Pairing pairing_of(Convolution c) {
+  if (bfloat16 && c.groups == 1 && c.channels_in > 1 && c.channels_out > 1) return Pairing::channels;
+  const bool depthwise = c.groups > 1 && c.group_inputs() == 1 && c.group_outputs() == 1;
+  return bfloat16 && depthwise && c.kernel > 1 ? Pairing::columns : Pairing::none;
+}
 
 // Vectors of scratch memory that suffice for the spread gradient, and behind it to pack the operands in pairs.
 constexpr size_t scratch_vectors(Convolution c) {
@@ -21,12 +48,9 @@ constexpr size_t scratch_vectors(Convolution c) {
 
 // Whether the tensor between two convolutions is stored in pairs, if the first one's batch norm is folded into the
 // weights of the second.
-constexpr bool stores_pairs(Convolution before, Convolution after) { return before.groups == 1 && paired(after); }
-
-// Whether a convolution's input and output, and their gradients, are stored in pairs of channels.
-struct PairStorage {
-  bool input, output;
-};
+constexpr bool stores_pairs(Convolution before, Convolution after) {
+  return before.groups == 1 && pairing_of(after) == Pairing::channels;
+}
 
 // The sizes of one pass of a convolution, forward or to the input's gradient. Input rows are `stride` vectors apart. There
 // are `zero_rows` rows of zeros above and below the input, and `row_spread` - 1 between its rows, which are not stored:
@@ -34,11 +58,17 @@ struct PairStorage {
 struct CorrelationPlan {
   int channels, rows, stride, outputs, rows_out, columns_out, kernel, zero_rows;
   size_t pitch, pitch_out;
-  bool paired;         // whether it multiplies pairs
-  PairStorage stored;  // which tensors are stored in pairs
+  Pairing pairing;
+  Storages stored;
   int step, row_spread;
   int padding_out = 0;  // rows and columns of zeros around each plane of the output, as it is stored
-  constexpr int input_planes() const { return paired ? pair_count(channels) : channels; }
+  constexpr int input_planes() const { return pairing == Pairing::channels ? pair_count(channels) : channels; }
+  // In a row of the kernel.
+  constexpr int row_taps() const { return pairing == Pairing::columns ? pair_count(kernel) : kernel; }
+  constexpr int tap_columns() const { return pairing == Pairing::columns ? 2 : 1; }
+  // The last row of the input that a row of the output needs.
+  constexpr int last_row(int y) const { return least((y * step + kernel - 1 - zero_rows) / row_spread, rows - 1); }
+  constexpr bool pairs_outputs() const { return stored.output == Storage::pairs; }
 };
 
 struct Tile {
@@ -68,15 +98,15 @@ constexpr Tile best_tile(int outputs, int columns, bool even) {
 }
 
 // Prefetches what a tile will write, or read at the end, while the tile is computed.
-template <int columns, bool stores>
-inline void prefetch_vectors(const Vector* place) {
-  for (int j = 0; j < columns; j++) __builtin_prefetch(place + j, stores);
+template <int columns, bool stores, class Element>
+inline void prefetch_elements(const Element* place) {
+  for (int j = 0; j < columns; j += sizeof(Vector) / sizeof(Element)) __builtin_prefetch(place + j, stores);
 }
 
 // Weights are [input][kernel row][kernel column][output].
 template <CorrelationPlan P, int channels, int columns, class Store>
 inline void correlate_tile(const Vector* input, const float* weights, int channel, int y, int x, Store& store) {
-  constexpr int step = P.stored.output ? 2 : 1;
+  constexpr int step = P.pairs_outputs() ? 2 : 1;
   for (int c = 0; c < channels; c += step) store.template prefetch<columns>((channel + c) / step, y, x);
   Vector sums[channels][columns] = {};
   int first = P.zero_rows ? greatest(0, P.zero_rows - y) : 0, last = P.kernel;
@@ -90,18 +120,19 @@ inline void correlate_tile(const Vector* input, const float* weights, int channe
     for (int ky = first; ky < last; ky += P.row_spread) {
       const size_t input_row = (y * P.step + ky - P.zero_rows) / P.row_spread;
       const Vector* row = input + i * P.pitch + input_row * P.stride + x * P.step;
-      const float* taps = weights + (size_t)(i * P.kernel + ky) * P.kernel * P.outputs + channel;
+      const float* taps = weights + (size_t)(i * P.kernel + ky) * P.row_taps() * P.outputs + channel;
 #pragma GCC unroll 3
-      for (int kx = 0; kx < P.kernel; kx++)
+      for (int t = 0; t < P.row_taps(); t++)
 #pragma GCC unroll 16
         for (int c = 0; c < channels; c++)
 #pragma GCC unroll 16
           for (int j = 0; j < columns; j++)
-            sums[c][j] = multiply_add<P.paired>(sums[c][j], taps[kx * P.outputs + c], row[kx + j * P.step]);
+            sums[c][j] = multiply_add<P.pairing != Pairing::none>(sums[c][j], taps[t * P.outputs + c],
+                                                                  row[t * P.tap_columns() + j * P.step]);
     }
 #pragma GCC unroll 16
   for (int c = 0; c < channels; c += step) {
-    if constexpr (P.stored.output) {
+    if constexpr (P.pairs_outputs()) {
       store.template store_pair<columns>(channel + c, y, x, sums[c], c + 1 < channels ? sums[c + 1] : nullptr);
     } else {
       store.template store_row<columns>(channel + c, y, x, sums[c]);
@@ -111,10 +142,9 @@ inline void correlate_tile(const Vector* input, const float* weights, int channe
 
 template <CorrelationPlan P, int columns, class Store>
 inline void correlate_columns(const Vector* input, const float* weights, int y, int x, Store& store) {
-  constexpr int channels = best_tile(P.outputs, P.columns_out, P.stored.output).channels, rest = P.outputs % channels;
+  constexpr int channels = best_tile(P.outputs, P.columns_out, P.pairs_outputs()).channels, rest = P.outputs % channels;
   // The vectors that only the next columns read.
-  const int last_row = least((y * P.step + P.kernel - 1 - P.zero_rows) / P.row_spread, P.rows - 1);
-  const Vector* ahead = input + (size_t)last_row * P.stride + (x + columns - 1) * P.step + P.kernel;
+  const Vector* ahead = input + (size_t)P.last_row(y) * P.stride + (x + columns - 1) * P.step + P.kernel;
   for (int i = 0; i < P.input_planes(); i++)
     for (int j = 0; j < columns * P.step; j++) __builtin_prefetch(ahead + i * P.pitch + j);
   for (int c = 0; c + channels <= P.outputs; c += channels)
@@ -122,14 +152,43 @@ inline void correlate_columns(const Vector* input, const float* weights, int y, 
   if constexpr (rest > 0) correlate_tile<P, rest, columns>(input, weights, P.outputs - rest, y, x, store);
 }
 
-template <CorrelationPlan P, class Store>
-inline void correlate(const Vector* input, const float* weights, Vector* scratch, Store store) {
-  if constexpr (P.paired && !P.stored.input) {
-    pair_channels(P.channels, P.pitch, (size_t)P.rows * P.stride, input, scratch);
-    input = scratch;
+template <class Element>
+inline void copy_elements(size_t count, const Element* from, Element* to) {
+  std::memcpy(to, from, count * sizeof(Element));
+}
+
+inline void copy_elements(size_t count, const Halves* from, Vector* to) {
+  for (size_t i = 0; i < count; i++) to[i] = loaded(from + i);
+}
+
+// Packs the rows of the input from `begin` to `end` as they are multiplied: in pairs, or as float32 values.
+template <CorrelationPlan P, class Given>
+inline void pack_input_rows(const Given* given, int begin, int end, Vector* packed) {
+  const size_t first = (size_t)begin * P.stride, count = (size_t)(end - begin) * P.stride;
+  given += first, packed += first;
+  if constexpr (P.pairing == Pairing::channels) {
+    pair_channels(P.channels, P.pitch, count, given, packed);
+  } else if constexpr (P.pairing == Pairing::columns) {
+    pair_columns<1, 1, Given>(P.channels, end - begin, P.stride, {given, P.pitch, P.stride}, {packed, P.pitch, P.stride});
+  } else {
+    for (int c = 0; c < P.channels; c++) copy_elements(count, given + c * P.pitch, packed + c * P.pitch);
   }
-  constexpr int columns = best_tile(P.outputs, P.columns_out, P.stored.output).columns, rest = P.columns_out % columns;
-  for (int y = 0; y < P.rows_out; y++) {
+}
+
+// The input is float32 values, pairs or halves.
+template <CorrelationPlan P, class Given, class Store>
+inline void correlate(const Given* given, const float* weights, Vector* scratch, Store store) {
+  constexpr bool packs = P.pairing == Pairing::none ? sizeof(Given) < sizeof(Vector) : P.stored.input != Storage::pairs;
+  const Vector* input = scratch;
+  if constexpr (!packs) input = given;
+  constexpr int columns = best_tile(P.outputs, P.columns_out, P.pairs_outputs()).columns, rest = P.columns_out % columns;
+  for (int y = 0, packed = 0; y < P.rows_out; y++) {
+    // A row is packed just before it is read, so that it is in the cache.
+    if constexpr (packs) {
+      const int end = P.last_row(y) + 1;
+      if (packed < end) pack_input_rows<P>(given, packed, end, scratch);
+      packed = greatest(packed, end);
+    }
     for (int x = 0; x + columns <= P.columns_out; x += columns)
       correlate_columns<P, columns>(input, weights, y, x, store);
     if constexpr (rest > 0) correlate_columns<P, rest>(input, weights, y, P.columns_out - rest, store);
@@ -140,19 +199,20 @@ template <CorrelationPlan P>
 struct StoreLinear {
   ForwardArguments arguments;
   int channel;
-  Vector* result_at(int c, int y, int x) const {
+  Element<P.stored.output>* result_at(int c, int y, int x) const {
     constexpr int width = P.columns_out + 2 * P.padding_out;
-    return arguments.output + (channel + c) * P.pitch_out + (y + P.padding_out) * width + P.padding_out + x;
+    const size_t place = (channel + c) * P.pitch_out + (y + P.padding_out) * width + P.padding_out + x;
+    return (Element<P.stored.output>*)arguments.output + place;
   }
   template <int columns>
   void prefetch(int c, int y, int x) const {
-    prefetch_vectors<columns, true>(result_at(c, y, x));
+    prefetch_elements<columns, true>(result_at(c, y, x));
   }
   template <int columns>
   void store_row(int c, int y, int x, const Vector* values) {
-    Vector* output = result_at(c, y, x);
+    auto* output = result_at(c, y, x);
 #pragma GCC unroll 16
-    for (int j = 0; j < columns; j++) output[j] = values[j] + arguments.bias[channel + c];
+    for (int j = 0; j < columns; j++) put(output + j, values[j] + arguments.bias[channel + c]);
   }
 };
 
@@ -160,19 +220,22 @@ template <CorrelationPlan P>
 struct StoreRelu {
   ForwardArguments arguments;
   int channel;
-  Vector* result_at(int plane, int y, int x) const { return arguments.output + plane * P.pitch_out + y * P.columns_out + x; }
-  template <int columns>
-  void prefetch(int c, int y, int x) const {
-    prefetch_vectors<columns, true>(result_at(P.stored.output ? c : channel + c, y, x));
+  Element<P.stored.output>* result_at(int plane, int y, int x) const {
+    return (Element<P.stored.output>*)arguments.output + plane * P.pitch_out + y * P.columns_out + x;
   }
   template <int columns>
-  void add_bias_and_relu(int c, const Vector* values, Vector* results) {
+  void prefetch(int c, int y, int x) const {
+    prefetch_elements<columns, true>(result_at(P.pairs_outputs() ? c : channel + c, y, x));
+  }
+  template <int columns, class Result>
+  void add_bias_and_relu(int c, const Vector* values, Result* results) {
     Vector sum{}, square{};
 #pragma GCC unroll 16
     for (int j = 0; j < columns; j++) {
       // Lanes without an image are zero, which also makes their gradients zero.
-      results[j] = masked(arguments.valid_lanes, relu(values[j] + arguments.bias[c]));
-      const Vector distance = masked(arguments.valid_lanes, results[j] - arguments.centre[c]);
+      const Vector result = masked(arguments.valid_lanes, relu(values[j] + arguments.bias[c]));
+      put(results + j, result);
+      const Vector distance = masked(arguments.valid_lanes, result - arguments.centre[c]);
       sum += distance;
       square += distance * distance;
     }
@@ -188,7 +251,7 @@ struct StoreRelu {
     Vector results[2][columns] = {};
     add_bias_and_relu<columns>(c, first, results[0]);
     if (second) add_bias_and_relu<columns>(c + 1, second, results[1]);
-    Vector* output = result_at(c / 2, y, x);
+    auto* output = result_at(c / 2, y, x);
 #pragma GCC unroll 16
     for (int j = 0; j < columns; j++) output[j] = pack_pair(results[0][j], results[1][j]);
   }
@@ -198,15 +261,18 @@ template <CorrelationPlan P>
 struct StoreGradient {
   InputGradientArguments arguments;
   int channel;
+  Element<P.stored.output>* result_at(int c, int y, int x) const {
+    return (Element<P.stored.output>*)arguments.result + (channel + c) * P.pitch_out + y * P.columns_out + x;
+  }
   template <int columns>
   void prefetch(int c, int y, int x) const {
-    prefetch_vectors<columns, true>(arguments.result + (channel + c) * P.pitch_out + y * P.columns_out + x);
+    prefetch_elements<columns, true>(result_at(c, y, x));
   }
   template <int columns>
   void store_row(int c, int y, int x, const Vector* values) {
-    Vector* output = arguments.result + (channel + c) * P.pitch_out + y * P.columns_out + x;
+    auto* output = result_at(c, y, x);
 #pragma GCC unroll 16
-    for (int j = 0; j < columns; j++) output[j] = values[j];
+    for (int j = 0; j < columns; j++) put(output + j, values[j]);
   }
 };
 
@@ -214,23 +280,24 @@ template <CorrelationPlan P>
 struct StoreSum {
   InputGradientArguments arguments;
   int channel;
-  const Vector* added_at(int c, int y, int x) const {
-    return arguments.added + (channel - arguments.added_from + c) * P.pitch_out + y * P.columns_out + x;
+  const Element<P.stored.output>* added_at(int c, int y, int x) const {
+    const size_t place = (channel - arguments.added_from + c) * P.pitch_out + y * P.columns_out + x;
+    return (const Element<P.stored.output>*)arguments.added + place;
   }
-  Vector* result_at(int c, int y, int x) const {
-    return arguments.result + (channel + c) * P.pitch_out + y * P.columns_out + x;
+  Element<P.stored.output>* result_at(int c, int y, int x) const {
+    return (Element<P.stored.output>*)arguments.result + (channel + c) * P.pitch_out + y * P.columns_out + x;
   }
   template <int columns>
   void prefetch(int c, int y, int x) const {
-    prefetch_vectors<columns, false>(added_at(c, y, x));
-    prefetch_vectors<columns, true>(result_at(c, y, x));
+    prefetch_elements<columns, false>(added_at(c, y, x));
+    prefetch_elements<columns, true>(result_at(c, y, x));
   }
   template <int columns>
   void store_row(int c, int y, int x, const Vector* values) {
-    const Vector* added = added_at(c, y, x);
-    Vector* output = result_at(c, y, x);
+    const auto* added = added_at(c, y, x);
+    auto* output = result_at(c, y, x);
 #pragma GCC unroll 16
-    for (int j = 0; j < columns; j++) output[j] = added[j] + values[j];
+    for (int j = 0; j < columns; j++) put(output + j, loaded(added + j) + values[j]);
   }
 };
 
@@ -238,28 +305,29 @@ template <CorrelationPlan P>
 struct StoreNormGradient {
   InputGradientArguments arguments;
   int channel;
-  const Vector* input_at(int plane, int y, int x) const {
-    return arguments.values + plane * P.pitch_out + y * P.columns_out + x;
+  const Element<P.stored.output>* input_at(int plane, int y, int x) const {
+    return (const Element<P.stored.output>*)arguments.values + plane * P.pitch_out + y * P.columns_out + x;
   }
-  Vector* result_at(int plane, int y, int x) const {
-    return arguments.result + plane * arguments.pitch + y * (P.columns_out + 2 * arguments.border) + arguments.border + x;
+  Element<P.stored.output>* result_at(int plane, int y, int x) const {
+    const size_t row = y * (P.columns_out + 2 * arguments.border) + arguments.border;
+    return (Element<P.stored.output>*)arguments.result + plane * arguments.pitch + row + x;
   }
   template <int columns>
   void prefetch(int c, int y, int x) const {
-    const int plane = P.stored.output ? c : channel + c;
-    prefetch_vectors<columns, false>(input_at(plane, y, x));
-    prefetch_vectors<columns, true>(result_at(plane, y, x));
+    const int plane = P.pairs_outputs() ? c : channel + c;
+    prefetch_elements<columns, false>(input_at(plane, y, x));
+    prefetch_elements<columns, true>(result_at(plane, y, x));
   }
-  template <int columns>
-  void backward_relu(int c, const Vector* gradient, const Vector* values, Vector* results) {
+  template <int columns, class Value>
+  void backward_relu(int c, const Vector* gradient, const Value* values, Value* results) {
     const NormGradient norm = arguments.norm;
     const float gradient_scale = norm.gradient_scale[c], value_scale = norm.value_scale[c], offset = norm.offset[c];
     Vector total{};
 #pragma GCC unroll 16
     for (int j = 0; j < columns; j++) {
-      const Vector value = values[j];
+      const Vector value = loaded(values + j);
       const Vector result = masked(value > 0, gradient_scale * gradient[j] + (value_scale * value + offset));
-      results[j] = result;
+      put(results + j, result);
       total += result;
     }
     arguments.channel_sums[c] += total;
@@ -270,70 +338,76 @@ struct StoreNormGradient {
   }
   template <int columns>
   void store_pair(int c, int y, int x, const Vector* first, const Vector* second) {
-    const Vector* values = input_at(c / 2, y, x);
-    Vector* output = result_at(c / 2, y, x);
-    Vector halves[2][columns], results[2][columns] = {};
+    const auto* values = input_at(c / 2, y, x);
+    auto* output = result_at(c / 2, y, x);
+    Vector apart[2][columns], results[2][columns] = {};
 #pragma GCC unroll 16
-    for (int j = 0; j < columns; j++) halves[0][j] = first_values(values[j]), halves[1][j] = second_values(values[j]);
-    backward_relu<columns>(c, first, halves[0], results[0]);
-    if (second) backward_relu<columns>(c + 1, second, halves[1], results[1]);
+    for (int j = 0; j < columns; j++) apart[0][j] = first_values(values[j]), apart[1][j] = second_values(values[j]);
+    backward_relu<columns>(c, first, apart[0], results[0]);
+    if (second) backward_relu<columns>(c + 1, second, apart[1], results[1]);
 #pragma GCC unroll 16
     for (int j = 0; j < columns; j++) output[j] = pack_pair(results[0][j], results[1][j]);
   }
 };
 
-// Returns a group's input with its padding.
-template <Convolution C>
-inline const Vector* padded_input(const Vector* input, Vector* padded) {
-  if constexpr (C.padding == 0 || C.stored_padded) return input;
-  constexpr size_t pitch = pitch_of((size_t)C.rows * C.columns), width = C.padded_columns();
+// Returns a group's input with its padding, as elements of type `To`.
+template <Convolution C, class To, class From>
+inline const To* padded_input(const From* input, To* padded) {
+  constexpr bool stored = C.padding == 0 || C.stored_padded;
+  if constexpr (stored && sizeof(From) == sizeof(To)) return input;
+  constexpr int padding = stored ? 0 : C.padding, rows = C.padded_rows() - 2 * padding;
+  constexpr size_t width = C.padded_columns(), columns = width - 2 * padding, pitch = pitch_of(rows * columns);
   for (int i = 0; i < C.group_inputs(); i++, input += pitch) {
     // The zeros behind a row and before the next one lie together.
-    Vector* row = padded + i * C.input_pitch();
-    for (size_t k = 0; k < C.padding * (width + 1); k++) *row++ = Vector{};
-    for (int y = 0; y < C.rows; y++, row += C.columns) {
+    To* row = padded + i * C.input_pitch();
+    for (size_t k = 0; k < padding * (width + 1); k++) *row++ = To{};
+    for (int y = 0; y < rows; y++, row += columns) {
       if (y)
-        for (int k = 0; k < 2 * C.padding; k++) *row++ = Vector{};
-      std::memcpy(row, input + (size_t)y * C.columns, C.columns * sizeof(Vector));
+        for (int k = 0; k < 2 * padding; k++) *row++ = To{};
+      copy_elements(columns, input + y * columns, row);
     }
-    for (size_t k = 0; k < C.padding * (width + 1); k++) *row++ = Vector{};
+    for (size_t k = 0; k < padding * (width + 1); k++) *row++ = To{};
   }
   return padded;
 }
 
-template <Convolution C, bool paired, PairStorage S, template <CorrelationPlan> class Store>
+template <Convolution C, Pairing pairing, Storages S, template <CorrelationPlan> class Store>
 void forward(const ForwardArguments& pass) {
   constexpr CorrelationPlan P{C.group_inputs(), C.padded_rows(), C.padded_columns(), C.group_outputs(), C.rows_out(),
-                              C.columns_out(), C.kernel, 0, C.input_pitch(), C.output_pitch(), paired, S, C.stride, 1,
+                              C.columns_out(), C.kernel, 0, C.input_pitch(), C.output_pitch(), pairing, S, C.stride, 1,
                               C.output_padding};
+  using Given = Element<S.input>;
+  // Halves that are not multiplied in pairs become float32 values.
+  using Padded = Element<pairing == Pairing::none ? Storage::float32 : S.input>;
   for (int g = 0; g < C.groups; g++)
-    correlate<P>(padded_input<C>(pass.input + g * C.group_input_vectors(), pass.padded),
+    correlate<P>(padded_input<C>((const Given*)pass.input + g * C.group_input_vectors(), (Padded*)pass.padded),
                  pass.weights + g * (C.weight_count() / C.groups), pass.scratch, Store<P>{pass, g * P.outputs});
 }
 
 // Spreads the columns of a gradient by the stride, with zeros between them and on both sides, where the input's gradient is
 // a convolution with stride 1. Its rows stay together: a `CorrelationPlan` skips those that would be zero.
-template <Convolution C>
-void spread_gradient(int planes, const Vector* gradient, Vector* spread) {
-  for (size_t i = 0; i < planes * C.spread_pitch(); i++) spread[i] = Vector{};
+template <Convolution C, class Element>
+void spread_gradient(int planes, const Element* gradient, Element* spread) {
+  for (size_t i = 0; i < planes * C.spread_pitch(); i++) spread[i] = Element{};
   for (int c = 0; c < planes; c++)
     for (int y = 0; y < C.rows_out(); y++) {
-      const Vector* from = gradient + c * C.gradient_pitch() + (size_t)y * C.columns_out();
-      Vector* to = spread + c * C.spread_pitch() + (size_t)y * C.spread_columns() + C.spread_border();
+      const Element* from = gradient + c * C.gradient_pitch() + (size_t)y * C.columns_out();
+      Element* to = spread + c * C.spread_pitch() + (size_t)y * C.spread_columns() + C.spread_border();
       for (int x = 0; x < C.columns_out(); x++) to[x * C.stride] = from[x];
     }
 }
 
-template <Convolution C, PairStorage S, template <CorrelationPlan> class Store>
+template <Convolution C, Storages S, template <CorrelationPlan> class Store>
 void input_gradient(const InputGradientArguments& pass, int begin, int end) {
   constexpr CorrelationPlan P{C.group_outputs(), C.rows_out(), C.spread_columns(), C.group_inputs(), C.rows, C.columns,
                               C.kernel, C.spread_border(), C.spread_pitch(), pitch_of((size_t)C.rows * C.columns),
-                              paired(C), {S.output, S.input}, 1, C.stride};
+                              pairing_of(C), {S.output, S.input}, 1, C.stride};
   for (int g = begin; g < end; g++) {
-    const Vector* gradient = pass.gradient + (g - begin) * P.channels * C.gradient_pitch();
+    using Given = Element<S.output>;
+    const Given* gradient = (const Given*)pass.gradient + (g - begin) * P.channels * C.gradient_pitch();
     if constexpr (C.stride > 1) {
-      spread_gradient<C>(S.output ? pair_count(P.channels) : P.channels, gradient, pass.scratch);
-      gradient = pass.scratch;
+      spread_gradient<C>(S.output == Storage::pairs ? pair_count(P.channels) : P.channels, gradient, (Given*)pass.scratch);
+      gradient = (const Given*)pass.scratch;
     }
     correlate<P>(gradient, pass.weights + g * (C.weight_count() / C.groups), pass.scratch + C.spread_vectors(),
                  Store<P>{pass, g * P.outputs});
@@ -443,53 +517,86 @@ inline void weight_gradient_band(const Vector* input, const Vector* gradient, in
     }
 }
 
+// Pairs the columns of a tensor as it is stored; see `pair_columns`.
+template <int step, int distance, Storage stored>
+inline void pair_stored_columns(int channels, int rows, int columns, Planes<const Element<stored>> from, Planes<Vector> to) {
+  if constexpr (stored == Storage::pairs) {
+    pair_columns_of_pairs<step, distance>(channels, rows, columns, from, to);
+  } else {
+    pair_columns<step, distance>(channels, rows, columns, from, to);
+  }
+}
+
 // Adds to sums[output channel][input][kernel row][kernel column].
-template <Convolution C, PairStorage S>
+template <Convolution C, Storages S>
 void weight_gradient(const WeightGradientArguments& pass, int begin, int end) {
   using T = WeightGradientTiles<C>;
   for (int g = begin; g < end; g++) {
-    const Vector* input = padded_input<C>(pass.input + g * C.group_input_vectors(), pass.padded);
-    const Vector* gradient = pass.gradient + (size_t)(g - begin) * C.group_outputs() * C.gradient_pitch();
+    using Input = Element<S.input>;
+    using Gradient = Element<S.output>;
+    const Input* input = padded_input<C>((const Input*)pass.input + g * C.group_input_vectors(), (Input*)pass.padded);
+    const Gradient* gradient = (const Gradient*)pass.gradient + (size_t)(g - begin) * C.group_outputs() * C.gradient_pitch();
     for (int y = 0; y < C.rows_out(); y += T::rows) {
       const int rows = least(T::rows, C.rows_out() - y);
-      const Vector* band = input + (size_t)y * C.stride * C.padded_columns();
-      const Vector* band_gradient = gradient + (size_t)y * C.gradient_columns() + C.border();
+      const Input* band = input + (size_t)y * C.stride * C.padded_columns();
+      const Gradient* band_gradient = gradient + (size_t)y * C.gradient_columns() + C.border();
+      Vector* sums = pass.sums + (size_t)g * (C.weight_count() / C.groups);
       if constexpr (bfloat16) {
         Vector *scratch = pass.scratch, *gradient_pairs = scratch + C.group_inputs() * T::input_pitch;
-        constexpr auto pair_input = S.input ? pair_columns_of_pairs<1, C.stride> : pair_columns<1, C.stride>;
-        constexpr auto pair_gradient = S.output ? pair_columns_of_pairs<2, 1> : pair_columns<2, 1>;
-        pair_input(C.group_inputs(), (rows - 1) * C.stride + C.kernel, C.padded_columns(),
-                   {band, C.input_pitch(), C.padded_columns()}, {scratch, T::input_pitch, C.padded_columns()});
-        pair_gradient(C.group_outputs(), rows, C.columns_out(), {band_gradient, C.gradient_pitch(), C.gradient_columns()},
-                      {gradient_pairs, T::gradient_pitch, T::gradient_columns});
-        band = scratch, band_gradient = gradient_pairs;
+        pair_stored_columns<1, C.stride, S.input>(C.group_inputs(), (rows - 1) * C.stride + C.kernel, C.padded_columns(),
+                                                  {band, C.input_pitch(), C.padded_columns()},
+                                                  {scratch, T::input_pitch, C.padded_columns()});
+        pair_stored_columns<2, 1, S.output>(C.group_outputs(), rows, C.columns_out(),
+                                            {band_gradient, C.gradient_pitch(), C.gradient_columns()},
+                                            {gradient_pairs, T::gradient_pitch, T::gradient_columns});
+        weight_gradient_band<C>(scratch, gradient_pairs, rows, sums);
+      } else {
+        weight_gradient_band<C>(band, band_gradient, rows, sums);
       }
-      weight_gradient_band<C>(band, band_gradient, rows, pass.sums + (size_t)g * (C.weight_count() / C.groups));
     }
   }
 }
 
+// Packs the taps of each row of a depthwise kernel in pairs, in place.
+template <Convolution C>
+void pair_taps(int, size_t, float* weights) {
+  for (int g = 0; g < C.groups; g++)
+    for (int y = 0; y < C.kernel; y++)
+      for (int x = 0; x < C.kernel; x += 2) {
+        const float* taps = weights + g * C.taps() + y * C.kernel + x;
+        const float second = x + 1 < C.kernel ? taps[1] : 0;
+        weights[g * C.taps() + y * pair_count(C.kernel) + x / 2] = pack_pair(broadcast(taps[0]), broadcast(second))[0];
+      }
+}
+
+// Returns the function that packs a convolution's weights in pairs, or null.
+template <Convolution C>
+constexpr auto pair_weights() -> void (*)(int, size_t, float*) {
+  if (pairing_of(C) == Pairing::channels) return pair_rows;
+  return pairing_of(C) == Pairing::columns ? pair_taps<C> : nullptr;
+}
+
 // `StoreOutput` says what is done with the output, `StoreInputGradient` what is done with the input's gradient.
-template <Convolution C, PairStorage S, template <CorrelationPlan> class StoreOutput,
+template <Convolution C, Storages S, template <CorrelationPlan> class StoreOutput,
           template <CorrelationPlan> class StoreInputGradient>
 constexpr Kernels kernels() {
   return {C,
           scratch_vectors(C),
-          paired(C) ? pair_rows : nullptr,
-          forward<C, paired(C), S, StoreOutput>,
-          forward<C, false, PairStorage{}, StoreOutput>,
+          pair_weights<C>(),
+          forward<C, pairing_of(C), S, StoreOutput>,
+          forward<C, Pairing::none, Storages{}, StoreOutput>,
           input_gradient<C, S, StoreInputGradient>,
           weight_gradient<C, S>};
 }
 
 // The kernels of a convolution whose input needs no gradient.
-template <Convolution C, PairStorage S, template <CorrelationPlan> class StoreOutput>
+template <Convolution C, Storages S, template <CorrelationPlan> class StoreOutput>
 constexpr Kernels kernels() {
   return {C,
           scratch_vectors(C),
-          paired(C) ? pair_rows : nullptr,
-          forward<C, paired(C), S, StoreOutput>,
-          forward<C, false, PairStorage{}, StoreOutput>,
+          pair_weights<C>(),
+          forward<C, pairing_of(C), S, StoreOutput>,
+          forward<C, Pairing::none, Storages{}, StoreOutput>,
           nullptr,
           weight_gradient<C, S>};
 }

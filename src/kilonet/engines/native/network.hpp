@@ -5,6 +5,7 @@
 struct Shape {
   int channels, rows, columns;
   int padding = 0;  // rows and columns of zeros around each plane, as it is stored for a convolution
+  Storage stored = Storage::float32;  // in training
   size_t plane() const { return (size_t)rows * columns; }
   size_t pitch() const { return pitch_of((size_t)(rows + 2 * padding) * (columns + 2 * padding)); }
   // Where a row of the first channel begins.

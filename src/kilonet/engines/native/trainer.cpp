@@ -220,37 +220,54 @@ void Trainer::run_forward(const Batch& batch, Group& group, int begin, int end) 
   for (int o = begin; o < end; o++) {
     KILONET_TIMED(o, 0);
     const Operation& operation = network_.operations[o];
-    const Vector* input = tensor(group, operation.input);
-    Vector* output = tensor(group, operation.output);
-    const Shape from = shape(operation.input), to = shape(operation.output);
-    switch (operation.kind) {
-      case Kind::convolution: forward_convolution(operation, group); break;
-      case Kind::norm: forward_norm(batch, operation, group); break;
-      case Kind::max_pool: max_pool(from, to, operation.pool_size, input, output); break;
-      case Kind::average_pool: average_pool(from, to, operation.pool_size, input, output); break;
-      case Kind::global_average_pool: global_average_pool(from, input, output); break;
-    }
+    if (operation.kind == Kind::convolution)
+      forward_convolution(operation, group);
+    else
+      by_element(group, operation.input, [&]<class Element>() { forward_elements<Element>(batch, operation, group); });
   }
+}
+
+// Runs an operation that is no convolution, by the type of its input's elements.
+template <class Element>
+void Trainer::forward_elements(const Batch& batch, const Operation& operation, Group& group) {
+  const Element* input = tensor<Element>(group, operation.input);
+  Element* output = tensor<Element>(group, operation.output);
+  const Shape from = shape(operation.input), to = shape(operation.output);
+  if (operation.kind == Kind::norm) forward_norm<Element>(batch, operation, group);
+  if (operation.kind == Kind::max_pool) max_pool(from, to, operation.pool_size, input, output);
+  if (operation.kind == Kind::average_pool) average_pool(from, to, operation.pool_size, input, output);
+  if (operation.kind == Kind::global_average_pool) global_average_pool(from, input, tensor(group, operation.output));
 }
 
 void Trainer::run_backward(const Batch& batch, Group& group, BackwardStep step) {
   KILONET_TIMED(step.operation, 1 + (int)step.part);
   const Operation& operation = network_.operations[step.operation];
-  const Shape from = shape(operation.input), to = shape(operation.output);
-  const Vector* output_gradient = gradient(group, operation.output);
-  Vector* result = gradient(group, operation.input);
   if (step.part == BackwardPart::relu)
-    backward_relu(batch, operation, group, 0, to.channels, gradient(group, operation.output));
+    by_element(group, operation.output, [&]<class Element>() {
+      backward_relu(batch, operation, group, 0, shape(operation.output).channels,
+                    gradient<Element>(group, operation.output));
+    });
   if (step.part == BackwardPart::weights) backward_weights(operation, group);
   if (step.part == BackwardPart::input) backward_input(operation, group);
   if (step.part != BackwardPart::whole) return;
-  if (runs_by_channel(operation)) backward_channels(batch, operation, group);
-  if (operation.kind == Kind::norm) backward_norm(batch, operation, group);
+  if (runs_by_channel(operation))
+    by_element(group, operation.output, [&]<class Element>() { backward_channels<Element>(batch, operation, group); });
+  else
+    by_element(group, operation.input, [&]<class Element>() { backward_elements<Element>(batch, operation, group); });
+}
+
+template <class Element>
+void Trainer::backward_elements(const Batch& batch, const Operation& operation, Group& group) {
+  const Shape from = shape(operation.input), to = shape(operation.output);
+  const Element* output_gradient = gradient<Element>(group, operation.output);
+  Element* result = gradient<Element>(group, operation.input);
+  if (operation.kind == Kind::norm) backward_norm<Element>(batch, operation, group);
   if (operation.kind == Kind::max_pool)
-    max_pool_gradient(from, to, operation.pool_size, tensor(group, operation.input), tensor(group, operation.output),
-                      output_gradient, result);
+    max_pool_gradient(from, to, operation.pool_size, tensor<Element>(group, operation.input),
+                      tensor<Element>(group, operation.output), output_gradient, result);
   if (operation.kind == Kind::average_pool) average_pool_gradient(from, to, operation.pool_size, output_gradient, result);
-  if (operation.kind == Kind::global_average_pool) global_average_pool_gradient(from, output_gradient, result);
+  if (operation.kind == Kind::global_average_pool)
+    global_average_pool_gradient(from, gradient(group, operation.output), result);
 }
 
 void Trainer::forward_convolution(const Operation& operation, Group& group) {
@@ -269,8 +286,9 @@ void Trainer::forward_convolution(const Operation& operation, Group& group) {
 
 // Computes the gradient before the ReLU of a convolution's output channels from `begin` to `end`, whose batch norm is an
 // operation of its own, the next one. `result` is where the first of these channels is written.
+template <class Element>
 void Trainer::backward_relu(const Batch& batch, const Operation& operation, Group& group, int begin, int end,
-                            Vector* result) {
+                            Element* result) {
   const Operation& norm = *(&operation + 1);
   const Shape own = shape(operation.output);
   const int border = borders_[operation.output];
@@ -278,12 +296,14 @@ void Trainer::backward_relu(const Batch& batch, const Operation& operation, Grou
   const Dropout dropped = dropout(batch, group, (int)index_of(norm));
   float* bias_gradient = &group.sums->bias_gradient[bias_offsets_[index_of(operation)]];
   for (int c = begin; c < end; c++)
-    bias_gradient[c] += backward_norm_and_relu(own, c, normed_gradient(norm, group, c), tensor(group, operation.output), dropped,
+    bias_gradient[c] += backward_norm_and_relu(own, c, normed_gradient<Element>(norm, group, c),
+                                               tensor<Element>(group, operation.output), dropped,
                                                norm_gradient(operation.norm), border, result + (c - begin) * pitch);
 }
 
 // Runs the backward pass of a grouped convolution, one group of its channels after another. If its input comes of a
 // convolution without batch norm, adds that one's bias gradient.
+template <class Element>
 void Trainer::backward_channels(const Batch& batch, const Operation& operation, Group& group) {
   const Convolution& c = operation.kernels.shape;
   const Operation* next = next_of(operation);
@@ -292,15 +312,16 @@ void Trainer::backward_channels(const Batch& batch, const Operation& operation, 
   const bool biased = before && before->kind == Kind::convolution && before->norm < 0;
   WeightGradientArguments weights = weight_arguments(operation, group);
   InputGradientArguments input = input_arguments(operation, group);
-  Vector* own_gradient = group.scratch.gradient.get();
+  Element* own_gradient = (Element*)group.scratch.gradient.get();
   // For its border.
-  if (normed) std::fill_n(own_gradient, c.group_outputs() * c.gradient_pitch(), Vector{});
+  if (normed) std::fill_n(own_gradient, c.group_outputs() * c.gradient_pitch(), Element{});
   for (int g = 0; g < c.groups; g++) {
     if (normed) {
       weights.gradient = input.gradient = own_gradient;
       backward_relu(batch, operation, group, g * c.group_outputs(), (g + 1) * c.group_outputs(), own_gradient);
     } else {
-      weights.gradient = input.gradient = gradient(group, operation.output) + g * c.group_outputs() * c.gradient_pitch();
+      weights.gradient = input.gradient =
+          gradient<Element>(group, operation.output) + g * c.group_outputs() * c.gradient_pitch();
     }
     operation.kernels.weight_gradient(weights, g, g + 1);
     if (!operation.needs_input_gradient) continue;
@@ -310,27 +331,29 @@ void Trainer::backward_channels(const Batch& batch, const Operation& operation, 
       input.added_from = g;
     }
     operation.kernels.input_gradient(input, g, g + 1);
-    if (biased)
-      add_channel_sums(gradient_shape(operation.input), g * c.group_inputs(), (g + 1) * c.group_inputs(),
-                       gradient(group, operation.input), &group.sums->bias_gradient[bias_offsets_[index_of(*before)]]);
+    if (biased) add_bias_gradient(*before, group, operation.input, g * c.group_inputs(), (g + 1) * c.group_inputs());
   }
   add_weight_sums(operation, group);
 }
 
 void Trainer::backward_weights(const Operation& operation, Group& group) {
   const Operation* next = next_of(operation);
-  if (operation.norm < 0 && !(next && runs_by_channel(*next))) add_bias_gradient(operation, group);
+  if (operation.norm < 0 && !(next && runs_by_channel(*next))) {
+    // Max pooling gives each gradient to one place, so the sums can be taken from its smaller output.
+    const int tensor = next && next->kind == Kind::max_pool ? next->output : operation.output;
+    add_bias_gradient(operation, group, tensor, 0, shape(tensor).channels);
+  }
   const WeightGradientArguments pass = weight_arguments(operation, group);
   operation.kernels.weight_gradient(pass, 0, operation.kernels.shape.groups);
   add_weight_sums(operation, group);
 }
 
-void Trainer::add_bias_gradient(const Operation& operation, Group& group) {
-  // Max pooling gives each gradient to one place, so the sums can be taken from its smaller output.
-  const Operation* next = next_of(operation);
-  const int number = next && next->kind == Kind::max_pool ? next->output : operation.output;
-  add_channel_sums(gradient_shape(number), 0, shape(number).channels, gradient(group, number),
-                   &group.sums->bias_gradient[bias_offsets_[index_of(operation)]]);
+// Adds the sums of the channels from `begin` to `end` of a tensor's gradient to the gradient of a convolution's bias.
+void Trainer::add_bias_gradient(const Operation& operation, Group& group, int tensor, int begin, int end) {
+  by_element(group, tensor, [&]<class Element>() {
+    add_channel_sums(gradient_shape(tensor), begin, end, gradient<Element>(group, tensor),
+                     &group.sums->bias_gradient[bias_offsets_[index_of(operation)]]);
+  });
 }
 
 // Returns the arguments for all groups of channels, with sums that are zero.
@@ -384,36 +407,40 @@ Dropout Trainer::dropout(const Batch& batch, const Group& group, int operation) 
   return dropout;
 }
 
+template <class Element>
 void Trainer::forward_norm(const Batch& batch, const Operation& operation, Group& group) {
   const size_t norm = norm_offsets_[operation.norm];
   const Shape from = shape(operation.input), added = shape(std::max(operation.residual, 0));
   const ChannelAffine affine{&scale_[norm], &shift_[norm]};
-  const Vector *input = tensor(group, operation.input), *residual = nullptr;
-  if (operation.residual >= 0) residual = tensor(group, operation.residual);
+  const Element *input = tensor<Element>(group, operation.input), *residual = nullptr;
+  if (operation.residual >= 0) residual = tensor<Element>(group, operation.residual);
   if (operation.pool_size)
     return apply_batch_norm_and_max_pool(from, shape(operation.output), operation.pool_size, input, affine, added, residual,
-                                         tensor(group, operation.output), places(group, operation));
+                                         tensor<Element>(group, operation.output), places(group, operation));
   apply_batch_norm(from, input, affine, dropout(batch, group, (int)index_of(operation)), added, residual,
-                   tensor(group, operation.output));
+                   tensor<Element>(group, operation.output));
 }
 
 // Returns the plane of a channel's gradient behind a batch norm, before its max pooling if it has one.
-const Vector* Trainer::normed_gradient(const Operation& operation, Group& group, int channel) {
+template <class Element>
+const Element* Trainer::normed_gradient(const Operation& operation, Group& group, int channel) {
   const Shape to = shape(operation.output);
-  const Vector* own = gradient(group, operation.output) + channel * to.pitch();
+  const Element* own = gradient<Element>(group, operation.output) + channel * to.pitch();
   if (!operation.pool_size) return own;
+  Element* plane = (Element*)group.scratch.spread.get();
   spread_pool_gradient(shape(operation.input), to, operation.pool_size, own,
-                       places(group, operation) + channel * to.plane(), group.scratch.spread.get());
-  return group.scratch.spread.get();
+                       places(group, operation) + channel * to.plane(), plane);
+  return plane;
 }
 
+template <class Element>
 void Trainer::backward_norm(const Batch& batch, const Operation& operation, Group& group) {
   const size_t norm = norm_offsets_[operation.norm];
   const Dropout dropped = dropout(batch, group, (int)index_of(operation));
   float* sums = &group.sums->backward_sums[2 * norm];
   for (int c = 0; c < channels(operation.norm); c++)
-    backward_norm_sums(shape(operation.input), c, normed_gradient(operation, group, c), tensor(group, operation.input),
-                       mean_[norm + c], dropped, sums + 2 * c);
+    backward_norm_sums(shape(operation.input), c, normed_gradient<Element>(operation, group, c),
+                       tensor<Element>(group, operation.input), mean_[norm + c], dropped, sums + 2 * c);
 }
 
 // Orders a convolution's weights for the forward kernel, with the batch norm of its input folded into them.
@@ -438,8 +465,8 @@ void Trainer::pack_weights(const Operation& operation, const float* values, bool
     }
     bias[o] = (float)folded_shift;
   }
-  const auto pair_rows = operation.kernels.pair_rows;
-  if (in_training && pair_rows) pair_rows(c.channels_in, (size_t)c.taps() * c.channels_out, packed);
+  const auto pair_weights = operation.kernels.pair_weights;
+  if (in_training && pair_weights) pair_weights(c.channels_in, (size_t)c.taps() * c.channels_out, packed);
 }
 
 // Orders a convolution's weights for the kernel of the input's gradient: inputs and outputs swapped, taps reversed.
@@ -451,8 +478,8 @@ void Trainer::pack_transposed_weights(const Operation& operation) {
     for (int i = 0; i < c.group_inputs(); i++)
       for (int t = 0; t < c.taps(); t++)
         transposed[((size_t)o * c.taps() + c.taps() - 1 - t) * c.group_inputs() + i] = *weights++;
-  const auto pair_rows = operation.kernels.pair_rows;
-  if (pair_rows) pair_rows(c.channels_out, (size_t)c.taps() * c.channels_in, transposed);
+  const auto pair_weights = operation.kernels.pair_weights;
+  if (pair_weights) pair_weights(c.channels_out, (size_t)c.taps() * c.channels_in, transposed);
 }
 
 void Trainer::use_running_statistics(const float* values) {

@@ -95,7 +95,7 @@ class Trainer {
  private:
   // Training; scoring in float32; or computing a teacher's logits in the arithmetic of training.
   enum class Mode { training, evaluation, teacher };
-  // The scratch memory of one thread.
+  // The scratch memory of one thread; what is for gradients holds elements of the type of their tensors.
   struct Scratch {
     Array<Vector> padded, kernel, channel_sums, weight_sums, tensors, teacher;
     Array<Vector> gradient;  // of one group of channels of a convolution's output
@@ -144,18 +144,27 @@ class Trainer {
   void load_changed(const Batch& batch, Group& group, int64_t offset, Vector* images);
   void change_values(const Batch& batch, Group& group, const int64_t* places, Vector* images);
   void run_forward(const Batch& batch, Group& group, int begin, int end);
+  template <class Element>
+  void forward_elements(const Batch& batch, const Operation& operation, Group& group);
   void run_backward(const Batch& batch, Group& group, BackwardStep step);
+  template <class Element>
+  void backward_elements(const Batch& batch, const Operation& operation, Group& group);
   void forward_convolution(const Operation& operation, Group& group);
-  void backward_relu(const Batch& batch, const Operation& operation, Group& group, int begin, int end, Vector* result);
+  template <class Element>
+  void backward_relu(const Batch& batch, const Operation& operation, Group& group, int begin, int end, Element* result);
+  template <class Element>
   void backward_channels(const Batch& batch, const Operation& operation, Group& group);
   void backward_weights(const Operation& operation, Group& group);
-  void add_bias_gradient(const Operation& operation, Group& group);
+  void add_bias_gradient(const Operation& operation, Group& group, int tensor, int begin, int end);
   WeightGradientArguments weight_arguments(const Operation& operation, Group& group);
   void add_weight_sums(const Operation& operation, Group& group);
   InputGradientArguments input_arguments(const Operation& operation, Group& group);
   void backward_input(const Operation& operation, Group& group);
+  template <class Element>
   void forward_norm(const Batch& batch, const Operation& operation, Group& group);
-  const Vector* normed_gradient(const Operation& operation, Group& group, int channel);
+  template <class Element>
+  const Element* normed_gradient(const Operation& operation, Group& group, int channel);
+  template <class Element>
   void backward_norm(const Batch& batch, const Operation& operation, Group& group);
   float weight_of(int64_t image) const;
   MixedLabel label_of(const TrainingBatch& batch, int64_t place) const;
@@ -188,12 +197,28 @@ class Trainer {
     const Shape& own = network_.tensors[tensor];
     return {own.channels, own.rows, own.columns};
   }
-  Vector* tensor(const Group& group, int number) const { return group.tensors + tensor_offsets_[number]; }
+  // Calls work<Element>() with the type of a tensor's elements, which is not stored in pairs.
+  template <class Work>
+  void by_element(const Group& group, int tensor, Work work) const {
+    if (group.mode != Mode::evaluation && shape(tensor).stored == Storage::halves) {
+      work.template operator()<Halves>();
+    } else {
+      work.template operator()<Vector>();
+    }
+  }
+  // Every element has the place of a float32 one, which it fills or of which it is smaller.
+  template <class Element = Vector>
+  Element* tensor(const Group& group, int number) const {
+    return (Element*)(group.tensors + tensor_offsets_[number]);
+  }
   // Of a batch norm with max pooling behind it, which lie behind its output.
   Places* places(const Group& group, const Operation& norm) const {
     return (Places*)(tensor(group, norm.output) + shape(norm.output).vectors());
   }
-  Vector* gradient(const Group& group, int number) const { return group.gradients + tensor_gradient_offsets_[number]; }
+  template <class Element = Vector>
+  Element* gradient(const Group& group, int number) const {
+    return (Element*)(group.gradients + tensor_gradient_offsets_[number]);
+  }
   NormGradient norm_gradient(int norm) const {
     const size_t at = norm_offsets_[norm];
     return {&gradient_scale_[at], &value_scale_[at], &gradient_offset_[at]};
