@@ -46,7 +46,6 @@ PACKAGED = {
     "mnist:8k": "best",
     "fashion-mnist:8k": "fashion",
     "cifar-10:8k": "photo-8k",
-    "cifar-10:32k": "photo-32k",
 }
 """The cells whose recipe is a packaged one."""
 CHIP = "cortex-m0"

@@ -23,8 +23,22 @@ bool pool_survives_exceptions() {
   return true;
 }
 
+// Returns whether loops are whole while one thread stalls again and again, and after that.
+bool pool_survives_stalls() {
+  ThreadPool pool(3);
+  for (int round = 0; round < 120; round++) {
+    std::atomic<int> sum{0};
+    pool.parallel_for(6, [&](int task, int) {
+      if (task == 1 && round % 20 < 4) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      sum += task;
+    });
+    if (sum != 15) return false;
+  }
+  return true;
+}
+
 int main() {
-  if (!pool_survives_exceptions()) return 2;
+  if (!pool_survives_exceptions() || !pool_survives_stalls()) return 2;
   const Shape input = network.tensors[0], last = network.tensors[network.tensor_count - 1];
   uint32_t word = 1;
   const auto random = [&] { return (word = hash32(word + 1)) * 0x1p-32f; };
