@@ -23,13 +23,13 @@ bool pool_survives_exceptions() {
   return true;
 }
 
-// Returns whether loops are whole while one thread stalls again and again, and after that.
+// Returns whether loops are whole while one thread stalls again and again, so that others do without it, and after that.
 bool pool_survives_stalls() {
   ThreadPool pool(3);
-  for (int round = 0; round < 120; round++) {
+  for (int round = 0; round < 9000; round++) {
     std::atomic<int> sum{0};
-    pool.parallel_for(6, [&](int task, int) {
-      if (task == 1 && round % 20 < 4) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    pool.parallel_for(6, [&](int task, int thread) {
+      if (thread == 1 && round % 4500 < 12) std::this_thread::sleep_for(std::chrono::milliseconds(2));
       sum += task;
     });
     if (sum != 15) return false;
