@@ -1,5 +1,6 @@
-// Measures the processor's peak: independent multiply-adds on registers, one set of chains a thread. Prints GFLOP/s, in float32 or,
-// after the word bfloat16, of the instruction that multiplies two pairs of bfloat16 and adds both products to a float32 value.
+// Measures the processor's peak: independent multiply-adds on registers, one set of chains a thread. Prints GFLOP/s, in
+// float32 or, after the word bfloat16, of the instruction that multiplies two pairs of bfloat16 and adds both products to a
+// float32 value.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -56,7 +57,8 @@ int main(int count, char** arguments) {
   std::vector<float> sinks(static_cast<size_t>(threads));
   std::vector<std::thread> pool;
   const auto start = std::chrono::steady_clock::now();
-  for (int t = 0; t < threads; ++t) pool.emplace_back([&, t] { sinks[static_cast<size_t>(t)] = bfloat16 ? spin_bfloat16() : spin_float32(); });
+  const auto spin_once = bfloat16 ? spin_bfloat16 : spin_float32;
+  for (int t = 0; t < threads; ++t) pool.emplace_back([&, t] { sinks[static_cast<size_t>(t)] = spin_once(); });
   for (std::thread& thread : pool) thread.join();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::printf("%.1f\n", (bfloat16 ? 4.0 : 2.0) * kLanes * kChains * kRounds * threads / seconds / 1e9);

@@ -23,22 +23,26 @@ bool pool_survives_exceptions() {
   return true;
 }
 
-// Returns whether loops are whole while one thread stalls again and again, so that others do without it, and after that.
-bool pool_survives_stalls() {
+// Returns whether a pool of three does without a thread while one stalls again and again, takes it back, and loops stay whole.
+bool pool_adapts_to_stalls() {
   ThreadPool pool(3);
-  for (int round = 0; round < 9000; round++) {
+  std::atomic<bool> third_in_time{false}, others_at_last{false};
+  for (int round = 0; round < 2400; round++) {
+    const bool stalls = round < 60, last = round >= 2000;
     std::atomic<int> sum{0};
     pool.parallel_for(6, [&](int task, int thread) {
-      if (thread == 1 && round % 4500 < 12) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      if (stalls || last) std::this_thread::sleep_for(std::chrono::microseconds(stalls && thread == 1 ? 5000 : 300));
+      if (thread == 2 && round >= 60 && round < 1000) third_in_time = true;
+      if (thread > 0 && last) others_at_last = true;
       sum += task;
     });
     if (sum != 15) return false;
   }
-  return true;
+  return !third_in_time && others_at_last;
 }
 
 int main() {
-  if (!pool_survives_exceptions() || !pool_survives_stalls()) return 2;
+  if (!pool_survives_exceptions() || !pool_adapts_to_stalls()) return 2;
   const Shape input = network.tensors[0], last = network.tensors[network.tensor_count - 1];
   uint32_t word = 1;
   const auto random = [&] { return (word = hash32(word + 1)) * 0x1p-32f; };
