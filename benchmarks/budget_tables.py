@@ -19,8 +19,7 @@ _HEAD = """## What a budget buys
 
 How accurate a network of so many parameters is on four data sets: integers in C, on all test images, the final epoch,
 mean ± standard deviation over seeds. "Meter digits" are photos of the digits of water meters in 100 classes, tenths of
-a step, whose outputs alone take three fifths of the smallest network's parameters. CIFAR-10 is of JPEG files. Empty
-cells are not trained yet.
+a step, whose outputs alone take three fifths of the smallest network's parameters. CIFAR-10 is of JPEG files.
 """
 _DETAILS = """### Every cell
 
