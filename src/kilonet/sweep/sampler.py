@@ -33,7 +33,8 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
         self._plan, self._trials = plan, trials
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(directions=["minimize"] * (1 + len(plan.search.costs)))
-        self._drawn: set[Recipe] = set()
+        self._drawn: set[tuple[object, ...]] = set()
+        """What tells the trials apart, `_network_and_training` of each."""
         self._members: dict[int, Member] = {}
         self._waiting: list[tuple[int, Recipe, optuna.Trial]] = []
         self._running: dict[str, tuple[int, Recipe, optuna.Trial]] = {}
@@ -50,7 +51,7 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
         record = self._trials.records[number]
         recipe, draws = self._redraw(record)
         self._trials.check_run(number, recipe)
-        self._drawn.add(recipe)
+        self._drawn.add(_network_and_training(recipe))
         self.costs[number] = self._plan.first_cost(recipe)
         if self._trials.is_done(number):
             self._learn(number, recipe, draws, self._trials.error(number))
@@ -123,13 +124,13 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
             draws = self._study.ask()
             try:
                 recipe = self._plan.candidate(draws, child.layers)
-                if recipe in self._drawn:
+                if _network_and_training(recipe) in self._drawn:
                     raise KilonetError("drawn before")
             except KilonetError as error:
                 reason = str(error)
                 self._study.tell(draws, state=TrialState.FAIL)
                 continue
-            self._drawn.add(recipe)
+            self._drawn.add(_network_and_training(recipe))
             return self._trials.add(draws.params, child.layers, child.parent).number, recipe, draws
         self.exhausted = (
             f"none of {_TRIES:,} candidates fits: widen the budget, or what is drawn; the last one: {reason}"
@@ -169,6 +170,12 @@ def configuration(trials: Trials, number: int, recipe: Recipe) -> dict[str, Any]
         "parent": str(trials.path(parent)) if parent and plan.search.inherit else None,
         "objective": trials.objective,
     }
+
+
+def _network_and_training(recipe: Recipe) -> tuple[object, ...]:
+    """Return what decides how a trial ends: the same for layers that are written in other words."""
+    model = recipe.model.model_copy(update={"layers": ()})
+    return tuple(layer.text for layer in recipe.model.placed), recipe.model_copy(update={"model": model})
 
 
 def _seed(search_seed: int, number: int) -> int:
