@@ -87,8 +87,8 @@ def test_a_small_space_is_drawn_once_each_and_ends(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_few_tries")
 def test_a_network_in_other_words_is_drawn_once(tmp_path: Path) -> None:
-    """Once more and once more is twice more."""
-    layers = ("conv 8", "conv 8", "again 1 x{1..2}", "0..1 * again 1", "gap", "pointwise 10")
+    """Once more and once more is twice more, and of one channel every convolution is depthwise."""
+    layers = ("conv 8 {|depthwise}", "conv 8", "again 1 x{1..2}", "0..1 * again 1", "gap", "pointwise 10")
     trials = begun(plan_in(tmp_path, layers=layers, budget={"max_parameters": 2000}))
     sampler = CandidateSampler(trials.plan, trials)
     drawn = {len(recipe_of(sampler.suggest(str(number))).model.placed) for number in range(3)}

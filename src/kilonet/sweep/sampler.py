@@ -173,9 +173,9 @@ def configuration(trials: Trials, number: int, recipe: Recipe) -> dict[str, Any]
 
 
 def _network_and_training(recipe: Recipe) -> tuple[object, ...]:
-    """Return what decides how a trial ends: the same for layers that are written in other words."""
-    model = recipe.model.model_copy(update={"layers": ()})
-    return tuple(layer.text for layer in recipe.model.placed), recipe.model_copy(update={"model": model})
+    """Return what decides how a trial ends: the same for layers that compute the same in other words."""
+    network = tuple((layer.owner, layer.layer.residual, layer.operations) for layer in recipe.model.placed)
+    return network, recipe.model_copy(update={"model": recipe.model.model_copy(update={"layers": ()})})
 
 
 def _seed(search_seed: int, number: int) -> int:
