@@ -136,7 +136,7 @@ def digest(folder: Path) -> str:
 
 @pytest.mark.ci
 def test_a_run_killed_at_random_moments_ends_in_the_same_weights(recipe: Path, tmp_path: Path) -> None:
-    prove(recipe, tmp_path, 100, ["start-up"] * 8 + ["epoch"] * 3 + ["write"] * 4)
+    prove(recipe, tmp_path, 300, ["start-up"] * 8 + ["epoch"] * 3 + ["write"] * 4)
 
 
 @pytest.mark.slow
