@@ -124,13 +124,14 @@ class CandidateSampler(Searcher):  # type: ignore[misc]
             draws = self._study.ask()
             try:
                 recipe = self._plan.candidate(draws, child.layers)
-                if _network_and_training(recipe) in self._drawn:
+                candidate = _network_and_training(recipe)
+                if candidate in self._drawn:
                     raise KilonetError("drawn before")
             except KilonetError as error:
                 reason = str(error)
                 self._study.tell(draws, state=TrialState.FAIL)
                 continue
-            self._drawn.add(_network_and_training(recipe))
+            self._drawn.add(candidate)
             return self._trials.add(draws.params, child.layers, child.parent).number, recipe, draws
         self.exhausted = (
             f"none of {_TRIES:,} candidates fits: widen the budget, or what is drawn; the last one: {reason}"
