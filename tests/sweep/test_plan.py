@@ -1,6 +1,7 @@
 """SWEEP.toml: wrong input, candidates, and that no candidate is over a budget."""
 
 import contextlib
+import json
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -197,6 +198,18 @@ def test_a_packaged_plan_can_draw_the_recipe_of_its_name(name: str) -> None:
     lines, layers = load_plan(name).lines, load_recipe(name).model.layers
     assert can_draw(lines, layers, 1)
     assert not can_draw(lines, [*layers[:-1], "pointwise 11"], 1)
+
+
+def test_the_plan_that_found_half_k_can_be_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its paths are from the root of the clone; its results are those of so many trials, and end in the recipe."""
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    plan = load_plan("benchmarks/sweeps/half-k-evolution.toml")
+    results = json.loads((root / "docs/results/sweeps/half-k-evolution.json").read_text())
+    assert results["trials"] == plan.search.trials
+    assert plan.base.model.parameters <= 500
+    (found,) = results["front"]
+    assert tuple(found["layers"]) == load_recipe("half-k").model.layers
 
 
 def can_draw(lines: Sequence[SpaceLine], layers: Sequence[str], channels: int) -> bool:
