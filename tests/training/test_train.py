@@ -386,6 +386,25 @@ def test_more_threads_than_cores_are_left_out(monkeypatch: pytest.MonkeyPatch) -
     assert len(lines) == 1
 
 
+def test_data_that_are_missing_are_said_before_anything_is_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled(*_: object) -> None:
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(selection, "native_unavailable_reason", compiled)
+    recipe = tiny_recipe(tmp_path / "nowhere", engine="auto")
+    for begin in (lambda: fit(recipe), lambda: find_rate(recipe)):
+        with pytest.raises(KilonetError) as error:
+            begin()
+        refusal(error, "nowhere")
+    # A device that is missing is said before data are read, which can take minutes.
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(KilonetError) as error:
+        fit(recipe.replace(device="mps"))
+    refusal(error, "mps")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

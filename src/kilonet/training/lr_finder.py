@@ -14,12 +14,12 @@ from torch import Tensor
 
 from kilonet.data.augment import Batch
 from kilonet.engines.contract import Engine
-from kilonet.engines.selection import make_engine, resolve_run
+from kilonet.engines.selection import make_engine
 from kilonet.models.model import check_storable
 from kilonet.network.module import initial_network
 from kilonet.recipe import Recipe
 from kilonet.training.progress import NoProgress, Progress
-from kilonet.training.train import draw_epoch, prepare_data
+from kilonet.training.train import draw_epoch, prepare_run
 from kilonet.utils.environment import torch_threads_kept
 from kilonet.utils.errors import KilonetError
 
@@ -115,8 +115,7 @@ def find_rate(
         raise KilonetError(f"--steps {steps}: must be from {LEAST_STEPS} to {MOST_STEPS:,}")
     progress = progress or NoProgress()
     check_storable(recipe.model)
-    recipe = resolve_run(recipe, progress.message)
-    data = prepare_data(recipe)
+    recipe, data = prepare_run(recipe, None, progress)
     rates = [lowest * (highest / lowest) ** (step / (steps - 1)) for step in range(steps)]
     with torch_threads_kept():
         engine = make_engine(recipe, data.train, initial_network(recipe.model, recipe.run.seed))

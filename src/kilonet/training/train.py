@@ -21,7 +21,7 @@ from kilonet.data.augment import Batch, draw_changes
 from kilonet.data.datasets import DataSet, check_fit
 from kilonet.engines.class_weights import check_balance, class_weights, effective_images
 from kilonet.engines.contract import Engine, Totals
-from kilonet.engines.selection import make_engine, resolve_run
+from kilonet.engines.selection import make_engine, resolve_device, resolve_run
 from kilonet.evaluation.calibration import LEAST_IMAGES, CalibrationReport, calibrate_on, least_share
 from kilonet.evaluation.negatives import Negatives, read_negatives
 from kilonet.evaluation.scoring import class_counts
@@ -109,8 +109,7 @@ def _fit(
     progress = progress or NoProgress()
     check_storable(recipe.model)
     _check_start(start, recipe)
-    recipe = resolve_run(recipe, progress.message)
-    data = prepare_data(recipe, images)
+    recipe, data = prepare_run(recipe, images, progress)
     negatives = _read_negatives(recipe, data)
     if data.preparation is not None:
         progress.message(data.preparation)
@@ -135,10 +134,9 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
     """
     progress = progress or NoProgress()
     with RunFolder.open(path) as folder:
-        recipe = resolve_run(folder.recipe, progress.message)
         start = folder.load_start()
-        _check_start(start, recipe)
-        data = prepare_data(recipe, images)
+        _check_start(start, folder.recipe)
+        recipe, data = prepare_run(folder.recipe, images, progress)
         negatives = _read_negatives(recipe, data)
         if data.preparation is not None:
             progress.message(data.preparation)
@@ -158,10 +156,30 @@ def prepare_teachers(recipe: Recipe, parent: Path, progress: Progress) -> None:
         TrainingDiverged: a teacher's loss is not a number, or no better than guessing.
     """
     check_storable(recipe.model)
-    recipe = resolve_run(recipe, progress.message)
-    data = prepare_data(recipe)
+    recipe, data = prepare_run(recipe, None, progress)
     train = partial(_train_teacher, data=data, progress=progress)
     train_shared_teachers(resolve_teachers(recipe, data, progress), data, parent, train)
+
+
+def prepare_run(recipe: Recipe, images: DataSet | None, progress: Progress) -> tuple[Recipe, DataSet]:
+    """Return a recipe with a definite engine, device and number of threads, and the images of its run.
+
+    The images come first: what is wrong with them is said before the native engine is compiled, which takes seconds.
+
+    Args:
+        recipe: the recipe, whose `run` section may say `auto`.
+        images: as in `prepare_data`.
+        progress: gets a line if another engine or number of threads is used than asked for.
+
+    Raises:
+        KilonetError: the recipe asks for a device or an engine that this machine does not have, the images cannot be
+            used, or there is not enough memory to train on them.
+    """
+    resolve_device(recipe.run)
+    data = prepare_data(recipe, images)
+    recipe = resolve_run(recipe, progress.message)
+    _check_memory(recipe, data)
+    return recipe, data
 
 
 def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
@@ -171,13 +189,12 @@ def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
     `calibration` a share of the training images is kept aside, too.
 
     Args:
-        recipe: the recipe, without `auto`.
+        recipe: the recipe.
         images: the given images.
 
     Raises:
-        KilonetError: the data do not exist or do not fit the network, a model file cannot hold what they say, there is
-            not enough memory to train on them, a class to be balanced has no training images, or too few images are
-            kept aside to calibrate on.
+        KilonetError: the data do not exist or do not fit the network, a model file cannot hold what they say, a class
+            to be balanced has no training images, or too few images are kept aside to calibrate on.
     """
     data = images or load_run_data(recipe)
     check_fit(recipe.model, data)
@@ -188,7 +205,6 @@ def prepare_data(recipe: Recipe, images: DataSet | None = None) -> DataSet:
     if not brings_some:
         _check_kept_aside(recipe.run, data)
     check_balance(recipe, data.train.labels)
-    _check_memory(recipe, data)
     return data
 
 
