@@ -1,5 +1,6 @@
 """The moves of the evolution: each makes networks, each direction of each, and never other classes."""
 
+import contextlib
 from collections import Counter
 
 import numpy as np
@@ -63,6 +64,18 @@ def test_many_moves_end_in_a_network_or_a_refusal(seed: int, name: str) -> None:
         assert section.classes == base.classes
         assert [str(parse_layer(text)) for text in moved] == list(moved)
         layers = moved
+
+
+@pytest.mark.parametrize("classifier", [("gap", "pointwise 10"), ("conv 10 1x1", "gap")])
+def test_a_swap_gives_a_network_the_other_classifier(classifier: tuple[str, ...]) -> None:
+    layers = ("conv 4", "pointwise 6", "maxpool 2")
+    (other,) = {("gap", "pointwise 10"), ("conv 10 1x1", "gap")} - {classifier}
+    entries = [parse_layer(text) for text in (*layers, *classifier)]
+    made = set[tuple[str, ...]]()
+    for seed in range(60):
+        with contextlib.suppress(KilonetError):
+            made.add(tuple(map(str, MOVES["swap"](list(entries), (1, 28, 28), np.random.default_rng(seed)))))
+    assert (*layers, *other) in made
 
 
 def test_the_same_seed_makes_the_same_move() -> None:

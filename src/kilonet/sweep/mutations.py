@@ -10,7 +10,7 @@ from typing import TypeVar
 from numpy.random import Generator
 
 from kilonet.network.graph import PlacedLayer, place
-from kilonet.network.layers import Again, AvgPool, Conv, LayerEntry, MaxPool, Pointwise, parse_layer
+from kilonet.network.layers import Again, AvgPool, Conv, Gap, LayerEntry, MaxPool, Pointwise, parse_layer
 from kilonet.network.operations import Shape
 from kilonet.utils.errors import KilonetError
 
@@ -19,7 +19,7 @@ Option = TypeVar("Option")
 
 
 def mutate(layers: Sequence[str], input_shape: Shape, generator: Generator) -> tuple[str, ...]:
-    """Return the layers after one move, drawn uniformly from `MOVES`. The layer that gives the classes stays as it is.
+    """Return the layers after one move, drawn uniformly from `MOVES`. The classes stay as they are.
 
     Args:
         layers: the texts of the layers of a network.
@@ -110,8 +110,11 @@ def _delete(entries: Entries, _: Shape, generator: Generator) -> Entries:
 
 def _swap(entries: Entries, _: Shape, generator: Generator) -> Entries:
     """Exchange two neighbours, or put another kind, kernel or option of a layer in its place."""
-    at = _one_of(range(_last_with_channels(entries)), generator)
-    if generator.random() < 0.25:
+    last = _last_with_channels(entries)
+    at = _one_of(range(last + 1), generator)
+    if at == last:
+        return _with_other_classifier(entries, last)
+    if at + 1 < last and generator.random() < 0.25:
         return [*entries[:at], *entries[at : at + 2][::-1], *entries[at + 2 :]]
     entry, others = entries[at], list[LayerEntry]()
     match entry:
@@ -129,6 +132,16 @@ def _swap(entries: Entries, _: Shape, generator: Generator) -> Entries:
         case _:
             raise KilonetError(f"nothing takes the place of '{entry}'")
     return [*entries[:at], _one_of(others, generator), *entries[at + 1 :]]
+
+
+def _with_other_classifier(entries: Entries, last: int) -> Entries:
+    """Give a map of each class before the global average, with ReLU and batch norm, in the place of none, or none."""
+    match entries[last - 1 :]:
+        case [Gap() as gap, Pointwise(classes)]:
+            return [*entries[: last - 1], Conv(classes, kernel=1), gap]
+        case [_, Conv(classes, kernel=1, depthwise=False), Gap() as gap]:
+            return [*entries[:last], gap, Pointwise(classes)]
+    raise KilonetError("this classifier has no other form")
 
 
 def _share(entries: Entries, _: Shape, generator: Generator) -> Entries:
