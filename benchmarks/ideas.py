@@ -155,7 +155,8 @@ def seed_scores(
             more = by_torch.replace(
                 epochs=max(1, recipe.train.epochs // 3), learning_rate=recipe.train.learning_rate / 10
             )
-            scores[idea], _ = trained(more, data, models["torch"], idea)
+            after, _ = trained(more, data, models["torch"], idea)
+            scores[idea] = replace(after, seconds=scores["torch"].seconds + after.seconds)
         else:
             scores[idea], _ = trained(by_torch, data, None, idea)
     return scores

@@ -103,7 +103,8 @@ def main() -> None:
     seeds = range(options.of * options.repetitions)
     with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
         trainings = list(pool.map(train, [options.recipe] * len(seeds), seeds))
-    print(f"{processor_name()}, `{options.recipe}`\n")
+    epochs = load_recipe(options.recipe).train.epochs
+    print(f"{processor_name()}; `{options.recipe}`, {epochs} epochs on five sixths of the training images\n")
     print(report(trainings, options.of))
 
 
