@@ -200,16 +200,18 @@ def test_a_packaged_plan_can_draw_the_recipe_of_its_name(name: str) -> None:
     assert not can_draw(lines, [*layers[:-1], "pointwise 11"], 1)
 
 
-def test_the_plan_that_found_half_k_can_be_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its paths are from the root of the clone; its results are those of so many trials, and end in the recipe."""
+@pytest.mark.parametrize("name", ["half-k-evolution", "half-k-from-plain"])
+def test_a_search_whose_trials_are_kept_can_be_run_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its paths are from the root of the clone."""
     root = Path(__file__).parents[2]
     monkeypatch.chdir(root)
-    plan = load_plan("benchmarks/sweeps/half-k-evolution.toml")
-    results = json.loads((root / "docs/results/sweeps/half-k-evolution.json").read_text())
-    assert results["trials"] == plan.search.trials
+    plan = load_plan(f"benchmarks/sweeps/{name}.toml")
+    results = json.loads((root / f"docs/results/sweeps/{name}.json").read_text())
+    assert results["trials"] == len(results["all"]) == plan.search.trials
+    assert plan.budget.max_parameters == 500
     assert plan.base.model.parameters <= 500
     (found,) = results["front"]
-    assert tuple(found["layers"]) == load_recipe("half-k").model.layers
+    assert (tuple(found["layers"]) == load_recipe("half-k").model.layers) == (name == "half-k-evolution")
 
 
 def can_draw(lines: Sequence[SpaceLine], layers: Sequence[str], channels: int) -> bool:
