@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from kilonet.network.layers import Gap
 from kilonet.recipe import Recipe
 from kilonet.sweep.evolution import Child, Member, breed
 from kilonet.sweep.plan import Plan
@@ -175,7 +176,12 @@ def configuration(trials: Trials, number: int, recipe: Recipe) -> dict[str, Any]
 
 def _network_and_training(recipe: Recipe) -> tuple[object, ...]:
     """Return what decides how a trial ends: the same for layers that compute the same in other words."""
-    network = tuple((layer.owner, layer.layer.residual, layer.operations) for layer in recipe.model.placed)
+    # The average of maps of one value computes nothing.
+    layers = [
+        layer for layer in recipe.model.placed if not (isinstance(layer.layer, Gap) and layer.input_shape[1:] == (1, 1))
+    ]
+    places = {layer.number: place for place, layer in enumerate(layers)}
+    network = tuple((places[layer.owner], layer.layer.residual, layer.operations) for layer in layers)
     return network, recipe.model_copy(update={"model": recipe.model.model_copy(update={"layers": ()})})
 
 
