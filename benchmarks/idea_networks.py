@@ -19,6 +19,7 @@ from kilonet.network.layers import Again, Conv, LayerEntry, Pointwise, parse_lay
 from kilonet.network.module import Network, initial_network
 from kilonet.network.section import ModelSection
 from kilonet.recipe import Recipe
+from kilonet.sweep.mutations import last_with_channels
 
 _BRANCHES = 4
 _BETWEEN = 4
@@ -51,7 +52,7 @@ def expanded(layers: Sequence[str]) -> tuple[str, ...]:
 def wider(layers: Sequence[str]) -> tuple[str, ...]:
     """Return the layers with more channels, those of the classes apart."""
     entries = [parse_layer(text) for text in layers]
-    last = max(place for place, entry in enumerate(entries) if isinstance(entry, Conv | Pointwise))
+    last = last_with_channels(entries)
     return tuple(
         str(replace(entry, channels=_WIDER * entry.channels))
         if isinstance(entry, Conv | Pointwise) and place != last

@@ -139,18 +139,18 @@ def seed_scores(
     """Train the recipe and every idea with one seed; the recipe's scores are under its engines' names."""
     recipe, data = prepared(name, epochs)
     recipe = recipe.replace(seed=seed)
-    by_torch = recipe.replace(engine="torch")
+    native, by_torch = (recipe.replace(engine=engine) for engine in ("native", "torch"))
     scores, models = dict[str, Score](), dict[str, Model]()
     if any(idea not in BY_TORCH for idea in ideas):
-        scores["native"], _ = trained(recipe.replace(engine="native"), data)
+        scores["native"], _ = trained(native, data)
     if any(idea in BY_TORCH for idea in ideas):
         scores["torch"], models["torch"] = trained(by_torch, data)
     for idea in ideas:
         if idea in KEYS:
-            scores[idea], _ = trained(KEYS[idea](recipe.replace(engine="native")), data)
+            scores[idea], _ = trained(KEYS[idea](native), data)
         elif idea in LABELS and found is not None:
             changed = replace(data, train=mended(data.train, found, idea))
-            scores[idea], _ = trained(recipe.replace(engine="native"), changed)
+            scores[idea], _ = trained(native, changed)
         elif idea == "four-bit":
             more = by_torch.replace(
                 epochs=max(1, recipe.train.epochs // 3), learning_rate=recipe.train.learning_rate / 10

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 
 from kilonet.data.datasets import load_data
-from kilonet.evaluation.scoring import class_counts
+from kilonet.evaluation.scoring import evaluate
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.recipe import load_recipe
 from kilonet.training.train import fit
@@ -42,11 +42,10 @@ class Training:
 def train(name: str, seed: int) -> Training:
     """Train a recipe on all but the held-out images, and score both these and the test images."""
     recipe = load_recipe(name).replace(holdout=True, calibration=None, threads=1, seed=seed)
-    run = fit(recipe)
-    test = load_data(recipe.run.data).test
-    correct = sum(class_counts(run.model.logits(test.pixels), test.labels).correct)
+    data = load_data(recipe.run.data)
+    run = fit(recipe, data)
     errors = tuple(1 - epoch.test_accuracy for epoch in run.history)
-    return Training(seed, errors, run.history[-1].test_loss, correct / len(test))
+    return Training(seed, errors, run.history[-1].test_loss, evaluate(run.model, data.test).accuracy)
 
 
 def chosen(trainings: Sequence[Training], of: int) -> list[Training]:

@@ -88,7 +88,7 @@ def _narrow(entries: Entries, input_shape: Shape, generator: Generator) -> Entri
 
 def _insert(entries: Entries, input_shape: Shape, generator: Generator) -> Entries:
     """Insert a layer that keeps the number of channels."""
-    at = int(generator.integers(_last_with_channels(entries) + 1))
+    at = int(generator.integers(last_with_channels(entries) + 1))
     before = place(entries[:at], input_shape)
     channels = before[-1].output_shape[0] if before else input_shape[0]
     kernel = _one_of([3, 5], generator)
@@ -103,14 +103,14 @@ def _insert(entries: Entries, input_shape: Shape, generator: Generator) -> Entri
 
 
 def _delete(entries: Entries, _: Shape, generator: Generator) -> Entries:
-    last = _last_with_channels(entries)
+    last = last_with_channels(entries)
     at = _one_of([place for place in range(len(entries)) if place != last], generator)
     return [*entries[:at], *entries[at + 1 :]]
 
 
 def _swap(entries: Entries, _: Shape, generator: Generator) -> Entries:
     """Exchange two neighbours, or put another kind, kernel or option of a layer in its place."""
-    last = _last_with_channels(entries)
+    last = last_with_channels(entries)
     at = _one_of(range(last + 1), generator)
     if at == last:
         return _with_other_classifier(entries, last)
@@ -151,7 +151,7 @@ def _share(entries: Entries, _: Shape, generator: Generator) -> Entries:
         at, entry = _one_of(repeated, generator)
         times = entry.times + _one_of([-1, 1], generator)
         return [*entries[:at], *([replace(entry, times=times)] if times else []), *entries[at + 1 :]]
-    at = 1 + int(generator.integers(max(1, _last_with_channels(entries))))
+    at = 1 + int(generator.integers(max(1, last_with_channels(entries))))
     return [*entries[:at], Again(1 + int(generator.integers(3))), *entries[at:]]
 
 
@@ -166,7 +166,7 @@ MOVES: dict[str, Callable[[Entries, Shape, Generator], Entries]] = {
 """The moves by name."""
 
 
-def _last_with_channels(entries: Entries) -> int:
+def last_with_channels(entries: Entries) -> int:
     """Return the place of the layer whose channels are the classes.
 
     Raises:
