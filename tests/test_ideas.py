@@ -16,10 +16,12 @@ from kilonet.models.model import Model
 from kilonet.network.module import Network, initial_network
 from kilonet.network.section import ModelSection
 from kilonet.recipe import load_recipe
-from kilonet.training.train import draw_epoch
+from kilonet.training.train import draw_epoch, fit
+from kilonet.utils.errors import KilonetError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
+import ensembles
 import idea_networks
 import ideas
 import restarts
@@ -171,3 +173,21 @@ def test_a_restart_is_chosen_by_what_is_held_out_alone() -> None:
     assert "The best of 2 by the held-out images: 96.00 ± 1.41 %, n = 2, against the mean of its own 2: -0.75" in text
     assert "| 1 | 99.00 % | 97.00 % | yes |" in text
     assert "| 2 | 97.00 % | 96.00 % |  |" in text
+
+
+def test_networks_together_average_their_probabilities(tmp_path: Path) -> None:
+    recipe = tiny_recipe(epochs=1)
+    data = DataSet(
+        Images(pixels_for(recipe.model, 100), torch.arange(100) % 10, "Training"),
+        Images(pixels_for(recipe.model, 40), torch.arange(40) % 10, "Test"),
+    )
+    runs = [fit(recipe.replace(seed=seed), data, out=tmp_path / f"run-{seed}") for seed in (0, 1)]
+    first, second = (ensembles.probabilities_of(run, data.test) for run in runs)
+    scores = ensembles.together([first, second], data.test.labels.long())
+    assert scores[0].errors == round(40 * (1 - runs[0].result.final.test_accuracy))
+    assert scores[0].loss == pytest.approx(runs[0].result.final.test_loss, rel=1e-4)
+    assert scores[1] == ensembles.score((first + second) / 2, data.test.labels.long())
+    rows = ensembles.report(runs, data.test).splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows] == ["| run-0", "| run-1"]
+    with pytest.raises(KilonetError, match="not trained on the same images"):
+        ensembles.scored_images([runs[0], fit(recipe.replace(data="other"), data)], test=False)

@@ -1,0 +1,98 @@
+"""How accurate several trained networks are together, as the teachers of a smaller one.
+
+    python benchmarks/ensembles.py RUN RUN ... [--test]
+
+Each run is scored alone, then with those before it, their probabilities averaged, as those of several teachers are. The
+images are those that the runs were scored on, the same for all: with `--holdout` in the training, those held out;
+`--test` takes the test images instead. Seconds are of the training alone, as its run states them.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from kilonet.data.datasets import Images, load_data
+from kilonet.models.model import scoring_batch
+from kilonet.training.run_folder import Run, read_run
+from kilonet.training.train import prepare_data
+from kilonet.utils.environment import processor_name
+from kilonet.utils.errors import KilonetError
+
+
+@dataclass(frozen=True)
+class Score:
+    """The figures of probabilities on labelled images."""
+
+    errors: int
+    loss: float
+    """Mean cross-entropy in nats."""
+
+
+def probabilities_of(run: Run, images: Images) -> Tensor:
+    """Return the probabilities of a run's network, float32 (N, classes)."""
+    batches = images.pixels.split(scoring_batch(run.model.section))
+    return torch.cat([run.model.logits(batch) for batch in batches]).softmax(1)
+
+
+def score(probabilities: Tensor, labels: Tensor) -> Score:
+    """Return the figures of probabilities, float32 (N, classes), for labels, int64 (N,)."""
+    errors = int((probabilities.argmax(1) != labels).sum())
+    return Score(errors, float(functional.nll_loss(probabilities.clamp_min(1e-30).log(), labels)))
+
+
+def together(probabilities: Sequence[Tensor], labels: Tensor) -> list[Score]:
+    """Return the figures of the first, of the mean of the first two, and so on."""
+    sums = torch.stack(list(probabilities)).cumsum(0)
+    return [score(total / number, labels) for number, total in enumerate(sums, 1)]
+
+
+def scored_images(runs: Sequence[Run], *, test: bool) -> Images:
+    """Return the images that all runs were scored on, or the test images of their data.
+
+    Raises:
+        KilonetError: the runs were not trained on the same data with the same images held out.
+    """
+    kept = {(run.result.recipe.run.data, run.result.recipe.run.holdout) for run in runs}
+    if len(kept) > 1:
+        raise KilonetError("the runs were not trained on the same images: " + ", ".join(map(str, sorted(kept))))
+    recipe = runs[0].result.recipe
+    return load_data(recipe.run.data).test if test else prepare_data(recipe).test
+
+
+def report(runs: Sequence[Run], images: Images) -> str:
+    """Return a table of the runs, each alone and with those before it."""
+    probabilities = [probabilities_of(run, images) for run in runs]
+    labels = images.labels.long()
+    lines = [
+        "| run | parameters | errors | cross-entropy | seconds | errors with those above | cross-entropy |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for run, own, mean in zip(runs, probabilities, together(probabilities, labels), strict=True):
+        alone, result = score(own, labels), run.result
+        name = run.folder.name if run.folder else ""
+        lines.append(
+            f"| {name} | {result.parameters:,} | {alone.errors} | {alone.loss:.4f} | {result.seconds:.0f} | "
+            f"{mean.errors} | {mean.loss:.4f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Score the runs, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="+", type=Path)
+    parser.add_argument("--test", action="store_true", help="score the test images")
+    options = parser.parse_args()
+    runs = [read_run(path) for path in options.run]
+    images = scored_images(runs, test=options.test)
+    print(f"{processor_name()}; {len(images):,} {images.name.lower()} images\n")
+    print(report(runs, images))
+
+
+if __name__ == "__main__":
+    main()
