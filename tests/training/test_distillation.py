@@ -78,6 +78,43 @@ def test_a_recipe_is_trained_first_as_a_run_of_its_own(teacher: str, few: DataSe
     assert alone.result.model_sha256 == own.model_sha256
 
 
+def test_a_teacher_learns_from_its_own_teachers(teacher: str, few: DataSet, small_folder: Path, tmp_path: Path) -> None:
+    middle = write_recipe(tmp_path / "middle.toml", small_folder, layers=list(TEACHER_LAYERS), teacher=teacher, seed=7)
+    messages = RecordedMessages()
+    run = fit(student(middle), few, tmp_path / "run", messages)
+    first, second = (read_result(tmp_path / "run" / one) for one in ("teacher/teacher", "teacher"))
+    assert [one.recipe.run.seed for one in (first, second)] == [5, 7]
+    assert [one.model_sha256 for one in second.teachers] == [first.model_sha256]
+    assert [one.model_sha256 for one in run.result.teachers] == [second.model_sha256]
+    assert run.result.teachers[0].seconds == pytest.approx(first.seconds + second.seconds)
+    assert [line.split(", in ")[1] for line in messages.lines] == [
+        str(tmp_path / "run" / one) for one in ("teacher/teacher", "teacher", "")
+    ]
+    assert fit(student(middle), few).result.model_sha256 == run.result.model_sha256
+    without = fit(load_recipe(middle).replace(teacher=""), few).result.model_sha256
+    assert without != second.model_sha256
+    # Stopped in any of the three trainings, and with the recipes of the teachers gone after the second has begun.
+    for stop in (1, 3, 5):
+        folder = tmp_path / f"stopped-{stop}"
+        with pytest.raises(KeyboardInterrupt):
+            fit(student(middle), few, folder, RecordedMessages(stop))
+        messages = RecordedMessages()
+        assert resume(folder, few, messages).result.model_sha256 == run.result.model_sha256
+        assert messages.epochs == 6 - stop
+
+
+def test_what_a_shared_teacher_learnt_from_is_in_its_name(teacher: str, small_folder: Path, tmp_path: Path) -> None:
+    middle = write_recipe(tmp_path / "middle.toml", small_folder, epochs=1, teacher=teacher)
+    recipe = student(middle, epochs=1, data=str(small_folder))
+    for seed in (5, 5, 6):
+        write_recipe(Path(teacher), small_folder, epochs=1, layers=list(TEACHER_LAYERS), seed=seed)
+        prepare_teachers(recipe, tmp_path / "all", NoProgress())
+    names = sorted((tmp_path / "all").glob("teacher-*"))
+    assert len(names) == 2
+    found = {read_result(one / "teacher").recipe.run.seed for one in names}
+    assert found == {5, 6}
+
+
 def test_the_teacher_matters_and_so_does_every_key(teacher: str, few: DataSet) -> None:
     variants: list[dict[str, Any]] = [
         {},
@@ -241,7 +278,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (".", ["no model.safetensors in this folder"]),
         ("classes.toml", ["(1, 28, 28)", "tells 7", "tells 10"]),
         ("input.toml", ["(1, 24, 24)", "(1, 28, 28)"]),
-        ("distils.toml", ["has a teacher itself", "run folder"]),
+        ("distils.toml", ["among its own teachers", "distils.toml learns from distils.toml"]),
+        ("circle.toml", ["among its own teachers", "circle.toml learns from other.toml learns from circle.toml"]),
+        ("chain-0.toml", ["chain-10.toml", "over 10 long"]),
+        ("astray.toml", ["no recipe 'nowhere.toml'"]),
         ("broken.safetensors", ["not a usable model file"]),
     ],
 )
@@ -252,10 +292,15 @@ def test_an_unusable_teacher_is_refused_before_anything_is_written(
     write_recipe(Path("classes.toml"), small_folder, layers=[*TINY_LAYERS[:-1], "pointwise 7"])
     write_recipe(Path("input.toml"), small_folder, input=[1, 24, 24])
     write_recipe(Path("distils.toml"), small_folder, teacher="distils.toml")
+    write_recipe(Path("circle.toml"), small_folder, teacher="other.toml")
+    write_recipe(Path("other.toml"), small_folder, teacher="circle.toml")
+    write_recipe(Path("astray.toml"), small_folder, teacher="nowhere.toml")
+    for number in range(12):
+        write_recipe(Path(f"chain-{number}.toml"), small_folder, teacher=f"chain-{number + 1}.toml")
     Path("broken.safetensors").write_bytes(b"no model")
     with pytest.raises(KilonetError) as error:
         fit(student(source), few, Path("run"))
-    refusal(error, source, *words)
+    refusal(error, *words)
     assert not Path("run").exists()
 
 

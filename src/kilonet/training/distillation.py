@@ -5,7 +5,7 @@
     SEEDS/teacher-HASH   the run of a teacher that several seeds share; each seed's run folder has a copy
 
 A teacher is trained on the same data as its student, with the same holdout, engine and device; everything else is
-given by the teacher's own recipe.
+given by the teacher's own recipe. That may name teachers, too, which lie in the teacher's folder as they do in a run's.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from kilonet.evaluation.scoring import evaluate
 from kilonet.models.model import MAXIMUM_BYTES, MODEL_FILE, Model, check_storable, load_model, packaged_models
 from kilonet.network.section import ModelSection
 from kilonet.recipe import DistillSection, Recipe, load_recipe, names_a_recipe
-from kilonet.training.progress import Progress
+from kilonet.training.progress import NoProgress, Progress
 from kilonet.training.run_folder import (
     METRICS_FILE,
     RECIPE_FILE,
@@ -38,6 +38,9 @@ from kilonet.utils.files import make_folder, read_bounded, write_atomically
 
 TEACHER = "teacher"
 """The name of a teacher's folder, to which a number or a hash is added where there are several."""
+
+_LONGEST_CHAIN = 10
+"""The most recipes of which each is the teacher of the one before."""
 
 TrainTeacher = Callable[[Recipe, Path | None], Run]
 """Trains a resolved recipe, or resumes its training, in a folder or without one."""
@@ -67,31 +70,59 @@ class Teacher:
 def resolve_teachers(recipe: Recipe, data: DataSet, progress: Progress) -> list[TeacherSource]:
     """Load the recipes and models that a resolved recipe names as its teachers, and check them; trains nothing.
 
+    What these recipes name as their teachers is checked, too, but not returned.
+
     Args:
         recipe: the student's.
         data: the student's images, whose classes the teachers must have in the same order.
         progress: gets what cannot be checked.
 
     Raises:
-        KilonetError: a teacher does not exist, has another input or other classes than the student, has a teacher
-            itself, or was trained on the images that the student holds out.
+        KilonetError: a teacher does not exist, has another input or other classes than the student, is among its own
+            teachers, or was trained on the images that the student holds out.
     """
+    named = _all_named(recipe, data, progress)
     sources: list[TeacherSource] = []
     for name in recipe.distill.teacher:
-        sources += (
-            _resolve_recipe(name, recipe) if names_a_recipe(name) else [_resolve_model(name, recipe, data, progress)]
-        )
+        source = named[name]
+        if isinstance(source, Recipe):
+            seeds = range(source.run.seed, source.run.seed + recipe.distill.teachers)
+            sources += [source.replace(seed=seed) for seed in seeds]
+        else:
+            sources.append(source)
     return sources
 
 
-def _resolve_recipe(name: str, student: Recipe) -> list[Recipe]:
-    """Return the teacher's recipe with each of its seeds, and with the data, engine and device of the student."""
+def _all_named(recipe: Recipe, data: DataSet, progress: Progress) -> dict[str, TeacherSource]:
+    """Return what a resolved recipe names as its teachers, and what these name, each once, by name."""
+    found: dict[str, TeacherSource] = {}
+
+    def visit(student: Recipe, chain: Sequence[str]) -> None:
+        for name in student.distill.teacher:
+            if name in chain:
+                raise KilonetError(
+                    f"the teacher {name} is among its own teachers: {' learns from '.join((*chain, name))}"
+                )
+            if name in found:
+                continue
+            if not names_a_recipe(name):
+                found[name] = _resolve_model(name, student, data, NoProgress() if chain else progress)
+                continue
+            if len(chain) == _LONGEST_CHAIN:
+                raise KilonetError(f"the teacher {name} ends a chain of teachers over {_LONGEST_CHAIN} long")
+            found[name] = own = _resolve_recipe(name, student)
+            visit(own, (*chain, name))
+
+    visit(recipe, ())
+    return found
+
+
+def _resolve_recipe(name: str, student: Recipe) -> Recipe:
+    """Return the teacher's recipe with the data, engine and device of the student."""
     own = load_recipe(name, student.run.model_dump(exclude={"seed"}))
-    if own.distill.teacher:
-        raise KilonetError(f"the teacher {name} has a teacher itself; train it, and name its run folder as the teacher")
     _check_fit(name, own.model, student.model)
     check_storable(own.model)
-    return [own.replace(seed=own.run.seed + number) for number in range(student.distill.teachers)]
+    return own
 
 
 def _resolve_model(name: str, student: Recipe, data: DataSet, progress: Progress) -> TrainedModel:
@@ -184,7 +215,7 @@ def train_shared_teachers(sources: Sequence[TeacherSource], data: DataSet, paren
     """Train the teachers that are recipes in folders of `parent`, where the runs in `parent` find them."""
     for source in sources:
         if isinstance(source, Recipe):
-            place = parent / _shared_name(source, data.train)
+            place = parent / _shared_name(source, data)
             if not is_finished(place):
                 train(source, place)
 
@@ -203,7 +234,7 @@ def _fill_teacher_folder(
 ) -> None:
     """Copy a trained teacher into its folder, or train it there."""
     if isinstance(source, Recipe):
-        run_folder = _find_shared_run(source, data.train, place.parent.parent)
+        run_folder = _find_shared_run(source, data, place.parent.parent)
     else:
         run_folder = source.run_folder
     if run_folder is not None:
@@ -216,22 +247,25 @@ def _fill_teacher_folder(
         source.model.save(place / MODEL_FILE)
 
 
-def _find_shared_run(recipe: Recipe, images: Images, parent: Path) -> Path | None:
+def _find_shared_run(recipe: Recipe, data: DataSet, parent: Path) -> Path | None:
     """Return the folder of a finished run of the teacher that `train_shared_teachers` made."""
     if not any(parent.glob(f"{TEACHER}-*")):
         return None
-    place = parent / _shared_name(recipe, images)
+    place = parent / _shared_name(recipe, data)
     return place if is_finished(place) else None
 
 
-def _shared_name(recipe: Recipe, images: Images) -> str:
+def _shared_name(recipe: Recipe, data: DataSet) -> str:
     """Name a teacher by a hash of everything that decides its weights; the number of threads does not."""
     native = recipe.run.engine == "native"
     built = library_name(recipe.model, recipe.run.precision) if native else torch.__version__
     digest = hashlib.sha256()
     for part in (recipe.replace(threads=0).to_toml(), kilonet.__version__, built):
         digest.update(part.encode() + b"\0")
-    for tensor in (images.pixels, images.labels):
+    for name, source in _all_named(recipe, data, NoProgress()).items():
+        content = source.replace(threads=0).to_toml() if isinstance(source, Recipe) else source.model.sha256
+        digest.update(name.encode() + b"\0" + content.encode() + b"\0")
+    for tensor in (data.train.pixels, data.train.labels):
         digest.update(tensor.contiguous().numpy().data)
     return f"{TEACHER}-{digest.hexdigest()[:16]}"
 
@@ -264,7 +298,12 @@ def _make_teacher(model: Model, own_result: Result | None, folder: str | None, i
         scored=own_result.scored if own_result else images.name,
         scored_images=own_result.scored_images if own_result else len(images),
         accuracy=own_result.final.test_accuracy if own_result else evaluate(model, images).accuracy,
-        seconds=own_result.seconds if own_result else None,
+        seconds=_seconds_with_teachers(own_result) if own_result else None,
         model_sha256=model.sha256,
     )
     return Teacher(model, result)
+
+
+def _seconds_with_teachers(result: Result) -> float:
+    """Return the time of a run's training and of its teachers', as far as it is known."""
+    return result.seconds + sum(teacher.seconds or 0.0 for teacher in result.teachers)

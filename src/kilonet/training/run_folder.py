@@ -94,7 +94,9 @@ class TeacherResult(Schema):
     accuracy: Fraction
     """A fraction of the images named by `scored`: images of its own run, or of this run for a model without a run."""
     seconds: NonNegativeFloat | None
-    """Time of its own training, which is not in the run's `seconds`; None for a model without a run."""
+    """Time of its own training and of its teachers', which is not in the run's `seconds`; None for a model without a
+    run.
+    """
     model_sha256: str
 
 

@@ -140,11 +140,7 @@ def resume(path: Path, images: DataSet | None = None, progress: Progress | None 
         negatives = _read_negatives(recipe, data)
         if data.preparation is not None:
             progress.message(data.preparation)
-        if (path / CHECKPOINT_FILE).exists():
-            # The teachers are in the folder already; the recipes or models that they came from may be gone.
-            teachers = load_teachers(recipe.distill, path, data)
-        else:
-            teachers = _obtain_teachers(resolve_teachers(recipe, data, progress), data, path, progress)
+        teachers = _teachers_in(folder, recipe, data, progress)
         return _train(recipe, data, folder, progress, teachers, negatives=negatives, start=start)
 
 
@@ -268,16 +264,34 @@ def _train_teacher(recipe: Recipe, path: Path | None, data: DataSet, progress: P
     # Only the student is calibrated: nobody is shown a teacher's predictions.
     data = replace(data, validation=None)
     where = f", in {path}" if path else ""
-    progress.message(f"the teacher: {recipe.model.parameters:,} parameters, seed {recipe.run.seed}{where}")
+    about = f"the teacher: {recipe.model.parameters:,} parameters, seed {recipe.run.seed}{where}"
     _check_memory(recipe, data)
+    if path is None:
+        teachers = _obtain_teachers(resolve_teachers(recipe, data, progress), data, None, progress)
+        progress.message(about)
+        return _train_as_teacher(recipe, data, None, progress, teachers)
+    begun = (path / RECIPE_FILE).is_file()
+    with RunFolder.open(path) if begun else RunFolder.create(path, recipe) as folder:
+        teachers = _teachers_in(folder, folder.recipe, data, progress)
+        progress.message(about)
+        return _train_as_teacher(folder.recipe, data, folder, progress, teachers)
+
+
+def _train_as_teacher(
+    recipe: Recipe, data: DataSet, folder: RunFolder | None, progress: Progress, teachers: Sequence[Teacher]
+) -> Run:
     try:
-        if path is None:
-            return _train(recipe, data, None, progress)
-        begun = (path / RECIPE_FILE).is_file()
-        with RunFolder.open(path) if begun else RunFolder.create(path, recipe) as folder:
-            return _train(folder.recipe, data, folder, progress)
+        return _train(recipe, data, folder, progress, teachers)
     except TrainingDiverged as error:
         raise TrainingDiverged(f"the teacher's {error} in its own recipe") from None
+
+
+def _teachers_in(folder: RunFolder, recipe: Recipe, data: DataSet, progress: Progress) -> list[Teacher]:
+    """Return the teachers of a run that was begun in a folder; those that are not trained yet are trained now."""
+    if (folder.path / CHECKPOINT_FILE).exists():
+        # They are in the folder already; the recipes or models that they came from may be gone.
+        return load_teachers(recipe.distill, folder.path, data)
+    return _obtain_teachers(resolve_teachers(recipe, data, progress), data, folder.path, progress)
 
 
 def _train(
