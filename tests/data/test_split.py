@@ -3,9 +3,11 @@
 import hashlib
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.fft
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -75,6 +77,25 @@ def test_near_duplicates_are_one_group_and_other_pictures_are_not() -> None:
     assert len(set(groups[0].tolist())) == count
     for others in groups[1:]:
         assert (others == groups[0]).mean() > 0.97
+
+
+def test_rounding_errors_of_a_processor_do_not_move_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many thumbnails are equally bright, and few of those are near duplicates: their order decides who is compared."""
+    random = np.random.default_rng(0)
+    bases = random.integers(60, 200, (4, 1, 64))
+    thumbnails = (bases + random.normal(0, 1.05, (4, 1000, 64)).round()).astype(np.uint8).reshape(4000, 64)
+    hashes = random.integers(0, 256, (4000, 32), dtype=np.uint8)
+    expected = near_duplicates(thumbnails, hashes)
+    transform = scipy.fft.dctn
+
+    def inexact(values: NDArray[Any], **options: Any) -> NDArray[Any]:
+        waves: NDArray[Any] = transform(values, **options)
+        waves *= (1 + np.finfo(values.dtype).eps * random.uniform(-4, 4, waves.shape)).astype(values.dtype)
+        return waves
+
+    monkeypatch.setattr(scipy.fft, "dctn", inexact)
+    for _ in range(5):
+        assert np.array_equal(near_duplicates(thumbnails, hashes), expected)
 
 
 def test_duplicates_stay_in_one_part(tmp_path: Path) -> None:

@@ -82,15 +82,19 @@ def near_duplicates(thumbnails: NDArray[np.uint8], hashes: NDArray[np.uint8]) ->
     return groups
 
 
-def _features(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the coarse features of thumbnails, float32 (N, features)."""
+def _features(thumbnails: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the coarse features of thumbnails, float64 (N, features), rounded.
+
+    Rounding errors differ between processors, and values on the border of a cell are frequent: unrounded, these errors
+    would decide which cell a picture is in.
+    """
     from scipy.fft import dctn  # noqa: PLC0415
 
-    found = [np.empty((0, len(_FREQUENCIES)), np.float32)]
+    found = [np.empty((0, len(_FREQUENCIES)))]
     for start in range(0, len(thumbnails), 1 << 16):
-        part = thumbnails[start : start + (1 << 16)].reshape(-1, SIDE, SIDE).astype(np.float32)
+        part = thumbnails[start : start + (1 << 16)].reshape(-1, SIDE, SIDE).astype(np.float64)
         waves = dctn(part, axes=(1, 2), norm="ortho")
-        found.append(np.stack([waves[:, row, column] for row, column in _FREQUENCIES], axis=1))
+        found.append(np.stack([waves[:, row, column] for row, column in _FREQUENCIES], axis=1).round(6))
     return np.concatenate(found)
 
 
