@@ -37,8 +37,12 @@ def test_every_cell_has_a_recipe_within_its_budget(cell: str) -> None:
 
 
 def test_no_recipe_lies_there_for_nothing() -> None:
-    wanted = {budgets.recipe_of(cell) for cell in CELLS}
-    wanted |= {str(budgets.ROOT / name) for recipe in tuple(wanted) for name in load_recipe(recipe).distill.teacher}
+    wanted: set[str] = set()
+    # `meter-12k` stands beside the table, in that of benchmarks/own_images.py.
+    named = [*map(budgets.recipe_of, CELLS), str(budgets.RECIPES / "meter-12k.toml")]
+    while named:
+        wanted.add(recipe := named.pop())
+        named += [str(budgets.ROOT / name) for name in load_recipe(recipe).distill.teacher if name.endswith(".toml")]
     assert [str(path) for path in sorted(budgets.RECIPES.iterdir()) if str(path) not in wanted] == []
 
 
