@@ -27,9 +27,9 @@ from kilonet.data.datasets import DataSet, Images, load_data
 from kilonet.evaluation.statistics import mean_and_std
 from kilonet.export.c.bindings import CompiledC
 from kilonet.export.exporter import export_c
-from kilonet.models.model import Model
 from kilonet.recipe import load_recipe, recipe_name
 from kilonet.training.launch import train_seeds
+from kilonet.training.run_folder import Run
 from kilonet.training.train import prepare_data
 from kilonet.utils.environment import processor_name
 
@@ -92,11 +92,12 @@ def score(classify: Classify, images: Images, names: Sequence[str] | None, size:
     return Score(float((predicted == labels).mean()), near, statistics.median(times), size)
 
 
-def score_in_c(model: Model, data: DataSet) -> Score:
-    """Export a model to C, compile it, and return its figures on the scoring images."""
+def score_in_c(run: Run, data: DataSet) -> Score:
+    """Export a run's model to C, compile it, and return its figures on the scoring images."""
     with tempfile.TemporaryDirectory() as name:
-        exported = export_c(model, data, Path(name))
-        compiled = CompiledC(Path(name), model.section.input_shape, model.section.classes)
+        # Integers are fine-tuned with the random changes of the run's recipe.
+        exported = export_c(run.model, data, Path(name), augment=run.result.recipe.augment)
+        compiled = CompiledC(Path(name), run.model.section.input_shape, run.model.section.classes)
         return score(compiled.logits, data.test, data.names, int(str(exported.figures["flash"])))
 
 
@@ -157,7 +158,7 @@ def main() -> None:
         name = recipe_name(source)
         runs = train_seeds(source, changes, options.runs / name, options.seeds)
         scored = prepare_data(load_recipe(source, changes))
-        scores = [score_in_c(run.model, scored) for run in runs]
+        scores = [score_in_c(run, scored) for run in runs]
         rows.append(row(f"`{name}`", f"{runs[0].result.parameters:,}", scores))
     images, names = scored.test, scored.names
     rows += [row(path.name, "", [score(tflite(path), images, names, path.stat().st_size)]) for path in options.tflite]
