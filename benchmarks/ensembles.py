@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from kilonet.data.datasets import Images, load_data
+from kilonet.data.datasets import Images
 from kilonet.models.model import scoring_batch
 from kilonet.training.run_folder import Run, read_run
 from kilonet.training.train import prepare_data
@@ -59,9 +59,10 @@ def scored_images(runs: Sequence[Run], *, test: bool) -> Images:
     """
     kept = {(run.result.recipe.run.data, run.result.recipe.run.holdout) for run in runs}
     if len(kept) > 1:
-        raise KilonetError("the runs were not trained on the same images: " + ", ".join(map(str, sorted(kept))))
+        told = ", ".join(f"{data} with --holdout" if holdout else data for data, holdout in sorted(kept))
+        raise KilonetError(f"the runs were not trained on the same images: {told}")
     recipe = runs[0].result.recipe
-    return load_data(recipe.run.data).test if test else prepare_data(recipe).test
+    return prepare_data(recipe.replace(holdout=False) if test else recipe).test
 
 
 def report(runs: Sequence[Run], images: Images) -> str:
@@ -88,8 +89,11 @@ def main() -> None:
     parser.add_argument("run", nargs="+", type=Path)
     parser.add_argument("--test", action="store_true", help="score the test images")
     options = parser.parse_args()
-    runs = [read_run(path) for path in options.run]
-    images = scored_images(runs, test=options.test)
+    try:
+        runs = [read_run(path) for path in options.run]
+        images = scored_images(runs, test=options.test)
+    except KilonetError as error:
+        raise SystemExit(str(error)) from None
     print(f"{processor_name()}; {len(images):,} {images.name.lower()} images\n")
     print(report(runs, images))
 

@@ -189,5 +189,5 @@ def test_networks_together_average_their_probabilities(tmp_path: Path) -> None:
     assert scores[1] == ensembles.score((first + second) / 2, data.test.labels.long())
     rows = ensembles.report(runs, data.test).splitlines()[2:]
     assert [row.split(" | ")[0] for row in rows] == ["| run-0", "| run-1"]
-    with pytest.raises(KilonetError, match="not trained on the same images"):
+    with pytest.raises(KilonetError, match="not trained on the same images: mnist, other"):
         ensembles.scored_images([runs[0], fit(recipe.replace(data="other"), data)], test=False)
