@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kilonet.data.datasets import Images
-from kilonet.models.model import scoring_batch
+from kilonet.evaluation.scoring import correct_predictions
 from kilonet.training.run_folder import Run, read_run
 from kilonet.training.train import prepare_data
 from kilonet.utils.environment import processor_name
@@ -35,13 +35,12 @@ class Score:
 
 def probabilities_of(run: Run, images: Images) -> Tensor:
     """Return the probabilities of a run's network, float32 (N, classes)."""
-    batches = images.pixels.split(scoring_batch(run.model.section))
-    return torch.cat([run.model.logits(batch) for batch in batches]).softmax(1)
+    return run.model.logits(images.pixels).softmax(1)
 
 
 def score(probabilities: Tensor, labels: Tensor) -> Score:
     """Return the figures of probabilities, float32 (N, classes), for labels, int64 (N,)."""
-    errors = int((probabilities.argmax(1) != labels).sum())
+    errors = len(labels) - int(correct_predictions(probabilities, labels).sum())
     return Score(errors, float(functional.nll_loss(probabilities.clamp_min(1e-30).log(), labels)))
 
 
@@ -68,7 +67,7 @@ def scored_images(runs: Sequence[Run], *, test: bool) -> Images:
 def report(runs: Sequence[Run], images: Images) -> str:
     """Return a table of the runs, each alone and with those before it."""
     probabilities = [probabilities_of(run, images) for run in runs]
-    labels = images.labels.long()
+    labels = images.labels
     lines = [
         "| run | parameters | errors | cross-entropy | seconds | errors with those above | cross-entropy |",
         "|---|---:|---:|---:|---:|---:|---:|",

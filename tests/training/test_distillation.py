@@ -282,9 +282,6 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("classes.toml", ["(1, 28, 28)", "tells 7", "tells 10"]),
         ("input.toml", ["(1, 24, 24)", "(1, 28, 28)"]),
         ("distils.toml", ["among its own teachers", "distils.toml learns from distils.toml"]),
-        ("circle.toml", ["among its own teachers", "circle.toml learns from other.toml learns from circle.toml"]),
-        ("chain-0.toml", ["chain-10.toml", "over 10 long"]),
-        ("astray.toml", ["no recipe 'nowhere.toml'"]),
         ("broken.safetensors", ["not a usable model file"]),
     ],
 )
@@ -295,12 +292,30 @@ def test_an_unusable_teacher_is_refused_before_anything_is_written(
     write_recipe(Path("classes.toml"), small_folder, layers=[*TINY_LAYERS[:-1], "pointwise 7"])
     write_recipe(Path("input.toml"), small_folder, input=[1, 24, 24])
     write_recipe(Path("distils.toml"), small_folder, teacher="distils.toml")
+    Path("broken.safetensors").write_bytes(b"no model")
+    with pytest.raises(KilonetError) as error:
+        fit(student(source), few, Path("run"))
+    refusal(error, source, *words)
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("circle.toml", ["among its own teachers", "circle.toml learns from other.toml learns from circle.toml"]),
+        ("chain-0.toml", ["chain-10.toml", "over 10 long"]),
+        ("astray.toml", ["no recipe 'nowhere.toml'"]),
+    ],
+)
+@pytest.mark.usefixtures("workplace")
+def test_what_teachers_learn_from_is_checked_before_anything_is_written(
+    source: str, words: list[str], few: DataSet, small_folder: Path
+) -> None:
     write_recipe(Path("circle.toml"), small_folder, teacher="other.toml")
     write_recipe(Path("other.toml"), small_folder, teacher="circle.toml")
     write_recipe(Path("astray.toml"), small_folder, teacher="nowhere.toml")
     for number in range(12):
         write_recipe(Path(f"chain-{number}.toml"), small_folder, teacher=f"chain-{number + 1}.toml")
-    Path("broken.safetensors").write_bytes(b"no model")
     with pytest.raises(KilonetError) as error:
         fit(student(source), few, Path("run"))
     refusal(error, *words)

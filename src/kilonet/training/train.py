@@ -8,6 +8,7 @@ same weights, bit for bit, as a run without a break.
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -266,32 +267,25 @@ def _train_teacher(recipe: Recipe, path: Path | None, data: DataSet, progress: P
     where = f", in {path}" if path else ""
     about = f"the teacher: {recipe.model.parameters:,} parameters, seed {recipe.run.seed}{where}"
     _check_memory(recipe, data)
-    if path is None:
-        teachers = _obtain_teachers(resolve_teachers(recipe, data, progress), data, None, progress)
+    begun = path is not None and (path / RECIPE_FILE).is_file()
+    opened = nullcontext() if path is None else RunFolder.open(path) if begun else RunFolder.create(path, recipe)
+    with opened as folder:
+        recipe = folder.recipe if folder else recipe
+        teachers = _teachers_in(folder, recipe, data, progress)
         progress.message(about)
-        return _train_as_teacher(recipe, data, None, progress, teachers)
-    begun = (path / RECIPE_FILE).is_file()
-    with RunFolder.open(path) if begun else RunFolder.create(path, recipe) as folder:
-        teachers = _teachers_in(folder, folder.recipe, data, progress)
-        progress.message(about)
-        return _train_as_teacher(folder.recipe, data, folder, progress, teachers)
+        try:
+            return _train(recipe, data, folder, progress, teachers)
+        except TrainingDiverged as error:
+            raise TrainingDiverged(f"the teacher's {error} in its own recipe") from None
 
 
-def _train_as_teacher(
-    recipe: Recipe, data: DataSet, folder: RunFolder | None, progress: Progress, teachers: Sequence[Teacher]
-) -> Run:
-    try:
-        return _train(recipe, data, folder, progress, teachers)
-    except TrainingDiverged as error:
-        raise TrainingDiverged(f"the teacher's {error} in its own recipe") from None
-
-
-def _teachers_in(folder: RunFolder, recipe: Recipe, data: DataSet, progress: Progress) -> list[Teacher]:
-    """Return the teachers of a run that was begun in a folder; those that are not trained yet are trained now."""
-    if (folder.path / CHECKPOINT_FILE).exists():
+def _teachers_in(folder: RunFolder | None, recipe: Recipe, data: DataSet, progress: Progress) -> list[Teacher]:
+    """Return the teachers of a run that may have been begun; those that are not trained yet are trained now."""
+    if folder and (folder.path / CHECKPOINT_FILE).exists():
         # They are in the folder already; the recipes or models that they came from may be gone.
         return load_teachers(recipe.distill, folder.path, data)
-    return _obtain_teachers(resolve_teachers(recipe, data, progress), data, folder.path, progress)
+    path = folder.path if folder else None
+    return _obtain_teachers(resolve_teachers(recipe, data, progress), data, path, progress)
 
 
 def _train(
