@@ -304,7 +304,7 @@ def test_an_unusable_teacher_is_refused_before_anything_is_written(
     [
         ("circle.toml", ["among its own teachers", "circle.toml learns from other.toml learns from circle.toml"]),
         ("chain-0.toml", ["chain-10.toml", "over 10 long"]),
-        ("astray.toml", ["no recipe 'nowhere.toml'"]),
+        ("astray.toml", ["no recipe 'nowhere.toml'", "(a teacher of astray.toml)"]),
     ],
 )
 @pytest.mark.usefixtures("workplace")

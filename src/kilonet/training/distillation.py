@@ -105,13 +105,21 @@ def _all_named(recipe: Recipe, data: DataSet, progress: Progress) -> dict[str, T
                 )
             if name in found:
                 continue
-            if not names_a_recipe(name):
-                found[name] = _resolve_model(name, student, data, NoProgress() if chain else progress)
-                continue
             if len(chain) == _LONGEST_CHAIN:
                 raise KilonetError(f"the teacher {name} ends a chain of teachers over {_LONGEST_CHAIN} long")
-            found[name] = own = _resolve_recipe(name, student)
-            visit(own, (*chain, name))
+            try:
+                if names_a_recipe(name):
+                    found[name] = _resolve_recipe(name, student)
+                else:
+                    found[name] = _resolve_model(name, student, data, NoProgress() if chain else progress)
+            except KilonetError as error:
+                if not chain:
+                    raise
+                # The user's own recipe does not name it.
+                raise KilonetError(f"{error} (a teacher of {chain[-1]})") from None
+            source = found[name]
+            if isinstance(source, Recipe):
+                visit(source, (*chain, name))
 
     visit(recipe, ())
     return found
