@@ -105,6 +105,7 @@ LONG = "x" * 5000
         (("train", "--batch_size", "3"), ["did you mean '--batch-size'?"]),
         (("export", "best", "--too", "c"), ["has no flag '--too'; did you mean '--to'?"]),
         (("export", "best"), ["--to", "--out"]),
+        (("export", "best", "--to", "c", "--to=html", "--out", "x"), ["error: export: --to is given twice"]),
         (("train", "-x"), ["-x"]),
         (("summary", "best", "extra"), ["extra"]),
         (("evaluate",), []),

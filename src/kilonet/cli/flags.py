@@ -30,15 +30,22 @@ class Parser(argparse.ArgumentParser):
         """Parse a command's arguments.
 
         Raises:
-            KilonetError: an unknown flag, a missing or surplus argument, or a value of another type.
+            KilonetError: an unknown flag, a missing or surplus argument, a value of another type, or a flag given
+                twice that keeps one value.
             SystemExit: help was asked for, and printed.
         """
-        known = [option for action in self._actions for option in action.option_strings]
-        # Before argparse does, which would report a missing argument instead of the unknown flag.
+        known = {option: action for action in self._actions for option in action.option_strings}
+        given = set[str]()
+        # Before argparse does, which would report a missing argument instead of the unknown flag, and take the last of
+        # two values without a word.
         for argument in takewhile(lambda argument: argument != "--", arguments):
             flag = argument.partition("=")[0]
             if flag.startswith("--") and " " not in flag and flag not in known:
                 raise KilonetError(f"{self.command} has no flag '{flag}'{did_you_mean(flag, known)}")
+            if flag in given and isinstance(known[flag], argparse._StoreAction):
+                raise KilonetError(f"{self.command}: {flag} is given twice")
+            if flag in known:
+                given.add(flag)
         flags, surplus = self.parse_known_args(arguments)
         if surplus:
             raise KilonetError(f"{self.command}: unexpected argument '{surplus[0]}'")
