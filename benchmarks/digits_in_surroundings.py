@@ -1,6 +1,6 @@
 """How a packaged model reads a digit in each kind of surroundings, and what is no digit.
 
-    python benchmarks/surroundings.py [--model best] [--each 12] > docs/results/surroundings.md
+    python benchmarks/digits_in_surroundings.py [--model best] [--each 36] > docs/results/surroundings.md
 
 The surroundings are those of tests/surroundings.py, the digits those of tests/marks.py: held-out images of MNIST, fonts
 and pen strokes in turn, each at three sizes. All go the way of `kilonet predict`.

@@ -1,6 +1,6 @@
 """Accuracy of trained models as floats and as integers, on the test set: a line a model, and the mean.
 
-    python benchmarks/quantisation.py mcu seed runs/mcu-seed1
+    python benchmarks/quantisation.py mcu baseline runs/mcu-seed1
 
 Each is a packaged model, a run folder or a model file. Scales are chosen on the training images alone.
 """
@@ -21,7 +21,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+")
-    data, drops = load_data("mnist"), []
+    data, drops, reached = load_data("mnist"), list[float](), list[float]()
     print("| model | float32 | int8 | other predictions | fine-tuned |\n|---|---:|---:|---:|---|")
     for name in parser.parse_args().models:
         model = load_model(name)
@@ -33,8 +33,10 @@ def main() -> None:
         tuned = "no" if quantised.finetuned_accuracy is None else "yes"
         print(f"| {name} | {before:.2f} % | {after:.2f} % | {others} | {tuned} |", flush=True)
         drops.append(before - after)
-    mean, deviation = mean_and_std(drops)
-    print(f"\nLost: {mean:.3f} ± {deviation:.3f} points (n = {len(drops)})")
+        reached.append(after)
+    for what, figures in (("int8, percent", reached), ("Lost, points", drops)):
+        mean, deviation = mean_and_std(figures)
+        print(f"\n{what}: {mean:.3f} ± {deviation:.3f} (n = {len(figures)})")
 
 
 if __name__ == "__main__":

@@ -38,9 +38,10 @@ Made from the files in [results/](results) by `make results`; nothing here is wr
 Accuracies are those of the final epoch: mean ± standard deviation over n seeds, all of which are listed. No epoch and
 no seed is picked. "Predicted" is the accuracy of the same recipe on 10,000 held-out training images, where such runs
 exist. Parameters include those of batch norm. Seconds are the training time of one run on the named machine, without
-its teachers, whose times stand beside them. A command prints the file after which its row is named. "Course's rule" is
-the goal of the course from which the first network comes: 99.4 % in each of the last five of at most 15 epochs. The
-column counts the seeds that reach it, where the accuracy of every epoch is kept.
+its teachers, whose times stand beside them. A command prints the file after which its row is named; on a machine that
+chooses another device or precision than the row's, it takes `--device` and `--precision`. "Course's rule" is the goal
+of the course from which the first network comes: 99.4 % in each of the last five of at most 15 epochs. The column
+counts the seeds that reach it, where the accuracy of every epoch is kept.
 """
 _RULE_EPOCHS, _RULE_LAST, _RULE_SHARE = 15, 5, 0.994
 _MAY_DIFFER = {"run.holdout", "run.engine", "run.precision"}

@@ -35,7 +35,6 @@ class Case:
     threads: int = 2
 
 
-PLAIN = Case()
 BLOCKS = {
     "images": [Case(images=count) for count in (15_000, 30_000, 60_000, 120_000, 240_000)],
     "batch": [Case(batch=size) for size in (16, 32, 64, 128, 256, 512, 1024)],

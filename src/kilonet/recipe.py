@@ -116,7 +116,7 @@ class RunSection(Schema):
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="arithmetic of the torch engine's convolutions; auto takes bfloat16 where the processor has it",
+        description="arithmetic of training; auto takes bfloat16 on a processor that multiplies it, else float32",
     )
     compile: bool = Field(
         False,

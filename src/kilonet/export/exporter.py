@@ -11,7 +11,7 @@ import torch
 import kilonet
 from kilonet.data.datasets import DataSet, Images
 from kilonet.data.section import AugmentSection
-from kilonet.evaluation.scoring import accuracy_of, evaluate
+from kilonet.evaluation.scoring import evaluate
 from kilonet.export.c import codegen
 from kilonet.export.c.footprint import footprint_of
 from kilonet.export.c.header import FAMILIES, GENERIC, CFacts
@@ -22,7 +22,7 @@ from kilonet.export.forms import FORMS
 from kilonet.export.html.page import PAGE_FILE, check_takes_pictures
 from kilonet.export.integer import IntegerNetwork, Pixels, integer_logits
 from kilonet.export.manifest import MANIFEST_FILE, Manifest, manifest_content, same_network
-from kilonet.export.quantisation import QuantisationResult, quantise
+from kilonet.export.quantisation import QuantisationResult, integer_accuracy, quantise
 from kilonet.export.training_data import augment_of
 from kilonet.models.model import MODEL_FILE, PACKAGED_LICENCE, Model, packaged_models
 from kilonet.utils.errors import KilonetError
@@ -173,7 +173,7 @@ def export_c(
         sources = codegen.sources(quantised.network, model.section, model.metadata, facts)
         footprint = footprint_of(quantised.network, sources, prefix)
         footprint.check(max_flash, max_ram)
-        accuracy = _integer_accuracy(quantised.network, data.test)
+        accuracy = integer_accuracy(quantised.network, data.test)
         manifest = dataclasses.replace(
             _new_manifest(model, data, quantised.network, {"c": accuracy}),
             prefix=prefix,
@@ -228,7 +228,7 @@ def export_onnx(model: Model, data: DataSet, folder: Path, augment: AugmentSecti
         quantised = quantise(model, data.train, augment)
         accuracies = {
             "onnx": evaluate(model, data.test).accuracy,
-            "onnx-int8": _integer_accuracy(quantised.network, data.test),
+            "onnx-int8": integer_accuracy(quantised.network, data.test),
         }
         manifest = _new_manifest(model, data, quantised.network, accuracies)
         files = _publish(target, manifest, dict.fromkeys(accuracies), model)
@@ -255,7 +255,7 @@ def export_html(
     check_takes_pictures(model.section.input_shape)
     with open_folder(folder, model) as target:
         quantised = quantise(model, data.train, augment)
-        accuracy = _integer_accuracy(quantised.network, data.test)
+        accuracy = integer_accuracy(quantised.network, data.test)
         manifest = _new_manifest(model, data, quantised.network, {"html": accuracy}, name)
         files = _publish(target, manifest, {"html": None}, model)
     size = (folder / PAGE_FILE).stat().st_size
@@ -269,10 +269,6 @@ def export_html(
         f"Page: {size:,} bytes in one file, to be opened in any browser, offline too",
     )
     return ExportResult(folder, files, figures, summary, is_page=True)
-
-
-def _integer_accuracy(network: IntegerNetwork, images: Images) -> float:
-    return accuracy_of(integer_logits(network, images.pixels.numpy()), images.labels.numpy())
 
 
 def _holdout_figures(quantised: QuantisationResult) -> dict[str, object]:

@@ -99,15 +99,16 @@ def quantise(model: Model, images: Images, augment: AugmentSection | None = None
     wanted = accuracy_of(logits, data.test.labels)
     steps = choose_scales(model, data.train)
     network = to_integer_network(model.section, steps)
-    calibrated = _integer_accuracy(network, data.test)
+    calibrated = integer_accuracy(network, data.test)
     if wanted - calibrated <= TOLERATED_DROP:
         return QuantisationResult(network, wanted, calibrated, None, len(data.test))
     tuned = to_integer_network(model.section, finetune(model, steps, data.train, augment))
-    found = _integer_accuracy(tuned, data.test)
+    found = integer_accuracy(tuned, data.test)
     return QuantisationResult(tuned if found > calibrated else network, wanted, calibrated, found, len(data.test))
 
 
-def _integer_accuracy(network: IntegerNetwork, images: Images) -> float:
+def integer_accuracy(network: IntegerNetwork, images: Images) -> float:
+    """Return the share of images that a network with integer weights classifies as their labels say."""
     return accuracy_of(integer_logits(network, images.pixels.numpy()), images.labels.numpy())
 
 

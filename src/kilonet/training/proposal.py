@@ -1,7 +1,7 @@
 """A recipe for one's own images: read off what an inspection found, within budgets of parameters and RAM.
 
 Nothing is tried out: each value follows from the data by a rule, so that the same data always give the same recipe.
-docs/RECIPES.md has the rules, docs/LOG.md what they were measured on.
+docs/INIT.md has the rules, docs/log/own-images.md what they were measured on.
 """
 
 import math

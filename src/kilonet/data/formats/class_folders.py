@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kilonet.data.image_folders import list_files, name_files, subfolders, why_not_read
-from kilonet.data.parts import Listing, PartName, in_order, labelled_parts, part_of
+from kilonet.data.parts import Listing, PartName, labelled_parts, part_of
 from kilonet.utils.errors import KilonetError
 
 Skipped = list[tuple[Path, str]]
@@ -31,15 +31,6 @@ def part_folders(folder: Path, *, flat: bool = False) -> dict[PartName, Path]:
             raise KilonetError(f"{folder}: '{found[part].name}' and '{path.name}' are the same part; remove one")
         found[part] = path
     return found
-
-
-def class_names_in(folder: Path) -> list[str]:
-    """Return the names of the class folders in a folder, in order.
-
-    Raises:
-        KilonetError: the folder cannot be read.
-    """
-    return in_order([path.name for path in subfolders(folder)])
 
 
 def list_class_folders(folder: Path) -> Listing:
