@@ -220,6 +220,7 @@ def test_a_recipe_is_frozen() -> None:
         (f"[model]\nlayers = {['pointwise 4'] * 201}\n", ["model.layers"]),
         (MODEL + "max_parameters = 49\n", ["84 parameters", "49"]),
         (MODEL + "mean = 1.0\n", ["model.mean = 1.0"]),
+        (MODEL + "std = [0.0, 0.2]\n", ["model.std.0 = 0.0: input should be greater than 0"]),
         (MODEL + "std = 0\n", ["model.std = 0"]),
         (MODEL + "dropout = 1.0\n", ["model.dropout = 1.0"]),
         (MODEL + "dropout = -0.1\n", ["model.dropout = -0.1"]),

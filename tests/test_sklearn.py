@@ -140,6 +140,25 @@ def test_what_are_no_images_is_refused(images: Any, words: str) -> None:
         classifier(**FAST).fit(images, [0, 1, 0, 1])
 
 
+def test_images_of_another_form_than_those_to_train_on_are_refused() -> None:
+    """One square image is an array of (rows, columns), which could be so many images of one row."""
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    levels = (random.integers(0, 100, (60, 16, 16)) + 150 * labels[:, None, None]).astype(np.uint8)
+    by_levels, by_fractions = (classifier(**FAST).fit(images, labels) for images in (levels, levels / 255))
+    assert by_levels.score(levels, labels) == by_fractions.score(levels / 255, labels) == 1
+    for estimator, images, words in (
+        (by_levels, levels[0], r"shape \(16,\), but the classifier was fitted on \(16, 16\)"),
+        (by_levels, levels[:, :, :8], r"shape \(16, 8\)"),
+        (by_levels, levels / 255, "float64 images .*fitted on levels"),
+        (by_fractions, levels, "uint8 images .*fitted on fractions"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            estimator.predict(images)
+    with pytest.raises(ValueError, match="image_shape"):
+        classifier(image_shape=(3, 8), **FAST).fit(levels, labels)
+
+
 def test_without_its_extra_it_names_it(hide: Hide) -> None:
     hide("sklearn.base", "kilonet.sklearn")
     assert "kilonet.sklearn" not in sys.modules

@@ -231,7 +231,7 @@ def _read_toml(source: str) -> dict[str, Any]:
                 raise KilonetError(f"{source}: a folder, not a recipe; the recipe in it is {inside}")
             names = ", ".join(packaged_recipes())
             raise KilonetError(f"no recipe '{source}': neither a file nor a packaged recipe ({names})")
-        return tomllib.loads(read_bounded(path, MAXIMUM_RECIPE_BYTES, "a recipe").decode())
+        return tomllib.loads(read_bounded(path, MAXIMUM_RECIPE_BYTES, "a recipe").decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise KilonetError(f"{source}: not a TOML file: {error}") from None
     except (OSError, ValueError) as error:

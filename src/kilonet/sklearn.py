@@ -7,6 +7,7 @@ KilonetClassifier(random_state=0).fit(images, labels).predict(others)
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,7 +48,7 @@ class KilonetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     - a list of the paths of N image files, of any size.
 
     Arrays of uint8 are levels from 0 to 255. Other numbers are scaled, so that the lowest of the training images is 0
-    and the highest 255.
+    and the highest 255. Arrays to predict must have the form and the kind of numbers of those to train on.
 
     Args:
         recipe: the name or the file of a recipe, or a recipe; None for plain convolutions of `width` channels, doubled
@@ -113,6 +114,7 @@ class KilonetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         else:
             array, labels = validate_data(self, X, y, dtype="numeric", allow_nd=True)
             images = _checked(array)
+        self.form_ = _form(images)
         check_classification_targets(labels)
         self.classes_, numbers = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
@@ -130,11 +132,17 @@ class KilonetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:  # noqa: N803
-        """Return the probability of each class, float32 (N, classes), in the order of `classes_`."""
+        """Return the probability of each class, float32 (N, classes), in the order of `classes_`.
+
+        Raises:
+            ValueError: images of another form than those to train on, or fractions where those were levels.
+            KilonetError: a file cannot be read.
+        """
         check_is_fitted(self)
         images: NDArray[Any] | list[Path] | None = _paths(X)
         if images is None:
             images = _checked(validate_data(self, X, reset=False, dtype="numeric", allow_nd=True))
+            _check_form(images, self.form_)
         logits = self.model_.logits(self._pixels(images)).numpy()
         return (self.model_.metadata.calibration or UNFITTED).probabilities(logits)
 
@@ -153,6 +161,8 @@ class KilonetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _shape(self, images: NDArray[Any] | list[Path], recipe: Recipe | None) -> Shape:
         if self.image_shape is not None:
+            if len(self.image_shape) != 3 or min(self.image_shape) < 1:
+                raise ValueError(f"image_shape = {self.image_shape} is not (channels, rows, columns)")
             return self.image_shape
         if recipe is not None:
             return recipe.model.input_shape
@@ -219,6 +229,35 @@ def _checked(array: NDArray[Any]) -> NDArray[Any]:
     if array.ndim > 4 or (array.ndim == 4 and array.shape[3] not in (1, 3)):
         raise ValueError(f"Found array with shape {array.shape}; expected (N, rows, columns[, 1 or 3 channels])")
     return array
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What arrays of images have in common, beside the number of images."""
+
+    shape: tuple[int, ...]
+    kind: str
+    """`levels` for uint8, `fractions` for floating-point numbers, and `numbers` for others."""
+
+
+def _form(images: NDArray[Any] | list[Path]) -> _Form | None:
+    """Return the form of an array of images; None for files."""
+    if isinstance(images, list):
+        return None
+    kind = "levels" if images.dtype == np.uint8 else "fractions" if images.dtype.kind == "f" else "numbers"
+    return _Form(images.shape[1:], kind)
+
+
+def _check_form(images: NDArray[Any], fitted: _Form | None) -> None:
+    found = _form(images)
+    if fitted is None or found is None:
+        return
+    if found.shape != fitted.shape:
+        raise ValueError(f"Found images of shape {found.shape}, but the classifier was fitted on {fitted.shape}")
+    if {found.kind, fitted.kind} == {"levels", "fractions"}:
+        raise ValueError(
+            f"Found {images.dtype} images ({found.kind}), but the classifier was fitted on {fitted.kind}"
+        )
 
 
 def _array_shape(images: NDArray[Any], wanted: Shape | None = None) -> Shape:

@@ -89,12 +89,16 @@ def test_commands_use_the_data_of_a_run(bars: Path, capsys: pytest.CaptureFixtur
 def test_changed_data_are_told_of(bars: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command(capsys, "export", bars / "run", "--to", "onnx", "--out", bars / "exported")
     next((bars / "data" / "test" / "left").iterdir()).unlink()
-    line = f"kilonet: {bars / 'data'} has changed since {bars / 'run'} was made from it\n"
+    line = f"kilonet: {bars / 'data'} has changed since {bars / 'run'} was made from it, "
+    line += "so images that it was trained on may be among those that are scored\n"
     assert command(capsys, "evaluate", bars / "run").err == line
     assert command(capsys, "export", bars / "run", "--to", "onnx", "--out", bars / "again").err == line
     assert command(capsys, "verify", bars / "exported").err == line.replace("bars/run ", "bars/exported ")
     assert "has changed" not in command(capsys, "verify", bars / "again").err
-    assert "has changed" in command(capsys, "report", bars / "run", "--out", bars / "report.html").err
+    for words in (("report", "--out", "report.html"), ("card", "--out", "card")):
+        answer = command(capsys, words[0], bars / "run", words[1], bars / words[2])
+        answer.refused("has changed since", "bring the images back, or train anew")
+        assert not (bars / words[2]).exists()
 
 
 def test_data_that_are_gone_are_named(bars: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -192,7 +192,7 @@ def test_transparent_pixels_of_a_large_picture_become_paper() -> None:
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a PNG, JPEG, BMP, GIF, WebP or TIFF"),
         (b"\0\0\0\x1cftypavif" + bytes(20), "an AVIF image, a kind that is not read; save it as JPEG or PNG"),
         (png(28, 28, b"not deflate data"), "damaged"),
-        (png(0, 0, b""), ""),
+        (png(0, 0, b""), "damaged: its first bytes are those of a picture, the rest is none"),
         (png(2**31 - 1, 2**31 - 1, zlib.compress(bytes(100))), "scale it down"),
         (png(12_000, 12_000, zlib.compress(bytes(100))), "12000x12000 pixels, over 64,000,000"),
     ],

@@ -11,14 +11,14 @@ import pytest
 
 from helpers import GOLDEN, command, refusal, save_overflowing_model, tiny_recipe
 from kilonet.evaluation.metrics import Metric
-from kilonet.evaluation.statistics import mean_and_std
-from kilonet.models.model import load_model
+from kilonet.evaluation.statistics import mean_and_std, wilson_interval
+from kilonet.models.model import MODEL_FILE, load_model
 from kilonet.report.comparison import comparison
 from kilonet.report.comparison.comparison import compare
 from kilonet.report.comparison.frontier import draw_frontier
 from kilonet.report.comparison.groups import Group, read_groups
 from kilonet.report.comparison.significance import holm, models_test, seeds_test
-from kilonet.training.run_folder import Result, Run
+from kilonet.training.run_folder import RESULT_FILE, Result, Run
 from kilonet.training.run_records import RunRecord
 from kilonet.training.train import fit
 from kilonet.utils.errors import KilonetError
@@ -31,7 +31,7 @@ def record(result: Result, seed: int, errors: int) -> RunRecord:
     figures = {"test_accuracy": 1 - errors / images, "test_macro_f1": 1 - 3 * errors / images}
     final = result.final.model_copy(update=figures)
     changes = {"recipe": result.recipe.replace(seed=seed), "final": final, "correct": images - errors}
-    changes["class_images"] = None
+    changes |= {"class_images": None, "interval": wilson_interval(images - errors, images)}
     made = result.model_copy(update={**changes, "scored_images": images, "model_sha256": f"{seed} {errors}"})
     return RunRecord("run", made)
 
@@ -205,14 +205,22 @@ def test_models_are_compared_image_by_image(finished: Run, other: Run) -> None:
     assert f"finished is right alone on {tested.first_alone} images, other on {tested.second_alone}" in str(pair)
 
 
-def test_a_model_that_computes_nan_is_not_compared(
-    finished: Run, other: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken = load_model(str(save_overflowing_model(tmp_path)))
-    monkeypatch.setattr(comparison, "load_model", lambda _: broken)
+def test_a_model_that_computes_nan_is_not_compared(finished: Run, other: Run, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished.folder or Path(), tmp_path / "broken")
+    broken = load_model(str(save_overflowing_model(folder)))
+    changed = finished.result.model_copy(update={"model_sha256": broken.trained_sha256})
+    (folder / RESULT_FILE).write_text(changed.model_dump_json())
     with pytest.raises(KilonetError) as error:
-        compare([str(finished.folder), str(other.folder)])
+        compare([str(folder), str(other.folder)])
     refusal(error, "NaN or infinity")
+
+
+def test_a_model_that_another_run_trained_is_not_compared(finished: Run, other: Run, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished.folder or Path(), tmp_path / "swapped")
+    shutil.copy((other.folder or Path()) / MODEL_FILE, folder)
+    with pytest.raises(KilonetError) as error:
+        compare([str(folder), str(other.folder)])
+    refusal(error, "swapped", "its result is not of this model")
 
 
 def test_folders_of_seeds_are_groups(finished: Run, tmp_path: Path, small_folder: Path) -> None:

@@ -138,6 +138,8 @@ def test_a_damaged_result_is_refused(tmp_path: Path, content: bytes, words: str)
         {"scored_images": -5},
         {"correct": -1},
         {"correct": 501},
+        {"correct": 1},
+        {"interval": [0.0, 0.001]},
         {"parameters": -1},
         {"seconds": -1.0},
         {"interval": [0.5, 1.1]},

@@ -411,9 +411,10 @@ def test_data_that_are_missing_are_said_before_anything_is_compiled(
         ({"layers": ["conv 4096 15x15 same", "conv 4096 31x31 same", "gap", "pointwise 10"]}, "over the limit of 64"),
         ({"layers": ["conv 4096 5x5 same", "conv 4096 1x1", "gap", "pointwise 10"]}, "over the limit of 64"),
         ({"layers": ["conv 1024 same", "conv 1024 1x1", "gap", "pointwise 10"], "batch_size": 65_536}, "GiB"),
+        ({"layers": ["gap"], "input": [10, 28, 28]}, "no weights to train"),
     ],
 )
-def test_what_does_not_fit_into_memory_or_a_model_file_is_refused_before_the_start(
+def test_networks_that_cannot_be_trained_or_stored_are_refused_before_the_start(
     small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str
 ) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: 4 << 30)

@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from kilonet.data import heic
 from kilonet.data.containers import FORMATS, Container, is_avif, open_container, png_chunks
@@ -133,6 +133,9 @@ def decode(
         raise KilonetError(f"{name}: damaged: truncated") from None
     except Image.DecompressionBombError:
         raise KilonetError(f"{name}: more than {limits.pixels:,} pixels; scale it down first") from None
+    except UnidentifiedImageError:
+        # Its message has the address of the file's bytes.
+        raise KilonetError(f"{name}: damaged: its first bytes are those of a picture, the rest is none") from None
     except MemoryError:
         raise KilonetError(f"{name}: too little memory to decode it; scale it down first") from None
     except Exception as error:  # noqa: BLE001 - Pillow raises nearly every kind, AssertionError and AttributeError too.

@@ -46,7 +46,8 @@ def collect(sources: Sequence[str], extra: ExtraFiles | None = None, image_index
         image_index: the image that is looked at closely.
 
     Raises:
-        KilonetError: no such run, an unfinished run, or a file that belongs to another model.
+        KilonetError: no such run, an unfinished run, data that have changed since, or a file that belongs to another
+            model.
     """
     if not sources:
         raise KilonetError("no run given; name at least one run folder")
@@ -98,7 +99,7 @@ def name_of(source: str) -> str:
 
 def _scored_images(own: RunRecord | None, source: str, model: Model) -> Images:
     known = data_of_run(own.result, own.name) if own else known_data(source, model, "give its run folder")
-    data = matched_data(model, known.load(model.section))
+    data = matched_data(model, known.load(model.section, unchanged=True))
     return (divided(data, known.run) if known.run else data).test
 
 

@@ -266,7 +266,7 @@ def load_plan(source: str) -> Plan:
     if not path.is_file():
         raise KilonetError(f"no sweep '{source}': neither a file nor a packaged plan ({', '.join(packaged_plans())})")
     try:
-        return Plan.model_validate(tomllib.loads(read_bounded(path, _MAXIMUM_BYTES, "a sweep").decode()))
+        return Plan.model_validate(tomllib.loads(read_bounded(path, _MAXIMUM_BYTES, "a sweep").decode("utf-8-sig")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise KilonetError(f"{source}: not a TOML file: {error}") from None
     except ValidationError as error:

@@ -51,6 +51,7 @@ class KnownData:
                 raise KilonetError(
                     f"{line}, so which images it has not seen cannot be told; bring the images back, or train anew"
                 )
+            line += ", so images that it was trained on may be among those that are scored"
             print(printable(f"kilonet: {line}"), file=sys.stderr)
         return data
 

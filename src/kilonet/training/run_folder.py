@@ -135,6 +135,11 @@ class Result(Schema):
     def _check_counts(self) -> "Result":
         if self.correct > self.scored_images:
             raise ValueError(f"correct is {self.correct}, over scored_images, {self.scored_images}")
+        found = self.final.test_accuracy
+        if self.correct != round(found * self.scored_images):
+            raise ValueError(f"correct is {self.correct} of {self.scored_images}, but final.test_accuracy is {found}")
+        if not self.interval[0] <= self.correct / self.scored_images <= self.interval[1]:
+            raise ValueError("the interval is not around the final accuracy")
         if self.class_images is not None and sum(self.class_images) != self.scored_images:
             raise ValueError(f"class_images sum to {sum(self.class_images)}, not scored_images, {self.scored_images}")
         return self

@@ -169,9 +169,11 @@ def prepare_run(recipe: Recipe, images: DataSet | None, progress: Progress) -> t
         progress: gets a line if another engine or number of threads is used than asked for.
 
     Raises:
-        KilonetError: the recipe asks for a device or an engine that this machine does not have, the images cannot be
-            used, or there is not enough memory to train on them.
+        KilonetError: the network has no weights, the recipe asks for a device or an engine that this machine does not
+            have, the images cannot be used, or there is not enough memory to train on them.
     """
+    if not recipe.model.parameters:
+        raise KilonetError("the network has no weights to train; give it a convolution")
     resolve_device(recipe.run)
     data = prepare_data(recipe, images)
     recipe = resolve_run(recipe, progress.message)

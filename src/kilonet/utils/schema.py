@@ -4,6 +4,7 @@ import reprlib
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 ProperFraction = Annotated[float, Field(ge=0, lt=1)]
@@ -23,11 +24,11 @@ class Schema(BaseModel):
 
 def first_complaint(error: ValidationError) -> str:
     """Return the first validation error in one line that names the key; long keys and values are cut."""
-    first = error.errors(include_url=False)[0]
-    # A value of several types has the type that was tried as a part of its place.
-    key = _cut(
-        ".".join(str(part) for part in first["loc"] if not str(part).startswith(("constrained-", "tuple[", "literal[")))
-    )
+    errors = error.errors(include_url=False)
+    place = _place(errors[0])
+    # Where several types are allowed there is an error of each; the deepest is of the type that was meant.
+    first = max((one for one in errors if _place(one)[: len(place)] == place), key=lambda one: len(_place(one)))
+    key = _cut(".".join(_place(first)))
     if first["type"] == "extra_forbidden":
         return f"{key}: unknown key"
     if first["type"] == "missing":
@@ -35,6 +36,12 @@ def first_complaint(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "a list")
     message = f"{message[:1].lower()}{message[1:]}".removesuffix(" after validation, not 0")
     return f"{key} = {shortened(first['input'])}: {message}" if key else message
+
+
+def _place(error: ErrorDetails) -> tuple[str, ...]:
+    """Return the keys that lead to a value, without the types that were tried for it, which pydantic puts between."""
+    parts = map(str, error["loc"])
+    return tuple(part for part in parts if not part.startswith(("constrained-", "tuple[", "literal[")))
 
 
 def shortened(value: object) -> str:

@@ -26,8 +26,6 @@ def native_unavailable_reason(recipe: Recipe) -> str | None:
 
     Compiles the network if the cache does not hold it.
     """
-    if not recipe.model.parameters:
-        return "the network has no weights to train"
     if recipe.run.precision == "bfloat16" and not multiplies_bfloat16():
         return "this processor has no bfloat16 instructions; use --precision float32"
     try:
