@@ -255,9 +255,7 @@ def _check_form(images: NDArray[Any], fitted: _Form | None) -> None:
     if found.shape != fitted.shape:
         raise ValueError(f"Found images of shape {found.shape}, but the classifier was fitted on {fitted.shape}")
     if {found.kind, fitted.kind} == {"levels", "fractions"}:
-        raise ValueError(
-            f"Found {images.dtype} images ({found.kind}), but the classifier was fitted on {fitted.kind}"
-        )
+        raise ValueError(f"Found {images.dtype} images ({found.kind}), but the classifier was fitted on {fitted.kind}")
 
 
 def _array_shape(images: NDArray[Any], wanted: Shape | None = None) -> Shape:

@@ -31,6 +31,7 @@ from kilonet.export.integer import (
     integer_logits,
 )
 from kilonet.export.manifest import read_manifest
+from kilonet.models.metadata import Metadata
 from kilonet.models.model import Model, load_model
 from kilonet.network.module import initial_network
 from kilonet.network.section import ModelSection
@@ -522,6 +523,13 @@ def test_a_name_is_text_and_nothing_else(chromium: Browser, best: IntegerNetwork
     with watched(chromium, path.as_uri()) as page:
         assert name in page.title()
         assert name in page.locator("footer").inner_text()
+
+
+def test_hidden_characters_of_names_are_shown_escaped(best: IntegerNetwork) -> None:
+    names = tuple(f"{hidden}class {number}" for number, hidden in enumerate(("\u202e", *["\x1b"] * 9)))
+    page = page_html(best, load_model("best").section, PageFacts("best", 7662), metadata=Metadata(names=names))
+    assert not {"\u202e", "\x1b"} & set(page)
+    assert r"\u202eclass 0, \x1bclass 1" in page.split("<footer>")[1]
 
 
 def test_parts_can_stand_in_a_page(best: IntegerNetwork) -> None:

@@ -252,6 +252,7 @@ def _add(number: int, key: str, value: Any) -> Callable[[dict[str, Any]], None]:
     ("damage", "word"),
     [
         (_change("specification", 2), "specification"),
+        (_change("kilonet", "1.0\nAll files are as written."), "kilonet"),
         (_change("format", "other"), "format"),
         (_change("operations", []), "one value a class"),
         (_change("fraction_bits", 99), "fraction_bits"),

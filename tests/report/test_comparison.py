@@ -270,6 +270,14 @@ def test_only_its_own_pictures_are_replaced(
         assert command(capsys, "compare", RESULTS / "best.json", flag, path).status == 0
 
 
+def test_two_pictures_are_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "both.svg"
+    same = tmp_path / "." / ".." / tmp_path.name / "both.svg"
+    answer = command(capsys, "compare", RESULTS / "best.json", "--plot", path, "--distribution", same)
+    answer.refused("--plot and --distribution are one file", path)
+    assert not path.exists()
+
+
 def test_json_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sources = [RESULTS / "mcu.json", RESULTS / "baseline.json"]
     answer = json.loads(command(capsys, "compare", *sources, "--json", "--plot", tmp_path / "a.svg").out)

@@ -190,6 +190,25 @@ def test_ctrl_c_says_how_to_go_on_and_that_works(recipe: Path, tmp_path: Path) -
     assert is_finished(folder)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_ctrl_c_while_the_processes_of_seeds_start_is_quiet(recipe: Path, tmp_path: Path, seconds: float) -> None:
+    """A terminal sends the signal to all of them, which are still importing torch then."""
+    words = ("--seeds", "2", "--out", tmp_path / "seeds", "--epochs", "1000", "--seed", "1")
+    training = subprocess.Popen(
+        [*KILONET, "train", recipe, *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    with training:
+        assert training.stderr is not None
+        first = training.stderr.readline()
+        assert "2 seeds, " in first, first
+        time.sleep(seconds)
+        os.killpg(training.pid, signal.SIGINT)
+        lines = training.stderr.read().splitlines()
+    assert training.returncode == 130, lines
+    begun = any((tmp_path / "seeds").glob(f"seed*/{RECIPE_FILE}"))
+    assert lines == [f"kilonet: interrupted{'; saved' * begun}; the same command goes on"]
+
+
 def children(parent: int) -> list[Path]:
     """Return the folders under /proc of a process's children that train."""
     folders = []

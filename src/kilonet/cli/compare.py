@@ -5,6 +5,7 @@ import json
 
 from kilonet.cli.flags import Parser, add_json_flag, named, named_path
 from kilonet.evaluation.metrics import METRIC_NAMES
+from kilonet.utils.errors import KilonetError
 from kilonet.utils.terminal import printable_lines
 
 
@@ -38,6 +39,8 @@ def add_flags(parser: Parser) -> None:
 
 
 def run(flags: argparse.Namespace) -> int:
+    if flags.plot and flags.distribution and flags.plot.resolve() == flags.distribution.resolve():
+        raise KilonetError(f"--plot and --distribution are one file, {flags.plot}; give two")
     from kilonet.report.comparison.comparison import compare
 
     comparison = compare(flags.runs, flags.metric)

@@ -98,7 +98,7 @@ class _ManifestSchema(Schema, strict=False):
     data_sha256: Annotated[str, Field(max_length=64)] | None = None
     label_pattern: Annotated[str, Field(max_length=200)] | None = None
     model_sha256: Annotated[str, Field(max_length=64)]
-    kilonet: Annotated[str, Field(max_length=100)] = ""
+    kilonet: Annotated[str, Field(max_length=100, pattern="^[0-9A-Za-z.+-]*$")] = ""
     name: Annotated[str, Field(max_length=1000)] = ""
     metadata: Metadata = NO_METADATA
     accuracies: dict[str, Fraction] = Field(default_factory=dict)

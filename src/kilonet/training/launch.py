@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -147,7 +148,8 @@ def train_seeds(
         try:
             _train_side_by_side(waiting, workers, tensorboard=tensorboard)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("interrupted; saved; the same command goes on") from None
+            begun = any((folder / RECIPE_FILE).is_file() for folder in folders)
+            raise KeyboardInterrupt(f"interrupted{'; saved' * begun}; the same command goes on") from None
     return [read_run(folder) for folder in folders]
 
 
@@ -178,7 +180,7 @@ def _train_side_by_side(recipes: Mapping[Path, Recipe], workers: int, *, tensorb
     Every worker is a pool of one process, so that it is known which seed a process was training when it was killed.
     """
     context = multiprocessing.get_context(START_METHOD)
-    free = [ProcessPoolExecutor(1, context, _end_with_parent) for _ in range(workers)]
+    free = [ProcessPoolExecutor(1, context, _begin_worker) for _ in range(workers)]
     pools, waiting = list(free), list(recipes.items())[::-1]
     running: dict[Future[None], tuple[ProcessPoolExecutor, int]] = {}
     try:
@@ -186,7 +188,9 @@ def _train_side_by_side(recipes: Mapping[Path, Recipe], workers: int, *, tensorb
             while waiting and free:
                 folder, recipe = waiting.pop()
                 pool = free.pop()
-                running[pool.submit(_train_one, recipe, folder, tensorboard=tensorboard)] = pool, recipe.run.seed
+                with _interrupts_blocked():
+                    future = pool.submit(_train_one, recipe, folder, tensorboard=tensorboard)
+                running[future] = pool, recipe.run.seed
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 pool, seed = running.pop(future)
@@ -202,6 +206,32 @@ def _train_side_by_side(recipes: Mapping[Path, Recipe], workers: int, *, tensorb
         # After an error, seeds that have not begun are not trained; those that are being trained end by themselves.
         for pool in pools:
             pool.shutdown()
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Keep Ctrl-C from this thread, and from a process that it starts until `_begin_worker`.
+
+    That process would otherwise print where it stood, among others in the import of torch, which takes a second.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield  # Windows has no masks of signals.
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker() -> None:
+    """Let Ctrl-C end this process, quietly if it was pressed meanwhile, and end it when its parent has ended."""
+    _end_with_parent()
+    if hasattr(signal, "pthread_sigmask"):
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        except KeyboardInterrupt:
+            os._exit(1)
 
 
 def _end_with_parent() -> None:

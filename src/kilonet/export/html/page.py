@@ -24,6 +24,7 @@ from kilonet.models.metadata import NO_METADATA, Metadata
 from kilonet.network.operations import Shape
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
+from kilonet.utils.terminal import printable
 
 PAGE_FILE = "index.html"
 DRAWING_SCRIPTS = ("integer.js", "answer.js", "centring.js", "drawing.js", "local_reader.js", "app.js")
@@ -186,7 +187,7 @@ def _page_content(network: IntegerNetwork, section: ModelSection, facts: PageFac
     digits = metadata.reads_digits(network.input_shape, network.classes)
     preprocessing = preprocessing_facts(section, reads_digits=digits)
     assert preprocessing  # noqa: S101 - it takes pictures, which was checked
-    names = class_names(metadata, network.classes)
+    names = list(map(printable, class_names(metadata, network.classes)))
     if digits:
         content = _drawing_page(facts, names)
     else:
@@ -258,7 +259,7 @@ def class_facts(names: Sequence[str]) -> list[tuple[str, str]]:
     """Return the names of the classes for the footer of a page, the first of many; nothing for no names."""
     more = len(names) - _LISTED_CLASSES
     listed = [*names[:_LISTED_CLASSES], *([f"and {more:,} more"] if more > 0 else [])]
-    return [("Classes", escape(", ".join(listed)))] if listed else []
+    return [("Classes", escape(printable(", ".join(listed))))] if listed else []
 
 
 def hash_source(text: str) -> str:
