@@ -129,6 +129,12 @@ def test_classes_are_matched_by_name_everywhere(bars: Path, capsys: pytest.Captu
     assert json.loads(exported.out)["holdout_float_accuracy"] == 1.0
     table = json.loads(command(capsys, "verify", bars / "exported", "--data", some, "--json").out)
     assert [row["accuracy"] for row in table["rows"]] == [1.0, 1.0, 1.0]
+    # Without parts all images are scored, by both commands.
+    counts = [
+        json.loads(command(capsys, *words, "--data", some / "train", "--json").out)["images"]
+        for words in (("evaluate", bars / "run"), ("verify", bars / "exported"))
+    ]
+    assert counts[0] == counts[1] == len(list((some / "train").glob("*/*")))
     for part in ("train", "test"):
         (some / part / "middle").rename(some / part / "milieu")
     for words in (("evaluate", bars / "run"), ("verify", bars / "exported")):

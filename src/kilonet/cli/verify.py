@@ -36,11 +36,11 @@ def add_flags(parser: Parser) -> None:
 
 
 def run(flags: argparse.Namespace) -> int:
-    from kilonet.export.training_data import verification_data
+    from kilonet.export.training_data import verification_images
     from kilonet.export.verify import verify
 
     check_label_pattern(flags)
-    images = verification_data(flags.folder, flags.data, flags.label_pattern).test
+    images = verification_images(flags.folder, flags.data, flags.label_pattern)
     verification = verify(flags.folder, images, run_foreign_code=flags.run_foreign_code, targets=flags.targets)
     print(json.dumps(verification.as_json()) if flags.json else printable_lines(verification))
     return 0 if verification.passed else 1

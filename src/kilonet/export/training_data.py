@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from kilonet.data.datasets import DataSet, load_data
+from kilonet.data.datasets import DataSet, Images, load_data
 from kilonet.data.preprocessing import Preprocessing
 from kilonet.data.section import AugmentSection
-from kilonet.evaluation.scoring import matched_data
+from kilonet.evaluation.scoring import images_to_score, matched_data
+from kilonet.export.exported_model import ExportedModel
 from kilonet.export.manifest import MANIFEST_FILE, Manifest, read_manifest
 from kilonet.models.classes import match_classes
 from kilonet.models.model import Classifier, packaged_models
@@ -91,17 +92,21 @@ def data_of_export(manifest: Manifest, owner: str) -> KnownData | None:
     )
 
 
-def verification_data(folder: Path, given: str | None, label_pattern: str | None = None) -> DataSet:
-    """Load the data on which an exported folder is verified, with the labels of its classes.
+def verification_images(folder: Path, given: str | None, label_pattern: str | None = None) -> Images:
+    """Return the images on which an exported folder is verified, with the labels of its classes.
 
     Args:
         folder: the exported folder.
-        given: what `load_data` takes; None for the data on which the folder was exported.
+        given: the data whose images are scored, all of them if they have no parts, as `kilonet evaluate --data` does;
+            None for the test images of the data on which the folder was exported.
         label_pattern: as for `load_data`, with `given`.
 
     Raises:
         KilonetError: the folder is no exported one, or its data are not known, not there any more, or of other classes.
     """
+    model = ExportedModel(folder)
+    if given is not None and not is_own_data(folder, model, given):
+        return images_to_score(model, given, label_pattern)
     manifest = read_manifest(folder)
     section, metadata = manifest.section, manifest.metadata
     if given is not None:
@@ -112,4 +117,4 @@ def verification_data(folder: Path, given: str | None, label_pattern: str | None
         data = load_data(_PACKAGED)
     else:
         raise KilonetError(f"what data {folder} was exported on is not known; name them with --data")
-    return match_classes(data, metadata, section.classes)
+    return match_classes(data, metadata, section.classes).test
