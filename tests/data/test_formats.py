@@ -309,6 +309,16 @@ def test_a_table_that_does_not_name_files_and_labels_is_told(tmp_path: Path, con
         refusal(error, "labels.csv")
 
 
+def test_columns_of_a_manifest_that_are_left_out_are_told_of(tmp_path: Path) -> None:
+    """The second of two columns of labels may have been meant for the part."""
+    for number in range(6):
+        Image.new("L", (8, 8)).save(tmp_path / f"{number}.png")
+    path = manifest(tmp_path, "file,Label,class", *(f"{number}.png,{'ab'[number % 2]},train" for number in range(6)))
+    listing = list_data(str(path))
+    assert listing.names == ("a", "b")
+    assert listing.notes == (f"{path}: the column 'Label' is read, 'class' is left out",)
+
+
 def test_files_that_a_manifest_and_its_folder_do_not_share_are_listed(tmp_path: Path) -> None:
     names = [save(tmp_path / "all" / f"{number:03}.png", number).stem for number in range(30)]
     path = manifest(tmp_path, "id,label", *(f"{name},{'ab'[int(name) % 2]}" for name in names[1:]), "404,a")

@@ -135,6 +135,7 @@ def test_instructions_and_flash_are_limited_by_the_estimate_of_the_target(plan: 
         ("max_macs", "max_mac", ["budget.max_mac", "unknown key"]),
         ("max_macs = 90000", 'target = "z80"', ["budget.target", "cortex-m0"]),
         ("trials = 3", "", ["search.trials", "missing"]),
+        ("trials = 3", "trials = 3\ninherit = false", ["inherit is for sampler = 'evolution'"]),
         ("trials = 3", "trials = 0", ["search.trials"]),
         ("epochs = 6", "epochs = 2", ["search.grace = 3", "search.epochs = 2"]),
         ("conv {4..16}", "conv {4..", ["line", "brace"]),

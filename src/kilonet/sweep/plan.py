@@ -74,6 +74,14 @@ class SearchSection(Schema):
             raise ValueError(f"the same cost twice: {', '.join(costs)}")
         return costs
 
+    @model_validator(mode="after")
+    def _keys_are_of_the_sampler(self) -> "SearchSection":
+        if self.sampler == "tpe":
+            for key in ("population", "sample", "inherit"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} is for sampler = 'evolution'")
+        return self
+
 
 class BudgetSection(Schema):
     """Hard limits on a candidate; a limit that is not given does not apply."""

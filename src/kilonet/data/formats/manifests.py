@@ -1,7 +1,7 @@
 """Manifests: CSV files with a line for each image file, its label and, if they say so, its part."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -62,7 +62,16 @@ def list_manifests(tables: list[Table], folder: Path, *, whole: bool) -> Listing
         skipped += [(path, f"{path}: in no table") for path in rest if path.resolve() not in named]
         skipped += unread(files.others)
     parts, names = labelled_parts(found, tables[0].path)
-    return Listing(parts, names, tuple(skipped))
+    return Listing(parts, names, tuple(skipped)).noted(*_columns_left_out(tables))
+
+
+def _columns_left_out(tables: Sequence[Table]) -> Iterator[str]:
+    """Yield a note for each table with several columns of which any could be the file, the label or the part."""
+    for table in tables:
+        for names in (FILE_NAMES, LABEL_NAMES, PART_NAMES):
+            first, *others = (table.head[place].strip() for place in table.columns(names) or [0])
+            if others:
+                yield f"{table.path}: the column '{first}' is read, '{', '.join(others)}' is left out"
 
 
 def first_labels(table: Table) -> list[str]:

@@ -48,10 +48,14 @@ class Table:
 
     def column(self, names: frozenset[str]) -> int | None:
         """Return the first column with one of some names, in any case, or None."""
+        return next(iter(self.columns(names)), None)
+
+    def columns(self, names: frozenset[str]) -> list[int]:
+        """Return all columns with one of some names, in any case."""
         if not self.is_named:
-            return None
+            return []
         plain = [cell.strip().lower().replace(" ", "_").replace("-", "_") for cell in self.head]
-        return next((place for place, cell in enumerate(plain) if cell in names), None)
+        return [place for place, cell in enumerate(plain) if cell in names]
 
     @property
     def has_pixels(self) -> bool:
