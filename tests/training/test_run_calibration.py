@@ -103,6 +103,14 @@ def test_a_calibrated_run_goes_on_bit_for_bit(small_folder: Path, tmp_path: Path
     assert found.result.model_sha256 == found.model.trained_sha256 != found.model.sha256
 
 
+def test_the_data_are_no_negatives(small_folder: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(small_folder, calibration=0.1, negatives=f"{small_folder}/../{small_folder.name}")
+    with pytest.raises(KilonetError) as error:
+        fit(recipe, out=tmp_path / "run")
+    refusal(error, "the data cannot be images of none of the classes")
+    assert not (tmp_path / "run").exists()
+
+
 def test_other_negatives_are_another_training(small: DataSet, small_folder: Path, tmp_path: Path) -> None:
     """They are digits here, as what is none is not found in pictures."""
     negatives = tmp_path / "negatives"

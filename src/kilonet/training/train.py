@@ -211,10 +211,13 @@ def _read_negatives(recipe: Recipe, data: DataSet) -> Negatives | None:
     """Read the images of none of the classes that a recipe names, before anything is trained.
 
     Raises:
-        KilonetError: there is no such folder, too few images can be read, or no images are kept aside.
+        KilonetError: there is no such folder, it is that of the data, too few images can be read, or no images are kept
+            aside.
     """
     if recipe.run.negatives is None:
         return None
+    if Path(recipe.run.negatives).resolve() == Path(recipe.run.data).resolve():
+        raise KilonetError(f"{recipe.run.negatives}: the data cannot be images of none of the classes as well")
     if data.validation is None:
         raise KilonetError(
             "negatives are told from images that are kept out of training: set calibration, such as --calibration 0.1"
