@@ -165,7 +165,7 @@ def test_a_damaged_record_of_a_child_is_named(tmp_path: Path, finished: Run) -> 
             CandidateSampler(plan, Trials(plan))
         refusal(error, path, "to drop the trial")
     path.write_text(json.dumps(record))
-    tpe = plan_in(tmp_path, keys=KEYS, search={**SEARCH, "sampler": "tpe"})
+    tpe = plan_in(tmp_path, keys=KEYS, search={key: SEARCH[key] for key in ("trials", "epochs", "grace")})
     with pytest.raises(KilonetError) as error:
         CandidateSampler(tpe, Trials(tpe))
     refusal(error, path, "a trial of an evolution")

@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 from helpers import TINY_LAYERS, command, refusal
 from kilonet.evaluation.metrics import Metric
 from kilonet.evaluation.public_results import public_results_on
+from kilonet.evaluation.statistics import wilson_interval
 from kilonet.network.chip_cost import chip_cost
 from kilonet.network.layers import Conv
 from kilonet.recipe import Recipe, parse_recipe
@@ -157,6 +158,7 @@ def with_final(run: Run, folder: Path, **figures: float | None) -> None:
     for epoch in (result["final"], *epochs):
         epoch.update({f"test_{name}": value for name, value in figures.items()})
     result["correct"] = round(500 * result["final"]["test_accuracy"])
+    result["interval"] = wilson_interval(result["correct"], 500)
     (folder / "result.json").write_text(json.dumps(result))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
 

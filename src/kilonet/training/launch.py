@@ -202,6 +202,11 @@ def _train_side_by_side(recipes: Mapping[Path, Recipe], workers: int, *, tensorb
                         "the same command goes on"
                     ) from None
                 free.append(pool)
+    except KeyboardInterrupt:
+        # One that started after Ctrl-C was pressed has no signal of it, and would train to its end.
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
     finally:
         # After an error, seeds that have not begun are not trained; those that are being trained end by themselves.
         for pool in pools:
