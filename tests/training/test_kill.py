@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -195,7 +196,12 @@ def test_ctrl_c_while_the_processes_of_seeds_start_is_quiet(recipe: Path, tmp_pa
     """A terminal sends the signal to all of them, which are still importing torch then."""
     words = ("--seeds", "2", "--out", tmp_path / "seeds", "--epochs", "1000", "--seed", "1")
     training = subprocess.Popen(
-        [*KILONET, "train", recipe, *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*KILONET, "train", recipe, *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell's background job, in which tests may run, ignores the signal, and so would what it starts.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread holds a lock here
     )
     with training:
         assert training.stderr is not None
