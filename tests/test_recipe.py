@@ -319,6 +319,12 @@ def test_a_number_of_thousands_of_digits_is_refused(file: Path, number: str) -> 
     assert "sys." not in refusal(error, file)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_recipe(file: Path) -> None:
+    """Editors on Windows write one."""
+    file.write_text(MODEL, encoding="utf-8-sig")
+    assert load_recipe(str(file)).model.layers == ("conv 4", "gap", "pointwise 10")
+
+
 def test_an_oversized_file_is_refused(file: Path) -> None:
     refuse(file, b"#" * (MAXIMUM_RECIPE_BYTES + 1), "too large for a recipe")
 
