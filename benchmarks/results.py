@@ -84,7 +84,9 @@ def read_rows(folder: Path) -> list[Row]:
     """Read the files of runs, MNIST first, by falling parameters; other files in the folder are skipped."""
     rows = []
     for path in sorted(folder.glob("*.json")):
-        runs = json.loads(path.read_text(encoding="utf-8")).get("runs")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        # Without --seeds the command prints the run itself.
+        runs = [content] if "final" in content else content.get("runs")
         if runs:
             rows.append(Row(path.stem, tuple(runs)))
     return sorted(rows, key=lambda row: (row.recipe.run.data != "mnist", -row.recipe.model.parameters, row.name))

@@ -50,6 +50,17 @@ def test_a_row_says_what_the_runs_came_to(folder: Path) -> None:
     assert row["teachers"].startswith("40,336 parameters, 99.61 % of test")
 
 
+def test_a_run_alone_is_read_as_it_is_printed(folder: Path) -> None:
+    run = runs_of(folder, "baseline")[0]
+    (folder / "alone.json").write_text(json.dumps(run))
+    row = row_of(folder, "alone")
+    assert (row["n"], row["every seed"]) == ("1", f"{100 * run['final']['test_accuracy']:.2f}")
+    assert row["command"] == "`kilonet train baseline --json`"
+    run["recipe"]["run"]["holdout"] = True
+    (folder / "alone.json").write_text(json.dumps(run))
+    assert row_of(folder, "baseline")["predicted"].endswith("% (n = 1)")
+
+
 def test_of_many_seeds_a_row_has_the_lowest_and_the_highest(folder: Path) -> None:
     runs = runs_of(folder, "best")
     (folder / "many.json").write_text(json.dumps({"runs": [*runs, *runs, runs[0]]}))

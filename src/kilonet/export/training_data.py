@@ -8,7 +8,6 @@ from kilonet.data.section import AugmentSection
 from kilonet.evaluation.scoring import images_to_score, matched_data
 from kilonet.export.exported_model import ExportedModel
 from kilonet.export.manifest import MANIFEST_FILE, Manifest, read_manifest
-from kilonet.models.classes import match_classes
 from kilonet.models.model import Classifier, packaged_models
 from kilonet.training.run_data import KnownData, data_of_run
 from kilonet.training.run_folder import is_finished, read_result
@@ -107,14 +106,7 @@ def verification_images(folder: Path, given: str | None, label_pattern: str | No
     model = ExportedModel(folder)
     if given is not None and not is_own_data(folder, model, given):
         return images_to_score(model, given, label_pattern)
-    manifest = read_manifest(folder)
-    section, metadata = manifest.section, manifest.metadata
-    if given is not None:
-        data = load_data(given, Preprocessing.of(section), label_pattern=label_pattern)
-    elif known := data_of_export(manifest, str(folder)):
-        data = known.load(section, "--data names others")
-    elif metadata.reads_digits(section.input_shape, section.classes):
-        data = load_data(_PACKAGED)
-    else:
-        raise KilonetError(f"what data {folder} was exported on is not known; name them with --data")
-    return match_classes(data, metadata, section.classes).test
+    if given is None:
+        return data_of(folder, model).test
+    data = load_data(given, Preprocessing.of(model.section), label_pattern=label_pattern)
+    return matched_data(model, data).test

@@ -63,8 +63,8 @@ class Subject:
         object.__setattr__(self, "cost", network_cost(self.model.section))
         if not 0 <= self.image_index < len(self.images):
             raise KilonetError(f"--digit {self.image_index}: the images have indices 0 to {len(self.images) - 1}")
-        if self.record and not is_result_of(self.record.result, self.model):
-            raise KilonetError(f"{self.record.name}: its result is not of this model")
+        if self.record:
+            check_result_of(self.record, self.model)
         if self.robustness and self.robustness.images != len(self.images):
             found, own = self.robustness.images, len(self.images)
             raise KilonetError(f"corruptions were measured on {found:,} images, but the model is scored on {own:,}")
@@ -85,6 +85,16 @@ class Subject:
     def repetitions(self) -> list[RunRecord]:
         """The runs of the model's recipe, that of the model first; none where its run is not known."""
         return group_repetitions(self.records)[0] if self.record else []
+
+
+def check_result_of(record: RunRecord, model: Model) -> None:
+    """Check that a run trained a model.
+
+    Raises:
+        KilonetError: the result is that of another model, as if one of the two files had been exchanged.
+    """
+    if not is_result_of(record.result, model):
+        raise KilonetError(f"{record.name}: its result is not of this model")
 
 
 def is_result_of(result: Result, model: Model) -> bool:

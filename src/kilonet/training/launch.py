@@ -183,6 +183,7 @@ def _train_side_by_side(recipes: Mapping[Path, Recipe], workers: int, *, tensorb
     free = [ProcessPoolExecutor(1, context, _begin_worker) for _ in range(workers)]
     pools, waiting = list(free), list(recipes.items())[::-1]
     running: dict[Future[None], tuple[ProcessPoolExecutor, int]] = {}
+    others = multiprocessing.active_children()
     try:
         while waiting or running:
             while waiting and free:
@@ -205,7 +206,8 @@ def _train_side_by_side(recipes: Mapping[Path, Recipe], workers: int, *, tensorb
     except KeyboardInterrupt:
         # One that started after Ctrl-C was pressed has no signal of it, and would train to its end.
         for process in multiprocessing.active_children():
-            process.terminate()
+            if process not in others:
+                process.terminate()
         raise
     finally:
         # After an error, seeds that have not begun are not trained; those that are being trained end by themselves.

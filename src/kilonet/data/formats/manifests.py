@@ -69,9 +69,9 @@ def _columns_left_out(tables: Sequence[Table]) -> Iterator[str]:
     """Yield a note for each table with several columns of which any could be the file, the label or the part."""
     for table in tables:
         for names in (FILE_NAMES, LABEL_NAMES, PART_NAMES):
-            first, *others = (table.head[place].strip() for place in table.columns(names) or [0])
-            if others:
-                yield f"{table.path}: the column '{first}' is read, '{', '.join(others)}' is left out"
+            found = [table.head[place].strip() for place in table.columns(names)]
+            if len(found) > 1:
+                yield f"{table.path}: the column '{found[0]}' is read, '{', '.join(found[1:])}' is left out"
 
 
 def first_labels(table: Table) -> list[str]:

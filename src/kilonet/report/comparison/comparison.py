@@ -18,7 +18,7 @@ from kilonet.models.calibration import check_finite
 from kilonet.models.model import load_model
 from kilonet.report.comparison.groups import Group, read_groups
 from kilonet.report.comparison.significance import ALPHA, ModelsTest, SeedsTest, holm, models_test, seeds_test
-from kilonet.report.subject import is_result_of
+from kilonet.report.subject import check_result_of
 from kilonet.training.run_data import divided, load_run_data
 from kilonet.training.run_records import RunRecord, repetition_keys
 from kilonet.utils.errors import KilonetError
@@ -173,8 +173,7 @@ class _Predictions:
         if key not in self._correct:
             images = self._scored_images(record)
             model = load_model(str(record.folder))
-            if not is_result_of(record.result, model):
-                raise KilonetError(f"{record.name}: its result is not of this model")
+            check_result_of(record, model)
             logits = model.logits(images.pixels)
             check_finite(logits.numpy())
             self._correct[key] = correct_predictions(logits, images.labels).numpy()
