@@ -50,7 +50,7 @@ struct ForwardArguments {
   void* output;
   Mask valid_lanes;       // lanes that hold an image
   const float* centre;    // by output channel: a value near the mean, so that the sum of squares keeps its precision
-  Vector* sums;           // by output channel: sum of (output - centre), and of its square
+  Vector* sums;           // by output channel: sum of (output - centre), and of its square; also of lanes without an image
 };
 
 // The backward pass through batch norm and the ReLU before it. Once the sums over the batch are known, the gradient before

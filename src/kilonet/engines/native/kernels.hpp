@@ -63,9 +63,8 @@ struct CorrelationPlan {
   int step, row_spread;
   int padding_out = 0;  // rows and columns of zeros around each plane of the output, as it is stored
   constexpr int input_planes() const { return pairing == Pairing::channels ? pair_count(channels) : channels; }
-  // In a row of the kernel.
-  constexpr int row_taps() const { return pairing == Pairing::columns ? pair_count(kernel) : kernel; }
-  constexpr int tap_columns() const { return pairing == Pairing::columns ? 2 : 1; }
+  // Vectors from one row of what is multiplied to the next. Columns are packed in pairs at every second one.
+  constexpr int packed_stride() const { return pairing == Pairing::columns ? pair_count(stride) : stride; }
   // The last row of the input that a row of the output needs.
   constexpr int last_row(int y) const { return least((y * step + kernel - 1 - zero_rows) / row_spread, rows - 1); }
   constexpr bool pairs_outputs() const { return stored.output == Storage::pairs; }
@@ -97,15 +96,54 @@ constexpr Tile best_tile(int outputs, int columns, bool even) {
   return best;
 }
 
+// Returns the tile of a plan. With pairs of columns it begins at an even one; the pairs and taps need registers too.
+constexpr Tile tile_of(CorrelationPlan plan) {
+  if (plan.pairing != Pairing::columns) return best_tile(plan.outputs, plan.columns_out, plan.pairs_outputs());
+  constexpr int most = registers / 2 - 2;
+  const int tiles = (plan.columns_out + most - 1) / most, columns = (plan.columns_out + tiles - 1) / tiles;
+  return {1, tiles > 1 ? columns + columns % 2 : columns};
+}
+
+// The pairs of taps of a depthwise kernel's rows, by which outputs at even columns and those at odd ones multiply the same
+// pairs of columns. A tap without another one is paired with zero.
+template <int kernel>
+struct TapPairs {
+  static constexpr int row_pairs[2] = {pair_count(kernel), kernel / 2 + 1};
+  float taps[kernel][2][kernel / 2 + 1];
+  explicit TapPairs(const float* even) {
+    for (int y = 0; y < kernel; y++, even += row_pairs[0]) {
+      uint32_t before = 0;
+      for (int t = 0; t < row_pairs[1]; t++) {
+        uint32_t own = 0;
+        if (t < row_pairs[0]) std::memcpy(&own, even + t, sizeof own);
+        const uint32_t odd = before >> 16 | own << 16;
+        std::memcpy(&taps[y][0][t], &own, sizeof own);
+        std::memcpy(&taps[y][1][t], &odd, sizeof odd);
+        before = own;
+      }
+    }
+  }
+};
+
+// Returns the weights of a group as `correlate` takes them.
+template <CorrelationPlan P>
+inline auto multiplied(const float* weights) {
+  if constexpr (P.pairing == Pairing::columns) {
+    return TapPairs<P.kernel>(weights);
+  } else {
+    return weights;
+  }
+}
+
 // Prefetches what a tile will write, or read at the end, while the tile is computed.
 template <int columns, bool stores, class Element>
 inline void prefetch_elements(const Element* place) {
   for (int j = 0; j < columns; j += sizeof(Vector) / sizeof(Element)) __builtin_prefetch(place + j, stores);
 }
 
-// Weights are [input][kernel row][kernel column][output].
-template <CorrelationPlan P, int channels, int columns, class Store>
-inline void correlate_tile(const Vector* input, const float* weights, int channel, int y, int x, Store& store) {
+// Weights are [input][kernel row][kernel column][output], or `TapPairs`.
+template <CorrelationPlan P, int channels, int columns, class Weights, class Store>
+inline void correlate_tile(const Vector* input, const Weights& weights, int channel, int y, int x, Store& store) {
   constexpr int step = P.pairs_outputs() ? 2 : 1;
   for (int c = 0; c < channels; c += step) store.template prefetch<columns>((channel + c) / step, y, x);
   Vector sums[channels][columns] = {};
@@ -119,16 +157,27 @@ inline void correlate_tile(const Vector* input, const float* weights, int channe
   for (int i = 0; i < P.input_planes(); i++)
     for (int ky = first; ky < last; ky += P.row_spread) {
       const size_t input_row = (y * P.step + ky - P.zero_rows) / P.row_spread;
-      const Vector* row = input + i * P.pitch + input_row * P.stride + x * P.step;
-      const float* taps = weights + (size_t)(i * P.kernel + ky) * P.row_taps() * P.outputs + channel;
+      const Vector* row = input + i * P.pitch + input_row * P.packed_stride();
+      if constexpr (P.pairing == Pairing::columns) {
+        row += x * P.step / 2;
+        const auto& taps = weights.taps[ky];
 #pragma GCC unroll 3
-      for (int t = 0; t < P.row_taps(); t++)
-#pragma GCC unroll 16
-        for (int c = 0; c < channels; c++)
+        for (int t = 0; t <= P.kernel / 2; t++)
 #pragma GCC unroll 16
           for (int j = 0; j < columns; j++)
-            sums[c][j] = multiply_add<P.pairing != Pairing::none>(sums[c][j], taps[t * P.outputs + c],
-                                                                  row[t * P.tap_columns() + j * P.step]);
+            if (t < weights.row_pairs[j * P.step % 2])
+              sums[0][j] = add_products(sums[0][j], taps[j * P.step % 2][t], row[t + j * P.step / 2]);
+      } else {
+        row += x * P.step;
+        const float* taps = weights + (size_t)(i * P.kernel + ky) * P.kernel * P.outputs + channel;
+#pragma GCC unroll 3
+        for (int t = 0; t < P.kernel; t++)
+#pragma GCC unroll 16
+          for (int c = 0; c < channels; c++)
+#pragma GCC unroll 16
+            for (int j = 0; j < columns; j++)
+              sums[c][j] = multiply_add<P.pairing != Pairing::none>(sums[c][j], taps[t * P.outputs + c], row[t + j * P.step]);
+      }
     }
 #pragma GCC unroll 16
   for (int c = 0; c < channels; c += step) {
@@ -140,13 +189,15 @@ inline void correlate_tile(const Vector* input, const float* weights, int channe
   }
 }
 
-template <CorrelationPlan P, int columns, class Store>
-inline void correlate_columns(const Vector* input, const float* weights, int y, int x, Store& store) {
-  constexpr int channels = best_tile(P.outputs, P.columns_out, P.pairs_outputs()).channels, rest = P.outputs % channels;
-  // The vectors that only the next columns read.
-  const Vector* ahead = input + (size_t)P.last_row(y) * P.stride + (x + columns - 1) * P.step + P.kernel;
-  for (int i = 0; i < P.input_planes(); i++)
-    for (int j = 0; j < columns * P.step; j++) __builtin_prefetch(ahead + i * P.pitch + j);
+template <CorrelationPlan P, int columns, class Weights, class Store>
+inline void correlate_columns(const Vector* input, const Weights& weights, int y, int x, Store& store) {
+  constexpr int channels = tile_of(P).channels, rest = P.outputs % channels;
+  if constexpr (P.pairing != Pairing::columns) {
+    // The vectors that only the next columns read.
+    const Vector* ahead = input + (size_t)P.last_row(y) * P.stride + (x + columns - 1) * P.step + P.kernel;
+    for (int i = 0; i < P.input_planes(); i++)
+      for (int j = 0; j < columns * P.step; j++) __builtin_prefetch(ahead + i * P.pitch + j);
+  }
   for (int c = 0; c + channels <= P.outputs; c += channels)
     correlate_tile<P, channels, columns>(input, weights, c, y, x, store);
   if constexpr (rest > 0) correlate_tile<P, rest, columns>(input, weights, P.outputs - rest, y, x, store);
@@ -164,24 +215,25 @@ inline void copy_elements(size_t count, const Halves* from, Vector* to) {
 // Packs the rows of the input from `begin` to `end` as they are multiplied: in pairs, or as float32 values.
 template <CorrelationPlan P, class Given>
 inline void pack_input_rows(const Given* given, int begin, int end, Vector* packed) {
-  const size_t first = (size_t)begin * P.stride, count = (size_t)(end - begin) * P.stride;
-  given += first, packed += first;
+  const size_t count = (size_t)(end - begin) * P.stride;
+  given += (size_t)begin * P.stride, packed += (size_t)begin * P.packed_stride();
   if constexpr (P.pairing == Pairing::channels) {
     pair_channels(P.channels, P.pitch, count, given, packed);
   } else if constexpr (P.pairing == Pairing::columns) {
-    pair_columns<1, 1, Given>(P.channels, end - begin, P.stride, {given, P.pitch, P.stride}, {packed, P.pitch, P.stride});
+    pair_columns<2, 1, Given>(P.channels, end - begin, P.stride, {given, P.pitch, P.stride},
+                              {packed, P.pitch, P.packed_stride()});
   } else {
     for (int c = 0; c < P.channels; c++) copy_elements(count, given + c * P.pitch, packed + c * P.pitch);
   }
 }
 
 // The input is float32 values, pairs or halves.
-template <CorrelationPlan P, class Given, class Store>
-inline void correlate(const Given* given, const float* weights, Vector* scratch, Store store) {
+template <CorrelationPlan P, class Given, class Weights, class Store>
+inline void correlate(const Given* given, const Weights& weights, Vector* scratch, Store store) {
   constexpr bool packs = P.pairing == Pairing::none ? sizeof(Given) < sizeof(Vector) : P.stored.input != Storage::pairs;
   const Vector* input = scratch;
   if constexpr (!packs) input = given;
-  constexpr int columns = best_tile(P.outputs, P.columns_out, P.pairs_outputs()).columns, rest = P.columns_out % columns;
+  constexpr int columns = tile_of(P).columns, rest = P.columns_out % columns;
   for (int y = 0, packed = 0; y < P.rows_out; y++) {
     // A row is packed just before it is read, so that it is in the cache.
     if constexpr (packs) {
@@ -235,7 +287,8 @@ struct StoreRelu {
       // Lanes without an image are zero, which also makes their gradients zero.
       const Vector result = masked(arguments.valid_lanes, relu(values[j] + arguments.bias[c]));
       put(results + j, result);
-      const Vector distance = masked(arguments.valid_lanes, result - arguments.centre[c]);
+      // Lanes without an image are left out when the lanes are summed.
+      const Vector distance = result - arguments.centre[c];
       sum += distance;
       square += distance * distance;
     }
@@ -381,7 +434,8 @@ void forward(const ForwardArguments& pass) {
   using Padded = Element<pairing == Pairing::none ? Storage::float32 : S.input>;
   for (int g = 0; g < C.groups; g++)
     correlate<P>(padded_input<C>((const Given*)pass.input + g * C.group_input_vectors(), (Padded*)pass.padded),
-                 pass.weights + g * (C.weight_count() / C.groups), pass.scratch, Store<P>{pass, g * P.outputs});
+                 multiplied<P>(pass.weights + g * (C.weight_count() / C.groups)), pass.scratch,
+                 Store<P>{pass, g * P.outputs});
 }
 
 // Spreads the columns of a gradient by the stride, with zeros between them and on both sides, where the input's gradient is
@@ -409,16 +463,16 @@ void input_gradient(const InputGradientArguments& pass, int begin, int end) {
       spread_gradient<C>(S.output == Storage::pairs ? pair_count(P.channels) : P.channels, gradient, (Given*)pass.scratch);
       gradient = (const Given*)pass.scratch;
     }
-    correlate<P>(gradient, pass.weights + g * (C.weight_count() / C.groups), pass.scratch + C.spread_vectors(),
-                 Store<P>{pass, g * P.outputs});
+    correlate<P>(gradient, multiplied<P>(pass.weights + g * (C.weight_count() / C.groups)),
+                 pass.scratch + C.spread_vectors(), Store<P>{pass, g * P.outputs});
   }
 }
 
 // How the weight gradient is divided into tiles of outputs x taps: all taps of an input for a small kernel, rows of taps for a
 // larger depthwise one, several inputs for a 1x1 kernel, part of a row of taps for any other. The image is divided into bands
 // of rows, so that what a tile reads stays in the level-1 cache for the next tiles. With bfloat16 a band is first packed in
-// pairs of columns: the input at every column, because a tap may start at any, and the output's gradient at every second
-// column. The columns of a pair of inputs are as far apart as the windows of neighbouring outputs.
+// pairs of columns, at every second one; the input at every column if pairs cannot be joined, because a tap may start at any.
+// The columns of a pair of inputs are as far apart as the windows of neighbouring outputs.
 template <Convolution C>
 struct WeightGradientTiles {
   static constexpr bool pointwise = C.kernel == 1, single = C.group_outputs() == 1;
@@ -428,19 +482,24 @@ struct WeightGradientTiles {
   static constexpr int tap_rows = C.kernel <= 3 ? C.kernel : greatest(1, (registers - 4) / (2 * C.kernel));
   static constexpr int taps = small ? least(run_length, tap_rows * C.kernel) : least(run_length, registers == 32 ? 6 : 3);
   static constexpr int outputs = greatest(1, least(C.group_outputs(), (registers - 4) / (taps + 1)));
-  static constexpr int column_step = (bfloat16 ? 2 : 1) * C.stride;
+  // Whether the input is packed at every second column only, and a pair that begins at an odd one is joined of two. The last
+  // one of a row would lie beyond it with an even kernel.
+  static constexpr bool joins = bfloat16 && C.stride == 1 && C.kernel % 2 == 1;
+  static constexpr int input_columns = joins ? pair_count(C.padded_columns()) : C.padded_columns();
+  static constexpr int column_step = joins || !bfloat16 ? C.stride : 2 * C.stride;
   static constexpr int row_steps = bfloat16 ? pair_count(C.columns_out()) : C.columns_out();
   static constexpr int gradient_columns = bfloat16 ? row_steps : C.gradient_columns();
   static constexpr int row_bytes =
-      (outputs * gradient_columns + (pointwise ? taps : 1) * C.stride * C.padded_columns()) * (int)sizeof(Vector);
+      (outputs * gradient_columns + (pointwise ? taps : 1) * C.stride * input_columns) * (int)sizeof(Vector);
   static constexpr int rows = least(C.rows_out(), greatest(1, l1_cache_bytes / row_bytes));
   static constexpr int input_rows = (rows - 1) * C.stride + C.kernel;
-  static constexpr size_t input_pitch = bfloat16 ? pitch_of((size_t)input_rows * C.padded_columns()) : C.input_pitch();
+  static constexpr size_t input_pitch = bfloat16 ? pitch_of((size_t)input_rows * input_columns) : C.input_pitch();
   static constexpr size_t gradient_pitch = bfloat16 ? pitch_of((size_t)rows * row_steps) : C.gradient_pitch();
   static constexpr size_t offset(int tap) {
     if (pointwise) return tap * input_pitch;
-    return small ? (tap / C.kernel) * C.padded_columns() + tap % C.kernel : tap;
+    return (small ? tap / C.kernel * input_columns : 0) + tap % C.kernel / (joins ? 2 : 1);
   }
+  static constexpr bool is_joined(int tap) { return joins && tap % C.kernel % 2 == 1; }
 };
 
 // Adds a band's products to sums[output][tap]: `outputs` channels `pitch` vectors apart, `taps` taps one vector apart, of
@@ -455,7 +514,7 @@ inline void weight_gradient_tile(const Vector* input, const Vector* gradient, in
 #pragma GCC unroll 32
     for (int t = 0; t < taps; t++) tile[c][t] = sums[c * pitch + t];
   for (int y = 0; y < rows; y++) {
-    const Vector* row = input + (size_t)y * C.stride * C.padded_columns();
+    const Vector* row = input + (size_t)y * C.stride * T::input_columns;
     const Vector* gradient_row = gradient + (size_t)y * T::gradient_columns;
     for (int x = 0; x < T::row_steps; x++) {
       Vector gradients[outputs];
@@ -463,7 +522,8 @@ inline void weight_gradient_tile(const Vector* input, const Vector* gradient, in
       for (int c = 0; c < outputs; c++) gradients[c] = gradient_row[c * T::gradient_pitch + x];
 #pragma GCC unroll 32
       for (int t = 0; t < taps; t++) {
-        Vector value = row[T::offset(first + t) + T::column_step * x];
+        const Vector* place = row + T::offset(first + t) + T::column_step * x;
+        const Vector value = T::is_joined(first + t) ? joined(place[0], place[1]) : place[0];
 #pragma GCC unroll 32
         for (int c = 0; c < outputs; c++) tile[c][t] = multiply_add<bfloat16>(tile[c][t], gradients[c], value);
       }
@@ -489,7 +549,7 @@ template <Convolution C, int outputs>
 inline void weight_gradient_run(const Vector* input, const Vector* gradient, int rows, Vector* sums) {
   using T = WeightGradientTiles<C>;
   constexpr int rest = T::run_length % T::taps;
-  if constexpr (T::small) return weight_gradient_parts<C, outputs, 0>(input, gradient, rows, sums);
+  if constexpr (!T::pointwise) return weight_gradient_parts<C, outputs, 0>(input, gradient, rows, sums);
   for (int t = 0; t + T::taps <= T::run_length; t += T::taps)
     weight_gradient_tile<C, outputs, T::taps>(input + T::offset(t), gradient, rows, sums + t);
   if constexpr (rest > 0)
@@ -506,7 +566,7 @@ inline void weight_gradient_band(const Vector* input, const Vector* gradient, in
   constexpr int rest = C.group_outputs() % T::outputs;
   for (int c = 0; c < C.group_outputs(); c += T::outputs)
     for (int r = 0; r < runs; r++) {
-      const Vector* run_input = input + r / rows_of_taps * T::input_pitch + (size_t)(r % rows_of_taps) * C.padded_columns();
+      const Vector* run_input = input + r / rows_of_taps * T::input_pitch + (size_t)(r % rows_of_taps) * T::input_columns;
       const Vector* run_gradient = gradient + c * T::gradient_pitch;
       Vector* run_sums = sums + c * pitch + (size_t)r * T::run_length;
       if (c + T::outputs <= C.group_outputs()) {
@@ -543,9 +603,9 @@ void weight_gradient(const WeightGradientArguments& pass, int begin, int end) {
       Vector* sums = pass.sums + (size_t)g * (C.weight_count() / C.groups);
       if constexpr (bfloat16) {
         Vector *scratch = pass.scratch, *gradient_pairs = scratch + C.group_inputs() * T::input_pitch;
-        pair_stored_columns<1, C.stride, S.input>(C.group_inputs(), (rows - 1) * C.stride + C.kernel, C.padded_columns(),
-                                                  {band, C.input_pitch(), C.padded_columns()},
-                                                  {scratch, T::input_pitch, C.padded_columns()});
+        pair_stored_columns<T::joins ? 2 : 1, C.stride, S.input>(
+            C.group_inputs(), (rows - 1) * C.stride + C.kernel, C.padded_columns(),
+            {band, C.input_pitch(), C.padded_columns()}, {scratch, T::input_pitch, T::input_columns});
         pair_stored_columns<2, 1, S.output>(C.group_outputs(), rows, C.columns_out(),
                                             {band_gradient, C.gradient_pitch(), C.gradient_columns()},
                                             {gradient_pairs, T::gradient_pitch, T::gradient_columns});

@@ -276,12 +276,12 @@ void Trainer::forward_convolution(const Operation& operation, Group& group) {
   std::fill_n(sums, 2 * shape(operation.output).channels, Vector{});
   const float* centre = operation.norm < 0 ? nullptr : &centre_[norm_offsets_[operation.norm]];
   const auto forward = group.mode == Mode::evaluation ? operation.kernels.float32_forward : operation.kernels.forward;
+  const Mask valid = group.valid_lanes();
   forward({tensor(group, operation.input), group.scratch.padded.get(), &packed_[weight_offsets_[index]],
-           group.scratch.kernel.get(), &biases_[bias_offsets_[index]], tensor(group, operation.output), group.valid_lanes(),
-           centre, sums});
+           group.scratch.kernel.get(), &biases_[bias_offsets_[index]], tensor(group, operation.output), valid, centre, sums});
   if (operation.norm < 0 || !group.training()) return;
   float* sums_of_part = &group.sums->forward_sums[2 * norm_offsets_[operation.norm]];
-  for (int c = 0; c < 2 * channels(operation.norm); c++) sums_of_part[c] += sum_of_lanes(sums[c]);
+  for (int c = 0; c < 2 * channels(operation.norm); c++) sums_of_part[c] += sum_of_lanes(masked(valid, sums[c]));
 }
 
 // Computes the gradient before the ReLU of a convolution's output channels from `begin` to `end`, whose batch norm is an

@@ -4,6 +4,10 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
 #if defined(__AVX512F__)
 constexpr int lanes = 16, registers = 32;
 #elif defined(__AVX__)
@@ -42,7 +46,13 @@ inline Vector broadcast(float value) { return value - Vector{}; }
 inline Vector masked(Mask mask, Vector values) { return (Vector)((Mask)values & mask); }
 
 // Keeps NaN, so that a run that diverges shows it in its loss.
-inline Vector relu(Vector values) { return values < 0 ? Vector{} : values; }
+inline Vector relu(Vector values) {
+#ifdef __AVX512BF16__
+  return (Vector)_mm512_max_ps(__m512{}, (__m512)values);  // the second one if one is NaN
+#else
+  return values < 0 ? Vector{} : values;
+#endif
+}
 
 template <int count>
 inline float sum_of(const float* values) {
