@@ -53,7 +53,7 @@ Trainer::Trainer(const Network& network, const TrainerSettings& settings)
     if (operation.kind == Kind::norm && operation.pool_size)
       spread = std::max(spread, network.tensors[operation.input].plane());
     if (operation.kind != Kind::convolution) continue;
-    const Convolution& c = operation.kernels.shape;
+    const Convolution c = operation.kernels.shape;
     biases += c.channels_out;
     weights += c.weight_count();
     most = std::max(most, c.weight_count());
@@ -305,7 +305,7 @@ void Trainer::backward_relu(const Batch& batch, const Operation& operation, Grou
 // convolution without batch norm, adds that one's bias gradient.
 template <class Element>
 void Trainer::backward_channels(const Batch& batch, const Operation& operation, Group& group) {
-  const Convolution& c = operation.kernels.shape;
+  const Convolution c = operation.kernels.shape;
   const Operation* next = next_of(operation);
   const bool normed = next && next->kind == Kind::norm;
   const Operation* before = operation.input > 0 ? &network_.operations[operation.input - 1] : nullptr;
@@ -445,7 +445,7 @@ void Trainer::backward_norm(const Batch& batch, const Operation& operation, Grou
 
 // Orders a convolution's weights for the forward kernel, with the batch norm of its input folded into them.
 void Trainer::pack_weights(const Operation& operation, const float* values, bool in_training) {
-  const Convolution& c = operation.kernels.shape;
+  const Convolution c = operation.kernels.shape;
   const float* weights = values + operation.weight_offset;
   float* packed = &packed_[weight_offsets_[index_of(operation)]];
   float* bias = &biases_[bias_offsets_[index_of(operation)]];
@@ -471,7 +471,7 @@ void Trainer::pack_weights(const Operation& operation, const float* values, bool
 
 // Orders a convolution's weights for the kernel of the input's gradient: inputs and outputs swapped, taps reversed.
 void Trainer::pack_transposed_weights(const Operation& operation) {
-  const Convolution& c = operation.kernels.shape;
+  const Convolution c = operation.kernels.shape;
   const float* weights = settings_.values + operation.weight_offset;
   float* transposed = &transposed_[weight_offsets_[index_of(operation)]];
   for (int o = 0; o < c.channels_out; o++)
@@ -525,7 +525,7 @@ void Trainer::finish_norm_statistics(int norm, int64_t images) {
 // tensor. The gradient that arrives at the norm is the convolution's output gradient spread by its weights, so its products
 // with the tensor are those of the weights with their gradient.
 void Trainer::norm_sums_from_weight_gradient(const Operation& operation) {
-  const Convolution& c = operation.kernels.shape;
+  const Convolution c = operation.kernels.shape;
   const size_t index = index_of(operation), norm = norm_offsets_[operation.folded_norm], bias = bias_offsets_[index];
   for (PartialSums& part : partial_sums_) {
     const float* weight = settings_.values + operation.weight_offset;
@@ -579,7 +579,7 @@ void Trainer::reduce_gradients() {
 // Adds a convolution's gradient to that of its weights. The sums are of products with the tensor before a folded batch norm,
 // so the norm's scale and shift are applied here.
 void Trainer::reduce_weight_gradient(const Operation& operation) {
-  const Convolution& c = operation.kernels.shape;
+  const Convolution c = operation.kernels.shape;
   const size_t index = index_of(operation);
   std::vector<float> sums(c.weight_count()), bias_gradient(c.channels_out);
   for (const PartialSums& part : partial_sums_) {
