@@ -201,7 +201,9 @@ def test_a_packaged_plan_can_draw_the_recipe_of_its_name(name: str) -> None:
     assert not can_draw(lines, [*layers[:-1], "pointwise 11"], 1)
 
 
-@pytest.mark.parametrize("name", ["half-k-evolution", "half-k-from-plain", "1k-from-space", "2k-from-space"])
+@pytest.mark.parametrize(
+    "name", ["half-k-evolution", "half-k-from-plain", "half-k-from-space", "1k-from-space", "2k-from-space"]
+)
 def test_a_search_whose_trials_are_kept_can_be_run_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its paths are from the root of the clone."""
     root = Path(__file__).parents[2]
