@@ -28,7 +28,7 @@ from kilonet.utils.capacity import cores
 from kilonet.utils.environment import processor_name
 
 _PLAN = """
-recipe = "mcu"
+recipe = "baseline"
 out = "{out}"
 layers = ["conv {{4..8}}", "maxpool 2", "conv {{6..12}}", "conv {{6..12}}", "gap", "pointwise 10"]
 [search]
