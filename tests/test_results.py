@@ -1,6 +1,7 @@
 """docs/RESULTS.md agrees with the files in docs/results, and has a row for every new file."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ def row_of(folder: Path, name: str) -> dict[str, str]:
     heads = [head.strip() for head in lines[0].split("|")]
     (cells,) = (line.split("|") for line in lines if line.startswith(f"| `{name}` "))
     return dict(zip(heads, map(str.strip, cells), strict=True))
+
+
+def test_no_result_names_a_folder_of_the_machine_that_made_it() -> None:
+    for file in sorted(results.RESULTS.rglob("*.json")):
+        found = re.findall(r'"folder": "(/[^"]*)"', file.read_text(encoding="utf-8"))
+        assert not found, f"{file.name}: {found[0]}; give train a folder below the clone"
 
 
 def test_the_page_is_as_generated() -> None:

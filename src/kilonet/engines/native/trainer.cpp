@@ -445,6 +445,7 @@ void Trainer::backward_norm(const Batch& batch, const Operation& operation, Grou
 
 // Orders a convolution's weights for the forward kernel, with the batch norm of its input folded into them.
 void Trainer::pack_weights(const Operation& operation, const float* values, bool in_training) {
+  // A copy: what is written below might lie in the original, so its numbers would be read again for every weight.
   const Convolution c = operation.kernels.shape;
   const float* weights = values + operation.weight_offset;
   float* packed = &packed_[weight_offsets_[index_of(operation)]];
