@@ -11,6 +11,7 @@ and a page that differs is exit status 1. The kinds, whose files are in docs/res
 - `command COMMAND`: what the command prints now; `| head -N` behind it keeps the first N lines.
 - `corruptions MODEL...`: what `kilonet evaluate MODEL --corruptions --json` wrote to corruptions-MODEL.json.
 - `file NAME`: the file as it is.
+- `keys SECTION`: a row for each key of this section of a recipe.
 - `shipping EXPORT VERIFY`: what `kilonet export` and `kilonet verify` wrote with `--json`, beside the figures of others
   that are quoted in quoted-shipping.json.
 """
@@ -27,7 +28,7 @@ from typing import Any
 
 from kilonet.cli import main as main_of_kilonet
 from kilonet.evaluation.statistics import listed, mean_and_std
-from kilonet.recipe import load_recipe
+from kilonet.recipe import SECTIONS, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -136,6 +137,54 @@ def stored_file(name: str) -> str:
     return (RESULTS / name).read_text(encoding="utf-8").rstrip()
 
 
+def keys_table(name: str) -> str:
+    """Return a table of a section's keys: their defaults, their values and what they mean."""
+    section = SECTIONS[name]
+    schemas = section.model_json_schema()["properties"]
+    lines = ["| key | default | values | is |", "|---|---|---|---|"]
+    for key, field in section.model_fields.items():
+        default = "required" if field.is_required() else _default(schemas[key]["default"])
+        # A bar would end the cell.
+        meaning = (field.description or "").replace("|", "\\|")
+        lines.append(f"| `{key}` | {default} | {_values(schemas[key])} | {meaning} |")
+    return "\n".join(lines)
+
+
+def _default(value: Any) -> str:
+    # JSON and TOML write booleans, numbers, texts and lists of them alike; TOML has no null.
+    return "none" if value is None else f"`{json.dumps(value)}`"
+
+
+def _values(schema: Mapping[str, Any], ending: str = "") -> str:
+    """Return which values a part of a JSON schema allows, in words; `ending` is that of several."""
+    if "anyOf" in schema:
+        return ", or ".join(_values(one) for one in schema["anyOf"] if one != {"type": "null"})
+    if "prefixItems" in schema:
+        parts = schema["prefixItems"]
+        return f"{len(parts)} whole numbers: {', '.join(map(_range, parts))}"
+    kind = schema.get("type")
+    # pydantic writes a single choice as "const".
+    choices = [True, False] if kind == "boolean" else schema.get("enum", [schema["const"]] if "const" in schema else [])
+    if choices:
+        return ", ".join(f"`{json.dumps(word)}`" for word in choices)
+    if kind == "array":
+        return f"list of {_values(schema['items'], 's')}"
+    if kind == "string":
+        return f"text{ending}"
+    return f"{'whole ' if kind == 'integer' else ''}number{ending}, {_range(schema)}"
+
+
+def _range(schema: Mapping[str, Any]) -> str:
+    """Return the bounds of a number in words; a section's numbers all have a lower one."""
+    above, most, below = (schema.get(name) for name in ("exclusiveMinimum", "maximum", "exclusiveMaximum"))
+    low = f"{schema['minimum']:,}" if above is None else f"above {above:,}"
+    if most is not None:
+        return f"{low} to {int(most) if most == int(most) else most:,}"
+    if below is not None:
+        return f"{low} to {below - 1:,}" if schema["type"] == "integer" else f"{low} to below {below:,}"
+    return f"{low} or more"
+
+
 def command_output(command: str) -> str:
     """Return what a kilonet command prints, with the command, as a block of code.
 
@@ -160,6 +209,7 @@ _MAKERS: Mapping[str, Callable[[str], str]] = {
     "command": command_output,
     "corruptions": corruptions_table,
     "file": stored_file,
+    "keys": keys_table,
     "shipping": shipping_table,
 }
 

@@ -29,8 +29,9 @@ from kilonet.export.quantisation import QuantisationResult
 from kilonet.models.model import load_model
 from kilonet.network.cost import network_cost
 from kilonet.network.module import initial_network
-from kilonet.recipe import Recipe, load_recipe, parse_recipe
+from kilonet.recipe import SECTIONS, Recipe, load_recipe, parse_recipe
 from kilonet.utils.compilers import run_compiler
+from kilonet.utils.errors import KilonetError
 from preloaded import run_forked
 from report_pages import scored_once
 
@@ -107,6 +108,39 @@ def test_a_file_of_another_name_than_its_recipe_stands_under_the_recipe_s(
     claim, accuracy = docs.claims_table("best=longer"), docs.accuracy_table("best=longer")
     assert "| `best` | 7,662 | **99.60 ± 0.04 %** | 18 |" in claim
     assert "| `best` | 7,662 | 15 | **99.60 ± 0.04 %** | 18 | 99.55 to 99.67 |" in accuracy
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_table_of_a_section_s_keys_has_what_a_recipe_takes(section: str) -> None:
+    recipe = load_recipe("best")
+    rows = [line.split(" | ") for line in docs.keys_table(section).splitlines()[2:]]
+    assert [row[0].removeprefix("| ").strip("`") for row in rows] == list(SECTIONS[section].model_fields)
+    for name, default, values, meaning in rows:
+        key = name.removeprefix("| ").strip("`")
+        if default.startswith("`"):
+            value = json.loads(default.strip("`"))
+            assert recipe.replace(**{key: value})
+            # A default that is a number lies within its own range.
+            if bounds := re.search(r"number, (?:above )?([\d.,]+) (?:to (?:below )?([\d.,]+)|or more)", values):
+                least, most = (float(bound.strip(",").replace(",", "")) for bound in bounds.groups())
+                assert least <= value <= most
+                for outside in (least - 1, 2 * most + 1):
+                    with pytest.raises(KilonetError, match=key):
+                        recipe.replace(**{key: type(value)(outside)})
+        assert meaning.endswith(" |")
+
+
+def test_a_range_of_values_is_said_in_words() -> None:
+    texts = {"type": "array", "items": {"type": "string"}}
+    number = {"type": "number", "exclusiveMinimum": 0, "maximum": 1e6}
+    whole = {"type": "integer", "minimum": 0, "exclusiveMaximum": 8}
+    null = {"type": "null"}
+    assert docs._values({"anyOf": [texts, null]}) == "list of texts"
+    assert docs._values({"anyOf": [number, {"const": "balanced"}]}) == 'number, above 0 to 1,000,000, or `"balanced"`'
+    assert docs._values({"type": "array", "items": whole}) == "list of whole numbers, 0 to 7"
+    assert docs._values({"prefixItems": [whole, {"minimum": 2}]}) == "2 whole numbers: 0 to 7, 2 or more"
+    assert docs._values({"type": "boolean"}) == "`true`, `false`"
+    assert docs._values({"type": "number", "minimum": 0, "exclusiveMaximum": 0.5}) == "number, 0 to below 0.5"
 
 
 def test_figures_of_two_exports_make_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
