@@ -248,6 +248,12 @@ def test_a_missing_extra_is_one_line(tmp_path: Path) -> None:
     process("sweep", written(tmp_path), env=environment).refused("needs ray", "pip install '.[sweep]'")
 
 
+def test_a_missing_plan_is_said_before_ray_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "ray.py").write_text("raise ModuleNotFoundError('no', name='ray')")
+    environment = {"PATH": "", "PYTHONPATH": str(tmp_path)}
+    process("sweep", str(tmp_path / "none.toml"), env=environment).refused("no sweep", "none.toml")
+
+
 def test_the_plan_that_the_docs_show_has_candidates(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "SWEEP.md").read_text(encoding="utf-8")
     path = tmp_path / "shown.toml"

@@ -61,13 +61,15 @@ def _search(source: str, address: str | None, objective: "Metric | None", costs:
         KilonetError: the plan, its folder or the cluster cannot be used, or the extra `sweep` is not installed.
         KeyboardInterrupt: interrupted; its message has the command that continues the sweep.
     """
+    from kilonet.sweep.plan import load_plan
+
+    # Before the driver, whose libraries take seconds to import.
+    plan = load_plan(source).with_search(objective=objective, costs=costs)
     with needed_from("sweep", "sweep"):
         from kilonet.sweep.driver import run as run_sweep
-        from kilonet.sweep.plan import load_plan
 
-    plan = load_plan(source)
     try:
-        front = run_sweep(plan.with_search(objective=objective, costs=costs), address)
+        front = run_sweep(plan, address)
     except KeyboardInterrupt:
         given: dict[str, Sequence[str]] = {
             "--address": [address] if address else [],
