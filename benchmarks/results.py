@@ -123,7 +123,7 @@ def _seeds_section(row: Row) -> str:
     """Return a section on a row of many seeds: how far one may lie from their mean, with a picture of all."""
     shares, name, rule = row.accuracies, row.name, _rule(row)
     mean, deviation = mean_and_std(shares)
-    lowest, highest = mean_interval(shares)
+    lowest, highest = (100 * bound for bound in mean_interval([share / 100 for share in shares]))
     inside = sum(abs(share - mean) <= deviation for share in shares)
     return f"""\
 ## {len(shares)} seeds of `{_nearest(row)[0]}`

@@ -26,6 +26,7 @@ from kilonet.sweep.sampler import CandidateSampler
 from kilonet.sweep.trials import Trials
 from kilonet.utils.capacity import cores
 from kilonet.utils.environment import processor_name
+from kilonet.utils.files import make_folder
 
 _PLAN = """
 recipe = "baseline"
@@ -44,6 +45,7 @@ def draw(plan_file: Path, folder: Path) -> list[Path]:
     """Draw a sweep's candidates, compile their kernels, write each as a recipe, and return the recipes' paths."""
     plan = load_plan(str(plan_file))
     trials = Trials(plan)
+    make_folder(trials.folder)
     trials.begin()
     sampler, paths = CandidateSampler(plan, trials), []
     for number in range(plan.search.trials):

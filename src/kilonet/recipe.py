@@ -3,7 +3,6 @@
 The five sections are the tables of the TOML file. Every key is also a flag of `kilonet train` with the same name.
 """
 
-import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from kilonet.data.section import AugmentSection
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.files import read_bounded
+from kilonet.utils.files import read_toml
 from kilonet.utils.schema import Fraction, ProperFraction, Schema, first_complaint, shortened
 
 MAXIMUM_RECIPE_BYTES = 64 << 10
@@ -231,12 +230,9 @@ def _read_toml(source: str) -> dict[str, Any]:
                 raise KilonetError(f"{source}: a folder, not a recipe; the recipe in it is {inside}")
             names = ", ".join(packaged_recipes())
             raise KilonetError(f"no recipe '{source}': neither a file nor a packaged recipe ({names})")
-        return tomllib.loads(read_bounded(path, MAXIMUM_RECIPE_BYTES, "a recipe").decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise KilonetError(f"{source}: not a TOML file: {error}") from None
-    except (OSError, ValueError) as error:
-        # Python's remark on an integer of over 4,300 digits ends in advice for programmers.
-        raise KilonetError(f"{source}: cannot be read: {str(error).partition('; use sys.')[0]}") from None
+    except OSError as error:
+        raise KilonetError(f"{source}: cannot be read: {error}") from None
+    return read_toml(path, MAXIMUM_RECIPE_BYTES, "a recipe", source)
 
 
 def parse_recipe(table: Mapping[str, Any], source: str, changes: Mapping[str, Any]) -> Recipe:

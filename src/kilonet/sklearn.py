@@ -35,7 +35,7 @@ _PHOTO: Shape = (3, 32, 32)
 """The input for files, if nothing else is said."""
 _SMALLEST_MAP = 8
 """The shorter side of a map that is halved once more."""
-_MOST_HALVINGS = 3
+_MOST_HALVINGS = 2
 
 
 class KilonetClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -302,7 +302,7 @@ def _names(classes: NDArray[Any]) -> tuple[str, ...] | None:
 def _plain_layers(shape: Shape, width: int) -> tuple[str, ...]:
     """Return pairs of convolutions, of twice the channels after each halving, and a layer for the classes."""
     layers, side = [f"conv {width} same"] * 2, min(shape[1:])
-    for halving in range(1, _MOST_HALVINGS):
+    for halving in range(1, _MOST_HALVINGS + 1):
         if side < _SMALLEST_MAP:
             break
         layers += ["maxpool 2", *[f"conv {width << halving} same"] * 2]

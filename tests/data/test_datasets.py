@@ -320,6 +320,12 @@ def test_a_network_that_does_not_fit_the_data_is_refused_with_the_mend(tmp_path:
             check_fit(model_section(*layers, input=shape), data)
         refusal(error, words)
     check_fit(model_section("conv 4", "gap", "pointwise 2", input=(3, 8, 8)), data)
+    alone = DataSet(
+        Images(data.train.pixels[:2], data.train.labels[:2] * 0), data.test.select(torch.zeros(1).long(), "Test")
+    )
+    with pytest.raises(KilonetError) as error:
+        check_fit(model_section("conv 4", "gap", "pointwise 1", input=(3, 8, 8)), alone)
+    refusal(error, "one class")
 
 
 def test_a_model_knows_what_it_was_trained_on(small: DataSet, mnist: DataSet, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from helpers import idx_bytes, refusal, write_idx_folder
 from kilonet.data.datasets import DataSet, load_data
 from kilonet.data.formats import arrays as array_format
-from kilonet.data.formats import file_names, pixel_tables
+from kilonet.data.formats import file_names, parquet, pixel_tables
 from kilonet.data.inspection.survey import survey
 from kilonet.data.listing import list_data
 from kilonet.data.parts import ImageArray
@@ -241,6 +241,14 @@ def test_fractions_in_a_pixel_table_are_levels(tmp_path: Path, monkeypatch: pyte
     assert np.array_equal(part.pixels[:, 0], dark)
 
 
+def test_blank_lines_in_a_pixel_table_end_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixel_tables, "_AT_ONCE", 2)
+    path = pixel_table(tmp_path / "a.csv", np.arange(4 * 64, dtype=np.uint8).reshape(4, 8, 8), [0, 1, 0, 1])
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], "", "", "", "", *lines[3:]]))
+    assert list_data(str(path)).parts["all"].labels.tolist() == [0, 1, 0, 1]
+
+
 def test_a_pixel_table_without_names_has_its_label_first(tmp_path: Path) -> None:
     path = pixel_table(tmp_path / "a.csv", np.arange(4 * 64, dtype=np.uint8).reshape(4, 8, 8), [0, 1, 0, 1])
     path.write_text(path.read_text().partition("\n")[2])
@@ -334,6 +342,7 @@ def test_files_that_a_manifest_and_its_folder_do_not_share_are_listed(tmp_path: 
         (["0.png,"], "line 2 has no file or no label"),
         (["0.png"], "line 2 has no file or no label"),
         (["0.png,a", "0.png,b"], "two labels"),
+        (["0.png,a", "../{folder}/0.png,b"], "two labels"),
         (["9.png,a"], "none of the image files"),
         (['"0.png,a'], "line"),
         (["\0.png,a"], "NUL"),
@@ -343,7 +352,23 @@ def test_files_that_a_manifest_and_its_folder_do_not_share_are_listed(tmp_path: 
 )
 def test_a_manifest_that_will_not_do_is_refused(tmp_path: Path, lines: list[str], words: str) -> None:
     save(tmp_path / "0.png", 1)
+    lines = [line.replace("{folder}", tmp_path.name) for line in lines]
     refused(manifest(tmp_path, "file,label", *lines), words)
+
+
+def test_a_table_beside_class_folders_that_cannot_be_read_is_left_out_with_a_note(tmp_path: Path) -> None:
+    for number in range(8):
+        save(tmp_path / "ab"[number % 2 : number % 2 + 1] / f"{number}.png", 20 * number)
+    (tmp_path / "notes.csv").touch()
+    (tmp_path / "prices.csv").write_bytes("Preis;Währung\n1;€\n".encode("cp1252"))
+    listing = list_data(str(tmp_path))
+    assert listing.names == ("a", "b")
+    assert ["left out" in note for note in listing.notes] == [True, True]
+    assert "notes.csv" in listing.notes[0]
+    assert "prices.csv" in listing.notes[1]
+    for folder in ("a", "b"):
+        (tmp_path / folder).rename(tmp_path / f".{folder}")
+    refused(tmp_path, "notes.csv")
 
 
 def test_labels_in_file_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -417,6 +442,27 @@ def test_a_damaged_parquet_file_is_refused(tmp_path: Path, parts: tuple[Labelled
     refused(path, path, "damaged")
     path.write_bytes(b"")
     refused(path, path, "damaged")
+
+
+def test_a_parquet_file_of_too_many_rows_is_refused_unread(
+    tmp_path: Path, parts: tuple[Labelled, Labelled], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (images, labels), _ = parts
+    path = tmp_path / "train.parquet"
+    write_parquet(path, images, labels.tolist())
+    monkeypatch.setattr(parquet, "MAXIMUM_ROWS", 59)
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile.read_row_group", None)
+    refused(path, path, "over 59 rows")
+
+
+def test_features_of_another_make_are_none(tmp_path: Path, parts: tuple[Labelled, Labelled]) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    (images, labels), _ = parts
+    path = tmp_path / "a.parquet"
+    write_parquet(path, images, labels.tolist())
+    table = pq.read_table(path).replace_schema_metadata({"huggingface": '{"info": {"features": []}}'})
+    pq.write_table(table, path)
+    assert list_data(str(path)).parts["all"].labels.tolist() == labels.tolist()
 
 
 def test_pixels_of_another_size_are_brought_to_the_input(tmp_path: Path, parts: tuple[Labelled, Labelled]) -> None:

@@ -1,6 +1,7 @@
 """HEIC photos, with the extra and without: turned upright, and bounded by what their boxes say."""
 
 import io
+import itertools
 import random
 import struct
 import sys
@@ -137,3 +138,19 @@ def test_without_the_extra_a_heic_photo_is_listed_with_the_command(
     with pytest.raises(KilonetError) as error:
         decode(boxes_alone(), "photo", evenly=True)
     assert "pip install '.[heic]'" in str(error.value)
+
+
+def test_boxes_that_go_beyond_their_end_are_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of many could otherwise go on to the end of the file."""
+    reads = itertools.count()
+    unpack = struct.unpack_from
+    monkeypatch.setattr(struct, "unpack_from", lambda *given: (next(reads), unpack(*given))[1])
+    long = box(b"ipma", struct.pack(">II", 0, 90_000))
+    item = box(b"infe", struct.pack(">IHH4sx", 2 << 24, 1, 0, b"hvc1"))
+    listed = box(b"iinf", struct.pack(">IH", 0, 1), item)
+    grid = box(b"dimg", struct.pack(">HH", 1, 60_000))
+    for boxes in (box(b"iprp", *[long] * 50, box(b"free", bytes(300_000))), box(b"iref", bytes(4), *[grid] * 50)):
+        content = box(b"ftyp", b"heic", bytes(4), b"mif1heic") + box(b"meta", bytes(4), listed, boxes, bytes(300_000))
+        with pytest.raises(ValueError, match="truncated"):
+            heic_header(content)
+    assert next(reads) < 200

@@ -188,6 +188,8 @@ def test_mirrored_pictures_are_told_from_the_images_themselves() -> None:
     assert as_good_mirrored(Images(torch.from_numpy(sided), labels), 2) is False
     assert as_good_mirrored(Images(torch.from_numpy(symmetric), labels), 2) is True
     assert as_good_mirrored(Images(torch.from_numpy(sided[:20]), labels[:20]), 2) is None
+    # A class without an image is nobody's nearest.
+    assert as_good_mirrored(Images(torch.from_numpy(sided), labels), 3) is False
 
 
 def test_mnist_is_worse_mirrored(small_folder: Path) -> None:

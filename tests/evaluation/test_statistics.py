@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kilonet.evaluation.statistics import mean_and_std, wilson_interval
+from kilonet.evaluation.statistics import mean_and_std, mean_interval, wilson_interval
 
 
 # The first three are of R. G. Newcombe, "Two-sided confidence intervals for the single proportion", 1998, table I.
@@ -60,3 +60,12 @@ def test_a_single_value_has_no_std() -> None:
     mean, std = mean_and_std([99.5])
     assert mean == 99.5
     assert math.isnan(std)
+
+
+def test_the_interval_of_a_mean_is_student_s_and_within_the_bounds_of_a_share() -> None:
+    # The quantile of two degrees of freedom is 4.3027.
+    low, high = mean_interval([0.4, 0.5, 0.6])
+    assert (low, high) == pytest.approx((0.5 - 4.3027 * 0.1 / 3**0.5, 0.5 + 4.3027 * 0.1 / 3**0.5), abs=1e-5)
+    assert mean_interval([1.0, 0.98]) == pytest.approx((0.99 - 12.7062 * 0.01, 1.0), abs=1e-5)
+    assert mean_interval([0.0, 0.9]) == (0.0, 1.0)
+    assert all(math.isnan(bound) for bound in mean_interval([0.5]))

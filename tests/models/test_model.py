@@ -129,10 +129,20 @@ def test_arrays_and_tensors_with_and_without_a_channel_are_the_same_to_predict()
         np.testing.assert_array_equal(answer, answers[0])
 
 
+def test_mirrored_arrays_are_predicted_as_their_copies() -> None:
+    model, pixels = Model(SECTION, STATE), some_pixels(4).numpy()
+    mirrored = pixels[..., ::-1]
+    np.testing.assert_array_equal(model.predict(mirrored).probabilities, model.predict(mirrored.copy()).probabilities)
+    np.testing.assert_array_equal(model.predict(pixels[::-1]).probabilities, model.predict(pixels).probabilities[::-1])
+
+
 @pytest.mark.parametrize(
     "images",
     [
         np.zeros((1, 3, 28, 28), np.uint8),
+        np.zeros((1, 28, 28), ">i4"),
+        np.full((1, 28, 28), "a"),
+        np.full((1, 28, 28), None),
         np.zeros((1, 28, 28), np.float32),
         np.zeros((1, 28, 28), np.int64),
         np.zeros(0, np.uint8),

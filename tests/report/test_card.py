@@ -91,6 +91,18 @@ def test_a_runs_card_agrees_with_its_result(finished: Run) -> None:
     assert f'data = "{data.name}"' in text
 
 
+def test_a_card_names_nobody_s_folders(finished: Run) -> None:
+    subject = collect([str(folder_of(finished))])
+    assert subject.record is not None
+    recipe = tiny_recipe("/home/ann/cats", negatives="/home/ann/street/", calibration=0.1)
+    recipe = recipe.replace(teacher=["/home/ann/big.toml", "C:\\runs\\wide", "best"])
+    record = type(subject.record)("x", subject.record.result.model_copy(update={"recipe": recipe}))
+    text = card_markdown(Subject("x", subject.model, subject.images, record), None)
+    assert not re.search("ann|C:", text)
+    for words in ('data = "cats"', 'negatives = "street"', '"big.toml"', '"wide"', '"best"'):
+        assert words in text
+
+
 def test_unequal_classes_are_counted_alike_and_the_hardest_is_named(finished: Run) -> None:
     """Also a class of which it recognises nothing."""
     subject = collect([str(folder_of(finished))])

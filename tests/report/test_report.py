@@ -26,7 +26,7 @@ from kilonet.report.comparison.comparison import Comparison
 from kilonet.report.comparison.frontier import draw_frontier
 from kilonet.report.comparison.groups import Group
 from kilonet.report.page import mistakes, report_html
-from kilonet.report.page.activations import activations, receptive_fields
+from kilonet.report.page.activations import activations, filter_figure, receptive_fields
 from kilonet.report.page.charts import chart
 from kilonet.report.page.measurements import measure, reliability_of
 from kilonet.report.sources import collect
@@ -78,6 +78,13 @@ def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_the_report_of_best_says_is_golden(best: str) -> None:
     assert "\n".join(text_of(best)) + "\n" == (GOLDEN / "report.txt").read_text(encoding="utf-8")
+
+
+def test_a_network_without_convolutions_has_no_filters_to_show(finished: Run) -> None:
+    subject = collect([str(folder_of(finished))])
+    section = model_section("gap", input=(10, 28, 28))
+    bare = Subject("bare", Model(section, initial_network(section, 0).state()), subject.images)
+    assert filter_figure(bare) is None
 
 
 def test_every_total_is_the_results(best: str) -> None:

@@ -226,6 +226,17 @@ def test_a_request_that_fails_leaves_the_others_of_its_batch_their_answers(seven
     assert str(fault) == "a fault"
 
 
+def test_a_class_called_none_is_counted_apart_from_none_of_the_classes() -> None:
+    metrics = Metrics(["none", "cat"])
+    for name in ("none", "none", "cat", None):
+        metrics.prediction(name)
+    counts = {
+        answer: metrics.registry.get_sample_value("kilonet_predictions_total", {"answer": answer})
+        for answer in ("none", "cat", "(none)")
+    }
+    assert counts == {"none": 2, "cat": 1, "(none)": 1}
+
+
 def test_the_model_is_described(client: TestClient, finished: Run) -> None:
     facts = client.get("/model").json()
     model = load_model("best")

@@ -93,6 +93,24 @@ def test_the_weakest_channels_are_pruned(best: Model, mnist: DataSet) -> None:
     assert accuracy(Model(section, initial_network(section, 3).state()), mnist) < 0.3
 
 
+def test_a_depthwise_layer_of_one_channel_takes_over_that_channel_s_kernel(best: Model) -> None:
+    section = changed(best, ["conv 2", "conv 2 same depthwise residual", "gap", "pointwise 10"])
+    generator = torch.Generator().manual_seed(1)
+    state = {
+        key: torch.rand(one.shape, generator=generator) for key, one in initial_network(section, 0).state().items()
+    }
+    scales = [name for name in state if name.endswith("batch_norm.weight")]
+    for name in scales:
+        # The second channel stays.
+        state[name] = torch.tensor([0.5, 2.0])
+    parent = Model(section, state)
+    child = inherit(parent, changed(best, ["conv 1", "conv 1 same depthwise residual", "gap", "pointwise 10"]), seed=3)
+    (kernel,) = (
+        name for name, tensor in state.items() if tensor.shape == (2, 1, 3, 3) and name.startswith("layers.1.")
+    )
+    assert child.network.state()[kernel].equal(state[kernel][1:])
+
+
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=8)
 def test_every_moved_network_inherits(seed: int) -> None:

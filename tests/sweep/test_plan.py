@@ -147,6 +147,7 @@ def test_instructions_and_flash_are_limited_by_the_estimate_of_the_target(plan: 
         ("high = 0.3", "high = 300.0", ["learning_rate"]),
         ('"linear"]', '"lineal"]', ["schedule", "lineal"]),
         ('recipe = "best"', 'recipe = "bset"', ["bset"]),
+        ("trials = 3", f"trials = {'9' * 5000}", ["cannot be read", "limit"]),
         ("[search]", "[search", ["not a TOML file"]),
     ],
 )
@@ -155,6 +156,13 @@ def test_wrong_input_is_one_line(
 ) -> None:
     path = written(tmp_path, (old, new))
     command(capsys, "sweep", path, "--show").refused(path, *words)
+
+
+def test_other_values_of_the_search_are_checked_with_the_rest_of_the_plan() -> None:
+    plan = load_plan("1k-evolution")
+    with pytest.raises(KilonetError):
+        plan.with_search(trials=2)
+    assert plan.with_search(trials=None) == plan
 
 
 def test_an_empty_space_is_refused(tmp_path: Path) -> None:

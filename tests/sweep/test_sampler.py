@@ -22,7 +22,7 @@ from kilonet.evaluation.statistics import wilson_interval
 from kilonet.network.chip_cost import chip_cost
 from kilonet.network.layers import Conv
 from kilonet.recipe import Recipe, parse_recipe
-from kilonet.sweep import worker
+from kilonet.sweep import driver, worker
 from kilonet.sweep.costs import Cost, costs_of
 from kilonet.sweep.driver import _resources
 from kilonet.sweep.live_table import LiveTable
@@ -31,8 +31,9 @@ from kilonet.sweep.plan import Plan, SearchSection, load_plan
 from kilonet.sweep.sampler import CandidateSampler, configuration
 from kilonet.sweep.scheduler import SizeGroupedASHA
 from kilonet.sweep.trials import Trials
-from kilonet.training.run_folder import Run
+from kilonet.training.run_folder import Run, lock_folder
 from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import make_folder
 
 LAYERS = ("conv {4..40}", "maxpool 2", "conv {4..40}", "gap", "pointwise 10")
 
@@ -45,6 +46,7 @@ def plan_in(folder: Path, **changes: Any) -> Plan:
 
 def begun(plan: Plan) -> Trials:
     trials = Trials(plan)
+    make_folder(trials.folder)
     trials.begin()
     return trials
 
@@ -219,6 +221,29 @@ def test_a_small_network_is_compared_with_small_ones_only() -> None:
     assert decision(scheduler, fake_trial("weak and large", 1023), 0.2) == TrialScheduler.STOP
     assert decision(scheduler, fake_trial("weak and small", 511), 0.2) == TrialScheduler.CONTINUE
     assert decision(scheduler, fake_trial("weaker and small", 300), 0.3) == TrialScheduler.STOP
+
+
+def test_another_plan_s_sweep_that_has_the_lock_keeps_its_files(tmp_path: Path) -> None:
+    """Also before its first trial, when another plan might have the folder."""
+    trials = begun(plan_in(tmp_path))
+    kept = (trials.folder / "sweep.toml").read_bytes()
+    with lock_folder(trials.folder), pytest.raises(KilonetError, match="in use"):
+        driver.run(plan_in(tmp_path, budget={"max_parameters": 900}), None)
+    assert (trials.folder / "sweep.toml").read_bytes() == kept
+
+
+def test_a_sweep_interrupted_while_its_teacher_was_trained_goes_on(tmp_path: Path) -> None:
+    trials = begun(plan_in(tmp_path))
+    (trials.folder / "teacher-0123456789abcdef").mkdir()
+    begun(plan_in(tmp_path))
+
+
+def test_records_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    trials = begun(plan_in(tmp_path))
+    (trials.folder / "9998").mkdir()
+    for _ in range(3):
+        trials.add({})
+    assert list(Trials(plan_in(tmp_path)).records) == [9999, 10000, 10001]
 
 
 def test_a_folder_that_is_not_a_sweep_is_left_alone(tmp_path: Path) -> None:

@@ -381,6 +381,14 @@ def test_a_teacher_that_diverges_says_that_it_is_the_teacher(few: DataSet, small
     refusal(error.value, "the teacher's training diverged", "in its own recipe")
 
 
+def test_a_teacher_that_balances_classes_needs_images_of_each(few: DataSet, small_folder: Path, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path / "even.toml", small_folder, sampling="balanced")
+    without = DataSet(few.train.select((few.train.labels != 3).nonzero()[:, 0], "Train"), few.test)
+    with pytest.raises(KilonetError) as error:
+        fit(student(path), without)
+    refusal(error, "class 3 has no training images")
+
+
 def test_an_interrupted_teacher_of_several_seeds_says_how_to_go_on(
     teacher: str, small_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,13 @@ def test_the_events_are_the_metrics(tmp_path: Path, small: DataSet) -> None:
     check(run, 2)
 
 
+def test_a_teacher_s_epochs_are_none_of_the_run_s(tmp_path: Path, small: DataSet, small_folder: Path) -> None:
+    teacher, run = tmp_path / "teacher.toml", tmp_path / "run"
+    teacher.write_text(tiny_recipe(small_folder, epochs=3).to_toml(), encoding="utf-8")
+    fit(tiny_recipe(teacher=str(teacher)), small, run, ProgressGroup(NoProgress(), EventFile(run)))
+    check(run, 2)
+
+
 def test_a_run_that_goes_on_has_every_epoch_once(interrupted: Interrupted) -> None:
     run = interrupted.folder
     # As if it had been killed after the third epoch's events and before its checkpoint.

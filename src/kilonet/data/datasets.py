@@ -223,7 +223,7 @@ def check_fit(section: ModelSection, data: DataSet) -> None:
     """Check that a data set has the classes of a network, and its pictures the size of its input.
 
     Raises:
-        KilonetError: size, channels or classes differ; the message names the key to change.
+        KilonetError: size, channels or classes differ, and the message names the key to change; or there is one class.
     """
     shape, expected = tuple(data.train.pixels.shape[1:]), section.input_shape
     if shape != expected:
@@ -239,6 +239,8 @@ def check_fit(section: ModelSection, data: DataSet) -> None:
             f"the data have {len(data.names)} classes, but the network {section.classes}; "
             f"end model.layers with 'pointwise {len(data.names)}'"
         )
+    if section.classes < 2:
+        raise KilonetError("the network has one class; there is nothing to tell apart")
 
 
 def _described(tensor: Tensor) -> str:

@@ -114,21 +114,27 @@ def _sizes(content: bytes, start: int, end: int) -> dict[int, tuple[int, int]]:
             for name, place, _ in _boxes(content, first, last):
                 properties.append(struct.unpack_from(">II", content, place + 4) if name == b"ispe" else None)
         elif kind == b"ipma":
-            for item, index in _associations(content, first):
+            for item, index in _associations(content, first, last):
                 size = properties[index - 1] if 0 < index <= len(properties) else None
                 if size is not None:
                     found[item] = max(size, found.get(item, (0, 0)), key=lambda sides: sides[0] * sides[1])
     return found
 
 
-def _associations(content: bytes, start: int) -> Iterator[tuple[int, int]]:
-    """Yield pairs of an item and the number of a property, from 1 on, from a box `ipma`."""
+def _associations(content: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield pairs of an item and the number of a property, from 1 on, from a box `ipma`.
+
+    Raises:
+        ValueError: they go beyond the box; many boxes that each go on to the end of the file would take minutes.
+    """
     version, wide = content[start], content[start + 3] & 1
     (entries,) = struct.unpack_from(">I", content, start + 4)
     place = start + 8
     for _ in range(entries):
         item, count = struct.unpack_from(">HB" if version == 0 else ">IB", content, place)
         place += 3 if version == 0 else 5
+        if place + count * (2 if wide else 1) > end:
+            raise ValueError("truncated")
         for _ in range(count):
             (index,) = struct.unpack_from(">H" if wide else ">B", content, place)
             place += 2 if wide else 1
@@ -143,11 +149,13 @@ def _times(content: bytes, start: int, end: int, kinds: dict[int, bytes]) -> dic
     """
     form, each = (">HH", ">H") if content[start] == 0 else (">IH", ">I")
     times: dict[int, int] = {}
-    for kind, first, _ in _boxes(content, start + 4, end):
+    for kind, first, last in _boxes(content, start + 4, end):
         if kind != b"dimg":
             continue
         derived, count = struct.unpack_from(form, content, first)
         place = first + struct.calcsize(form)
+        if place + count * struct.calcsize(each) > last:
+            raise ValueError("truncated")
         for number in range(count):
             (item,) = struct.unpack_from(each, content, place + number * struct.calcsize(each))
             if kinds.get(derived) != _GRID or kinds.get(item) != _CODED:

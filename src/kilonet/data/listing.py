@@ -1,5 +1,6 @@
 """`list_data` finds what a data source holds, whatever its format, without decoding a picture."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -108,11 +109,25 @@ def _list_file(path: Path) -> Listing:
     raise KilonetError(f"{path}: a file of no format that is read; the data are {FORMATS}")
 
 
+def _open_tables(paths: Iterable[Path]) -> tuple[list[Table], list[KilonetError]]:
+    """Return the tables, and why others cannot be read, which need not matter beside folders of classes."""
+    tables: list[Table] = []
+    errors: list[KilonetError] = []
+    for path in paths:
+        try:
+            tables.append(open_table(path))
+        except KilonetError as error:
+            errors.append(error)
+    return tables, errors
+
+
 def _list_folder(folder: Path) -> Listing:  # noqa: PLR0911 - one for each format.
-    tables = [open_table(path) for path in csv_files(folder)]
+    tables, unread = _open_tables(csv_files(folder))
     manifests = [table for table in tables if table.is_manifest]
     if _has_class_folders(folder) and not (manifests and _are_no_classes(folder, manifests)):
-        return list_class_folders(folder)
+        return list_class_folders(folder).noted(*(f"{error}; it is left out" for error in unread))
+    if unread:
+        raise unread[0]
     if parquet := parquet_files(folder):
         return list_parquet(parquet, folder)
     if npz := npz_files(folder):

@@ -43,15 +43,17 @@ def listed(numbers: Sequence[float], form: str) -> str:
     return ", ".join(f"{number:{form}}" for number in numbers)
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % confidence interval of the mean of normally distributed values; NaN for a single value.
+def mean_interval(shares: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the mean of normally distributed shares, 0 to 1; NaN for a single one.
+
+    Student's t knows no bounds; a share has them, and so has the interval.
 
     Source: "Student" (W. S. Gosset), "The probable error of a mean", 1908.
     """
     from scipy.special import stdtrit  # noqa: PLC0415
 
-    mean, std = mean_and_std(values)
-    if len(values) < 2:
+    mean, std = mean_and_std(shares)
+    if len(shares) < 2:
         return math.nan, math.nan
-    half = float(stdtrit(len(values) - 1, 0.975)) * std / math.sqrt(len(values))
-    return mean - half, mean + half
+    half = float(stdtrit(len(shares) - 1, 0.975)) * std / math.sqrt(len(shares))
+    return max(0.0, mean - half), min(1.0, mean + half)

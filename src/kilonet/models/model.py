@@ -319,11 +319,11 @@ def _are_inputs(images: Any, section: ModelSection) -> TypeGuard[NDArray[np.uint
 
 
 def _as_pixels(images: NDArray[np.uint8] | Tensor, section: ModelSection) -> Tensor:
-    pixels = torch.as_tensor(images)
-    if (1, *pixels.shape[1:]) == section.input_shape:
-        pixels = pixels.unsqueeze(1)
-    check_pixels(pixels, section.input_shape)
-    return pixels
+    if (1, *images.shape[1:]) == section.input_shape:
+        images = images[:, None]
+    check_pixels(images, section.input_shape)
+    # torch takes no negative strides, as of a mirrored view.
+    return torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
 
 
 def _first_line(error: Exception) -> str:

@@ -136,8 +136,24 @@ def _recipe(subject: Subject) -> str | None:
     if subject.record is None:
         return None
     recipe = subject.record.result.recipe
-    known = recipe.run.data in _DATA
-    return (recipe if known else recipe.replace(data=_names(recipe.run.data)[1])).to_toml().strip()
+    # Folders of one's own are named without their paths.
+    own: dict[str, Any] = {}
+    if recipe.run.data not in _DATA:
+        own["data"] = _names(recipe.run.data)[1]
+    if recipe.run.negatives is not None:
+        own["negatives"] = _last_name(recipe.run.negatives)
+    if any(map(_is_path, recipe.distill.teacher)):
+        own["teacher"] = [_last_name(name) if _is_path(name) else name for name in recipe.distill.teacher]
+    return (recipe.replace(**own) if own else recipe).to_toml().strip()
+
+
+def _is_path(name: str) -> bool:
+    return bool(re.search(r"[/\\]", name))
+
+
+def _last_name(path: str) -> str:
+    """Return the last part of a path, in letters that a name on the Hub may have."""
+    return re.sub(r"[^\w.-]+", "-", re.split(r"[/\\]", path.rstrip("/\\"))[-1]) or "images"
 
 
 def _run(subject: Subject) -> RunSection:
@@ -146,7 +162,7 @@ def _run(subject: Subject) -> RunSection:
 
 def _names(data: str) -> tuple[str, str]:
     """Return the name of a data set on the Hub and the name it is shown by; a folder is named without its path."""
-    own = re.sub(r"[^\w.-]+", "-", re.split(r"[/\\]", data.rstrip("/\\"))[-1]) or "images"
+    own = _last_name(data)
     return _DATA.get(data, (own, own))
 
 

@@ -54,7 +54,10 @@ class Metrics:
         predictions = Counter(
             "kilonet_predictions", "Images by the class that was predicted.", ["answer"], registry=self.registry
         )
-        self._predictions = {name: predictions.labels(name) for name in (*classes, NO_DIGIT)}
+        nothing = NO_DIGIT
+        while nothing in classes:
+            nothing = f"({nothing})"
+        self._predictions = {name: predictions.labels(name or nothing) for name in (*classes, None)}
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request that was answered or refused."""
@@ -69,7 +72,7 @@ class Metrics:
 
     def prediction(self, name: str | None) -> None:
         """Count an image by the name of its class; None for no digit."""
-        self._predictions[NO_DIGIT if name is None else name].inc()
+        self._predictions[name].inc()
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics in a format that the header Accept allows, and the media type of that format."""

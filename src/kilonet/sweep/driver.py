@@ -22,9 +22,12 @@ from kilonet.sweep.plan import Plan
 from kilonet.sweep.sampler import CandidateSampler
 from kilonet.sweep.scheduler import SizeGroupedASHA
 from kilonet.sweep.trials import Trials
+from kilonet.training.progress import progress_on
 from kilonet.training.run_folder import lock_folder
+from kilonet.training.train import prepare_teachers
 from kilonet.utils.capacity import cores
 from kilonet.utils.errors import KilonetError
+from kilonet.utils.files import make_folder
 
 _OBJECT_STORE_BYTES = 100 << 20
 _MAX_FAILURES = 5
@@ -43,16 +46,25 @@ def run(plan: Plan, address: str | None) -> ParetoFront:
         KilonetError: the sweep's folder belongs to another plan or is in use, there is no such cluster, or trials
             failed.
     """
+    # Before the lock, whose file would otherwise lie in a folder of something else.
+    Trials(plan).check()
     trials = Trials(plan)
-    trials.begin()
+    make_folder(trials.folder)
     lock = lock_folder(trials.folder)
     try:
+        trials.begin()
         missing = plan.search.trials - sum(map(trials.is_done, trials.records))
         if missing > 0:
             _search(plan, trials, address, missing)
     finally:
         lock.release()
     return ParetoFront.of(trials)
+
+
+def _prepare_teachers(plan: Plan, folder: Path) -> None:
+    """Train the base recipe's teachers once for all trials, with all cores."""
+    if plan.base.distill.teacher:
+        prepare_teachers(plan.base.replace(threads=0), folder, progress_on())
 
 
 def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> None:
@@ -67,6 +79,8 @@ def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> No
         _scratch(trials.folder / ".tune") as scratch,
         LiveTable(trials) as table,
     ):
+        # Not before there is a Ray to train the trials with.
+        _prepare_teachers(plan, trials.folder)
         trainable = tune.with_resources(worker.train, _resources(plan, ray.cluster_resources()))
         tuner = tune.Tuner(
             trainable,

@@ -49,7 +49,9 @@ def inherit(parent: Model, section: ModelSection, seed: int) -> Model:
             if isinstance(operation, Convolution) and layer.owner == layer.number:
                 name = layer.tensor_name(_CONVOLUTION)
                 given = old[match.tensor_name(_CONVOLUTION)]
-                state[name] = _taken_over(state[name], given, after, None if operation.groups > 1 else before)
+                # Of one channel too, where a depthwise convolution has a single group as others have.
+                depthwise = isinstance(layer.layer, Conv) and layer.layer.depthwise
+                state[name] = _taken_over(state[name], given, after, None if depthwise else before)
             if isinstance(operation, BatchNorm):
                 for key in _BATCH_NORM:
                     state[layer.tensor_name(key)] = _rows(

@@ -3,7 +3,6 @@
 docs/SWEEP.md describes its keys.
 """
 
-import tomllib
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.resources import files
@@ -18,7 +17,7 @@ from kilonet.recipe import SECTIONS, Recipe, load_recipe, section_of
 from kilonet.sweep.costs import Cost, Target, costs_of
 from kilonet.sweep.search_space import SpaceLine, Suggester, draw_layers, parse_line
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.files import read_bounded
+from kilonet.utils.files import read_toml
 from kilonet.utils.schema import Schema, first_complaint
 
 _MAXIMUM_BYTES = 64 << 10
@@ -238,10 +237,11 @@ class Plan(Schema):
         """
         given = {key: value for key, value in changes.items() if value is not None}
         try:
+            # First alone, so that a wrong value is named within its section.
             search = SearchSection.model_validate(self.search.model_dump() | given)
         except ValidationError as error:
             raise KilonetError(f"search.{first_complaint(error)}") from None
-        return self.model_copy(update={"search": search})
+        return Plan.model_validate(self.model_copy(update={"search": search}).model_dump())
 
     def other_settings(self, other: "Plan") -> list[str]:
         """Return the keys of SWEEP.toml in which another plan differs, but for the folder and the number of trials."""
@@ -273,10 +273,9 @@ def load_plan(source: str) -> Plan:
     path = Path(str(files("kilonet.sweep"))) / "plans" / f"{source}.toml" if packaged else Path(source)
     if not path.is_file():
         raise KilonetError(f"no sweep '{source}': neither a file nor a packaged plan ({', '.join(packaged_plans())})")
+    table = read_toml(path, _MAXIMUM_BYTES, "a sweep", source)
     try:
-        return Plan.model_validate(tomllib.loads(read_bounded(path, _MAXIMUM_BYTES, "a sweep").decode("utf-8-sig")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise KilonetError(f"{source}: not a TOML file: {error}") from None
+        return Plan.model_validate(table)
     except ValidationError as error:
         raise KilonetError(f"{source}: {first_complaint(error)}") from None
     except KilonetError as error:

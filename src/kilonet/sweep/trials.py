@@ -4,6 +4,7 @@
     base.toml    the base recipe as the sweep was started
     0001/        a trial: an ordinary run folder
     0001.json    the values drawn for the trial, its parent, and whether it was stopped early or diverged
+    teacher-...  the run of a teacher that all trials share
 
 Every file is replaced atomically.
 """
@@ -21,6 +22,7 @@ from kilonet.network.graph import MAXIMUM_LAYERS
 from kilonet.recipe import Recipe, load_recipe
 from kilonet.sweep.costs import Cost, Target, costs_of
 from kilonet.sweep.plan import Plan, Value, load_plan
+from kilonet.training.distillation import TEACHER
 from kilonet.training.identity import recipe_differences
 from kilonet.training.run_folder import (
     METRICS_FILE,
@@ -32,7 +34,7 @@ from kilonet.training.run_folder import (
     read_result,
 )
 from kilonet.utils.errors import KilonetError
-from kilonet.utils.files import make_folder, read_bounded, write_atomically
+from kilonet.utils.files import read_bounded, write_atomically
 from kilonet.utils.schema import Schema
 
 PLAN_FILE = "sweep.toml"
@@ -79,11 +81,11 @@ class Trials:
         path = self.folder / PLAN_FILE
         return load_plan(str(path)) if path.is_file() else None
 
-    def begin(self) -> None:
-        """Create the folder, or check that it belongs to this plan.
+    def check(self) -> None:
+        """Check that the folder, if there is one, belongs to this plan.
 
         Raises:
-            KilonetError: it belongs to another plan, is not a folder of a sweep, or cannot be created.
+            KilonetError: it belongs to another plan, or is not a folder of a sweep.
         """
         # Where nothing was trained there is nothing to mix up.
         started = self.started_plan() if self.records else None
@@ -99,22 +101,34 @@ class Trials:
                 f"{self.folder} holds a sweep with other settings ({', '.join(others)}); "
                 "only search.trials may change: undo the change, or choose another 'out'"
             )
-        own = {PLAN_FILE, BASE_FILE} if self.started_plan() else set()
-        if not started and self.folder.is_dir() and any(path.name not in own for path in self.folder.glob("[!.]*")):
+        if not started and self.folder.is_dir() and any(map(self._is_foreign, self.folder.glob("[!.]*"))):
             raise KilonetError(f"{self.folder} is not empty, and is no folder of a sweep; choose another 'out'")
-        make_folder(self.folder)
         base = self.folder / BASE_FILE
         if started and base.is_file() and load_recipe(str(base)) != self.plan.base:
             raise KilonetError(
                 f"{self.folder} holds a sweep around another recipe: {self.plan.recipe} has changed since"
             )
-        write_atomically(base, self.plan.base.to_toml().encode())
+
+    def _is_foreign(self, path: Path) -> bool:
+        """Return whether a file in the folder is none of those that a sweep has before its first trial."""
+        known = path.name in (PLAN_FILE, BASE_FILE) or path.name.startswith(f"{TEACHER}-")
+        return not (known and (self.folder / PLAN_FILE).is_file())
+
+    def begin(self) -> None:
+        """Check the folder, which exists, and write the plan into it; by the process that has the folder's lock.
+
+        Raises:
+            KilonetError: as `check`, or a file cannot be written.
+        """
+        self.check()
+        write_atomically(self.folder / BASE_FILE, self.plan.base.to_toml().encode())
         write_atomically(self.folder / PLAN_FILE, self.plan.to_toml().encode())
 
     @cached_property
     def records(self) -> dict[int, TrialRecord]:
         """The records of all trials, by number."""
-        return {record.number: record for record in map(_read_record, sorted(self.folder.glob("[0-9]*.json")))}
+        found = sorted(map(_read_record, self.folder.glob("[0-9]*.json")), key=lambda record: record.number)
+        return {record.number: record for record in found}
 
     @property
     def next_number(self) -> int:

@@ -15,7 +15,7 @@ from kilonet.models.model import Model, load_model
 from kilonet.recipe import Recipe, parse_recipe
 from kilonet.sweep.inheritance import inherit
 from kilonet.sweep.trials import PLAN_FILE, WORST_ERROR, error_of
-from kilonet.training.progress import NoProgress
+from kilonet.training.progress import NoProgress, Progress
 from kilonet.training.run_folder import RECIPE_FILE, is_finished, read_history
 from kilonet.training.train import fit, resume
 from kilonet.utils.errors import InUse, KilonetError, TrainingDiverged
@@ -91,6 +91,10 @@ class _Reports(NoProgress):
         """Report the epochs before this one."""
         if epoch:
             self.catch_up()
+
+    def of_teacher(self) -> Progress:
+        # Its epochs are none of the trial's.
+        return NoProgress()
 
     def catch_up(self) -> None:
         """Report all epochs on the disk that were not reported yet."""

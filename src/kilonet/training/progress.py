@@ -33,6 +33,9 @@ class Progress(Protocol):
     def stopped(self) -> None:
         """Training has ended or was interrupted."""
 
+    def of_teacher(self) -> "Progress":
+        """Return what receives the events of a teacher's training, which comes before that of the run."""
+
 
 class NoProgress:
     """Ignores all events; a base for classes that need only some."""
@@ -46,6 +49,9 @@ class NoProgress:
     def epoch_trained(self, metrics: EpochMetrics, scored: str, images: int) -> None: ...
 
     def stopped(self) -> None: ...
+
+    def of_teacher(self) -> Progress:
+        return self
 
 
 class BarProgress:
@@ -76,6 +82,9 @@ class BarProgress:
             self._bar.close()
             self._bar = None
 
+    def of_teacher(self) -> Progress:
+        return self
+
 
 class LineProgress:
     """Two plain lines an epoch, for logs; each line starts with a prefix."""
@@ -104,6 +113,9 @@ class LineProgress:
 
     def stopped(self) -> None: ...
 
+    def of_teacher(self) -> Progress:
+        return self
+
 
 class ProgressGroup:
     """Passes each event on to several listeners."""
@@ -130,6 +142,9 @@ class ProgressGroup:
     def stopped(self) -> None:
         for listener in self._listeners:
             listener.stopped()
+
+    def of_teacher(self) -> Progress:
+        return ProgressGroup(*(listener.of_teacher() for listener in self._listeners))
 
 
 def score_line(metrics: EpochMetrics, scored: str, images: int) -> str:

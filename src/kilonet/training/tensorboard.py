@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from kilonet.training.progress import NoProgress
+from kilonet.training.progress import NoProgress, Progress
 from kilonet.training.run_folder import EVENTS_FOLDER, METRICS_FILE, EpochMetrics, read_history
 from kilonet.utils.errors import KilonetError
 
@@ -45,6 +45,10 @@ class EventFile(NoProgress):
             self._open_writer()
         if self._writer is not None:
             self._writer.close()
+
+    def of_teacher(self) -> Progress:
+        # The file is of one run.
+        return NoProgress()
 
     def _open_writer(self) -> SummaryWriter:
         if self._writer is None:

@@ -267,8 +267,10 @@ def _obtain_teachers(
 
 def _train_teacher(recipe: Recipe, path: Path | None, data: DataSet, progress: Progress) -> Run:
     """Train a teacher, or resume its training, on its student's data, from which the holdout is already removed."""
+    progress = progress.of_teacher()
     # Only the student is calibrated: nobody is shown a teacher's predictions.
     data = replace(data, validation=None)
+    check_balance(recipe, data.train.labels)
     where = f", in {path}" if path else ""
     about = f"the teacher: {recipe.model.parameters:,} parameters, seed {recipe.run.seed}{where}"
     _check_memory(recipe, data)

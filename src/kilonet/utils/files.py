@@ -12,10 +12,11 @@ import re
 import secrets
 import stat
 import time
+import tomllib
 from collections.abc import Iterable
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from kilonet.utils.errors import KilonetError
 
@@ -208,6 +209,27 @@ def read_bounded(path: Path, maximum: int, what: str) -> bytes:
     if len(content) > maximum:
         raise KilonetError(f"{path}: too large for {what} (over {maximum:,} bytes)")
     return content
+
+
+def read_toml(path: Path, maximum: int, what: str, source: str) -> dict[str, Any]:
+    """Return the table of a TOML file of at most so many bytes.
+
+    Args:
+        path: the file.
+        maximum: the most bytes that are read.
+        what: what the file should be, for messages, such as `a recipe`.
+        source: what the user called it.
+
+    Raises:
+        KilonetError: the file is missing, unreadable, larger, no regular file or no TOML.
+    """
+    try:
+        return tomllib.loads(read_bounded(path, maximum, what).decode("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise KilonetError(f"{source}: not a TOML file: {error}") from None
+    except ValueError as error:
+        # Python's remark on an integer of over 4,300 digits ends in advice for programmers.
+        raise KilonetError(f"{source}: cannot be read: {str(error).partition('; use sys.')[0]}") from None
 
 
 def check_replaceable(path: Path, mark: str, flag: str) -> None:

@@ -32,6 +32,7 @@ def list_manifests(tables: list[Table], folder: Path, *, whole: bool) -> Listing
     files = list_files(folder)
     index = _Index(files)
     skipped: Skipped = []
+    # By the file that a path leads to: several may lead to one.
     labels: dict[Path, tuple[str, PartName]] = {}
     found: dict[PartName, list[tuple[Path, str]]] = {}
     for table in tables:
@@ -43,11 +44,12 @@ def list_manifests(tables: list[Table], folder: Path, *, whole: bool) -> Listing
                     (table.path.parent / name, f"{table.path.parent / name}: named in {table.path.name}, but not there")
                 )
                 continue
-            if path not in labels:
-                labels[path] = label, part
+            file = path.resolve()
+            if file not in labels:
+                labels[file] = label, part
                 found.setdefault(part, []).append((path, label))
-            elif labels[path] != (label, part):
-                raise KilonetError(f"{table.path}: {name} has two labels or parts: '{labels[path][0]}' and '{label}'")
+            elif labels[file] != (label, part):
+                raise KilonetError(f"{table.path}: {name} has two labels or parts: '{labels[file][0]}' and '{label}'")
     if not found and not skipped:
         raise KilonetError(f"{tables[0].path}: it names no image files")
     if not found:
@@ -57,9 +59,8 @@ def list_manifests(tables: list[Table], folder: Path, *, whole: bool) -> Listing
     if len(found) > 1 and "all" in found:
         raise KilonetError(f"{tables[0].path}: only some lines have a part; give all one, or none")
     if whole:
-        named = {path.resolve() for path in labels}
-        rest = [path for path in files.images if path not in labels]
-        skipped += [(path, f"{path}: in no table") for path in rest if path.resolve() not in named]
+        rest = [path for path in files.images if path.resolve() not in labels]
+        skipped += [(path, f"{path}: in no table") for path in rest]
         skipped += unread(files.others)
     parts, names = labelled_parts(found, tables[0].path)
     return Listing(parts, names, tuple(skipped)).noted(*_columns_left_out(tables))

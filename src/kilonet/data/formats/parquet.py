@@ -128,6 +128,8 @@ def _columns(path: Path) -> tuple[str, str, tuple[str, ...] | None]:
         columns = list(schema.names)
         told = (schema.metadata or {}).get(b"huggingface", b"{}")
         features = json.loads(told).get("info", {}).get("features", {})
+        if not isinstance(features, dict):
+            features = {}
     kinds = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
     image = next((name for name in columns if kinds.get(name) == "Image" or name.lower() in _IMAGE_NAMES), None)
     label = next((name for name in columns if kinds.get(name) == "ClassLabel"), None)
@@ -142,6 +144,9 @@ def _columns(path: Path) -> tuple[str, str, tuple[str, ...] | None]:
 def _labels(path: Path, column: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the number of each group of rows that has any, and the text of its labels."""
     with _readable(path), _opened(path) as file:
+        # Before they are read: millions of equal labels take some bytes in the file.
+        if file.metadata.num_rows > MAXIMUM_ROWS:
+            raise KilonetError(f"{path}: over {MAXIMUM_ROWS:,} rows")
         for number in range(file.num_row_groups):
             _check_group(file, number, path)
             values = file.read_row_group(number, columns=[column]).column(0).to_pylist()

@@ -87,7 +87,8 @@ def _read(table: Table, label_first: bool, shape: tuple[int, int, int]) -> tuple
     found: list[NDArray[np.uint8]] = []
     labels: list[str] = []
     done, highest, fractions = 0, 0.0, False
-    while block := [line for line in islice(lines, _AT_ONCE) if line.strip()]:
+    filled = (line for line in lines if line.strip())
+    while block := list(islice(filled, _AT_ONCE)):
         cells = [
             line.partition(table.delimiter) if label_first else line.rpartition(table.delimiter)[::-1] for line in block
         ]

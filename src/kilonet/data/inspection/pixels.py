@@ -66,11 +66,12 @@ def as_good_mirrored(images: Images, classes: int) -> bool | None:
     sums.index_add_(0, known_labels, known.flatten(1).double())
     counts = torch.bincount(known_labels, minlength=classes)
     means = sums / counts.clamp(min=1)[:, None]
-    means[counts == 0] = torch.inf
-    right = [
-        torch.cdist(pictures.flatten(1).double(), means).argmin(1) == asked_labels
-        for pictures in (asked, asked.flip(3))
-    ]
+    right = []
+    for pictures in (asked, asked.flip(3)):
+        distances = torch.cdist(pictures.flatten(1).double(), means)
+        # A class without an image among the known ones is nobody's nearest.
+        distances[:, counts == 0] = torch.inf
+        right.append(distances.argmin(1) == asked_labels)
     lost, won = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     return None if lost + won < _LEAST_TOLD else lost - won <= 2 * math.sqrt(lost + won)
 

@@ -53,9 +53,7 @@ class Group:
         """The 95 % interval of the mean score by Student's t, two fractions; None for a single run."""
         if len(self.records) < 2:
             return None
-        low, high = mean_interval(self.scores)
-        # Student's t knows no bounds; a share has them.
-        return max(0.0, low), min(1.0, high)
+        return mean_interval(self.scores)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain lists and numbers; accuracies are fractions, as is the mean of the scores with its interval."""

@@ -66,9 +66,8 @@ def _figures(subject: Subject, measured: Measurements) -> list[PageFigure]:
     figures.append(reliability.reliability_figure(measured))
     if subject.robustness:
         figures.append(reliability.robustness_figure(subject.robustness))
-    figures.append(activations.filter_figure(subject))
-    maps = activations.map_figure(subject, measured)
-    return [*figures, *([maps] if maps else [])]
+    inside = activations.filter_figure(subject), activations.map_figure(subject, measured)
+    return [*figures, *(figure for figure in inside if figure)]
 
 
 def _numbered(figures: list[PageFigure]) -> Mapping[str, tuple[int, PageFigure]]:

@@ -93,9 +93,11 @@ def _within(field: ReceptiveField, rows: int, columns: int) -> tuple[int, int, i
     return left, top, min(field.left + field.side, columns) - left, min(field.top + field.side, rows) - top
 
 
-def filter_figure(subject: Subject) -> PageFigure:
-    """Show the kernels of the first convolution, and their weights."""
+def filter_figure(subject: Subject) -> PageFigure | None:
+    """Show the kernels of the first convolution, and their weights; None for a network without one."""
     weights = _first_weights(subject)
+    if weights is None:
+        return None
     kernels = weights.reshape(-1, *weights.shape[2:])
     shown = kernels[:_MOST_FILTERS]
     strongest = float(np.abs(shown).max()) or 1.0
@@ -116,10 +118,11 @@ def filter_figure(subject: Subject) -> PageFigure:
     return PageFigure("filters", Markup('<div class="filters">{}</div>').format(images), caption, table)
 
 
-def _first_weights(subject: Subject) -> Floats:
+def _first_weights(subject: Subject) -> Floats | None:
     """Return the weights of the first convolution: (channels_out, channels_in / groups, kernel, kernel)."""
-    weights = next(part.weight for part in subject.model.network.modules() if isinstance(part, torch.nn.Conv2d))
-    return np.asarray(weights.detach().numpy(), np.float32)
+    parts = subject.model.network.modules()
+    weights = next((part.weight for part in parts if isinstance(part, torch.nn.Conv2d)), None)
+    return None if weights is None else np.asarray(weights.detach().numpy(), np.float32)
 
 
 def map_figure(subject: Subject, measured: Measurements) -> PageFigure | None:
