@@ -168,9 +168,10 @@ def _values(schema: Mapping[str, Any], ending: str = "") -> str:
     if choices:
         return ", ".join(f"`{json.dumps(word)}`" for word in choices)
     if kind == "array":
-        return f"list of {_values(schema['items'], 's')}"
+        most = f"up to {schema['maxItems']:,} " if "maxItems" in schema else ""
+        return f"list of {most}{_values(schema['items'], 's')}"
     if kind == "string":
-        return f"text{ending}"
+        return f"text{ending} of up to {schema['maxLength']:,} characters" if "maxLength" in schema else f"text{ending}"
     return f"{'whole ' if kind == 'integer' else ''}number{ending}, {_range(schema)}"
 
 

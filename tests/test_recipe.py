@@ -348,6 +348,10 @@ def test_a_run_folder_says_where_its_recipe_is(tmp_path: Path) -> None:
     with pytest.raises(KilonetError) as error:
         load_recipe(str(tmp_path))
     refusal(error, "a folder, not a recipe", str(inside))
+    (tmp_path / "my photos").mkdir()
+    with pytest.raises(KilonetError) as error:
+        load_recipe(str(tmp_path / "my photos"))
+    refusal(error, "a folder, not a recipe", f"kilonet train --data '{tmp_path / 'my photos'}'")
     assert load_recipe(str(inside)) == load_recipe("best")
 
 

@@ -12,17 +12,19 @@ import tomli_w
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kilonet.data.section import AugmentSection
+from kilonet.network.layers import MAXIMUM_CHANNELS
 from kilonet.network.section import ModelSection
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import read_toml
 from kilonet.utils.schema import Fraction, ProperFraction, Schema, first_complaint, shortened
+from kilonet.utils.terminal import shell_word
 
 MAXIMUM_RECIPE_BYTES = 64 << 10
 LARGEST_SHARE = 0.5
 """The most of the training images that may be kept aside to calibrate on."""
 
 ClassWeights = Annotated[
-    tuple[Annotated[float, Field(gt=0, le=1e6)], ...], Field(min_length=1, max_length=1000, strict=False)
+    tuple[Annotated[float, Field(gt=0, le=1e6)], ...], Field(min_length=1, max_length=MAXIMUM_CHANNELS, strict=False)
 ]
 """What an image of each class counts in the loss."""
 
@@ -229,6 +231,9 @@ def _read_toml(source: str) -> dict[str, Any]:
             if inside.is_file():
                 raise KilonetError(f"{source}: a folder, not a recipe; the recipe in it is {inside}")
             names = ", ".join(packaged_recipes())
+            if path.is_dir():
+                command = f"kilonet train --data {shell_word(source)}"
+                raise KilonetError(f"{source}: a folder, not a recipe ({names}); to train on its images: {command}")
             raise KilonetError(f"no recipe '{source}': neither a file nor a packaged recipe ({names})")
     except OSError as error:
         raise KilonetError(f"{source}: cannot be read: {error}") from None

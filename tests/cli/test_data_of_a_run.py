@@ -101,6 +101,31 @@ def test_changed_data_are_told_of(bars: Path, capsys: pytest.CaptureFixture[str]
         assert not (bars / words[2]).exists()
 
 
+def test_of_data_without_parts_only_what_was_not_trained_on_is_scored_wherever_they_lie(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And all images of other data, such as a copy that lacks one."""
+    home = write_bars(tmp_path / "parted", 20) / "train"
+    home = home.rename(tmp_path / "whole")
+    fit(tiny_recipe(home, layers=LAYERS, input=(1, 12, 12), epochs=1, batch_size=8), out=tmp_path / "run")
+    run, export = tmp_path / "run", tmp_path / "exported"
+    command(capsys, "export", run, "--to", "onnx", "--out", export)
+    moved = home.rename(tmp_path / "moved")
+    wanted = len(load_data(str(moved)).test)
+    assert wanted < 30
+
+    def images(*words: str | Path) -> int:
+        answer = command(capsys, *words, "--json")
+        assert answer.status == 0, answer.err
+        return int(json.loads(answer.out)["images"])
+
+    assert images("evaluate", run, "--data", moved) == wanted
+    assert images("verify", export, "--data", moved) == wanted
+    next((moved / "left").iterdir()).unlink()
+    assert images("evaluate", run, "--data", moved) == 59
+    assert images("verify", export, "--data", moved) == 59
+
+
 def test_data_that_are_gone_are_named(bars: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command(capsys, "export", bars / "run", "--to", "onnx", "--out", bars / "exported")
     (bars / "data").rename(bars / "moved")

@@ -11,7 +11,7 @@ from conftest import Interrupted
 from helpers import command, tiny_recipe
 from kilonet.cli.flags import Parser, add_recipe_flags, recipe_changes
 from kilonet.cli.train import run_text, seeds_text
-from kilonet.recipe import SECTIONS
+from kilonet.recipe import SECTIONS, load_recipe
 from kilonet.training.run_folder import Run, read_history, read_result
 
 
@@ -39,6 +39,9 @@ def changes(*arguments: str) -> dict[str, Any]:
     return recipe_changes(parser.read(arguments))
 
 
+NO_VALUES = {"max_parameters": None, "calibration": None, "resize": None}
+
+
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
@@ -52,6 +55,9 @@ def changes(*arguments: str) -> dict[str, Any]:
         (("--teacher", ""), {"teacher": ("",)}),
         (("--optimizer", "adamw"), {"optimizer": "adamw"}),
         (("--max-parameters", "900"), {"max_parameters": 900}),
+        (("--max-parameters", "none", "--calibration", "none", "--resize", "none"), NO_VALUES),
+        (("--calibration", "0.1", "--resize", "pad"), {"calibration": 0.1, "resize": "pad"}),
+        (("--negatives", "none"), {"negatives": "none"}),
         (("--class-weights", "balanced"), {"class_weights": ("balanced",)}),
         (("--class-weights", "1", "2.5", "3"), {"class_weights": (1.0, 2.5, 3.0)}),
         (("--flip", "--no-flip-vertical"), {"flip": True, "flip_vertical": False}),
@@ -62,6 +68,12 @@ def changes(*arguments: str) -> dict[str, Any]:
 )
 def test_keys_of_a_recipe_are_read_with_their_types(arguments: tuple[str, ...], wanted: dict[str, Any]) -> None:
     assert changes(*arguments) == wanted
+
+
+def test_a_value_that_a_recipe_sets_can_be_taken_away(capsys: pytest.CaptureFixture[str]) -> None:
+    assert load_recipe("best", changes("--max-parameters", "none")).model.max_parameters is None
+    command(capsys, "train", "--max-parameters", "nine").refused("--max-parameters", "invalid int value: 'nine'")
+    command(capsys, "train", "--resize", "bend").refused("--resize", "'crop', 'pad', 'squash', 'none'")
 
 
 def test_a_switch_that_a_recipe_sets_can_be_switched_off(

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -314,12 +315,16 @@ def test_a_network_that_does_not_fit_the_data_is_refused_with_the_mend(tmp_path:
     for layers, shape, words in (
         (("conv 4", "gap", "pointwise 2"), (1, 8, 8), "--input 3 8 8"),
         (("conv 4", "gap", "pointwise 3"), (3, 8, 8), "'pointwise 2'"),
-        (("conv 4", "gap", "pointwise 1"), (3, 8, 8), "up to 1"),
+        (("conv 4", "gap", "pointwise 1"), (3, 8, 8), "'pointwise 2'"),
     ):
         with pytest.raises(KilonetError) as error:
             check_fit(model_section(*layers, input=shape), data)
         refusal(error, words)
     check_fit(model_section("conv 4", "gap", "pointwise 2", input=(3, 8, 8)), data)
+    nameless = replace(data, names=None)
+    with pytest.raises(KilonetError) as error:
+        check_fit(model_section("conv 4", "gap", "pointwise 1", input=(3, 8, 8)), nameless)
+    refusal(error, "up to 1")
     alone = DataSet(
         Images(data.train.pixels[:2], data.train.labels[:2] * 0), data.test.select(torch.zeros(1).long(), "Test")
     )

@@ -235,6 +235,9 @@ def test_a_class_called_none_is_counted_apart_from_none_of_the_classes() -> None
         for answer in ("none", "cat", "(none)")
     }
     assert counts == {"none": 2, "cat": 1, "(none)": 1}
+    escaping = Metrics(["\x1b[31mred"])
+    escaping.prediction("\x1b[31mred")
+    assert b"\x1b" not in escaping.render("")[0]
 
 
 def test_the_model_is_described(client: TestClient, finished: Run) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from helpers import StopAtEpoch, command, refusal, tiny_recipe
 from kilonet.data.datasets import DataSet, Images
-from kilonet.models.model import load_model
+from kilonet.models.model import MODEL_FILE, load_model
 from kilonet.models.prediction import predict_files
 from kilonet.recipe import RunSection
 from kilonet.training.calibrate import calibrate
@@ -109,6 +109,12 @@ def test_the_data_are_no_negatives(small_folder: Path, tmp_path: Path) -> None:
         fit(recipe, out=tmp_path / "run")
     refusal(error, "the data cannot be images of none of the classes")
     assert not (tmp_path / "run").exists()
+    fit(recipe.replace(negatives=None), out=tmp_path / "run")
+    before = (tmp_path / "run" / MODEL_FILE).read_bytes()
+    with pytest.raises(KilonetError) as error:
+        calibrate(str(tmp_path / "run"), negatives=small_folder)
+    refusal(error, "the data cannot be images of none of the classes")
+    assert (tmp_path / "run" / MODEL_FILE).read_bytes() == before
 
 
 def test_other_negatives_are_another_training(small: DataSet, small_folder: Path, tmp_path: Path) -> None:

@@ -29,16 +29,13 @@ def add_flags(parser: Parser) -> None:
 
 def run(flags: argparse.Namespace) -> int:
     from kilonet.evaluation.hints import hint
-    from kilonet.evaluation.scoring import evaluate, images_to_score
+    from kilonet.evaluation.scoring import evaluate
     from kilonet.export.loading import load
-    from kilonet.export.training_data import data_of, is_own_data
+    from kilonet.export.training_data import scored_images
 
     check_label_pattern(flags)
     model = load(flags.model)
-    if flags.data is None or is_own_data(flags.model, model, flags.data):
-        images = data_of(flags.model, model).test
-    else:
-        images = images_to_score(model, flags.data, flags.label_pattern)
+    images = scored_images(flags.model, model, flags.data, flags.label_pattern)
     if flags.corruptions:
         with needed_from("corruptions", "--corruptions"):
             from kilonet.evaluation.corruptions import evaluate_corrupted

@@ -2,7 +2,7 @@
 
 import argparse
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from types import NoneType
@@ -16,7 +16,13 @@ DATA = "'mnist', 'fashion-mnist', or a folder or file of images (docs/DATA.md)"
 
 _LONGEST = 300
 """Characters of an error about a flag, which quotes its value."""
-_METAVARS = {int: "N", float: "X", str: "TEXT"}
+_SINGLE: Mapping[type, dict[str, Any]] = {
+    bool: {"action": argparse.BooleanOptionalAction},
+    int: {"type": int, "metavar": "N"},
+    float: {"type": float, "metavar": "X"},
+    str: {"type": str, "metavar": "TEXT"},
+}
+"""argparse's options for a flag with one value."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -139,7 +145,9 @@ def recipe_changes(flags: argparse.Namespace) -> dict[str, Any]:
 
     values = {key: getattr(flags, key) for section in SECTIONS.values() for key in section.model_fields}
     return {
-        key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if value is not None
+        key: None if value is _NONE else tuple(value) if isinstance(value, list) else value
+        for key, value in values.items()
+        if value is not None
     }
 
 
@@ -147,10 +155,8 @@ def _reading(annotation: Any) -> dict[str, Any]:
     """Return argparse's options for a recipe key of this type. The recipe itself checks the ranges of numbers."""
     if get_origin(annotation) is Annotated:
         return _reading(get_args(annotation)[0])
-    if annotation is bool:
-        return {"action": argparse.BooleanOptionalAction}
-    if annotation in _METAVARS:
-        return {"type": annotation, "metavar": _METAVARS[annotation]}
+    if annotation in _SINGLE:
+        return dict(_SINGLE[annotation])
     arguments = get_args(annotation)
     if get_origin(annotation) is Literal:
         return {"choices": arguments}
@@ -159,9 +165,33 @@ def _reading(annotation: Any) -> dict[str, Any]:
     # What is left is an optional value, such as `int | None`, or `float | tuple[float, ...]`, one value or several. Of
     # `tuple[float, ...] | Literal["balanced"]`, numbers or a word, the recipe checks the word.
     one, *several = (argument for argument in arguments if argument is not NoneType)
+    if NoneType in arguments and not several and one is not str:
+        return _or_none(_reading(one))
     words = [word for argument in several if get_origin(argument) is Literal for word in get_args(argument)]
     reading = {"type": _word_or_number, "metavar": "|".join([*words, "X"])} if words else _reading(one)
     return reading | ({"nargs": "+"} if several else {})
+
+
+_NONE = object()
+"""What 'none' means for a key that may have no value. A text may be 'none' itself."""
+
+
+def _or_none(reading: dict[str, Any]) -> dict[str, Any]:
+    """Return argparse's options for a value that may also be the word 'none'."""
+    kind, choices = reading.get("type", str), reading.get("choices")
+    shown = "|".join([*choices, "none"]) if choices else f"{reading['metavar']}|none"
+
+    def read(text: str) -> Any:
+        if text == "none":
+            return _NONE
+        if choices and text not in choices:
+            words = ", ".join(map(repr, [*choices, "none"]))
+            raise argparse.ArgumentTypeError(f"invalid choice: '{text}' (choose from {words})")
+        return kind(text)
+
+    # For argparse's own message on a text that is no number.
+    read.__name__ = kind.__name__
+    return {"type": read, "metavar": shown}
 
 
 def _word_or_number(text: str) -> str | float:

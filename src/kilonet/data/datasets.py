@@ -231,14 +231,14 @@ def check_fit(section: ModelSection, data: DataSet) -> None:
             f"the images are {shape}, but the recipe's model.input is {expected}; "
             f"--input {' '.join(map(str, shape))} changes it"
         )
-    highest = int(max(data.train.labels.max(), data.test.labels.max()))
-    if highest >= section.classes:
-        raise KilonetError(f"the labels go up to {highest}, but the network has {section.classes} classes")
     if data.names is not None and len(data.names) != section.classes:
         raise KilonetError(
             f"the data have {len(data.names)} classes, but the network {section.classes}; "
             f"end model.layers with 'pointwise {len(data.names)}'"
         )
+    highest = int(max(data.train.labels.max(), data.test.labels.max()))
+    if highest >= section.classes:
+        raise KilonetError(f"the labels go up to {highest}, but the network has {section.classes} classes")
     if section.classes < 2:
         raise KilonetError("the network has one class; there is nothing to tell apart")
 

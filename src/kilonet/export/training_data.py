@@ -1,8 +1,10 @@
 """The data that a model was trained on and their changes, as far as they are known, for commands without `--data`."""
 
+import contextlib
 from pathlib import Path
 
 from kilonet.data.datasets import DataSet, Images, load_data
+from kilonet.data.listing import list_data
 from kilonet.data.preprocessing import Preprocessing
 from kilonet.data.section import AugmentSection
 from kilonet.evaluation.scoring import images_to_score, matched_data
@@ -30,13 +32,44 @@ def data_of(source: str | Path, model: Classifier) -> DataSet:
     return matched_data(model, known_data(str(source), model).load(model.section, "--data names others"))
 
 
-def is_own_data(source: str | Path, model: Classifier, data: str) -> bool:
-    """Return whether data are those that a model was trained on, of which only the test images may score it."""
+def scored_images(source: str | Path, model: Classifier, given: str | None, label_pattern: str | None = None) -> Images:
+    """Return the images that a model is scored on, with the labels of its classes.
+
+    Of the data that it was trained on these are the test images alone, wherever the data lie now.
+
+    Args:
+        source: as for `data_of`.
+        model: the model.
+        given: the data, as `load_data` takes them; None for those that the model was trained on. Of others that have no
+            parts all images are scored.
+        label_pattern: as for `load_data`, with `given`.
+
+    Raises:
+        KilonetError: the data are not known, not there any more, or of other classes.
+    """
+    if given is None:
+        return data_of(source, model).test
     try:
-        own = known_data(str(source), model).source
+        known = known_data(str(source), model)
     except KilonetError:
-        return False
-    return own == data or (Path(data).exists() and Path(own).exists() and Path(data).samefile(own))
+        return images_to_score(model, given, label_pattern)
+    pattern = label_pattern or known.label_pattern
+    if _is_same_place(given, known.source):
+        data = load_data(given, Preprocessing.of(model.section), label_pattern=pattern)
+        images = matched_data(model, data).test
+        known.check(data)
+        return images
+    with contextlib.suppress(KilonetError):
+        # Others that have a test part are scored on it anyway.
+        if known.fingerprint and set(list_data(given, pattern).parts) == {"all"}:
+            data = load_data(given, Preprocessing.of(model.section), label_pattern=pattern)
+            if known.are(data):
+                return matched_data(model, data).test
+    return images_to_score(model, given, label_pattern)
+
+
+def _is_same_place(first: str, second: str) -> bool:
+    return first == second or (Path(first).exists() and Path(second).exists() and Path(first).samefile(second))
 
 
 def known_data(source: str, model: Classifier, remedy: str = "name them with --data") -> KnownData:
@@ -92,21 +125,9 @@ def data_of_export(manifest: Manifest, owner: str) -> KnownData | None:
 
 
 def verification_images(folder: Path, given: str | None, label_pattern: str | None = None) -> Images:
-    """Return the images on which an exported folder is verified, with the labels of its classes.
-
-    Args:
-        folder: the exported folder.
-        given: the data whose images are scored, all of them if they have no parts, as `kilonet evaluate --data` does;
-            None for the test images of the data on which the folder was exported.
-        label_pattern: as for `load_data`, with `given`.
+    """Return the images on which an exported folder is verified; see `scored_images`.
 
     Raises:
         KilonetError: the folder is no exported one, or its data are not known, not there any more, or of other classes.
     """
-    model = ExportedModel(folder)
-    if given is not None and not is_own_data(folder, model, given):
-        return images_to_score(model, given, label_pattern)
-    if given is None:
-        return data_of(folder, model).test
-    data = load_data(given, Preprocessing.of(model.section), label_pattern=label_pattern)
-    return matched_data(model, data).test
+    return scored_images(folder, ExportedModel(folder), given, label_pattern)

@@ -216,10 +216,13 @@ def _classes(subject: Subject, evaluation: Evaluation) -> list[tuple[str, str, s
 
 def _limits(subject: Subject, evaluation: Evaluation, licence: str | None) -> Iterator[str]:
     names = map(_plain, subject.class_names)
-    least, hardest = min(
-        (share, name) for share, name in zip(evaluation.class_accuracy, names, strict=True) if share is not None
-    )
-    yield f"The hardest class is {hardest}, of which it recognises {_percent(least)}."
+    shares = [(share, name) for share, name in zip(evaluation.class_accuracy, names, strict=True) if share is not None]
+    least = min(share for share, _ in shares)
+    hardest, *others = sorted(name for share, name in shares if share == least)
+    if others:
+        yield f"The hardest classes are {hardest} and {len(others)} more; of each it recognises {_percent(least)}."
+    else:
+        yield f"The hardest class is {hardest}, of which it recognises {_percent(least)}."
     if subject.model.metadata.calibration is None:
         yield "Its probabilities are not calibrated."
     if subject.robustness:

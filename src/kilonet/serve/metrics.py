@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from kilonet.utils.extras import needed_from
+from kilonet.utils.terminal import printable
 
 with needed_from("serve"):
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -57,7 +58,8 @@ class Metrics:
         nothing = NO_DIGIT
         while nothing in classes:
             nothing = f"({nothing})"
-        self._predictions = {name: predictions.labels(name or nothing) for name in (*classes, None)}
+        shown = {name: nothing if name is None else printable(name) for name in (*classes, None)}
+        self._predictions = {name: predictions.labels(label) for name, label in shown.items()}
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request that was answered or refused."""

@@ -10,7 +10,7 @@ from kilonet.evaluation.negatives import Negatives, read_negatives
 from kilonet.evaluation.scoring import matched_data
 from kilonet.models.calibration import Calibration
 from kilonet.models.model import load_model, model_path
-from kilonet.training.run_data import data_of_run, divided
+from kilonet.training.run_data import check_negatives, data_of_run, divided
 from kilonet.training.run_folder import Run, check_model, is_finished, read_result, read_run
 from kilonet.utils.errors import KilonetError
 
@@ -59,7 +59,7 @@ def calibrate(source: str, by: Path | None = None, negatives: Path | None = None
 
     Raises:
         KilonetError: no such model or run, a run that kept no images, one whose data have changed since, one of another
-            network, a run folder whose model was exchanged, or too few images.
+            network, a run folder whose model was exchanged, negatives that are the run's own data, or too few images.
     """
     model = load_model(source)
     folder = model_path(source).parent
@@ -71,6 +71,8 @@ def calibrate(source: str, by: Path | None = None, negatives: Path | None = None
     section = run.result.recipe.model
     if section.layers != model.section.layers or section.input_shape != model.section.input_shape:
         raise KilonetError(f"{by}: its network is not that of {source}")
+    if negatives is not None:
+        check_negatives(negatives, run.result.recipe.run.data)
     images = _images_kept(run, by or folder)
     others = None if negatives is None else read_negatives(negatives, model)
     calibration, report = calibrate_on(run.model, images, others)

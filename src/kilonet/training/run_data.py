@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from kilonet.data.datasets import DataSet, load_data
 from kilonet.data.preprocessing import Preprocessing
@@ -44,8 +45,26 @@ class KnownData:
             data = load_data(self.source, Preprocessing.of(section), label_pattern=self.label_pattern)
         except KilonetError as error:
             raise KilonetError(f"the data of {self.owner}: {error}; {remedy}") from None
-        found = self.fingerprint and (divided(data, self.run) if self.run else data).fingerprint()
-        if found != self.fingerprint:
+        self.check(data, unchanged=unchanged)
+        return data
+
+    def are(self, data: DataSet) -> bool:
+        """Return whether data, undivided, are the recorded ones; True if nothing was recorded."""
+        if self.fingerprint is None:
+            return True
+        return self.fingerprint == (divided(data, self.run) if self.run else data).fingerprint()
+
+    def check(self, data: DataSet, *, unchanged: bool = False) -> None:
+        """Say in a line on stderr if data, undivided, are not the recorded ones.
+
+        Args:
+            data: what was found.
+            unchanged: whether to refuse others.
+
+        Raises:
+            KilonetError: they are others, which are refused.
+        """
+        if not self.are(data):
             line = f"{self.source} has changed since {self.owner} was made from it"
             if unchanged:
                 raise KilonetError(
@@ -53,13 +72,22 @@ class KnownData:
                 )
             line += ", so images that it was trained on may be among those that are scored"
             print(printable(f"kilonet: {line}"), file=sys.stderr)
-        return data
 
 
 def data_of_run(result: Result, owner: str) -> KnownData:
     """Return what is known of the data of a run."""
     run = result.recipe.run
     return KnownData(owner, run.data, result.data_sha256, run, run.label_pattern)
+
+
+def check_negatives(negatives: str | Path, data: str) -> None:
+    """Check that images of none of the classes are not those of the classes.
+
+    Raises:
+        KilonetError: they are the same folder.
+    """
+    if Path(negatives).resolve() == Path(data).resolve():
+        raise KilonetError(f"{negatives}: the data cannot be images of none of the classes as well")
 
 
 def load_run_data(recipe: Recipe) -> DataSet:

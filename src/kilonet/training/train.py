@@ -42,7 +42,7 @@ from kilonet.training.distillation import (
 )
 from kilonet.training.identity import Identity, check_identity, identity_of
 from kilonet.training.progress import NoProgress, Progress
-from kilonet.training.run_data import divided, load_run_data
+from kilonet.training.run_data import check_negatives, divided, load_run_data
 from kilonet.training.run_folder import (
     CHECKPOINT_FILE,
     LARGEST_LOSS,
@@ -216,8 +216,7 @@ def _read_negatives(recipe: Recipe, data: DataSet) -> Negatives | None:
     """
     if recipe.run.negatives is None:
         return None
-    if Path(recipe.run.negatives).resolve() == Path(recipe.run.data).resolve():
-        raise KilonetError(f"{recipe.run.negatives}: the data cannot be images of none of the classes as well")
+    check_negatives(recipe.run.negatives, recipe.run.data)
     if data.validation is None:
         raise KilonetError(
             "negatives are told from images that are kept out of training: set calibration, such as --calibration 0.1"

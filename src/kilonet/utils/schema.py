@@ -34,7 +34,9 @@ def first_complaint(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{key}: missing"
     message = first["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "a list")
-    message = f"{message[:1].lower()}{message[1:]}".removesuffix(" after validation, not 0")
+    message = f"{message[:1].lower()}{message[1:]}".removesuffix(" after validation, not 0").replace(
+        " after validation", ""
+    )
     return f"{key} = {shortened(first['input'])}: {message}" if key else message
 
 
