@@ -1,7 +1,8 @@
 """What is said of data on stderr: notes, and the files that were left out, once for each set in a process."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from kilonet.utils.terminal import counted, printable
@@ -45,6 +46,20 @@ def be_quiet() -> None:
     """Print nothing from now on: another process tells it."""
     global _quiet  # noqa: PLW0603
     _quiet = True
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Print nothing meanwhile, and say it later if it comes again."""
+    global _quiet  # noqa: PLW0603
+    told, quiet = dict(_told), _quiet
+    _quiet = True
+    try:
+        yield
+    finally:
+        _quiet = quiet
+        _told.clear()
+        _told.update(told)
 
 
 def forget() -> None:

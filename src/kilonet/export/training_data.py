@@ -1,10 +1,10 @@
 """The data that a model was trained on and their changes, as far as they are known, for commands without `--data`."""
 
-import contextlib
 from pathlib import Path
 
 from kilonet.data.datasets import DataSet, Images, load_data
 from kilonet.data.listing import list_data
+from kilonet.data.notices import silence
 from kilonet.data.preprocessing import Preprocessing
 from kilonet.data.section import AugmentSection
 from kilonet.evaluation.scoring import images_to_score, matched_data
@@ -54,18 +54,26 @@ def scored_images(source: str | Path, model: Classifier, given: str | None, labe
     except KilonetError:
         return images_to_score(model, given, label_pattern)
     pattern = label_pattern or known.label_pattern
-    if _is_same_place(given, known.source):
-        data = load_data(given, Preprocessing.of(model.section), label_pattern=pattern)
-        images = matched_data(model, data).test
-        known.check(data)
-        return images
-    with contextlib.suppress(KilonetError):
-        # Others that have a test part are scored on it anyway.
-        if known.fingerprint and set(list_data(given, pattern).parts) == {"all"}:
-            data = load_data(given, Preprocessing.of(model.section), label_pattern=pattern)
-            if known.are(data):
-                return matched_data(model, data).test
-    return images_to_score(model, given, label_pattern)
+    preprocessing = Preprocessing.of(model.section)
+    if not _is_same_place(given, known.source) and not _are_moved(known, given, pattern, preprocessing):
+        return images_to_score(model, given, label_pattern)
+    data = load_data(given, preprocessing, label_pattern=pattern)
+    images = matched_data(model, data).test
+    known.check(data)
+    return images
+
+
+def _are_moved(known: KnownData, given: str, label_pattern: str | None, preprocessing: Preprocessing) -> bool:
+    """Return whether data without parts are the known ones, though they lie elsewhere; others would be scored whole."""
+    if known.fingerprint is None:
+        return False
+    try:
+        with silence():
+            if set(list_data(given, label_pattern).parts) != {"all"}:
+                return False
+            return known.are(load_data(given, preprocessing, label_pattern=label_pattern))
+    except KilonetError:
+        return False
 
 
 def _is_same_place(first: str, second: str) -> bool:
