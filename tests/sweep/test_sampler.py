@@ -11,6 +11,7 @@ import pytest
 import ray
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
@@ -21,7 +22,7 @@ from kilonet.evaluation.public_results import public_results_on
 from kilonet.evaluation.statistics import wilson_interval
 from kilonet.network.chip_cost import chip_cost
 from kilonet.network.layers import Conv
-from kilonet.recipe import Recipe, parse_recipe
+from kilonet.recipe import Recipe, load_recipe, parse_recipe
 from kilonet.sweep import driver, worker
 from kilonet.sweep.costs import Cost, costs_of
 from kilonet.sweep.driver import _resources
@@ -221,6 +222,29 @@ def test_a_small_network_is_compared_with_small_ones_only() -> None:
     assert decision(scheduler, fake_trial("weak and large", 1023), 0.2) == TrialScheduler.STOP
     assert decision(scheduler, fake_trial("weak and small", 511), 0.2) == TrialScheduler.CONTINUE
     assert decision(scheduler, fake_trial("weaker and small", 300), 0.3) == TrialScheduler.STOP
+
+
+def test_data_that_fit_no_candidate_are_said_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what was left out of them, which no worker's words would tell."""
+    monkeypatch.setattr(driver, "_ray", None)
+    for name in ("cat", "dog"):
+        for number in range(8):
+            path = tmp_path / "photos" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (28, 28), 20 * number + len(name)).save(path)
+    (tmp_path / "photos" / "cat" / "0.png").write_bytes(b"no picture")
+    base = tmp_path / "base.toml"
+    base.write_text(load_recipe("fast", {"data": str(tmp_path / "photos")}).to_toml(), encoding="utf-8")
+    plan = tmp_path / "plan.toml"
+    plan.write_text(plan_in(tmp_path, recipe=str(base)).to_toml(), encoding="utf-8")
+    answer = command(capsys, "sweep", plan)
+    assert answer.status == 2
+    *told, error = answer.err.splitlines()
+    assert "the data have 2 classes, but the network 10" in error
+    assert "'pointwise 2'" in error
+    assert sum("skipped: " in line for line in told) == 1
 
 
 def test_another_plan_s_sweep_that_has_the_lock_keeps_its_files(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import optuna
 import ray
 from ray import tune
 
@@ -24,12 +25,13 @@ from kilonet.sweep.scheduler import SizeGroupedASHA
 from kilonet.sweep.trials import Trials
 from kilonet.training.progress import progress_on
 from kilonet.training.run_folder import lock_folder
-from kilonet.training.train import prepare_teachers
+from kilonet.training.train import prepare_data, prepare_teachers
 from kilonet.utils.capacity import cores
 from kilonet.utils.errors import KilonetError
 from kilonet.utils.files import make_folder
 
 _OBJECT_STORE_BYTES = 100 << 20
+_DRAWS_TO_CHECK = 50
 _MAX_FAILURES = 5
 """How often a trial may lose its worker."""
 _HEAD_ANSWERS_SECONDS = 60
@@ -61,6 +63,24 @@ def run(plan: Plan, address: str | None) -> ParetoFront:
     return ParetoFront.of(trials)
 
 
+def _check_data(plan: Plan) -> None:
+    """Check that the data fit a candidate, before Ray takes seconds to start.
+
+    The trials then find pictures in the cache, and what was left out of them is said: a worker's words reach nobody.
+
+    Raises:
+        KilonetError: they do not, or are not there.
+    """
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(plan.search.seed))
+    for _ in range(_DRAWS_TO_CHECK):
+        try:
+            candidate = plan.candidate(study.ask())
+        except KilonetError:
+            continue  # It does not fit together, or into the budget. If none does, the sampler says why.
+        prepare_data(candidate)
+        return
+
+
 def _prepare_teachers(plan: Plan, folder: Path) -> None:
     """Train the base recipe's teachers once for all trials, with all cores."""
     if plan.base.distill.teacher:
@@ -71,6 +91,7 @@ def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> No
     sampler = CandidateSampler(plan, trials)
     scheduler = SizeGroupedASHA(plan.search)
     scheduler.replay(trials, sampler.costs)
+    _check_data(plan)
     with (
         # Ray prints the whole log of a lost node to stdout; LiveTable has a line for each trial that goes on elsewhere.
         Path(os.devnull).open("w") as nowhere,
