@@ -156,7 +156,7 @@ def _reading(annotation: Any) -> dict[str, Any]:
     if get_origin(annotation) is Annotated:
         return _reading(get_args(annotation)[0])
     if annotation in _SINGLE:
-        return dict(_SINGLE[annotation])
+        return _SINGLE[annotation]
     arguments = get_args(annotation)
     if get_origin(annotation) is Literal:
         return {"choices": arguments}

@@ -137,18 +137,13 @@ def _recipe(subject: Subject) -> str | None:
         return None
     recipe = subject.record.result.recipe
     # Folders of one's own are named without their paths.
-    own: dict[str, Any] = {}
-    if recipe.run.data not in _DATA:
-        own["data"] = _names(recipe.run.data)[1]
-    if recipe.run.negatives is not None:
-        own["negatives"] = _last_name(recipe.run.negatives)
-    if any(map(_is_path, recipe.distill.teacher)):
-        own["teacher"] = [_last_name(name) if _is_path(name) else name for name in recipe.distill.teacher]
-    return (recipe.replace(**own) if own else recipe).to_toml().strip()
-
-
-def _is_path(name: str) -> bool:
-    return bool(re.search(r"[/\\]", name))
+    run, teacher = recipe.run, recipe.distill.teacher
+    own = {
+        "data": run.data if run.data in _DATA else _last_name(run.data),
+        "negatives": None if run.negatives is None else _last_name(run.negatives),
+        "teacher": [_last_name(name) if re.search(r"[/\\]", name) else name for name in teacher],
+    }
+    return recipe.replace(**own).to_toml().strip()
 
 
 def _last_name(path: str) -> str:

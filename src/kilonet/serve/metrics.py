@@ -55,10 +55,11 @@ class Metrics:
         predictions = Counter(
             "kilonet_predictions", "Images by the class that was predicted.", ["answer"], registry=self.registry
         )
+        shown: dict[str | None, str] = {name: printable(name) for name in classes}
         nothing = NO_DIGIT
-        while nothing in classes:
+        while nothing in shown.values():
             nothing = f"({nothing})"
-        shown = {name: nothing if name is None else printable(name) for name in (*classes, None)}
+        shown[None] = nothing
         self._predictions = {name: predictions.labels(label) for name, label in shown.items()}
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:

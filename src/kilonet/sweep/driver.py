@@ -32,6 +32,7 @@ from kilonet.utils.files import make_folder
 
 _OBJECT_STORE_BYTES = 100 << 20
 _DRAWS_TO_CHECK = 50
+"""How often a candidate is drawn to check the data with."""
 _MAX_FAILURES = 5
 """How often a trial may lose its worker."""
 _HEAD_ANSWERS_SECONDS = 60
@@ -61,30 +62,6 @@ def run(plan: Plan, address: str | None) -> ParetoFront:
     finally:
         lock.release()
     return ParetoFront.of(trials)
-
-
-def _check_data(plan: Plan) -> None:
-    """Check that the data fit a candidate, before Ray takes seconds to start.
-
-    The trials then find pictures in the cache, and what was left out of them is said: a worker's words reach nobody.
-
-    Raises:
-        KilonetError: they do not, or are not there.
-    """
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(plan.search.seed))
-    for _ in range(_DRAWS_TO_CHECK):
-        try:
-            candidate = plan.candidate(study.ask())
-        except KilonetError:
-            continue  # It does not fit together, or into the budget. If none does, the sampler says why.
-        prepare_data(candidate)
-        return
-
-
-def _prepare_teachers(plan: Plan, folder: Path) -> None:
-    """Train the base recipe's teachers once for all trials, with all cores."""
-    if plan.base.distill.teacher:
-        prepare_teachers(plan.base.replace(threads=0), folder, progress_on())
 
 
 def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> None:
@@ -126,6 +103,30 @@ def _search(plan: Plan, trials: Trials, address: str | None, missing: int) -> No
         raise KilonetError(
             f"trials that could not be trained: {count}, first {sampler.failures[0]}; then the same command tries again"
         )
+
+
+def _check_data(plan: Plan) -> None:
+    """Check that the data fit a candidate, before Ray takes seconds to start.
+
+    The trials then find pictures in the cache, and what was left out of them is said: a worker's words reach nobody.
+
+    Raises:
+        KilonetError: they do not, or are not there.
+    """
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(plan.search.seed))
+    for _ in range(_DRAWS_TO_CHECK):
+        try:
+            candidate = plan.candidate(study.ask())
+        except KilonetError:
+            continue  # It does not fit together, or into the budget. If none does, the sampler says why.
+        prepare_data(candidate)
+        return
+
+
+def _prepare_teachers(plan: Plan, folder: Path) -> None:
+    """Train the base recipe's teachers once for all trials, with all cores."""
+    if plan.base.distill.teacher:
+        prepare_teachers(plan.base.replace(threads=0), folder, progress_on())
 
 
 def _run_all(tuner: tune.Tuner) -> None:
